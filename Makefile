@@ -1,0 +1,47 @@
+# `make demo` and `make test` do all of their own set-up; everything lands in this folder.
+
+BIN := .venv/bin
+JOBS ?= 2
+# The first Python on the PATH that is new enough; 3.11 leads because constraints.txt was tested with it.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { command -v "$$p"; break; }; done)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint format bench constraints clean
+
+help:  ## say what each target does
+	@sed -n 's/^\([a-z-]*\):.*  ## /  make \1\t/p' Makefile | expand -t 22
+
+setup:  ## make or refresh .venv; every target below does this by itself
+	@python="$(PYTHON)"; if [ -z "$$python" ]; then \
+		echo "error: no Python 3.11 or newer on the PATH: install one, or name it: make PYTHON=/path/to/python3.11" >&2; \
+		exit 1; fi; "$$python" scripts/setup_env.py
+
+demo: setup  ## make a small speech corpus, train on it, translate, print BLEU (minutes)
+	@$(BIN)/python scripts/run_recipe.py configs/demo.yaml
+
+test: lint  ## lint, then every test that is fast (minutes)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m "not slow"
+
+test-slow: setup  ## the tests that train models or run whole recipes
+	@OMP_NUM_THREADS=$(JOBS) $(BIN)/python -m pytest -m slow
+
+lint: setup  ## check style and format, change nothing
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: setup  ## mend style and format where a tool can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: setup  ## time attention against torch's scaled_dot_product_attention
+	@$(BIN)/python scripts/bench_attention.py
+
+constraints: setup  ## write the versions that .venv holds to constraints.txt
+	@{ grep '^#' constraints.txt; \
+		$(BIN)/python -m pip freeze --all --exclude-editable | grep -v '^pip==' | sed 's/+.*//' | LC_ALL=C sort -f; \
+	} > constraints.txt.partial && mv constraints.txt.partial constraints.txt
+
+clean:  ## remove caches and build leftovers; .venv, data and runs stay
+	@rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	@find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
