@@ -1,0 +1,46 @@
+"""Attention as a replaceable part: mechanisms, views and states. Needs torch and nothing else."""
+
+from mla_fairseq.attention.kernels import attend, blocks, causal, prefix, read, weights, write
+from mla_fairseq.attention.linear import Lengths, LinearAttention
+from mla_fairseq.attention.multihead import MultiheadAttention
+from mla_fairseq.attention.positions import CosinePositions, LengthOptions
+from mla_fairseq.attention.registry import (
+    Mechanism,
+    attention_entry,
+    available_attention,
+    build_attention,
+    register_attention,
+)
+from mla_fairseq.attention.softmax import SoftmaxAttention
+from mla_fairseq.attention.state import State, fork, nbytes, reorder
+from mla_fairseq.attention.views import Blocks, Causal, Full, Prefix, View
+
+__all__ = [
+    "Blocks",
+    "Causal",
+    "CosinePositions",
+    "Full",
+    "LengthOptions",
+    "Lengths",
+    "LinearAttention",
+    "Mechanism",
+    "MultiheadAttention",
+    "Prefix",
+    "SoftmaxAttention",
+    "State",
+    "View",
+    "attend",
+    "attention_entry",
+    "available_attention",
+    "blocks",
+    "build_attention",
+    "causal",
+    "fork",
+    "nbytes",
+    "prefix",
+    "read",
+    "register_attention",
+    "reorder",
+    "weights",
+    "write",
+]

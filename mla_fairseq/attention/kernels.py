@@ -1,0 +1,209 @@
+"""Kernels of linear attention: pure functions on tensors, shared by every linear mechanism.
+
+One formula is behind all of them. With content features ``phi >= 0`` and a small position vector ``psi``::
+
+    weight(t, s) = (phi_q(t) . phi_k(s)) * (psi_q(t) . psi_k(s)) * visible(t, s)
+    output(t)    = sum_s weight(t, s) v(s) / sum_s weight(t, s)
+
+Since ``(a . b)(c . d) = (a (x) c) . (b (x) d)``, the weights can be written out as a product of two score matrices
+(``attend``, quadratic) or folded into a state of constant size (``write`` and ``read``; Katharopoulos et al. 2020,
+arXiv 2006.16236, equations 10 to 12). ``blocks``, ``causal`` and ``prefix`` mix the two: quadratic inside a chunk, a
+state between chunks.
+
+Shapes, the same everywhere (B batch, H heads, T queries, S keys, F features, M position features, D values):
+
+    q (B, H, T, F)   k (B, H, S, F)   v (B, H, S, D)   pq (.., T, M), pk (.., S, M), broadcasting to (B, H)
+    state (B, H, F, M * (D + 1)): per position feature, D columns for the numerator and one for the normaliser
+
+Positions may be ``None`` (M = 1, psi = 1). Padded keys are the caller's business: their features are zero. A query
+that sees nothing gets zeros. Computation, state and division are in float32 for half-precision inputs, also under
+autocast: a bfloat16 state stops adding up after some hundred frames.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+EPS = 1e-6
+"""Smallest normaliser: below it a query has seen nothing. The same in every form, or forms would disagree."""
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, pq: Tensor | None = None, pk: Tensor | None = None, visible: Tensor | None = None
+) -> Tensor:
+    """Quadratic form (B, H, T, D): the oracle of the tests, and the fast path where T * S is small.
+
+    ``visible`` is boolean, (.., T, S), broadcasting to (B, H); ``None`` means that every query sees every key.
+    """
+    with _full_precision(q):
+        q, k, values = q.to(work := _work_dtype(v)), k.to(work), v.to(work)
+        scores = _scores(q, k, pq, pk, visible)
+        return (scores @ values / scores.sum(-1, keepdim=True).clamp_min(EPS)).to(v.dtype)
+
+
+def weights(
+    q: Tensor, k: Tensor, pq: Tensor | None = None, pk: Tensor | None = None, visible: Tensor | None = None
+) -> Tensor:
+    """Normalised weights (B, H, T, S) of ``attend``; rows sum to one, or to zero where nothing is seen."""
+    with _full_precision(q):
+        scores = _scores(q.to(work := _work_dtype(q)), k.to(work), pq, pk, visible)
+        return (scores / scores.sum(-1, keepdim=True).clamp_min(EPS)).to(q.dtype)
+
+
+def write(state: Tensor | None, k: Tensor, v: Tensor, pk: Tensor | None = None) -> Tensor:
+    """State (B, H, F, M * (D + 1)) after the keys ``k`` with values ``v``; ``state`` itself is not changed."""
+    with _full_precision(k):
+        k, values = k.to(work := _work_dtype(v)), _values_and_one(v.to(work), pk)
+        added = k.transpose(-1, -2) @ values
+        return added if state is None else state + added
+
+
+def read(state: Tensor, q: Tensor, pq: Tensor | None = None) -> Tensor:
+    """Output (B, H, T, D) of any number of queries against one state, in the dtype of ``q``."""
+    with _full_precision(q):
+        return _normalise(_query(q.to(state.dtype), state, pq)).to(q.dtype)
+
+
+def causal(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pq: Tensor | None = None,
+    pk: Tensor | None = None,
+    state: Tensor | None = None,
+    chunk: int = 64,
+) -> tuple[Tensor, Tensor]:
+    """Query t sees the state and the keys 0 .. t. With T = 1 this is the decoding step. Returns output and state."""
+    return blocks(q, k, v, pq, pk, state, size=1, chunk=chunk)
+
+
+def blocks(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pq: Tensor | None = None,
+    pk: Tensor | None = None,
+    state: Tensor | None = None,
+    size: int = 1,
+    chunk: int = 64,
+) -> tuple[Tensor, Tensor]:
+    """Query t sees the state and every key of its own block of ``size`` positions and of the blocks before it.
+
+    Linear in T: chunks of about ``chunk`` positions (a multiple of ``size``) are attended quadratically, and what
+    lies before a chunk is read from the running state. Returns the output (B, H, T, D) and the state after all keys.
+    """
+    if q.shape[-2] != k.shape[-2]:
+        raise ValueError(f"self-attention needs as many queries as keys, but has {q.shape[-2]} and {k.shape[-2]}")
+    if size < 1 or chunk < 1:
+        raise ValueError(f"`size` and `chunk` must be at least 1, but are {size} and {chunk}")
+    length = q.shape[-2]
+    if length <= size:  # one block sees all of itself: nothing to mask, nothing to pad
+        state = write(state, k, v, pk)
+        return read(state, q, pq).to(v.dtype), state
+    chunk = max(size, chunk // size * size)
+    with _full_precision(q):
+        work = _work_dtype(v)
+        q, k, values, pq, pk = (_chunks(x, chunk, work) for x in (q, k, v, pq, pk))
+        added = k.transpose(-1, -2) @ _values_and_one(values, pk)
+        start = torch.zeros_like(added[:, :, :1]) if state is None else state.unsqueeze(2)
+        running = torch.cat([start, added], dim=2).cumsum(dim=2)
+        own = _scores(q, k, pq, pk, _block_triangle(chunk, size, q.device)) @ _values_and_one(values, None)
+        output = _normalise(own + _query(q, running[:, :, :-1], pq))
+        return output.flatten(2, 3)[:, :, :length].to(v.dtype), running[:, :, -1]
+
+
+def prefix(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lengths: Tensor,
+    pq: Tensor | None = None,
+    pk: Tensor | None = None,
+    state: Tensor | None = None,
+    chunk: int = 64,
+) -> tuple[Tensor, Tensor]:
+    """Query t sees the state and the first ``lengths[b, t]`` of the S keys given here (wait-k cross-attention).
+
+    ``lengths`` is (B, T) or (1, T), int64, and never falls along T. Linear in T and S: a chunk of queries reads
+    what all of them see from the state and attends quadratically to the rest. Returns the output (B, H, T, D) and
+    the state after all keys: to go on from it, give each call only the keys up to its last query's length.
+    """
+    if bool((lengths.diff(dim=-1) < 0).any()):
+        raise ValueError("the visible prefix must not shrink from one query to the next")
+    total, outputs, written = k.shape[-2], [], 0
+    lengths = lengths.clamp(0, total)
+    keys = torch.arange(total, device=k.device)
+    with _full_precision(q):
+        work = _work_dtype(v)
+        for start in range(0, q.shape[-2], chunk):
+            part, now = slice(start, start + chunk), lengths[:, start : start + chunk]
+            seen_by_all, seen_by_any = int(now.min()), int(now.max())
+            if seen_by_all > written:
+                state = write(state, *_rows(written, seen_by_all, k, v, pk))
+                written = seen_by_all
+            k_own, v_own, pk_own = _rows(written, seen_by_any, k, v, pk)
+            queries, pq_own = q[..., part, :].to(work), None if pq is None else pq[..., part, :]
+            mask = (keys[written:seen_by_any] < now.unsqueeze(-1)).unsqueeze(1)
+            sums = _scores(queries, k_own.to(work), pq_own, pk_own, mask) @ _values_and_one(v_own.to(work), None)
+            outputs.append(_normalise(sums if state is None else sums + _query(queries, state, pq_own)))
+        if written < total or state is None:
+            state = write(state, *_rows(written, total, k, v, pk))
+        return torch.cat(outputs, dim=-2).to(v.dtype), state
+
+
+def _full_precision(x: Tensor) -> torch.autocast:
+    return torch.autocast(x.device.type, enabled=False)
+
+
+def _work_dtype(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _scores(q: Tensor, k: Tensor, pq: Tensor | None, pk: Tensor | None, visible: Tensor | None) -> Tensor:
+    """Unnormalised weights (.., T, S)."""
+    scores = q @ k.transpose(-1, -2)
+    if pq is not None and pk is not None:
+        scores = scores * (pq.to(q.dtype) @ pk.to(q.dtype).transpose(-1, -2))
+    return scores if visible is None else scores * visible
+
+
+def _values_and_one(v: Tensor, pk: Tensor | None) -> Tensor:
+    """(.., S, M * (D + 1)): the values with a column of ones, so that one product gives numerator and normaliser."""
+    extended = F.pad(v, (0, 1), value=1.0)
+    if pk is None:
+        return extended
+    return (pk.to(v.dtype).unsqueeze(-1) * extended.unsqueeze(-2)).flatten(-2)
+
+
+def _query(q: Tensor, state: Tensor, pq: Tensor | None) -> Tensor:
+    """Numerator and normaliser (.., T, D + 1) of queries against a state."""
+    sums = q @ state
+    if pq is None:
+        return sums
+    return (sums.unflatten(-1, (pq.shape[-1], -1)) * pq.to(q.dtype).unsqueeze(-1)).sum(-2)
+
+
+def _normalise(sums: Tensor) -> Tensor:
+    return sums[..., :-1] / sums[..., -1:].clamp_min(EPS)
+
+
+def _chunks(x: Tensor | None, chunk: int, dtype: torch.dtype) -> Tensor | None:
+    """(B, H, T, X) -> (B, H, N, chunk, X), with zero rows at the end: zero features add nothing to any sum."""
+    if x is None:
+        return None
+    x = F.pad(x.to(dtype), (0, 0, 0, -x.shape[-2] % chunk))
+    return x.unflatten(-2, (-1, chunk))
+
+
+def _block_triangle(length: int, size: int, device: torch.device) -> Tensor | None:
+    """Boolean (length, length): who sees whom inside a chunk; ``None`` where the chunk is a single block."""
+    if length <= size:
+        return None
+    block = torch.arange(length, device=device) // size
+    return block.unsqueeze(-1) >= block
+
+
+def _rows(start: int, stop: int, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    return tuple(None if x is None else x[..., start:stop, :] for x in tensors)

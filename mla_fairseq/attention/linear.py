@@ -1,0 +1,185 @@
+"""Linear attention: one class for every mechanism that is a feature map and, perhaps, a position vector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mla_fairseq.attention import kernels
+from mla_fairseq.attention.views import Blocks, Causal, Full, Prefix, View, span
+
+Tensors = dict[str, Tensor]
+
+QUADRATIC_LIMIT = 256 * 256
+"""Up to this many query-key pairs the quadratic form is the faster one, in time and in memory."""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """What positions are measured against: (B,) in tokens, the sequence's own length without its padding.
+
+    ``None`` means: as many as there are (unpadded). With a state both must be known before the first token.
+    """
+
+    query: Tensor | None = None
+    key: Tensor | None = None
+
+
+UNKNOWN = Lengths()
+
+
+class LinearAttention(nn.Module):
+    """weight(t, s) = (phi(q_t) . phi(k_s)) (psi_q(t) . psi_k(s)): MLA's modular form (arXiv 2304.08453).
+
+    ``features`` is phi, shared by queries and keys; ``positions`` is psi or ``None`` (see ``features.py`` and
+    ``positions.py``). Queries are (B, H, T, d), keys and values (B, H, S, d), ``key_mask`` (B, S) is true for real
+    keys. The state of a stream holds ``memory`` (B, H, F, M (D + 1)) and, with positions, the counters ``queries``
+    and ``keys`` (B,) and the lengths (B,) that were given with the first token; its size never grows.
+    """
+
+    def __init__(self, features: nn.Module, positions: nn.Module | None = None, chunk: int = 64) -> None:
+        super().__init__()
+        self.features = features
+        self.positions = positions
+        self.chunk = chunk
+
+    @property
+    def needs_lengths(self) -> bool:
+        """Whether the expected lengths of queries and keys matter."""
+        return self.positions is not None
+
+    def parallel(
+        self, q: Tensor, k: Tensor, v: Tensor, view: View, key_mask: Tensor | None = None, lengths: Lengths = UNKNOWN
+    ) -> Tensor:
+        """Outputs (B, H, T, D) of a whole sequence, in whichever form is faster.
+
+        Raises:
+            ValueError: a view with a limited past, which a sum over the past cannot give.
+        """
+        _check_view(view)
+        if q.shape[-2] * k.shape[-2] > QUADRATIC_LIMIT:
+            return self.advance({}, q, k, v, view, key_mask, self._lengths(q, k, key_mask, lengths))[0]
+        q, k, pq, pk = self._project(q, k, key_mask, self._lengths(q, k, key_mask, lengths))
+        return kernels.attend(q, k, v, pq, pk, _mask(view, q, k))
+
+    def weights(
+        self, q: Tensor, k: Tensor, view: View, key_mask: Tensor | None = None, lengths: Lengths = UNKNOWN
+    ) -> Tensor:
+        """Normalised weights (B, H, T, S): quadratic, for inspection and attention-guided policies."""
+        _check_view(view)
+        q, k, pq, pk = self._project(q, k, key_mask, self._lengths(q, k, key_mask, lengths))
+        return kernels.weights(q, k, pq, pk, _mask(view, q, k))
+
+    def write(
+        self, state: Tensors, k: Tensor, v: Tensor, key_mask: Tensor | None = None, lengths: Lengths = UNKNOWN
+    ) -> Tensors:
+        """The state after these keys and values; ``state`` itself is not changed, ``{}`` is a fresh one."""
+        state = self._open(state, k, lengths)
+        k = self._features(k, key_mask)
+        memory = kernels.write(state.get("memory"), k, v, self._key_positions(state, k))
+        return self._close(state, memory, keys=k.shape[-2])
+
+    def read(self, state: Tensors, q: Tensor, lengths: Lengths = UNKNOWN) -> tuple[Tensor, Tensors]:
+        """Outputs (B, H, T, D) of the next T queries, and the state with its query counter moved on."""
+        state = self._open(state, q, lengths)
+        if "memory" not in state:
+            raise ValueError("nothing was written to this state: write keys before reading it")
+        q = self._features(q, None)
+        output = kernels.read(state["memory"], q, self._query_positions(state, q))
+        return output, self._close(state, state["memory"], queries=q.shape[-2])
+
+    def advance(
+        self,
+        state: Tensors,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        view: View,
+        key_mask: Tensor | None = None,
+        lengths: Lengths = UNKNOWN,
+    ) -> tuple[Tensor, Tensors]:
+        """Outputs (B, H, T, D) of the next T queries given S new keys, and the state after both.
+
+        ``Causal`` and ``Blocks`` need T = S, and ``Blocks`` calls that start at a block; with ``Prefix`` lengths are
+        counted from the first key given here.
+        """
+        _check_view(view)
+        state = self._open(state, k, lengths)
+        q, k = self._features(q, None), self._features(k, key_mask)
+        pq, pk, memory = self._query_positions(state, q), self._key_positions(state, k), state.get("memory")
+        if isinstance(view, Full):
+            memory = kernels.write(memory, k, v, pk)
+            output = kernels.read(memory, q, pq).to(v.dtype)
+        elif isinstance(view, Prefix):
+            output, memory = kernels.prefix(q, k, v, torch.atleast_2d(view.lengths), pq, pk, memory, self.chunk)
+        else:
+            size = view.size if isinstance(view, Blocks) else 1
+            output, memory = kernels.blocks(q, k, v, pq, pk, memory, size, self.chunk)
+        return output, self._close(state, memory, queries=q.shape[-2], keys=k.shape[-2])
+
+    def _features(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            x = self.features(x.to(torch.promote_types(x.dtype, torch.float32)))
+        return x if mask is None else x * mask[:, None, :, None]
+
+    def _project(
+        self, q: Tensor, k: Tensor, key_mask: Tensor | None, lengths: Lengths
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Features and positions of a whole sequence."""
+        state = self._open({}, k, lengths)
+        q, k = self._features(q, None), self._features(k, key_mask)
+        return q, k, self._query_positions(state, q), self._key_positions(state, k)
+
+    def _lengths(self, q: Tensor, k: Tensor, key_mask: Tensor | None, given: Lengths) -> Lengths:
+        """Lengths of a whole sequence: what was given, else the number of real keys, else of queries."""
+        if not self.needs_lengths:
+            return given
+        key, query, batch = given.key, given.query, k.shape[0]
+        if key is None:
+            key = k.new_full((batch,), k.shape[-2]) if key_mask is None else key_mask.sum(-1)
+        if query is None:
+            query = key if q.shape[-2] == k.shape[-2] else q.new_full((batch,), q.shape[-2])
+        return Lengths(query, key)
+
+    def _open(self, state: Tensors, x: Tensor, lengths: Lengths) -> Tensors:
+        """Fix the lengths before the first token: positions are baked into the sum, and cannot be changed later."""
+        if not self.needs_lengths or "keys" in state:
+            return state
+        if lengths.query is None or lengths.key is None:
+            raise ValueError("this mechanism has positions: give query and key lengths with the first token of a state")
+        zeros = torch.zeros(x.shape[0], dtype=torch.long, device=x.device)
+        return {"keys": zeros, "queries": zeros, "key_length": lengths.key, "query_length": lengths.query}
+
+    def _close(self, state: Tensors, memory: Tensor, queries: int = 0, keys: int = 0) -> Tensors:
+        state = {**state, "memory": memory}
+        if self.needs_lengths:
+            state |= {"queries": state["queries"] + queries, "keys": state["keys"] + keys}
+        return state
+
+    def _query_positions(self, state: Tensors, features: Tensor) -> Tensor | None:
+        if self.positions is None:
+            return None
+        return self.positions.query(features, _index(state["queries"], features), state["query_length"])
+
+    def _key_positions(self, state: Tensors, features: Tensor) -> Tensor | None:
+        if self.positions is None:
+            return None
+        return self.positions.key(features, _index(state["keys"], features), state["key_length"])
+
+
+def _index(counter: Tensor, features: Tensor) -> Tensor:
+    """(B, N): positions of the next N tokens, from 1 as in the papers."""
+    return counter.unsqueeze(-1) + span(1, features.shape[-2], counter.device)
+
+
+def _mask(view: View, q: Tensor, k: Tensor) -> Tensor | None:
+    return view.visible(span(0, q.shape[-2], q.device), span(0, k.shape[-2], k.device))
+
+
+def _check_view(view: View) -> None:
+    if isinstance(view, Causal | Blocks) and view.reach is not None:
+        raise ValueError(
+            f"a linear mechanism cannot forget, so it cannot follow {view}: use softmax or drop the window"
+        )

@@ -1,0 +1,59 @@
+"""Position vectors (psi): where a token stands, and the lengths that positions are measured against.
+
+A position class has two methods, ``query`` and ``key``, with the same arguments:
+
+    features (B, H, N, F)   phi of the tokens, for positions that are learned from content
+    index    (B or 1, N)    1 for the first token of the sequence, as in the papers
+    length   (B,)           the length that the index is measured against, in tokens
+
+and returns psi, (B or 1, H or 1, N, M). ``size`` is M. Weights are multiplied by psi_q(t) . psi_k(s).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+
+def proportion(index: Tensor, length: Tensor) -> Tensor:
+    """min(index / length, 1), (B, N). Beyond the expected length a position stays at the end: an angle past pi / 2
+    would make weights negative."""
+    return (index / length.clamp_min(1).unsqueeze(-1)).clamp_max(1.0)
+
+
+class CosinePositions(nn.Module):
+    """cosFormer's re-weighting cos(pi/2 (i / L_q - j / L_k)) as psi = [cos a, sin a], M = 2.
+
+    arXiv 2202.08791, equation 10, with one length per side and sample as in MLA (arXiv 2304.08453).
+    """
+
+    size = 2
+
+    def query(self, features: Tensor, index: Tensor, length: Tensor) -> Tensor:
+        angle = proportion(index.to(features.dtype), length) * (math.pi / 2)
+        return torch.stack((angle.cos(), angle.sin()), dim=-1).unsqueeze(1)
+
+    key = query
+
+
+@dataclass(frozen=True)
+class LengthOptions:
+    """The target length T^ that a mechanism with positions expects while it decodes.
+
+    In training, and wherever the whole target is given, it is the true length. The source length is always the true
+    number of encoder states.
+    """
+
+    length: Literal["ratio", "fixed"] = field(
+        default="ratio",
+        metadata={"help": "expected target length in decoding: a ratio of the encoder states, or a fixed number"},
+    )
+    length_ratio: float = field(
+        default=0.0,
+        metadata={"help": "target tokens per encoder state; 0: the mean over training, kept in the checkpoint"},
+    )
+    length_fixed: int = field(default=64, metadata={"help": "target tokens, end of sentence included"})

@@ -1,0 +1,1 @@
+"""Models for fairseq; importing this package registers them."""

@@ -1,0 +1,95 @@
+"""The speech encoder: subsampler, positions, and layers under one view."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from argparse import Namespace
+
+import torch
+from fairseq.models import FairseqEncoder
+from torch import Tensor, nn
+
+from mla_fairseq.attention import Full
+from mla_fairseq.models.layers import EncoderLayer, SinusoidalPositions
+from mla_fairseq.speech.subsample import Conv1dSubsampler, Conv2dSubsampler, real_frames
+
+PADDING_IDX = 1
+
+
+def build_subsampler(args: Namespace) -> nn.Module:
+    """The front end that ``--conv-version`` names.
+
+    Raises:
+        ValueError: an unknown version.
+    """
+    features = args.input_feat_per_channel * args.input_channels
+    if args.conv_version == "s2t_transformer":
+        kernel_sizes = [int(size) for size in args.conv_kernel_sizes.split(",")]
+        return Conv1dSubsampler(features, args.conv_channels, args.encoder_embed_dim, kernel_sizes)
+    if args.conv_version == "convtransformer":
+        return Conv2dSubsampler(features, args.conv_out_channels, args.encoder_embed_dim)
+    raise ValueError(f"--conv-version must be s2t_transformer or convtransformer, but is {args.conv_version!r}")
+
+
+class SpeechEncoder(FairseqEncoder):
+    """Filter banks (B, T, F) to encoder states (S, B, C), one per 40 ms; parameters named as in ``s2t_transformer``."""
+
+    def __init__(self, args: Namespace) -> None:
+        super().__init__(None)
+        self.freezing_updates = args.encoder_freezing_updates
+        self.num_updates = 0
+        self.embed_scale = 1.0 if args.no_scale_embedding else math.sqrt(args.encoder_embed_dim)
+        self.dropout_module = nn.Dropout(args.dropout)
+        self.subsample = build_subsampler(args)
+        self.embed_positions = SinusoidalPositions(args.encoder_embed_dim, PADDING_IDX)
+        self.transformer_layers = nn.ModuleList(
+            EncoderLayer(args, f"encoder.transformer_layers.{i}") for i in range(args.encoder_layers)
+        )
+        self.layer_norm = nn.LayerNorm(args.encoder_embed_dim) if args.encoder_normalize_before else None
+        has_ctc = getattr(args, "ctc_weight", 0.0) > 0.0
+        self.ctc_proj = nn.Linear(args.encoder_embed_dim, args.tgt_dict_size) if has_ctc else None
+        self.view = Full()
+
+    def forward(self, src_tokens: Tensor, src_lengths: Tensor, return_all_hiddens: bool = False) -> dict:
+        """Frames (B, T, F) with lengths (B,) -> fairseq's encoder output: states (S, B, C) and padding (B, S)."""
+        frozen = self.num_updates < self.freezing_updates
+        with torch.no_grad() if frozen else contextlib.nullcontext():
+            return self._encode(src_tokens, src_lengths, return_all_hiddens)
+
+    def _encode(self, frames: Tensor, lengths: Tensor, return_all_hiddens: bool) -> dict:
+        x, lengths = self.subsample(frames, lengths)
+        x = self.dropout_module(self.embed_scale * x + self.embed_positions(0, x.shape[0]).to(x))
+        mask = real_frames(lengths, x.shape[0])
+        key_mask = None if bool(mask.all()) else mask
+        hidden = []
+        for layer in self.transformer_layers:
+            x = layer(x, self.view, key_mask, lengths)
+            if return_all_hiddens:
+                hidden.append(x)
+        if self.layer_norm is not None:
+            x = self.layer_norm(x)
+        return {
+            "encoder_out": [x],
+            "encoder_padding_mask": [] if key_mask is None else [~mask],
+            "encoder_embedding": [],
+            "encoder_states": hidden,
+            "src_tokens": [],
+            "src_lengths": [],
+        }
+
+    def reorder_encoder_out(self, encoder_out: dict, new_order: Tensor) -> dict:
+        """Put stream ``new_order[i]`` at place i."""
+        return {
+            "encoder_out": [x.index_select(1, new_order) for x in encoder_out["encoder_out"]],
+            "encoder_padding_mask": [x.index_select(0, new_order) for x in encoder_out["encoder_padding_mask"]],
+            "encoder_embedding": [],
+            "encoder_states": [x.index_select(1, new_order) for x in encoder_out["encoder_states"]],
+            "src_tokens": [],
+            "src_lengths": [],
+        }
+
+    def set_num_updates(self, num_updates: int) -> None:
+        """fairseq tells the update, for ``--encoder-freezing-updates``."""
+        super().set_num_updates(num_updates)
+        self.num_updates = num_updates

@@ -1,0 +1,143 @@
+"""Transformer layers with stock parameter names, around attention whose mechanism is a part to choose."""
+
+from __future__ import annotations
+
+import math
+from argparse import Namespace
+
+import torch
+from fairseq import utils
+from torch import Tensor, nn
+
+from mla_fairseq.attention import Causal, Full, MultiheadAttention, State, View
+from mla_fairseq.models.options import build_site
+
+
+class SinusoidalPositions(nn.Module):
+    """fairseq's sinusoidal position embedding without a table, so that a position has no upper bound.
+
+    ``forward(start, length)`` gives (length, 1, C) for the positions start .. start + length - 1, counted from 0.
+    """
+
+    def __init__(self, channels: int, padding_idx: int) -> None:
+        super().__init__()
+        half = channels // 2
+        self.channels = channels
+        self.first = padding_idx + 1  # fairseq keeps the places up to the padding symbol's
+        rates = torch.exp(torch.arange(half, dtype=torch.float) * -(math.log(10000) / (half - 1)))
+        self.register_buffer("rates", rates, persistent=False)
+
+    def forward(self, start: int, length: int) -> Tensor:
+        places = torch.arange(start, start + length, device=self.rates.device) + self.first
+        angles = places.to(self.rates.dtype).unsqueeze(-1) * self.rates
+        table = torch.cat((angles.sin(), angles.cos()), dim=-1)
+        return nn.functional.pad(table, (0, self.channels - table.shape[-1])).unsqueeze(1)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        for name in ("weights", "_float_tensor"):  # fairseq's module saved these at some time
+            state_dict.pop(prefix + name, None)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class TransformerLayer(nn.Module):
+    """What encoder and decoder layers share: residual blocks with the norm before or after, and the feed-forward."""
+
+    def __init__(self, args: Namespace, channels: int, inner: int, normalize_before: bool) -> None:
+        super().__init__()
+        self.normalize_before = normalize_before
+        self.dropout_module = nn.Dropout(args.dropout)
+        self.activation_dropout_module = nn.Dropout(args.activation_dropout)
+        self.activation_fn = utils.get_activation_fn(args.activation_fn)
+        self.fc1 = nn.Linear(channels, inner)
+        self.fc2 = nn.Linear(inner, channels)
+        self.final_layer_norm = nn.LayerNorm(channels)
+
+    def open(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """Input of a residual block."""
+        return norm(x) if self.normalize_before else x
+
+    def close(self, x: Tensor, residual: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """Output of a residual block."""
+        x = residual + self.dropout_module(x)
+        return x if self.normalize_before else norm(x)
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """The position-wise block, (T, B, C)."""
+        hidden = self.activation_fn(self.fc1(self.open(x, self.final_layer_norm)))
+        return self.close(self.fc2(self.activation_dropout_module(hidden)), x, self.final_layer_norm)
+
+
+class EncoderLayer(TransformerLayer):
+    """Self-attention and feed-forward over encoder states (S, B, C)."""
+
+    def __init__(self, args: Namespace, name: str) -> None:
+        channels, heads = args.encoder_embed_dim, args.encoder_attention_heads
+        super().__init__(args, channels, args.encoder_ffn_embed_dim, args.encoder_normalize_before)
+        self.self_attn = MultiheadAttention(
+            channels,
+            heads,
+            build_site(args, "encoder", channels // heads),
+            dropout=args.attention_dropout,
+            name=f"{name}.self_attn",
+        )
+        self.self_attn_layer_norm = nn.LayerNorm(channels)
+
+    def forward(self, x: Tensor, view: View, key_mask: Tensor | None, lengths: Tensor | None) -> Tensor:
+        """States (S, B, C), who sees whom, real states (B, S), their numbers (B,) -> states (S, B, C)."""
+        y = self.open(x, self.self_attn_layer_norm)
+        y = self.self_attn(y, y, view, key_mask, query_length=lengths, key_length=lengths)
+        return self.feed_forward(self.close(y, x, self.self_attn_layer_norm))
+
+
+class DecoderLayer(TransformerLayer):
+    """Causal self-attention, cross-attention and feed-forward over target tokens (T, B, C)."""
+
+    def __init__(self, args: Namespace, name: str) -> None:
+        channels, heads = args.decoder_embed_dim, args.decoder_attention_heads
+        super().__init__(args, channels, args.decoder_ffn_embed_dim, args.decoder_normalize_before)
+        self.self_attn = MultiheadAttention(
+            channels,
+            heads,
+            build_site(args, "decoder", channels // heads),
+            dropout=args.attention_dropout,
+            name=f"{name}.self_attn",
+        )
+        self.self_attn_layer_norm = nn.LayerNorm(channels)
+        self.encoder_attn = MultiheadAttention(
+            channels,
+            heads,
+            build_site(args, "cross", channels // heads),
+            kdim=args.encoder_embed_dim,
+            dropout=args.attention_dropout,
+            name=f"{name}.encoder_attn",
+        )
+        self.encoder_attn_layer_norm = nn.LayerNorm(channels)
+
+    def forward(
+        self,
+        x: Tensor,
+        source: Tensor,
+        source_mask: Tensor | None,
+        target_lengths: Tensor | None,
+        source_lengths: Tensor | None,
+        state: State | None = None,
+        self_view: View | None = None,
+        target_mask: Tensor | None = None,
+        need_weights: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Tokens (T, B, C) over source states (S, B, C') -> (T, B, C), and cross weights (B, H, T, S) if asked.
+
+        ``source_mask`` (B, S) and ``target_mask`` (B, T) are true for what is real; the lengths are (B,). With a
+        state, the tokens follow those that it holds, and the source is written into it once.
+        """
+        y = self.open(x, self.self_attn_layer_norm)
+        y = self.self_attn(y, y, self_view or Causal(), target_mask, state, target_lengths, target_lengths)
+        x = self.close(y, x, self.self_attn_layer_norm)
+
+        y = self.open(x, self.encoder_attn_layer_norm)
+        lengths = {"query_length": target_lengths, "key_length": source_lengths}
+        weights = self.encoder_attn.weights(y, source, Full(), source_mask, **lengths) if need_weights else None
+        new = source if state is None or self.encoder_attn.name not in state else None
+        y = self.encoder_attn(y, new, Full(), source_mask, state, **lengths)
+        x = self.close(y, x, self.encoder_attn_layer_norm)
+        return self.feed_forward(x), weights

@@ -1,0 +1,58 @@
+"""The target length that mechanisms with positions expect before the target exists."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mla_fairseq.attention import LengthOptions
+
+
+class LengthRule(nn.Module):
+    """Expected target length (B,) in tokens from the number of encoder states (B,).
+
+    With ``ratio`` and no number given, the rule measures target tokens per encoder state on the batches that
+    ``observe`` is given in training, and the checkpoint keeps the mean. A length predictor takes this module's place
+    by being called the same way.
+
+    Raises:
+        ValueError: an unknown rule, a ratio below 0, or a fixed length below 1.
+    """
+
+    def __init__(self, options: LengthOptions) -> None:
+        super().__init__()
+        if options.length not in ("ratio", "fixed"):
+            raise ValueError(f"--cosformer-length must be ratio or fixed, but is {options.length!r}")
+        if options.length_ratio < 0:
+            raise ValueError(f"--cosformer-length-ratio must be at least 0, but is {options.length_ratio}")
+        if options.length_fixed < 1:
+            raise ValueError(f"--cosformer-length-fixed must be at least 1, but is {options.length_fixed}")
+        self.options = options
+        self.register_buffer("tokens_and_states", torch.zeros(2, dtype=torch.float64))
+
+    def forward(self, source_lengths: Tensor) -> Tensor:
+        if self.options.length == "fixed":
+            return torch.full_like(source_lengths, self.options.length_fixed)
+        return (source_lengths * self.ratio).round().long().clamp_min(1)
+
+    @property
+    def ratio(self) -> float:
+        """Target tokens per encoder state.
+
+        Raises:
+            ValueError: nothing was given and nothing was measured.
+        """
+        if self.options.length_ratio > 0:
+            return self.options.length_ratio
+        tokens, states = self.tokens_and_states.tolist()
+        if states == 0:
+            raise ValueError(
+                "this model has measured no target length in training: set --cosformer-length-ratio, "
+                "or --cosformer-length fixed"
+            )
+        return tokens / states
+
+    @torch.no_grad()
+    def observe(self, target_lengths: Tensor, source_lengths: Tensor) -> None:
+        """Count a training batch: target tokens (B,) over encoder states (B,)."""
+        self.tokens_and_states += torch.stack((target_lengths.sum(), source_lengths.sum()))

@@ -1,0 +1,100 @@
+"""Options as documented dataclasses, and the command-line flags that are made of them."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import typing
+from argparse import ArgumentParser, Namespace
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from mla_fairseq.attention import attention_entry, available_attention, build_attention
+
+
+@dataclass(frozen=True)
+class AttentionSites:
+    """Which mechanism stands where."""
+
+    attn_type: str = field(default="softmax", metadata={"help": "attention mechanism of every site"})
+    encoder_attn_type: str | None = field(
+        default=None, metadata={"help": "mechanism of the encoder's self-attention (default: --attn-type)"}
+    )
+    decoder_attn_type: str | None = field(
+        default=None, metadata={"help": "mechanism of the decoder's self-attention (default: --attn-type)"}
+    )
+    cross_attn_type: str | None = field(
+        default=None, metadata={"help": "mechanism of the decoder's cross-attention (default: --attn-type)"}
+    )
+
+
+SITES = ("encoder", "decoder", "cross")
+
+
+def add_attention_args(parser: ArgumentParser) -> None:
+    """Add the flags of the sites, and those of every registered mechanism under the mechanism's name."""
+    names = ", ".join(available_attention())
+    group = parser.add_argument_group("attention mechanisms")
+    for option in dataclasses.fields(AttentionSites):
+        group.add_argument(
+            _flag(option.name),
+            type=_attention_name,
+            metavar="NAME",
+            help=f"{option.metadata['help']}; one of {names}"
+            + (f" (default: {option.default})" if option.default else ""),
+        )
+    for name in available_attention():
+        for option in _fields(attention_entry(name).options):
+            _add_option(group, name, option)
+
+
+def build_site(args: Namespace, site: str, head_dim: int) -> nn.Module:
+    """The mechanism of one site (``encoder``, ``decoder``, ``cross``) with its options, as the flags say."""
+    name = site_type(args, site)
+    options = {option.name: option_value(args, name, option) for option in _fields(attention_entry(name).options)}
+    return build_attention(name, head_dim, **options)
+
+
+def site_type(args: Namespace, site: str) -> str:
+    """The name of the mechanism of a site."""
+    return getattr(args, f"{site}_attn_type", None) or getattr(args, "attn_type", None) or AttentionSites.attn_type
+
+
+def mechanism_options(args: Namespace, name: str) -> Any:
+    """The options dataclass of a mechanism, filled from the flags."""
+    options = attention_entry(name).options
+    return options(**{option.name: option_value(args, name, option) for option in _fields(options)})
+
+
+def option_value(args: Namespace, name: str, option: dataclasses.Field) -> Any:
+    """A flag's value, or the option's default: checkpoints of before the option existed have none."""
+    value = getattr(args, f"{name}_{option.name}", None)
+    return option.default if value is None else value
+
+
+def _add_option(group: argparse._ArgumentGroup, name: str, option: dataclasses.Field) -> None:
+    flag, text = _flag(f"{name}_{option.name}"), f"{option.metadata.get('help', '')} (default: {option.default})"
+    kind = typing.get_type_hints(attention_entry(name).options)[option.name]
+    if kind is bool:
+        group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
+    elif typing.get_origin(kind) is typing.Literal:
+        group.add_argument(flag, choices=typing.get_args(kind), help=text)
+    else:
+        group.add_argument(flag, type=kind, metavar="N" if kind in (int, float) else "STR", help=text)
+
+
+def _attention_name(name: str) -> str:
+    try:
+        return attention_entry(name).name
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _fields(options: type | None) -> tuple[dataclasses.Field, ...]:
+    return () if options is None else dataclasses.fields(options)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

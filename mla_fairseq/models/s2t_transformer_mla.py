@@ -1,0 +1,90 @@
+"""``s2t_transformer_mla``: fairseq's speech-to-text Transformer with attention as a replaceable part."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from fairseq.models import register_model, register_model_architecture
+from fairseq.models.speech_to_text import s2t_transformer as stock
+from fairseq.tasks import FairseqTask
+from torch import Tensor, nn
+
+from mla_fairseq.models.checks import check_inputs, load_encoder, load_strictly
+from mla_fairseq.models.decoder import TextDecoder
+from mla_fairseq.models.encoder import SpeechEncoder
+from mla_fairseq.models.options import add_attention_args
+
+
+@register_model("s2t_transformer_mla")
+class S2TTransformerMLAModel(stock.S2TTransformerModel):
+    """Speech to text with a mechanism of one's choice at each of the three attention sites.
+
+    With softmax everywhere it is ``s2t_transformer`` itself: parameter names and outputs are the same, and its
+    checkpoints load with nothing but the architecture changed (``--model-overrides "{'_name': 's2t_transformer_mla'}"``).
+    """
+
+    @classmethod
+    def hub_models(cls) -> dict[str, str]:
+        """None are published."""
+        return {}
+
+    @staticmethod
+    def add_args(parser: ArgumentParser) -> None:
+        """Add the stock flags and those of the attention mechanisms."""
+        stock.S2TTransformerModel.add_args(parser)
+        add_attention_args(parser)
+
+    @classmethod
+    def build_model(cls, args: Namespace, task: FairseqTask) -> S2TTransformerMLAModel:
+        """Build a model for a task.
+
+        Raises:
+            UserError: the data that the command names is missing or broken.
+            ValueError: a mechanism or an option that does not exist.
+        """
+        check_inputs(task.args)
+        return super().build_model(args, task)
+
+    @classmethod
+    def build_encoder(cls, args: Namespace) -> SpeechEncoder:
+        """The encoder, from ``--load-pretrained-encoder-from`` if that is given."""
+        encoder = SpeechEncoder(args)
+        path = getattr(args, "load_pretrained_encoder_from", None)
+        return encoder if path is None else load_encoder(encoder, path)
+
+    @classmethod
+    def build_decoder(cls, args: Namespace, task: FairseqTask, embed_tokens: nn.Embedding) -> TextDecoder:
+        """The decoder over the task's target dictionary."""
+        return TextDecoder(args, task.target_dictionary, embed_tokens)
+
+    def load_state_dict(self, state_dict: dict[str, Tensor], *args, **kwargs):
+        """Load strictly, as fairseq does, with one clear error for a checkpoint of another model.
+
+        Raises:
+            UserError: names or shapes differ; the message lists the first and says what to check.
+        """
+        return load_strictly(super().load_state_dict, state_dict, *args, **kwargs)
+
+
+def tiny(args: Namespace) -> None:
+    """128 channels, 6 + 3 layers: trains in minutes on two cores."""
+    args.conv_channels = getattr(args, "conv_channels", 256)
+    args.encoder_embed_dim = getattr(args, "encoder_embed_dim", 128)
+    args.encoder_ffn_embed_dim = getattr(args, "encoder_ffn_embed_dim", 512)
+    args.dropout = getattr(args, "dropout", 0.1)
+    stock.s2t_transformer_xs(args)
+
+
+ARCHITECTURES = {
+    "s2t_transformer_mla": stock.base_architecture,
+    "s2t_transformer_mla_tiny": tiny,
+    "s2t_transformer_mla_xs": stock.s2t_transformer_xs,
+    "s2t_transformer_mla_s": stock.s2t_transformer_s,
+    "s2t_transformer_mla_sp": stock.s2t_transformer_sp,
+    "s2t_transformer_mla_m": stock.s2t_transformer_m,
+    "s2t_transformer_mla_mp": stock.s2t_transformer_mp,
+    "s2t_transformer_mla_l": stock.s2t_transformer_l,
+    "s2t_transformer_mla_lp": stock.s2t_transformer_lp,
+}
+for arch, size in ARCHITECTURES.items():
+    register_model_architecture("s2t_transformer_mla", arch)(size)
