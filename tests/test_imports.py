@@ -1,0 +1,217 @@
+"""Imports run one way. The package is read with ast, not imported: a late import inside a function counts too."""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NAME = "mla_fairseq"
+STDLIB = frozenset(sys.stdlib_module_names)
+
+
+@dataclass(frozen=True)
+class Room:
+    """What the modules of one folder may import: parts of this package, and packages from outside (None: any)."""
+
+    inside: tuple[str, ...] = ()
+    outside: tuple[str, ...] | None = None
+
+
+# "" is the package's own __init__: it registers what fairseq has to know, and nobody imports it back.
+ROOMS = {
+    "": Room(inside=("models", "criterions"), outside=("fairseq", "torch")),
+    "attention": Room(outside=("torch",)),
+    "speech": Room(outside=("torch", "numpy", "kaldi_native_fbank", "soundfile")),
+    "models": Room(inside=("attention", "speech")),
+    "criterions": Room(inside=("models",)),
+    "agents": Room(inside=("models.translator", "speech")),
+    "data": Room(inside=("speech",)),
+    "evaluation": Room(outside=("matplotlib", "numpy", "sacrebleu", "yaml")),
+    "recipes": Room(inside=("evaluation", "data")),
+}
+# Packages that only some rooms may know of, whatever their line above says.
+OWNERS = {
+    "fairseq": ("", "models", "criterions"),
+    "fairseq_cli": ("", "models", "criterions"),
+    "simuleval": ("agents",),
+}
+
+
+def modules(package: Path) -> dict[str, Path]:
+    """Map dotted names, the package's own first, to files."""
+    found = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Walk the tree, past what only a type checker runs."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        yield node
+        yield from nodes(node)
+
+
+def imports(module: str, path: Path) -> Iterator[str]:
+    """Yield the dotted name of everything that ``module`` imports; ``from a import b`` gives a.b."""
+    for node in nodes(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+            base = parents[: len(parents) - node.level + 1] if node.level else []
+            yield from (".".join([*base, *filter(None, [node.module]), alias.name]) for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            yield from (name.value for name in node.args[:1] if isinstance(name, ast.Constant))
+
+
+def module_of(name: str, known: dict[str, Path]) -> str:
+    """Return the module that the dotted ``name`` is, or is defined in."""
+    while name not in known:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def room_of(module: str) -> str:
+    return [*module.split("."), ""][1]
+
+
+def graph(package: Path) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+    """Return for every module what it imports of this package, and which packages from outside."""
+    known = modules(package)
+    inside = {module: set() for module in known}
+    outside = {module: set() for module in known}
+    for module, path in known.items():
+        for name in imports(module, path):
+            if name.split(".")[0] == package.name:
+                inside[module].add(module_of(name, known))
+            elif name.split(".")[0] not in STDLIB:
+                outside[module].add(name.split(".")[0])
+    return inside, outside
+
+
+def may_import(room: str, target: str) -> bool:
+    """Say whether a module of ``room`` may import the module ``target`` of this package."""
+    below = target.partition(".")[2]
+    allowed = ROOMS[room].inside
+    return (bool(room) and room_of(target) == room) or any(f"{below}.".startswith(f"{part}.") for part in allowed)
+
+
+def may_use(room: str, package: str) -> bool:
+    """Say whether a module of ``room`` may import ``package`` from outside."""
+    known = ROOMS[room].outside
+    return room in OWNERS.get(package, (room,)) and (known is None or package in known)
+
+
+def breaches(package: Path) -> list[str]:
+    """Return every import that the rooms' rules forbid, as "importer -> imported"."""
+    inside, outside = graph(package)
+    found = [f"{a} -> {b}" for a, targets in inside.items() for b in targets if not may_import(room_of(a), b)]
+    return sorted(found + [f"{a} -> {b}" for a, names in outside.items() for b in names if not may_use(room_of(a), b)])
+
+
+def cycle(edges: dict[str, set[str]]) -> list[str]:
+    """Return the modules of one circle of imports, or an empty list."""
+    done: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> list[str]:
+        if module in trail:
+            return [*trail[trail.index(module) :], module]
+        if module in done:
+            return []
+        for target in sorted(edges[module]):
+            if found := visit(target, (*trail, module)):
+                return found
+        done.add(module)
+        return []
+
+    return next((found for module in edges if (found := visit(module, ()))), [])
+
+
+def test_every_folder_is_a_known_room() -> None:
+    unknown = {room_of(module) for module in modules(ROOT / NAME)} - set(ROOMS)
+    assert not unknown, "give each new room its line in ROOMS"
+
+
+def test_the_package_keeps_its_rules() -> None:
+    assert breaches(ROOT / NAME) == []
+
+
+def test_the_package_has_no_circle() -> None:
+    assert cycle(graph(ROOT / NAME)[0]) == []
+
+
+def make_package(folder: Path, files: dict[str, str]) -> Path:
+    """Write a package of the same name with ``files``, and an empty __init__ wherever one is missing."""
+    package = folder / NAME
+    for name, text in files.items():
+        path = package / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    for inner in [package, *(path for path in package.rglob("*") if path.is_dir())]:
+        (inner / "__init__.py").touch()
+    return package
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "breach"),
+    [
+        pytest.param("attention/a.py", "import numpy as np", "attention.a -> numpy", id="attention-needs-torch-alone"),
+        pytest.param("attention/a.py", "from ..speech import b", "attention.a -> {}.speech.b", id="relative-sibling"),
+        pytest.param("speech/__init__.py", "from .. import models", "speech -> {}.models", id="relative-from-init"),
+        pytest.param("agents/a.py", "from {}.models import c", "agents.a -> {}.models.c", id="agents-past-translator"),
+        pytest.param("data/a.py", "def f():\n    import fairseq.data", "data.a -> fairseq", id="late-import"),
+        pytest.param("data/a.py", "f = importlib.import_module('fairseq')", "data.a -> fairseq", id="import-by-name"),
+        pytest.param("models/a.py", "import simuleval", "models.a -> simuleval", id="simuleval-outside-agents"),
+        pytest.param("data/a.py", "from {} import __version__", "data.a -> {}", id="the-package-itself"),
+        pytest.param("evaluation/a.py", "import torch", "evaluation.a -> torch", id="evaluation-reads-files"),
+    ],
+)
+def test_a_breach_is_found(tmp_path: Path, file: str, line: str, breach: str) -> None:
+    files = {"speech/b.py": "", "models/c.py": "", file: line.format(NAME)}
+    assert breaches(make_package(tmp_path, files)) == [f"{NAME}.{breach.format(NAME)}"]
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        pytest.param("attention/a.py", "import math\nimport torch.nn.functional as F", id="stdlib-and-torch"),
+        pytest.param("agents/a.py", "from {}.models.translator import load", id="agents-translator"),
+        pytest.param("models/a.py", "from {}.speech.b import x\nfrom fairseq import utils", id="models-downwards"),
+        pytest.param(
+            "attention/a.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import numpy", id="types-only"
+        ),
+    ],
+)
+def test_what_is_allowed_passes(tmp_path: Path, file: str, line: str) -> None:
+    files = {"speech/b.py": "", "models/translator.py": "", file: line.format(NAME)}
+    assert breaches(make_package(tmp_path, files)) == []
+
+
+def test_a_circle_is_found(tmp_path: Path) -> None:
+    lines = {"a": "from .b import x", "b": "from . import c", "c": "def f():\n    from .a import y"}
+    package = make_package(tmp_path, {f"speech/{name}.py": line for name, line in lines.items()})
+    circle = cycle(graph(package)[0])
+    assert circle[0] == circle[-1]
+    assert set(circle) == {f"{NAME}.speech.{name}" for name in lines}
+
+
+def test_attention_runs_where_only_torch_is_installed() -> None:
+    missing = ["fairseq", "hydra", "kaldi_native_fbank", "omegaconf", "sacrebleu", "sentencepiece", "soundfile", "soxr"]
+    program = (
+        f"import sys; sys.modules.update(dict.fromkeys({missing}))\n"
+        f"from {NAME}.attention import available_attention; print(*available_attention())"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "softmax" in done.stdout.split()
