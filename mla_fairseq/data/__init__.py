@@ -1,0 +1,1 @@
+"""Data: corpora on disk, and their preparation for fairseq. Imports `speech` only."""

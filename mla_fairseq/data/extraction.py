@@ -1,0 +1,99 @@
+"""Filter banks of many segments, on all cores, into one archive."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from mla_fairseq.data import archive
+from mla_fairseq.data.mustc import Segment
+from mla_fairseq.speech import GlobalCMVN, filter_banks, read_audio
+
+BATCH = 32  # utterances per task: enough to make the hand-over between processes cheap
+WAITING = 4  # tasks in flight per worker: bounds the memory when the disk is slower than the cores
+
+
+def num_workers(wanted: int | None) -> int:
+    """`wanted` processes, or one per core that this process may use."""
+    return wanted or len(os.sched_getaffinity(0))
+
+
+def batches(items: Iterable, size: int) -> Iterator[list]:
+    """Consecutive lists of up to `size` items."""
+    items = iter(items)
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+def ordered_map(function: Callable, items: Iterable, workers: int) -> Iterator:
+    """`function(item)` for each item on `workers` processes, in the items' order, with few results waiting."""
+    if workers == 1:
+        yield from map(function, items)
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        running = deque()
+        try:
+            for item in items:
+                running.append(pool.submit(function, item))
+                if len(running) >= workers * WAITING:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+        finally:  # after an error nothing more needs to be computed
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def member_name(split: str, segment: Segment) -> str:
+    """Name of a segment's features in the archive. It tells which samples they are of, so a corrected segment list
+    gives new names and never the old features."""
+    return f"{split}/{segment.id}_{segment.start}_{segment.length}.npy"
+
+
+def _features(jobs: list[tuple[str, Path, int, int]]) -> list[tuple[str, np.ndarray]]:
+    return [(name, filter_banks(read_audio(wav, start, length))) for name, wav, start, length in jobs]
+
+
+def extract(path: Path, segments: dict[str, list[Segment]], workers: int) -> None:
+    """Bring the features of all segments (split -> segments) into the archive at `path`; those there are kept.
+
+    Raises ValueError for audio that cannot be read; what was finished stays for the next run.
+    """
+    wanted = {
+        member_name(split, segment): (member_name(split, segment), segment.wav, segment.start, segment.length)
+        for split, members in segments.items()
+        for segment in members
+        if segment.num_frames > 0
+    }
+    if path.exists() and wanted.keys() <= archive.members(path).keys():
+        return
+    with archive.Writer(path) as writer:
+        missing = [job for name, job in wanted.items() if name not in writer.names]
+        with tqdm(total=len(wanted), initial=len(wanted) - len(missing), desc=path.name, unit="utt") as bar:
+            for features in ordered_map(_features, batches(missing, BATCH), workers):
+                for name, frames in features:
+                    writer.add(name, frames)
+                bar.update(len(features))
+
+
+def _sums(job: tuple[Path, list[tuple[int, int]]]) -> GlobalCMVN:
+    path, places = job
+    total = GlobalCMVN()
+    for offset, length in places:
+        total.add(archive.read(path, offset, length))
+    return total
+
+
+def global_cmvn(path: Path, places: list[tuple[int, int]], workers: int) -> GlobalCMVN:
+    """Mean and deviation over the arrays at `places`, (offset, length) in bytes, one at a time in memory."""
+    total = GlobalCMVN()
+    jobs = ((path, batch) for batch in batches(tqdm(places, desc="gcmvn.npz", unit="utt"), BATCH))
+    for part in ordered_map(_sums, jobs, workers):
+        total.merge(part)
+    return total

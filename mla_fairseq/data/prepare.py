@@ -1,0 +1,133 @@
+"""From a corpus in MuST-C's layout to a folder that fairseq trains on."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mla_fairseq.data import archive, config, manifest
+from mla_fairseq.data.extraction import extract, global_cmvn, member_name
+from mla_fairseq.data.files import Ledger, fingerprint
+from mla_fairseq.data.mustc import Corpus, Segment
+from mla_fairseq.data.vocabulary import Vocabulary
+
+log = logging.getLogger(__name__)
+ARCHIVE = "fbank80.zip"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to prepare. Lengths are in frames of 10 ms and filter the training split only."""
+
+    task: str = "st"
+    vocabulary: Vocabulary = Vocabulary("unigram", 8000)
+    cmvn: str = "utterance"
+    specaugment: str = "sm"
+    min_frames: int = 5
+    max_frames: int = 3000
+    workers: int = 1
+
+
+class Preparation:
+    """Prepares one language pair, product by product; each is redone only if what it is made from has changed."""
+
+    def __init__(self, corpus: Corpus, output: Path, options: Options) -> None:
+        self.corpus, self.output, self.options = corpus, Path(output), options
+        self.ledger = Ledger(self.output / ".prepared.json")
+
+    def run(self) -> Path:
+        """Make everything; returns the configuration's path. Raises ValueError for whatever the corpus does not fit."""
+        segments = {split: self.corpus.read(split) for split in self.corpus.splits}
+        if "train" not in segments:
+            raise ValueError(f"{self.corpus.root / 'data'} has no train split, but the vocabulary is trained on it")
+        extract(self.output / ARCHIVE, segments, self.options.workers)
+        places = archive.members(self.output / ARCHIVE)
+        rows = {split: self.write_manifest(split, members, places) for split, members in segments.items()}
+        model = self.train_vocabulary([row.tgt_text for row in rows["train"]])
+        statistics = self.gather_statistics(rows["train"]) if self.options.cmvn == "global" else None
+        path = self.output / f"config_{self.options.task}.yaml"
+        config.write(path, model, self.options.cmvn, self.options.specaugment, statistics)
+        return path
+
+    def make(self, product: Path, made_from: str, build: Callable[[], object]) -> None:
+        """Run `build` unless the product is there and was made from the same."""
+        if self.ledger.current(product, made_from):
+            return
+        build()
+        self.ledger.record(product, made_from)
+
+    def write_manifest(self, split: str, segments: list[Segment], places: dict) -> list[manifest.Row]:
+        """Write the manifest of one split and return its rows."""
+        kept = self.filter(split, segments)
+        rows = [self.row(segment, places[member_name(split, segment)]) for segment in kept]
+        path = self.output / f"{split}_{self.options.task}.tsv"
+        self.make(path, fingerprint(*rows), lambda: manifest.write(path, rows))
+        return rows
+
+    def filter(self, split: str, segments: list[Segment]) -> list[Segment]:
+        """Training segments of a fitting length that have a text; all of any other split."""
+        if not split.startswith("train"):
+            if short := next((segment for segment in segments if segment.num_frames == 0), None):
+                raise ValueError(f"{split}: segment {short.id} is shorter than one frame (25 ms): correct its duration")
+            return segments
+        low, high = max(1, self.options.min_frames), self.options.max_frames
+        kept = [segment for segment in segments if low <= segment.num_frames <= high and self.text(segment)]
+        if len(kept) < len(segments):
+            log.info("%s: %d of %d segments kept (%d to %d frames)", split, len(kept), len(segments), low, high)
+        if not kept:
+            raise ValueError(
+                f"none of {len(segments)} {split} segments has a text and {low} to {high} frames: "
+                "check --min-frames and --max-frames"
+            )
+        return kept
+
+    def text(self, segment: Segment) -> str:
+        """What the model is to write: the translation, or for ASR what was said."""
+        return segment.target if self.options.task == "st" else segment.source
+
+    def row(self, segment: Segment, place: tuple[int, int]) -> manifest.Row:
+        """The manifest's row of a segment whose features lie at `place` in the archive."""
+        source, target = self.corpus.languages
+        return manifest.Row(
+            id=segment.id,
+            audio=f"{ARCHIVE}:{place[0]}:{place[1]}",
+            n_frames=segment.num_frames,
+            tgt_text=self.text(segment),
+            speaker=segment.speaker,
+            src_text=segment.source,
+            src_lang=source,
+            tgt_lang=target if self.options.task == "st" else source,
+        )
+
+    def train_vocabulary(self, lines: list[str]) -> Path:
+        """Train SentencePiece on the training texts; returns the model's path."""
+        model = self.output / f"{self.options.vocabulary.prefix(self.options.task)}.model"
+        made_from = fingerprint(self.options.vocabulary, *lines)
+        self.make(model, made_from, lambda: self.options.vocabulary.train(lines, model))
+        return model
+
+    def gather_statistics(self, rows: list[manifest.Row]) -> Path:
+        """Global CMVN of the training split; returns the npz's path."""
+        path, places = self.output / "gcmvn.npz", [row.place for row in rows]
+
+        def build() -> None:
+            global_cmvn(self.output / ARCHIVE, places, self.options.workers).save(path)
+
+        self.make(path, fingerprint(*((row.id, row.n_frames) for row in rows)), build)
+        return path
+
+
+def prepare(pair: Path, output: Path | None, options: Options) -> Path:
+    """Prepare the corpus at `pair` into `output` (default: the pair's own folder); returns the configuration's path."""
+    return Preparation(Corpus(pair), Path(output or pair), options).run()
+
+
+def data_root(given: Path | None) -> Path:
+    """The folder of the corpora: what was given, or the environment's DATA."""
+    root = given or os.environ.get("DATA")
+    if not root:
+        raise ValueError("where are the corpora? pass --data DIR or set DATA")
+    return Path(root)

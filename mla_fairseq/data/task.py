@@ -1,0 +1,68 @@
+"""fairseq's speech-to-text task on a data folder that may be moved, with faults of the data found before training.
+
+fairseq takes `audio_root` and the path of the CMVN statistics relative to the directory in which it was started, and
+prefers such a directory's files to those of the data folder. Here every path of the configuration belongs to the
+folder that the configuration is in.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fairseq.data.audio.data_cfg import S2TDataConfig
+from fairseq.tasks import register_task
+from fairseq.tasks.speech_to_text import SpeechToTextTask
+
+from mla_fairseq.data import archive, manifest
+from mla_fairseq.errors import UserError
+
+
+class FolderDataConfig(S2TDataConfig):
+    """fairseq's data configuration with relative paths taken from the folder of the yaml file."""
+
+    def __init__(self, yaml_path: Path) -> None:
+        if not yaml_path.is_file():
+            there = ", ".join(sorted(path.name for path in yaml_path.parent.glob("*.yaml"))) or "none"
+            raise UserError(
+                f"{yaml_path} is missing (configurations there: {there}): "
+                "prepare the data with scripts/prep_mustc.py, or correct --config-yaml"
+            )
+        super().__init__(yaml_path)
+        self.config["audio_root"] = self.inside(self.config.get("audio_root", ""))
+        for section, key in (("bpe_tokenizer", "sentencepiece_model"), ("global_cmvn", "stats_npz_path")):
+            if key in self.config.get(section, {}):
+                self.config[section][key] = self.inside(self.config[section][key])
+
+    def inside(self, path: str) -> str:
+        """The path seen from the folder of the yaml file; an absolute one stays."""
+        return (self.root / path).resolve().as_posix()
+
+
+@register_task("speech_to_text_mla")
+class SpeechToTextMLATask(SpeechToTextTask):
+    """`--task speech_to_text_mla`: fairseq's `speech_to_text`, found faults named in one line."""
+
+    @classmethod
+    def setup_task(cls, args, **kwargs):
+        """As fairseq's. Raises UserError if the configuration is missing."""
+        FolderDataConfig(Path(args.data) / args.config_yaml)
+        return super().setup_task(args, **kwargs)
+
+    def __init__(self, args, tgt_dict) -> None:
+        super().__init__(args, tgt_dict)
+        self.data_cfg = FolderDataConfig(Path(args.data) / args.config_yaml)
+
+    def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:
+        """As fairseq's. Raises UserError for a missing manifest and for an archive that is not whole."""
+        for name in split.split(","):
+            self.check_split(name)
+        super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
+
+    def check_split(self, split: str) -> None:
+        """Raise UserError unless the manifest is there and each of its archives is a whole zip."""
+        try:
+            rows = manifest.read(Path(self.args.data) / f"{split}.tsv")
+            for path in sorted({row.archive for row in rows}):
+                archive.check(Path(self.data_cfg.audio_root) / path)
+        except ValueError as error:
+            raise UserError(str(error)) from error

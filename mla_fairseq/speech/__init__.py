@@ -1,0 +1,24 @@
+"""Speech: reading audio, filter banks, normalisation. Imports no sibling package."""
+
+from mla_fairseq.speech.audio import audio_length, read_audio
+from mla_fairseq.speech.features import (
+    NUM_BINS,
+    SAMPLE_RATE,
+    FilterBankStream,
+    GlobalCMVN,
+    check_sample_rate,
+    filter_banks,
+    num_frames,
+)
+
+__all__ = [
+    "NUM_BINS",
+    "SAMPLE_RATE",
+    "FilterBankStream",
+    "GlobalCMVN",
+    "audio_length",
+    "check_sample_rate",
+    "filter_banks",
+    "num_frames",
+    "read_audio",
+]
