@@ -1,0 +1,172 @@
+"""The plain commands behind a recipe: argument lists to run, and lines to copy."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mla_fairseq.recipes.schema import Recipe
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Command:
+    """One program call.  ``stdout``: the file its output becomes, if the output is the result."""
+
+    args: tuple[str, ...]
+    stdout: Path | None = None
+    threads: int | None = None
+
+    def show(self, variables: Mapping[str, str] | None = None) -> str:
+        """A line for the shell; leading values of ``variables`` are written as ``"$NAME"`` again."""
+        words = [_quote(arg, variables or {}) for arg in self.args]
+        if self.threads:
+            words.insert(0, f"OMP_NUM_THREADS={self.threads}")
+        if self.stdout:
+            words += [">", shlex.quote(str(self.stdout))]
+        return " ".join(words)
+
+
+def _quote(arg: str, variables: Mapping[str, str]) -> str:
+    for name, value in variables.items():
+        if value and (arg == value or arg.startswith(value.rstrip("/") + "/")):
+            return f'"${name}"' + shlex.quote(arg[len(value.rstrip("/")) :]).replace("''", "")
+    return shlex.quote(arg)
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where a recipe's files lie.  ``out`` holds all runs and, under ``data``, what they share."""
+
+    recipe: Recipe
+    out: Path
+
+    @property
+    def run(self) -> Path:
+        return self.out / self.recipe.name
+
+    @property
+    def corpus(self) -> Path:
+        return Path(self.recipe.data.root)
+
+    @property
+    def prepared(self) -> Path:
+        data = self.recipe.data
+        size = "" if data.vocab_type == "char" else data.vocab_size
+        return self.out / "data" / f"{data.corpus}_{data.task}_{data.vocab_type}{size}_{data.cmvn}"
+
+    @property
+    def manifests(self) -> Path:
+        return self.prepared / self.recipe.data.pair
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.run / "checkpoints"
+
+    @property
+    def averaged(self) -> Path:
+        return self.run / "checkpoint_average.pt"
+
+    @property
+    def decoded_checkpoint(self) -> Path:
+        return self.averaged if self.recipe.average.last else self.checkpoints / "checkpoint_best.pt"
+
+    @property
+    def generated(self) -> Path:
+        return self.run / f"generate-{self.recipe.decode.subset}.txt"
+
+    @property
+    def result(self) -> Path:
+        return self.run / "result.json"
+
+    def subset(self, split: str) -> str:
+        """The manifest's name without ``.tsv``, e.g. ``dev_st``."""
+        return f"{split}_{self.recipe.data.task}"
+
+    def manifest(self, split: str) -> Path:
+        return self.manifests / f"{self.subset(split)}.tsv"
+
+    def log(self, stage: str) -> Path:
+        return self.run / f"{stage}.log"
+
+
+def flags(section: Any) -> list[str]:
+    """Command-line flags of a section's dataclass, in the order of its fields, then of its ``extra``."""
+    words: list[str] = []
+    for known in dataclasses.fields(section):
+        flag = known.metadata["flag"]
+        if flag is not None:
+            words += _flag(flag or "--" + known.name.replace("_", "-"), getattr(section, known.name))
+    for name, value in getattr(section, "extra", {}).items():
+        words += _flag("--" + name.lstrip("-").replace("_", "-"), value)
+    return words
+
+
+def _flag(flag: str, value: Any) -> list[str]:
+    if value is None or value is False:
+        return []
+    if value is True:
+        return [flag]
+    return [flag, f"{value:g}" if isinstance(value, float) else str(value)]
+
+
+def make_corpus(paths: Paths) -> Command | None:
+    """The command that makes the corpus, or None where the user brings it."""
+    make = paths.recipe.data.make
+    return Command(tuple(shlex.split(make)), threads=paths.recipe.run.threads) if make else None
+
+
+def prepare(paths: Paths) -> Command:
+    args = ["python", _script("prep_mustc.py"), *flags(paths.recipe.data), "--output", str(paths.prepared)]
+    return Command(tuple(args), threads=paths.recipe.run.threads)
+
+
+def train(paths: Paths, cpu: bool) -> Command:
+    recipe = paths.recipe
+    args = ["fairseq-train", str(paths.manifests), *_task(recipe)]
+    args += ["--train-subset", paths.subset(recipe.data.train), "--valid-subset", paths.subset(recipe.data.valid)]
+    args += [*flags(recipe.model), *flags(recipe.train), "--save-dir", str(paths.checkpoints), "--log-format", "json"]
+    return Command((*args, *_machine(recipe, cpu)), threads=recipe.run.threads)
+
+
+def average(paths: Paths) -> Command | None:
+    """None where the best checkpoint is decoded as it is."""
+    if not paths.recipe.average.last:
+        return None
+    args = ["python", _script("average_checkpoints.py"), *flags(paths.recipe.average)]
+    return Command((*args, "--inputs", str(paths.checkpoints), "--output", str(paths.averaged)))
+
+
+def decode(paths: Paths, cpu: bool) -> Command:
+    recipe = paths.recipe
+    args = ["fairseq-generate", str(paths.manifests), *_task(recipe)]
+    args += [
+        "--gen-subset",
+        paths.subset(recipe.decode.subset),
+        "--path",
+        str(paths.decoded_checkpoint),
+        *flags(recipe.decode),
+        "--scoring",
+        "sacrebleu",
+    ]
+    return Command((*args, *_machine(recipe, cpu)), stdout=paths.generated, threads=recipe.run.threads)
+
+
+def _task(recipe: Recipe) -> list[str]:
+    user_dir = recipe.model.user_dir or os.path.relpath(_PACKAGE)
+    config = f"config_{recipe.data.task}.yaml"
+    return ["--config-yaml", config, "--task", recipe.model.fairseq_task, "--user-dir", user_dir]
+
+
+def _machine(recipe: Recipe, cpu: bool) -> list[str]:
+    return ["--num-workers", str(recipe.run.num_workers), *(["--cpu"] if cpu else [])]
+
+
+def _script(name: str) -> str:
+    return os.path.relpath(_PACKAGE.parent / "scripts" / name)

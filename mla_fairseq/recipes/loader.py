@@ -1,0 +1,113 @@
+"""From a YAML file to a :class:`~mla_fairseq.recipes.schema.Recipe`: inheritance, ``--set``, variables, checks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mla_fairseq.recipes.schema import SECTIONS, TOP_KEYS, Recipe, build_section, unknown_key
+
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+_MENDS = {"DATA": "set it to the folder that holds the corpora's pair folders, e.g. `export DATA=$HOME/corpora`"}
+
+
+def load_recipe(
+    path: str | Path, variables: Mapping[str, str], overrides: Iterable[str] = (), name: str = ""
+) -> Recipe:
+    """Reads, merges and checks a recipe.
+
+    Args:
+        path: the YAML file; its ``base`` (a file beside it) is read first, and its own keys win.
+        variables: values of ``${NAME}`` in the file.
+        overrides: ``section.key=value``, values in YAML.
+        name: the run's name; the file's stem when empty.
+
+    Raises:
+        ValueError: one line that names the file, the key, its value and the mend.
+    """
+    path, overrides = Path(path), tuple(overrides)
+    tree = _read_with_bases(path, ())
+    for override in overrides:
+        _apply_override(tree, override)
+    tree = _expand(tree, variables, str(path))
+    sections = {section: build_section(section, tree.get(section) or {}, str(path)) for section in SECTIONS}
+    about = {"source": path.as_posix(), "overrides": overrides, "description": tree.get("description") or ""}
+    return Recipe(name=name or path.stem, **about, **sections)
+
+
+def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise ValueError(f"{path}: 'base' leads back to this file; a recipe cannot be its own base.")
+    tree = _read(path)
+    base = tree.pop("base", None)
+    if base is None:
+        return tree
+    return _merge(_read_with_bases(path.parent / base, (*seen, path.resolve())), tree)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        near = sorted(other.name for other in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        hint = f" In {path.parent} there are: {', '.join(near)}." if near else ""
+        raise ValueError(f"recipe {path} does not exist.{hint}")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path}: a recipe is a mapping of {', '.join(TOP_KEYS)}, but this is {type(tree).__name__}.")
+    for key, value in tree.items():
+        if key not in TOP_KEYS:
+            raise unknown_key(str(key), list(TOP_KEYS), str(path))
+        if key in SECTIONS and value is not None and not isinstance(value, dict):
+            raise ValueError(f"{path}: '{key}' must be a mapping of keys to values, but is {value!r}.")
+    return tree
+
+
+def _merge(base: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:
+    """The child's values over the base's; mappings are merged, ``null`` is a value like any other."""
+    merged = dict(base)
+    for key, value in child.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    *parents, leaf = key.strip().split(".")
+    if not equals or not parents:
+        raise ValueError(f"--set {override}: write it as section.key=value, e.g. --set train.max_update=3000.")
+    if parents[0] not in SECTIONS:
+        raise unknown_key(parents[0], list(SECTIONS), f"--set {override}")
+    node = tree
+    for parent in parents:
+        if not isinstance(node.get(parent), dict):
+            node[parent] = {}
+        node = node[parent]
+    try:
+        node[leaf] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--set {override}: the value is not valid YAML.") from error
+
+
+def _expand(node: Any, variables: Mapping[str, str], where: str) -> Any:
+    """Replaces ``${NAME}`` in every text of the tree."""
+    if isinstance(node, dict):
+        joint = "." if ": " in where else ": "
+        return {key: _expand(value, variables, f"{where}{joint}{key}") for key, value in node.items()}
+    if not isinstance(node, str):
+        return node
+
+    def value_of(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name not in variables:
+            mend = _MENDS.get(name, f"set it in the environment: `export {name}=...`")
+            raise ValueError(f"{where} is '{node}', but {name} is not set: {mend}.")
+        return variables[name]
+
+    return _VARIABLE.sub(value_of, node)

@@ -1,0 +1,157 @@
+"""Runs a recipe's stages: skips what is done, continues what was killed, refuses what would mix two experiments."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mla_fairseq.recipes import process
+from mla_fairseq.recipes.commands import Command, Paths
+from mla_fairseq.recipes.records import Record, commit, lock, machine, read_record, write_record
+from mla_fairseq.recipes.schema import Recipe
+from mla_fairseq.recipes.stages import STAGES, Stage
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Context:
+    """A recipe and where it runs.  ``variables``: folders that commands show by name, such as DATA."""
+
+    paths: Paths
+    cpu: bool
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    def command(self, stage: Stage) -> Command | None:
+        return stage.command(self.paths, self.cpu)
+
+    def show(self, stage: Stage) -> str:
+        command = self.command(stage)
+        return command.show(self.variables) if command else ""
+
+
+def context(recipe: Recipe, out: Path, variables: Mapping[str, str]) -> Context:
+    """Finds out whether there is a GPU to use."""
+    return Context(Paths(recipe, out), cpu=_use_cpu(recipe.run.device), variables=variables)
+
+
+def _use_cpu(device: str) -> bool:
+    if device == "cpu":
+        return True
+    import torch
+
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise ValueError("run.device is 'cuda', but torch sees no GPU; take --set run.device=cpu, or auto.")
+    return not available
+
+
+def commands_of(context: Context) -> list[tuple[str, str]]:
+    """(stage, command line) of the whole recipe, in order, to copy."""
+    return [(stage.name, context.show(stage)) for stage in STAGES if context.show(stage)]
+
+
+def run_stages(context: Context, names: Sequence[str] = (), redo: Sequence[str] = ()) -> None:
+    """Runs the named stages (all when empty) in order.
+
+    Args:
+        context: recipe and machine.
+        names: stages to run; those before them must be done.
+        redo: stages to do again from scratch, their old results deleted first.
+
+    Raises:
+        ValueError: an earlier stage is not done, options changed under a finished one, or a program failed.
+    """
+    with lock(context.paths.run / ".lock", wait=False) as held:
+        stamp = None
+        for stage in STAGES:
+            if stage.applies(context.paths):
+                wanted = not names or stage.name in names or stage.name in redo
+                stamp = _step(context, stage, stamp, wanted, stage.name in redo, held)
+
+
+def _step(context: Context, stage: Stage, stamp: str | None, wanted: bool, redo: bool, held: int) -> str | None:
+    """One stage; returns when it was finished.  ``stamp``: when the stage before it was."""
+    with contextlib.ExitStack() as stack:
+        keep = [held]
+        if stage.shared and wanted:
+            folder = stage.folder(context.paths)
+            keep.append(stack.enter_context(lock(folder.with_name(f".{folder.name}.lock"), wait=True)))
+        if redo:
+            stage.reset(context.paths)
+            stage.record(context.paths).unlink(missing_ok=True)
+        record = read_record(stage.record(context.paths))
+        reason = _why(context, stage, record, stamp)
+        if wanted and reason:
+            logger.info("[%s] %s", stage.name, reason)
+            return _run(context, stage, record, stamp, tuple(keep))
+        if wanted:
+            logger.info("[%s] done already", stage.name)
+        return record.finished if record else None
+
+
+def _why(context: Context, stage: Stage, record: Record | None, stamp: str | None) -> str:
+    """Why the stage must run now; empty where it is done."""
+    if record is None:
+        return "starts"
+    changes = _changes(record.options, _options(context, stage, stamp), stage.growable)
+    if changes and stage.refuse:
+        raise ValueError(f"{stage.name} was run with other options: {'; '.join(changes)}. {stage.refuse}.".capitalize())
+    if changes:
+        return f"again: {'; '.join(changes)}"
+    if record.finished is None:
+        return "continues"
+    if record.options != _options(context, stage, stamp):
+        return "continues to the new limit"
+    missing = [path for path in stage.outputs(context.paths) if not path.exists()]
+    return f"again: {missing[0]} is missing" if missing else ""
+
+
+def _options(context: Context, stage: Stage, stamp: str | None) -> dict:
+    return {**stage.options(context.paths), "result of the stage before": stamp}
+
+
+def _changes(old: dict, new: dict, growable: tuple[str, ...]) -> list[str]:
+    """What differs, in words; a growable number that grew is no change."""
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    keys = [key for key in keys if not (key in growable and old.get(key) is not None and new[key] > old[key])]
+    return [f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in keys]
+
+
+def _run(context: Context, stage: Stage, record: Record | None, stamp: str | None, keep: tuple[int, ...]) -> str:
+    stage.check(context.paths)
+    command, path = context.command(stage), stage.record(context.paths)
+    continued = record is not None and record.options.keys() and stage.growable
+    record = Record(
+        options=_options(context, stage, stamp),
+        command=context.show(stage),
+        seconds=record.seconds if continued else 0.0,
+        machine=machine(context.paths.recipe.run.threads, context.cpu),
+        commit=commit(),
+    )
+    write_record(path, record)
+    begin, before = time.monotonic(), record.seconds
+    try:
+        if command:
+            logger.info("  $ %s", record.command)
+            _run_program(context, stage, command, keep)
+        stage.work(context.paths)
+        record.finished = datetime.now(UTC).isoformat(timespec="seconds")
+    finally:
+        record.seconds = before + time.monotonic() - begin
+        write_record(path, record)
+    return record.finished
+
+
+def _run_program(context: Context, stage: Stage, command: Command, keep: tuple[int, ...]) -> None:
+    log = context.paths.log(stage.name)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "a", encoding="utf-8") as stream:
+        stream.write(f"# session {datetime.now(UTC).isoformat(timespec='seconds')} {command.show(context.variables)}\n")
+    with stage.watch(context.paths) as on_line:
+        process.run(command, log, on_line, echo=stage.echo, keep=keep)

@@ -1,0 +1,222 @@
+"""What a recipe may say: one dataclass per section, one documented field per key.
+
+A field's metadata carries its sentence of help and, where the field is a plain option of a fairseq program, the
+flag it becomes.  :mod:`mla_fairseq.recipes.commands` turns the flags into command lines; nothing is listed twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from types import NoneType, UnionType
+from typing import Any, get_args, get_type_hints
+
+REQUIRED = "<required>"
+
+
+def about(help: str, flag: str | None = "", choices: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What is known of a key.  ``flag``: "" = ``--key-with-dashes``, None = not a flag of the section's program."""
+    return {"help": help, "flag": flag, "choices": choices}
+
+
+def option(default: Any, help: str, flag: str | None = "", choices: tuple[str, ...] = ()) -> Any:
+    """A key of a recipe with its default; the rest as in :func:`about`."""
+    return field(default=default, metadata=about(help, flag, choices))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """The corpus, and how ``scripts/prep_mustc.py`` prepares it."""
+
+    corpus: str = option(REQUIRED, "name of the prepared data; recipes that share it share the preparation", flag=None)
+    root: str = option("${DATA}", "folder that holds the pair folder", flag="--data")
+    pair: str = option(REQUIRED, "pair folder in MuST-C layout, such as en-de", flag="--pairs")
+    task: str = option("st", "speech translation or recognition", choices=("st", "asr"))
+    vocab_type: str = option("unigram", "kind of SentencePiece vocabulary", choices=("unigram", "bpe", "char"))
+    vocab_size: int = option(1000, "size of the vocabulary (not used for char)")
+    cmvn: str = option("utterance", "feature normalisation; streaming needs global", choices=("utterance", "global"))
+    specaugment: str = option("sm", "masks over the features in training: none, sm, ss, lb or ld")
+    train: str = option("train", "training split", flag=None)
+    valid: str = option("dev", "validation split", flag=None)
+    make: str | None = option(None, "command that makes the corpus at root, for corpora that can be made", flag=None)
+    extra: dict = field(default_factory=dict, metadata=about("further flags of scripts/prep_mustc.py", flag=None))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """The architecture and the attention mechanism of each site."""
+
+    arch: str = option("s2t_transformer_mla_tiny", "fairseq architecture")
+    attn_type: str | None = option(None, "mechanism of every site")
+    encoder_attn_type: str | None = option(None, "mechanism of the encoder's self-attention")
+    decoder_attn_type: str | None = option(None, "mechanism of the decoder's self-attention")
+    cross_attn_type: str | None = option(None, "mechanism of the decoder's cross-attention")
+    dropout: float | None = option(None, "dropout probability")
+    load_pretrained_encoder_from: str | None = option(None, "checkpoint whose encoder is the start of this one")
+    fairseq_task: str = option("speech_to_text_mla", "fairseq task, in training and decoding", flag=None)
+    user_dir: str = option("", "fairseq plugin folder; empty = this package", flag=None)
+    extra: dict = field(default_factory=dict, metadata=about("further model flags of fairseq-train", flag=None))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Options of ``fairseq-train``."""
+
+    seed: int = option(1, "seed of weights, batches and dropout")
+    max_update: int = option(REQUIRED, "number of updates")
+    max_tokens: int = option(20_000, "most frames (10 ms) in a batch, padding included")
+    update_freq: int = option(1, "batches per update")
+    optimizer: str = option("adam", "optimizer")
+    lr: float = option(2e-3, "peak learning rate")
+    lr_scheduler: str = option("inverse_sqrt", "learning rate schedule")
+    warmup_updates: int | None = option(None, "updates until the peak learning rate")
+    clip_norm: float = option(10.0, "gradient norm limit")
+    weight_decay: float | None = option(None, "weight decay")
+    criterion: str = option("label_smoothed_cross_entropy", "training criterion")
+    label_smoothing: float | None = option(None, "label smoothing")
+    report_accuracy: bool = option(False, "log the accuracy of the next token")
+    patience: int | None = option(None, "stop after so many validations without a better loss")
+    save_interval_updates: int = option(100, "updates between checkpoints; each is validated")
+    keep_interval_updates: int = option(10, "number of these checkpoints to keep")
+    no_epoch_checkpoints: bool = option(True, "no checkpoint and no validation at the end of each epoch")
+    log_interval: int = option(10, "updates between log lines")
+    max_source_positions: int = option(6000, "longest utterance in frames; longer ones are skipped")
+    max_target_positions: int = option(1024, "longest target in tokens; longer ones are skipped")
+    skip_invalid_size_inputs_valid_test: bool = option(True, "skip too long utterances in validation as well")
+    required_batch_size_multiple: int = option(1, "batch sizes are multiples of this; 1 fills every batch")
+    fp16: bool = option(False, "half precision (GPU only)")
+    extra: dict = field(default_factory=dict, metadata=about("further flags of fairseq-train", flag=None))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Average:
+    """Which checkpoints become the model that is decoded."""
+
+    last: int = option(5, "average of the last N checkpoints; 0 = the one with the best validation loss", flag="--last")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decode:
+    """Options of ``fairseq-generate``."""
+
+    subset: str = option("tst-COMMON", "split to translate", flag=None)
+    beam: int = option(5, "beam size")
+    lenpen: float = option(1.0, "length penalty: above 1 favours longer translations")
+    max_len_a: float = option(0.0, "a in: at most a * frames + b tokens")
+    max_len_b: int = option(200, "b in: at most a * frames + b tokens")
+    max_tokens: int = option(50_000, "most frames in a batch, padding included")
+    max_source_positions: int = option(6000, "longest utterance in frames; longer ones count as empty translations")
+    skip_invalid_size_inputs_valid_test: bool = option(True, "skip too long utterances instead of stopping")
+    extra: dict = field(default_factory=dict, metadata=about("further flags of fairseq-generate", flag=None))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """How translations are compared with the references."""
+
+    tokenize: str = option("13a", "sacrebleu's tokenizer for BLEU", flag=None)
+    lowercase: bool = option(False, "ignore case", flag=None)
+    samples: int = option(5, "translations to show", flag=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """How to run it here; changes no result beyond rounding, so it may differ from run to run."""
+
+    device: str = option("auto", "auto = a GPU where torch sees one", choices=("auto", "cpu", "cuda"))
+    threads: int | None = option(None, "CPU threads of each program; empty = torch's own choice")
+    num_workers: int = option(1, "processes that load batches")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One experiment.  ``name``: the run's folder; ``source``: its file; ``overrides``: what ``--set`` changed."""
+
+    name: str
+    source: str
+    overrides: tuple[str, ...]
+    description: str
+    data: Data
+    model: Model
+    train: Train
+    average: Average
+    decode: Decode
+    score: Score
+    run: Run
+
+
+SECTIONS: dict[str, type] = {
+    "data": Data,
+    "model": Model,
+    "train": Train,
+    "average": Average,
+    "decode": Decode,
+    "score": Score,
+    "run": Run,
+}
+TOP_KEYS = ("base", "description", *SECTIONS)
+
+
+def unknown_key(key: str, known: tuple[str, ...] | list[str], where: str) -> ValueError:
+    """The error for a key nobody knows: the nearest one first, then all of them."""
+    near = get_close_matches(key, known, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    return ValueError(f"{where}: unknown key '{key}'.{hint} Known keys: {', '.join(sorted(known))}.")
+
+
+def build_section(section: str, values: dict[str, Any], where: str) -> Any:
+    """The section's dataclass, every key known, every type right, nothing required missing.
+
+    Raises:
+        ValueError: naming the key, its value and what it should be.
+    """
+    cls = SECTIONS[section]
+    fields = {known.name: known for known in dataclasses.fields(cls)}
+    kinds = get_type_hints(cls)
+    for key in values:
+        if key not in fields:
+            raise unknown_key(key, list(fields), f"{where}: {section}")
+    for key, known in fields.items():
+        if known.default is REQUIRED and values.get(key) is None:
+            raise ValueError(f"{where}: {section}.{key} is missing; it is the {known.metadata['help']}.")
+    checked = {key: _coerce(value, kinds[key], f"{where}: {section}.{key}") for key, value in values.items()}
+    for key, value in checked.items():
+        choices = fields[key].metadata["choices"]
+        if choices and value not in choices:
+            raise ValueError(f"{where}: {section}.{key} is '{value}', but must be one of {', '.join(choices)}.")
+    return cls(**checked)
+
+
+def _coerce(value: Any, kind: Any, where: str) -> Any:
+    """``value`` as ``kind``; YAML reads 2e-3 as text and 10 as an integer, both are fine floats."""
+    allowed = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    if value is None and NoneType in allowed:
+        return None
+    target = next(kind for kind in allowed if kind is not NoneType)
+    if isinstance(value, target) and not (isinstance(value, bool) and target is int):
+        return value
+    if target in (int, float) and isinstance(value, int | float | str) and not isinstance(value, bool):
+        number = _number(value)
+        if number is not None and (target is float or number == int(number)):
+            return target(number)
+    wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a mapping of flags"}
+    raise ValueError(f"{where} is {value!r}, but must be {wanted[target]}.")
+
+
+def _number(value: int | float | str) -> float | None:
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
+def describe_keys() -> str:
+    """All keys with their defaults and sentences, as text for ``--list-keys``."""
+    lines = []
+    for section, cls in SECTIONS.items():
+        lines.append(f"{section}: {cls.__doc__}")
+        for known in dataclasses.fields(cls):
+            default = {} if known.default is dataclasses.MISSING else known.default
+            lines.append(f"  {section}.{known.name} = {default!r}: {known.metadata['help']}")
+    return "\n".join(lines)

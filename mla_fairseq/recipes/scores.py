@@ -1,0 +1,117 @@
+"""The last stage: scores, speeds and circumstances of a run in ``result.json``; its training curve beside it."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mla_fairseq.evaluation import offline
+from mla_fairseq.evaluation.curves import draw_training_curve
+from mla_fairseq.evaluation.training_log import TrainingLog, read_training_log
+from mla_fairseq.recipes.commands import Paths
+from mla_fairseq.recipes.records import Record, read_record, write_json
+from mla_fairseq.recipes.schema import Model, Recipe
+
+logger = logging.getLogger(__name__)
+
+
+def write_scores(paths: Paths) -> None:
+    """Scores the translations, draws the curve, writes ``result.json``, logs a summary and a few translations."""
+    recipe = paths.recipe
+    generated = offline.read_generated(paths.generated, log=paths.log("decode"))
+    references = offline.read_references(paths.manifest(recipe.decode.subset))
+    translations = offline.pair_up(generated, references)
+    quality = offline.score(translations, references, recipe.score.tokenize, recipe.score.lowercase)
+    training = read_training_log(paths.log("train"))
+    draw_training_curve(paths.log("train"), paths.run / "training-curve", title=recipe.description or recipe.name)
+    result = {
+        **describe(recipe),
+        **{key: round(value, 2) if isinstance(value, float) else value for key, value in asdict(quality).items()},
+        **_training_facts(training, _train_frames(paths)),
+        "decode_words_per_second": generated.tokens_per_second,
+        "decode_sentences_per_second": generated.sentences_per_second,
+        **_circumstances(paths),
+    }
+    write_json(paths.result, result)
+    for reference, translation in offline.samples(translations, references, recipe.score.samples):
+        logger.info("  reference:   %s\n  translation: %s", reference, translation)
+    logger.info("%s: BLEU %.2f, chrF %.2f (%s)", recipe.name, quality.bleu, quality.chrf, paths.result)
+
+
+def describe(recipe: Recipe) -> dict[str, Any]:
+    """What was run, and the line that runs it again."""
+    return {
+        "name": recipe.name,
+        "description": recipe.description,
+        "command": recipe_command(recipe),
+        "corpus": recipe.data.corpus,
+        "subset": recipe.decode.subset,
+        "arch": recipe.model.arch,
+        "attention": attention_sites(recipe.model),
+        "seed": recipe.train.seed,
+    }
+
+
+def recipe_command(recipe: Recipe) -> str:
+    words = ["python", "scripts/run_recipe.py", recipe.source]
+    words += [word for override in recipe.overrides for word in ("--set", override)]
+    if recipe.name != Path(recipe.source).stem:
+        words += ["--name", recipe.name]
+    return shlex.join(words)
+
+
+def attention_sites(model: Model) -> dict[str, str]:
+    """Mechanism by site; softmax where nothing is said."""
+    default = model.attn_type or "softmax"
+    return {
+        "encoder": model.encoder_attn_type or default,
+        "decoder": model.decoder_attn_type or default,
+        "cross": model.cross_attn_type or default,
+    }
+
+
+def _training_facts(log: TrainingLog, frames_per_epoch: int) -> dict[str, Any]:
+    """Speeds are medians over the log's intervals, so validations and pauses do not count."""
+    frames = None
+    if log.updates_per_second and log.epochs:
+        frames = round(log.updates_per_second * frames_per_epoch * log.epochs / log.updates)
+    return {
+        "parameters": log.parameters,
+        "updates": log.updates,
+        "epochs": round(log.epochs, 2),
+        "best_valid_loss": min((point.loss for point in log.valid), default=None),
+        "train_words_per_second": log.words_per_second,
+        "train_frames_per_second": frames,
+        "train_minutes": round(log.minutes, 1),
+    }
+
+
+def _train_frames(paths: Paths) -> int:
+    """Frames of one pass over the training set, too long utterances left out."""
+    limit = paths.recipe.train.max_source_positions
+    with open(paths.manifest(paths.recipe.data.train), encoding="utf-8", newline="") as stream:
+        lengths = [int(row["n_frames"]) for row in csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)]
+    return sum(length for length in lengths if length <= limit)
+
+
+def _circumstances(paths: Paths) -> dict[str, Any]:
+    """Wall time and command of each stage; machine and commit of the training."""
+    from mla_fairseq.recipes.stages import STAGES  # the stages know this module, so not at import time
+
+    records: dict[str, Record] = {}
+    for stage in STAGES:
+        record = read_record(stage.record(paths)) if stage.applies(paths) else None
+        if record and record.finished:
+            records[stage.name] = record
+    trained = records["train"]
+    return {
+        "seconds": {name: round(record.seconds, 1) for name, record in records.items()},
+        "commands": {name: record.command for name, record in records.items() if record.command},
+        "machine": trained.machine,
+        "commit": trained.commit,
+        "trained": trained.finished,
+    }
