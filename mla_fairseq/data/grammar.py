@@ -1,0 +1,59 @@
+"""The demo's phrase grammar: distinct English sentences, each with its one German translation.
+
+Nothing is drawn for the German side that does not show in the English sentence, so that the translation is a function
+of it and a model can learn to make no error at all.
+"""
+
+from collections.abc import Callable, Iterator
+from random import Random
+
+from mla_fairseq.data.phrasebook import patterns as p
+from mla_fairseq.data.phrasebook.clause import Pair
+from mla_fairseq.data.phrasebook.phrases import Draw
+
+MAIN = (p.statement, p.fronted, p.habit, p.timetable, p.travel, p.price, p.count, p.give, p.negation, p.request)
+ASKING = (p.question, p.wh_question)
+SUBORDINATE = (p.reason, p.report, p.whether, p.indirect, p.condition, p.relative)
+PATTERNS: dict[str, Callable[[Draw], Pair]] = {pattern.__name__: pattern for pattern in (*MAIN, *ASKING, *SUBORDINATE)}
+GROUPS = {"all": tuple(PATTERNS), "simple": ("travel",)}
+LENGTHS = range(4, 15)  # words of a sentence, in either language
+PATIENCE = 500  # draws in a row without a new sentence after which the patterns count as exhausted
+
+
+def choose(names: str) -> list[Callable[[Draw], Pair]]:
+    """Patterns by `all`, `simple` (few words, for quick tests), or names with commas between them.
+
+    Raises ValueError naming an unknown pattern and the known ones.
+    """
+    wanted = GROUPS.get(names) or [name.strip() for name in names.split(",")]
+    unknown = [name for name in wanted if name not in PATTERNS]
+    if unknown:
+        known = ", ".join((*GROUPS, *PATTERNS))
+        raise ValueError(f"pattern {unknown[0]!r} is not known: choose among {known}")
+    return [PATTERNS[name] for name in wanted]
+
+
+def stream(seed: int, patterns: str = "all") -> Iterator[Pair]:
+    """Distinct sentences (no English and no German one twice) until the patterns give no new one any more."""
+    draw, chosen, seen = Draw(Random(seed)), choose(patterns), set()
+    idle = 0
+    while idle < PATIENCE:
+        pair, idle = draw.one(chosen)(draw), idle + 1
+        fits = all(len(side.split()) in LENGTHS for side in pair)
+        if fits and pair.en not in seen and pair.de not in seen:
+            seen.update(pair)
+            idle = 0
+            yield pair
+
+
+def sentences(count: int, seed: int, patterns: str = "all") -> list[Pair]:
+    """The first `count` sentences of a stream: a longer list starts with the shorter one of the same seed.
+
+    Raises ValueError where the patterns hold fewer sentences than that.
+    """
+    found = [pair for pair, _ in zip(stream(seed, patterns), range(count), strict=False)]
+    if len(found) < count:
+        raise ValueError(
+            f"{count} sentences were asked for, but patterns {patterns!r} gave {len(found)}: ask for fewer"
+        )
+    return found

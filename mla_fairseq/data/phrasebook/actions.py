@@ -1,0 +1,55 @@
+"""Who can act, in which tenses, and what can be done to what."""
+
+from dataclasses import dataclass, field, replace
+
+from mla_fairseq.data.phrasebook import lexicon as lex
+from mla_fairseq.data.phrasebook.clause import CAN, MUST, PAST, SHOULD, WANT, WILL, WOULD_LIKE, Pair, Subject
+from mla_fairseq.data.phrasebook.words import Noun, Verb
+
+MY, HIS, HER, OUR, YOUR = (
+    Pair(*words.split()) for words in ("my mein", "his sein", "her ihr", "our unser", "your Ihr")
+)
+I = Subject(Pair("I", "ich"), "ich", MY, Pair("I", "ich"))  # noqa: E741
+WE = Subject(Pair("we", "wir"), "wir", OUR, Pair("we", "wir"))
+YOU = Subject(Pair("you", "Sie"), "wir", YOUR, Pair("you", "Sie"))
+HE = Subject(Pair("he", "er"), "er", HIS, Pair("he", "er"))
+SHE = Subject(Pair("she", "sie"), "er", HER, Pair("she", "sie"))
+THIRD = {"m": (HIS, HE.words), "f": (HER, SHE.words)}
+POLITE = replace(YOU, words=Pair("please", "Sie"))  # English leaves the subject of a request out
+WHO = Subject(Pair("who", "wer"), "er", HIS)
+IT = Subject(Pair("it", "es"), "er")
+
+STATEMENTS = (PAST, PAST, PAST, WILL, CAN, MUST, SHOULD, WANT, WOULD_LIKE)
+QUESTIONS = (PAST, PAST, WILL, CAN, SHOULD, WANT, WOULD_LIKE)
+FUTURES = (WILL, MUST, SHOULD, CAN)
+
+
+@dataclass(frozen=True)
+class Action:
+    """Verbs that share a kind of object: a person (`personal`), a certain thing, or (`open`) also some things."""
+
+    verbs: tuple[Verb, ...]
+    nouns: tuple[Noun, ...] = ()
+    adjectives: dict[str, str] = field(default_factory=dict)
+    open: bool = False
+    personal: bool = False
+
+
+GOODS_ADJECTIVES = {**lex.ADJECTIVES, **lex.COLOURS}
+TRADE = Action(lex.TRADE, lex.GOODS, GOODS_ADJECTIVES, open=True)
+MISHAP = replace(TRADE, verbs=lex.MISHAPS)
+NEED = replace(TRADE, verbs=lex.NEED, adjectives={})
+ORDER = Action(lex.ORDER, lex.FOOD, lex.FLAVOURS, open=True)
+PAPERWORK = Action(lex.PAPERWORK, lex.PAPERS, lex.STYLES, open=True)
+MEETING = Action(lex.MEETING, personal=True)
+HOUSEHOLD = (
+    Action(lex.REPAIR, lex.MACHINES, lex.COLOURS),
+    Action(lex.SWITCH, lex.DEVICES, lex.COLOURS),
+    Action(lex.TRY_ON, lex.CLOTHES, lex.COLOURS),
+    Action(lex.CLEANING, lex.ROOMS),
+    Action(lex.OPENING, lex.OPENINGS + lex.CONTAINERS[:3]),
+    Action(lex.VISIT, lex.SIGHTS),
+)
+KNOWN = (replace(PAPERWORK, open=False), MEETING, MEETING, *HOUSEHOLD)  # what is done to certain things and people only
+PLACED = {verb for verb in (*lex.TRADE, *lex.MISHAPS, *lex.ORDER, *lex.MEETING) if verb.en != "bring"}
+ACTIONS = (TRADE, TRADE, ORDER, PAPERWORK, MEETING, *KNOWN)

@@ -1,0 +1,230 @@
+"""One clause in English and in German: agreement, case endings and the word orders of both languages.
+
+German is built by its topological fields. A clause has a finite verb, a middle field, and a right bracket that holds
+the separated prefix, the participle or the infinitive; clause types differ in where the finite verb stands:
+
+    main         Gestern  hat  Anna den Arzt     angerufen          one constituent, finite, middle, bracket
+    question              Hat  Anna den Arzt     angerufen          finite, middle, bracket
+    subordinate  dass          Anna den Arzt     angerufen hat      middle, bracket, finite
+
+The middle field is ordered: subject, time, dative, definite object, manner, place, indefinite object, what belongs
+closely to the verb (direction, prepositional object, price).
+"""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from mla_fairseq.data.phrasebook.words import Noun, Verb
+
+DEFINITE = {
+    "nom": {"m": "der", "f": "die", "n": "das"},
+    "acc": {"m": "den", "f": "die", "n": "das"},
+    "dat": {"m": "dem", "f": "der", "n": "dem"},
+}
+# After ein, mein, ihr ... : the article's own ending, and the adjective's.
+INDEFINITE = {
+    "nom": {"m": "", "f": "e", "n": ""},
+    "acc": {"m": "en", "f": "e", "n": ""},
+    "dat": {"m": "em", "f": "er", "n": "em"},
+}
+STRONG = {"nom": {"m": "er", "f": "e", "n": "es"}, "acc": {"m": "en", "f": "e", "n": "es"}}
+
+
+class Pair(NamedTuple):
+    """The same words in English and in German."""
+
+    en: str
+    de: str
+
+
+NOTHING = Pair("", "")
+
+
+def words(*parts: str) -> str:
+    """Parts with a space between them; empty ones vanish."""
+    return " ".join(part for part in parts if part)
+
+
+def join(*parts: Pair) -> Pair:
+    """Put pairs side by side, in the same order in both languages; empty ones vanish."""
+    return Pair(*(words(*side) for side in zip(*parts, strict=True)))
+
+
+def with_article(phrase: str) -> str:
+    """Put the English a or an before a phrase; the lexicon has no `hour` and no `university`."""
+    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
+
+
+def definite(noun: Noun, case: str = "acc", adjective: Pair = NOTHING) -> Pair:
+    """the old table: den alten Tisch. The adjective is weak: -e, and -en in the dative and masculine accusative."""
+    ending = "e" if case == "nom" or (case == "acc" and noun.gender != "m") else "en"
+    return Pair(
+        words("the", adjective.en, noun.en),
+        " ".join(
+            filter(None, [DEFINITE[case][noun.gender], adjective.de and adjective.de + ending, decline(noun, case)])
+        ),
+    )
+
+
+def indefinite(noun: Noun, case: str = "acc", adjective: Pair = NOTHING) -> Pair:
+    """an old table: einen alten Tisch."""
+    ending = STRONG[case][noun.gender]
+    german = ["ein" + INDEFINITE[case][noun.gender], adjective.de and adjective.de + ending, decline(noun, case)]
+    return Pair(with_article(words(adjective.en, noun.en)), words(*german))
+
+
+def possessed(noun: Noun, owner: Pair, case: str = "acc") -> Pair:
+    """her brother: ihren Bruder; `owner` holds the possessive without its ending (her, ihr)."""
+    return Pair(f"{owner.en} {noun.en}", f"{owner.de}{INDEFINITE[case][noun.gender]} {decline(noun, case)}")
+
+
+def counted(number: Pair, noun: Noun, adjective: Pair = NOTHING) -> Pair:
+    """six old chairs: sechs alte Stühle, in the nominative or accusative, which are alike."""
+    german = words(number.de, adjective.de and adjective.de + "e", noun.de_plural)
+    return Pair(words(number.en, adjective.en, noun.en_plural), german)
+
+
+def decline(noun: Noun, case: str) -> str:
+    """The singular of a noun in a case."""
+    return noun.de if case == "nom" else noun.oblique
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Who acts: words in the nominative, agreement, possessive and the pronoun that can stand for them later."""
+
+    words: Pair
+    person: str  # verb form in both languages: ich, er (third person singular), wir (all plurals and formal Sie)
+    owner: Pair = NOTHING
+    pronoun: Pair = NOTHING
+
+    def again(self) -> "Subject":
+        """The same person as a pronoun: Anna ... because SHE."""
+        return replace(self, words=self.pronoun)
+
+
+@dataclass(frozen=True)
+class Form:
+    """A tense or modal: English auxiliary and what follows it, German finite auxiliary (none: the verb itself)."""
+
+    english: str = ""  # none: do, does, did
+    rest: str = ""
+    german: tuple[str, str, str] | None = None  # with ich, er, wir
+    past: bool = False
+
+
+PERFECT = {"haben": ("habe", "hat", "haben"), "sein": ("bin", "ist", "sind")}
+PERSONS = ("ich", "er", "wir")
+PRESENT = Form()
+PAST = Form(past=True)
+WILL = Form("will", german=("werde", "wird", "werden"))
+CAN = Form("can", german=("kann", "kann", "können"))
+MUST = Form("must", german=("muss", "muss", "müssen"))
+SHOULD = Form("should", german=("sollte", "sollte", "sollten"))
+WANT = Form(rest="want to", german=("will", "will", "wollen"))
+WOULD_LIKE = Form("would", rest="like to", german=("möchte", "möchte", "möchten"))
+
+
+@dataclass(frozen=True)
+class Clause:
+    """One subject, one verb and what goes with it; every other part may be absent. Words are in their final case."""
+
+    subject: Subject
+    verb: Verb
+    form: Form
+    object: Pair = NOTHING
+    definite: bool = True  # of the object: decides on which side of the place it stands
+    recipient: Pair = NOTHING  # dative
+    goal: Pair = NOTHING  # direction or price: close to the verb
+    manner: Pair = NOTHING
+    place: Pair = NOTHING
+    time: Pair = NOTHING
+    negated: bool = False
+
+    def without(self, *parts: str) -> "Clause":
+        """The clause with these constituents taken out: they were fronted, or they are asked for."""
+        return replace(self, **dict.fromkeys(parts, NOTHING))
+
+    # German ---------------------------------------------------------------------------------------------------------
+
+    def _brackets(self) -> tuple[str, list[str]]:
+        """Finite verb and right bracket of a main clause."""
+        person = PERSONS.index(self.subject.person)
+        if self.form.past:
+            return PERFECT[self.verb.aux][person], [self.verb.participle]
+        if self.form.german:
+            return self.form.german[person], [self.verb.infinitive]
+        return self.verb.finite(self.subject.person), [self.verb.prefix]
+
+    def _middle(self) -> list[str]:
+        preposition, _, _ = self.verb.governs.rpartition(" ")
+        early, late = self.object.de if self.definite and not preposition else "", self.object.de
+        late = "" if early else f"{preposition} {late}".strip() if late else ""
+        negation = "nicht" if self.negated else ""
+        order = [self.time.de, self.recipient.de, early, self.manner.de, self.place.de, negation, late, self.goal.de]
+        return [words for words in order if words]
+
+    def german_main(self, front: str = "") -> str:
+        """Verb second: `front` (or else the subject) comes first."""
+        finite, closing = self._brackets()
+        first = [front, finite, self.subject.words.de] if front else [self.subject.words.de, finite]
+        return words(*first, *self._middle(), *closing)
+
+    def german_question(self) -> str:
+        """Verb first."""
+        finite, closing = self._brackets()
+        return words(finite, self.subject.words.de, *self._middle(), *closing)
+
+    def german_subordinate(self) -> str:
+        """Verb last; a prefix is one word with its verb again."""
+        finite, closing = self._brackets()
+        if closing == [self.verb.prefix]:
+            finite, closing = self.verb.prefix + finite, []
+        return words(self.subject.words.de, *self._middle(), *closing, finite)
+
+    # English --------------------------------------------------------------------------------------------------------
+
+    def _auxiliary(self) -> tuple[str, str]:
+        """Auxiliary (do where there is no other) and the words between it and the rest of the clause."""
+        do = "did" if self.form.past else "does" if self.subject.person == "er" else "do"
+        return self.form.english or do, f"{self.form.rest} {self.verb.en}".strip()
+
+    def _predicate(self) -> str:
+        """The verb of a statement."""
+        auxiliary, rest = self._auxiliary()
+        if self.negated:
+            return f"{auxiliary}not {rest}" if auxiliary == "can" else f"{auxiliary} not {rest}"
+        if self.form.english:
+            return f"{auxiliary} {rest}"
+        if self.form.past:
+            return self.verb.en_past
+        if self.form.rest:
+            return rest.replace("want", "wants") if self.subject.person == "er" else rest
+        return self.verb.en_3sg if self.subject.person == "er" else self.verb.en
+
+    def _tail(self) -> list[str]:
+        parts = [self.recipient, self.object, self.goal, self.manner, self.place, self.time]
+        return [self.verb.particle, *(part.en for part in parts)]
+
+    def english_main(self) -> str:
+        """Subject, verb, object: in main and subordinate clauses alike."""
+        return words(self.subject.words.en, self._predicate(), *self._tail())
+
+    def english_question(self) -> str:
+        """Auxiliary, subject, verb."""
+        auxiliary, rest = self._auxiliary()
+        return words(auxiliary, self.subject.words.en, rest, *self._tail())
+
+    # Both -----------------------------------------------------------------------------------------------------------
+
+    def main(self, front: Pair = NOTHING) -> Pair:
+        """A statement, or with `front` one that starts with that constituent."""
+        return Pair(f"{front.en} {self.english_main()}".strip(), self.german_main(front.de))
+
+    def question(self, front: Pair = NOTHING) -> Pair:
+        """Yes or no; with `front` a question word (when, wann)."""
+        return join(front, Pair(self.english_question(), self.german_question()))
+
+    def subordinate(self, conjunction: Pair) -> Pair:
+        """A clause after weil, dass, ob, wenn or a question word."""
+        return join(conjunction, Pair(self.english_main(), self.german_subordinate()))

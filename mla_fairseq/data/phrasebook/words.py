@@ -1,0 +1,63 @@
+"""What a noun and a verb are, and how rows of a table become them."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Noun:
+    """`oblique` is the singular outside the nominative: it differs for weak nouns only (der Kunde, den Kunden)."""
+
+    en: str
+    en_plural: str
+    de: str
+    oblique: str
+    de_plural: str
+    gender: str  # m, f, n
+
+
+@dataclass(frozen=True)
+class Verb:
+    """An English verb and the German one for it; `prefix` is what a main clause leaves at its end (ruft ... an)."""
+
+    en: str
+    en_3sg: str
+    en_past: str
+    de: str  # infinitive without the prefix
+    er: str  # third person singular without the prefix
+    participle: str
+    prefix: str = ""
+    aux: str = "haben"  # of the perfect: haben, sein
+    particle: str = ""  # English word after the verb: pick UP, wait FOR
+    governs: str = "acc"  # case of the object, after a preposition where there is one: "auf acc"
+    ich: str = ""  # first person singular where it is not the stem with -e (ich weiß)
+
+    def finite(self, person: str) -> str:
+        """The present without its prefix; `person` is ich, er or wir."""
+        return {"ich": self.ich or self.de.removesuffix("en") + "e", "er": self.er, "wir": self.de}[person]
+
+    @property
+    def infinitive(self) -> str:
+        return self.prefix + self.de
+
+
+def nouns(table: str) -> tuple[Noun, ...]:
+    """Rows `english plural Deutsch[/Oblique] Plural gender`."""
+    rows = (line.split() for line in table.strip().splitlines())
+    return tuple(Noun(en, ens, de.split("/")[0], de.split("/")[-1], des, gender) for en, ens, de, des, gender in rows)
+
+
+def verbs(table: str) -> tuple[Verb, ...]:
+    """Rows `base 3sg past [prefix|]infinitive er-form participle [key=value ...]`, `_` for a space."""
+    found = []
+    for line in table.strip().splitlines():
+        *forms, infinitive, er, participle = (word for word in line.split() if "=" not in word)
+        options = dict(word.replace("_", " ").split("=") for word in line.split() if "=" in word)
+        prefix, _, bare = infinitive.rpartition("|")
+        found.append(Verb(*forms, bare, er, participle, prefix, **options))
+    return tuple(found)
+
+
+def pairs(table: str) -> dict[str, str]:
+    """Rows or `;`-separated entries `english = deutsch`."""
+    entries = (entry.split("=") for entry in table.replace("\n", ";").split(";") if entry.strip())
+    return {en.strip(): de.strip() for en, de in entries}
