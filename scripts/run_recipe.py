@@ -33,6 +33,7 @@ def set_up_logging() -> None:
     """Only this package speaks: what it imports sets up loggers of its own."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
+    logging.getLogger().setLevel(logging.WARNING)
     logger = logging.getLogger("mla_fairseq")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -67,12 +67,13 @@ def run_stages(context: Context, names: Sequence[str] = (), redo: Sequence[str] 
     Raises:
         ValueError: an earlier stage is not done, options changed under a finished one, or a program failed.
     """
+    wanted = [stage.name for stage in STAGES if not names or stage.name in (*names, *redo)]
     with lock(context.paths.run / ".lock", wait=False) as held:
         stamp = None
         for stage in STAGES:
-            if stage.applies(context.paths):
-                wanted = not names or stage.name in names or stage.name in redo
-                stamp = _step(context, stage, stamp, wanted, stage.name in redo, held)
+            if wanted and stage.applies(context.paths):
+                stamp = _step(context, stage, stamp, stage.name in wanted, stage.name in redo, held)
+            wanted = [name for name in wanted if name != stage.name]
 
 
 def _step(context: Context, stage: Stage, stamp: str | None, wanted: bool, redo: bool, held: int) -> str | None:
@@ -87,27 +88,31 @@ def _step(context: Context, stage: Stage, stamp: str | None, wanted: bool, redo:
             stage.record(context.paths).unlink(missing_ok=True)
         record = read_record(stage.record(context.paths))
         reason = _why(context, stage, record, stamp)
-        if wanted and reason:
+        if reason and not wanted:
+            raise ValueError(
+                f"stage {stage.name} must be run first ({reason}): add it to --stage, or leave --stage out."
+            )
+        if reason:
             logger.info("[%s] %s", stage.name, reason)
             return _run(context, stage, record, stamp, tuple(keep))
         if wanted:
             logger.info("[%s] done already", stage.name)
-        return record.finished if record else None
+        return record.finished
 
 
 def _why(context: Context, stage: Stage, record: Record | None, stamp: str | None) -> str:
     """Why the stage must run now; empty where it is done."""
     if record is None:
-        return "starts"
+        return "not done yet"
     changes = _changes(record.options, _options(context, stage, stamp), stage.growable)
     if changes and stage.refuse:
-        raise ValueError(f"{stage.name} was run with other options: {'; '.join(changes)}. {stage.refuse}.".capitalize())
+        raise ValueError(f"stage {stage.name} was run with other options: {'; '.join(changes)}; {stage.refuse}.")
     if changes:
         return f"again: {'; '.join(changes)}"
     if record.finished is None:
-        return "continues"
+        return "not finished"
     if record.options != _options(context, stage, stamp):
-        return "continues to the new limit"
+        return "not yet at the new limit"
     missing = [path for path in stage.outputs(context.paths) if not path.exists()]
     return f"again: {missing[0]} is missing" if missing else ""
 
@@ -126,16 +131,16 @@ def _changes(old: dict, new: dict, growable: tuple[str, ...]) -> list[str]:
 def _run(context: Context, stage: Stage, record: Record | None, stamp: str | None, keep: tuple[int, ...]) -> str:
     stage.check(context.paths)
     command, path = context.command(stage), stage.record(context.paths)
-    continued = record is not None and record.options.keys() and stage.growable
+    before = record.seconds if record and stage.growable else 0.0  # these continue, all others start again
     record = Record(
         options=_options(context, stage, stamp),
         command=context.show(stage),
-        seconds=record.seconds if continued else 0.0,
+        seconds=before,
         machine=machine(context.paths.recipe.run.threads, context.cpu),
         commit=commit(),
     )
     write_record(path, record)
-    begin, before = time.monotonic(), record.seconds
+    begin = time.monotonic()
     try:
         if command:
             logger.info("  $ %s", record.command)
