@@ -119,7 +119,7 @@ class TextDecoder(FairseqIncrementalDecoder):
     def _embed(self, tokens: Tensor, start: int) -> Tensor:
         """(B, T) -> (T, B, C)"""
         x = self.embed_scale * self.embed_tokens(tokens).transpose(0, 1)
-        x = x + self.embed_positions(start, x.shape[0]).to(x)
+        x = x + self.embed_positions(start, x.shape[0], x.device).to(x)
         return self.dropout_module(x if self.layernorm_embedding is None else self.layernorm_embedding(x))
 
     def _target_lengths(self, mask: Tensor, source_lengths: Tensor, state: State | None) -> Tensor | None:

@@ -59,7 +59,7 @@ class SpeechEncoder(FairseqEncoder):
 
     def _encode(self, frames: Tensor, lengths: Tensor, return_all_hiddens: bool) -> dict:
         x, lengths = self.subsample(frames, lengths)
-        x = self.dropout_module(self.embed_scale * x + self.embed_positions(0, x.shape[0]).to(x))
+        x = self.dropout_module(self.embed_scale * x + self.embed_positions(0, x.shape[0], x.device).to(x))
         mask = real_frames(lengths, x.shape[0])
         key_mask = None if bool(mask.all()) else mask
         hidden = []

@@ -16,20 +16,21 @@ from mla_fairseq.models.options import build_site
 class SinusoidalPositions(nn.Module):
     """fairseq's sinusoidal position embedding without a table, so that a position has no upper bound.
 
-    ``forward(start, length)`` gives (length, 1, C) for the positions start .. start + length - 1, counted from 0.
+    ``forward(start, length, device)`` gives (length, 1, C) for the positions start .. start + length - 1, counted
+    from 0. Angles are float32 in a model of any precision: half precision knows no odd place beyond 2048.
     """
 
     def __init__(self, channels: int, padding_idx: int) -> None:
         super().__init__()
-        half = channels // 2
         self.channels = channels
         self.first = padding_idx + 1  # fairseq keeps the places up to the padding symbol's
-        rates = torch.exp(torch.arange(half, dtype=torch.float) * -(math.log(10000) / (half - 1)))
-        self.register_buffer("rates", rates, persistent=False)
 
-    def forward(self, start: int, length: int) -> Tensor:
-        places = torch.arange(start, start + length, device=self.rates.device) + self.first
-        angles = places.to(self.rates.dtype).unsqueeze(-1) * self.rates
+    def forward(self, start: int, length: int, device: torch.device | None = None) -> Tensor:
+        half = self.channels // 2
+        # made anew, because a buffer would be cast with the model
+        rates = torch.exp(torch.arange(half, dtype=torch.float, device=device) * -(math.log(10000) / (half - 1)))
+        places = torch.arange(start, start + length, dtype=torch.float, device=device) + self.first
+        angles = places.unsqueeze(-1) * rates
         table = torch.cat((angles.sin(), angles.cos()), dim=-1)
         return nn.functional.pad(table, (0, self.channels - table.shape[-1])).unsqueeze(1)
 

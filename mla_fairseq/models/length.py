@@ -28,7 +28,8 @@ class LengthRule(nn.Module):
         if options.length_fixed < 1:
             raise ValueError(f"--cosformer-length-fixed must be at least 1, but is {options.length_fixed}")
         self.options = options
-        self.register_buffer("tokens_and_states", torch.zeros(2, dtype=torch.float64))
+        # whole numbers: `fairseq-train --fp16` casts every other buffer to half precision, which ends at 65504
+        self.register_buffer("tokens_and_states", torch.zeros(2, dtype=torch.long))
 
     def forward(self, source_lengths: Tensor) -> Tensor:
         if self.options.length == "fixed":

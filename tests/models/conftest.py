@@ -1,0 +1,163 @@
+"""A small corpus of random features, models over it in this process, and fairseq's commands in a forked one."""
+
+import contextlib
+import dataclasses
+import logging
+import multiprocessing
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+import fairseq_cli.generate
+import fairseq_cli.train
+import numpy as np
+import pytest
+import torch
+import yaml
+from fairseq import options, tasks
+from fairseq.models import BaseFairseqModel
+from fairseq.tasks import FairseqTask
+
+import mla_fairseq  # noqa: F401 -- registers the architectures
+from mla_fairseq.data import archive, manifest
+
+COMMANDS = {"fairseq-train": fairseq_cli.train.cli_main, "fairseq-generate": fairseq_cli.generate.cli_main}
+FEATURES = 8
+WORDS = [f"w{i:02d}" for i in range(28)]
+SIZES = (
+    "--encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 16 --decoder-embed-dim 16 --conv-channels 16 "
+    "--conv-out-channels 4 --encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 --encoder-attention-heads 2 "
+    "--decoder-attention-heads 2"
+).split()
+TRAINING = (
+    "--criterion label_smoothed_cross_entropy --label-smoothing 0.1 --optimizer adam --lr 0.01 --batch-size 4 "
+    "--num-workers 0 --cpu --disable-validation --no-progress-bar --seed 1"
+).split()
+
+
+def write_corpus(folder: Path, sizes: dict[str, int], words: list[str] = WORDS) -> Path:
+    """A data folder as ``prep_mustc.py`` leaves it: one zip, a manifest for each split, a dictionary, a yaml file.
+
+    The features of a word are its own, so that a model has something to learn.
+    """
+    rng = np.random.default_rng(7)
+    spoken = rng.normal(size=(len(words), 8, FEATURES)).astype(np.float32)
+    zip_path = folder / "features.zip"
+    texts = {}
+    with archive.Writer(zip_path) as writer:
+        for split, size in sizes.items():
+            for i in range(size):
+                spelled = rng.integers(len(words), size=rng.integers(2, 9))
+                noise = rng.normal(size=(rng.integers(8), FEATURES)).astype(np.float32)
+                frames = np.concatenate([*spoken[spelled], noise])
+                writer.add(f"{split}_{i}.npy", frames)
+                texts[f"{split}_{i}"] = (len(frames), " ".join(words[word] for word in spelled))
+    places = archive.members(zip_path)
+    for split, size in sizes.items():
+        rows = []
+        for name in (f"{split}_{i}" for i in range(size)):
+            offset, length = places[f"{name}.npy"]
+            n_frames, text = texts[name]
+            rows.append(manifest.Row(name, f"{zip_path.name}:{offset}:{length}", n_frames, text, "s", text, "a", "b"))
+        manifest.write(folder / f"{split}.tsv", rows)
+    (folder / "dict.txt").write_text("".join(f"{word} 1\n" for word in words), encoding="utf-8")
+    # fairseq's own task takes relative paths from where it was started
+    config = {"audio_root": str(folder), "vocab_filename": "dict.txt", "input_feat_per_channel": FEATURES}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder: 16 utterances to train on, 6 to translate, 28 words."""
+    return write_corpus(tmp_path_factory.mktemp("corpus"), {"train": 16, "dev": 6})
+
+
+def parse(corpus: Path, arch: str, flags: str = "") -> Namespace:
+    """The options of ``fairseq-train`` as fairseq itself parses them, sizes reduced."""
+    command = [str(corpus), "--task", "speech_to_text", "--arch", arch, *SIZES, *TRAINING, *flags.split()]
+    return options.parse_args_and_arch(options.get_training_parser(), command)
+
+
+@dataclasses.dataclass(frozen=True)
+class Built:
+    """A model and the task that it was built for."""
+
+    model: BaseFairseqModel
+    task: FairseqTask
+    args: Namespace
+
+    def batch(self, *indices: int, split: str = "train") -> dict:
+        """A batch of utterances of a split, longest first; all of them if none is named."""
+        if split not in self.task.datasets:
+            self.task.load_dataset(split)
+        dataset = self.task.dataset(split)
+        return dataset.collater([dataset[i] for i in indices or range(len(dataset))])
+
+
+Build = Callable[..., Built]
+
+
+@pytest.fixture(scope="session")
+def build(corpus: Path) -> Build:
+    """``build(arch, flags)``: a model of that architecture, the same random numbers whenever names are the same."""
+
+    def build(arch: str = "s2t_transformer_mla", flags: str = "", seed: int = 0) -> Built:
+        args = parse(corpus, arch, flags)
+        torch.manual_seed(seed)
+        task = tasks.setup_task(args)
+        return Built(task.build_model(args), task, args)
+
+    return build
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def last_line(self) -> str:
+        """What stands at the bottom of the user's terminal."""
+        return self.err.rstrip().rpartition("\n")[2]
+
+    def hypotheses(self) -> list[tuple[str, float, str]]:
+        """(sentence, score, words) of every hypothesis that ``fairseq-generate`` printed, sorted."""
+        lines = [line.split("\t") for line in self.out.splitlines() if line.startswith("H-")]
+        return sorted((name, float(score), text) for name, score, text in lines)
+
+
+def run_here(command: str, arguments: list[str], out: Path, err: Path) -> None:
+    """Body of the child: the command with its own streams; multiprocessing ends it as Python ends a program."""
+    for number, path in ((1, out), (2, err)):
+        with path.open("wb") as file:
+            os.dup2(file.fileno(), number)
+    sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, force=True)
+    sys.argv = [command, *arguments]
+    COMMANDS[command]()
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """``run("fairseq-train", ...)``: a command in a child of this process, which spares it the imports."""
+
+    def run(command: str, *arguments: object) -> Done:
+        out, err = tmp_path / "command.out", tmp_path / "command.err"
+        words = [str(argument) for argument in arguments]
+        child = multiprocessing.get_context("fork").Process(target=run_here, args=(command, words, out, err))
+        child.start()
+        child.join(120)
+        if child.is_alive():
+            child.kill()
+        return Done(child.exitcode, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
+
+    return run
