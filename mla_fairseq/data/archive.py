@@ -13,7 +13,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +24,17 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date: equal features make equal archive
 MEND = "prepare the data again with scripts/prep_mustc.py, or copy the archive again"
 
 
-def check(path: Path) -> None:
-    """Raise ValueError unless `path` is a whole, uncompressed zip; cheap, it reads only the directory.
+def check(path: Path, places: Iterable[tuple[int, int]] = (), wanted_by: Path | None = None) -> None:
+    """Raise ValueError unless `path` is a whole, uncompressed zip with a member at each of `places` (offset, length).
 
-    A copy that broke off has lost the directory at its end, so this is found before the training starts.
+    Cheap: it reads only the directory. A copy that broke off has lost that, as it stands at the end of a zip.
+    `wanted_by` is named in the error: the manifest that gave the places.
     """
-    members(path)
+    if strangers := set(places) - set(members(path).values()):
+        raise ValueError(
+            f"{wanted_by} points at {len(strangers)} places of {path} where nothing begins, first at byte "
+            f"{min(strangers)[0]}: the two do not belong together, {MEND}"
+        )
 
 
 def members(path: Path) -> dict[str, tuple[int, int]]:
@@ -103,12 +108,12 @@ class Writer:
         self.zip.writestr(zipfile.ZipInfo(name, EPOCH), buffer.getvalue())
 
     def __exit__(self, kind, error, trace) -> None:
-        self.zip.close()
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        if kind is None:  # otherwise the members stay in `*.part`, where the next run takes them up
-            os.replace(self.part, self.path)
-        self.file.close()
+        with self.file:
+            self.zip.close()
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            if kind is None:  # otherwise the members stay in `*.part`, where the next run takes them up
+                os.replace(self.part, self.path)
 
 
 def _lock(file, path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from pathlib import Path
 
@@ -16,13 +18,14 @@ from mla_fairseq.data import archive
 from mla_fairseq.data.mustc import Segment
 from mla_fairseq.speech import GlobalCMVN, filter_banks, read_audio
 
+log = logging.getLogger(__name__)
 BATCH = 32  # utterances per task: enough to make the hand-over between processes cheap
 WAITING = 4  # tasks in flight per worker: bounds the memory when the disk is slower than the cores
 
 
-def num_workers(wanted: int | None) -> int:
-    """`wanted` processes, or one per core that this process may use."""
-    return wanted or len(os.sched_getaffinity(0))
+def num_workers() -> int:
+    """One process per core that this program may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def batches(items: Iterable, size: int) -> Iterator[list]:
@@ -34,20 +37,33 @@ def batches(items: Iterable, size: int) -> Iterator[list]:
 
 def ordered_map(function: Callable, items: Iterable, workers: int) -> Iterator:
     """`function(item)` for each item on `workers` processes, in the items' order, with few results waiting."""
+    if workers < 1:
+        raise ValueError(f"--workers is {workers}, but at least 1 is needed")
     if workers == 1:
         yield from map(function, items)
         return
-    with ProcessPoolExecutor(workers) as pool:
-        running = deque()
-        try:
-            for item in items:
-                running.append(pool.submit(function, item))
-                if len(running) >= workers * WAITING:
-                    yield running.popleft().result()
-            while running:
+    try:
+        with ProcessPoolExecutor(workers) as pool:
+            yield from _pooled_map(pool, function, items, workers * WAITING)
+    except BrokenProcessPool as error:
+        raise ValueError(
+            "a worker process was killed, most likely for want of memory: run again with fewer --workers, "
+            "finished utterances are kept"
+        ) from error
+
+
+def _pooled_map(pool: ProcessPoolExecutor, function: Callable, items: Iterable, most: int) -> Iterator:
+    """`function(item)` in order, with at most `most` results computed ahead."""
+    running = deque()
+    try:
+        for item in items:
+            running.append(pool.submit(function, item))
+            if len(running) >= most:
                 yield running.popleft().result()
-        finally:  # after an error nothing more needs to be computed
-            pool.shutdown(wait=True, cancel_futures=True)
+        while running:
+            yield running.popleft().result()
+    finally:  # after an error nothing more needs to be computed
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def member_name(split: str, segment: Segment) -> str:
@@ -71,7 +87,7 @@ def extract(path: Path, segments: dict[str, list[Segment]], workers: int) -> Non
         for segment in members
         if segment.num_frames > 0
     }
-    if path.exists() and wanted.keys() <= archive.members(path).keys():
+    if path.exists() and wanted.keys() <= _names(path):
         return
     with archive.Writer(path) as writer:
         missing = [job for name, job in wanted.items() if name not in writer.names]
@@ -80,6 +96,14 @@ def extract(path: Path, segments: dict[str, list[Segment]], workers: int) -> Non
                 for name, frames in features:
                     writer.add(name, frames)
                 bar.update(len(features))
+
+
+def _names(path: Path) -> set[str]:
+    try:
+        return set(archive.members(path))
+    except ValueError as error:
+        log.warning("%s; going on from what is whole in it", error)
+        return set()
 
 
 def _sums(job: tuple[Path, list[tuple[int, int]]]) -> GlobalCMVN:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -22,18 +23,8 @@ class Row:
     src_lang: str
     tgt_lang: str
 
-    @property
-    def archive(self) -> str:
-        """Path of the archive, relative to the manifest's folder."""
-        return self.audio.rsplit(":", 2)[0]
 
-    @property
-    def place(self) -> tuple[int, int]:
-        """Byte offset and length of the features in their archive."""
-        _, offset, length = self.audio.rsplit(":", 2)
-        return int(offset), int(length)
-
-
+SLICE = re.compile(r"(.+):(\d+):(\d+)")
 HEADER = "\t".join(field.name for field in fields(Row))
 
 
@@ -43,21 +34,24 @@ def write(path: Path, rows: Iterable[Row]) -> None:
     write_text(path, "\n".join([HEADER, *lines]) + "\n")
 
 
-def read(path: Path) -> list[Row]:
-    """Rows of a manifest that `write` made. Raises ValueError if it is missing or has other columns."""
+def places(path: Path) -> dict[str, set[tuple[int, int]]]:
+    """Which parts of which archives a manifest points at: archive -> {(offset, length) in bytes}.
+
+    Manifests of other tools are read too; their rows that name plain audio files are left out. Raises ValueError if
+    the manifest is missing, has no `audio` column, or has a row that is too short.
+    """
     path = Path(path)
     if not path.is_file():
         there = ", ".join(sorted(other.name for other in path.parent.glob("*.tsv"))) or "none"
         raise ValueError(f"{path} is missing (manifests there: {there}): prepare the data with scripts/prep_mustc.py")
     header, *lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
-    if header != HEADER:
-        raise ValueError(f"{path} begins with {header!r} instead of {HEADER!r}: prepare the data again")
-    rows = []
+    if "audio" not in (columns := header.split("\t")):
+        raise ValueError(f"{path} has the columns {columns}, but `audio` is needed: prepare the data again")
+    found: dict[str, set[tuple[int, int]]] = {}
     for number, line in enumerate(lines, start=2):
         values = line.split("\t")
-        if len(values) != len(fields(Row)):
-            raise ValueError(
-                f"{path}:{number} has {len(values)} columns instead of {len(fields(Row))}: prepare it again"
-            )
-        rows.append(Row(values[0], values[1], int(values[2]), *values[3:]))
-    return rows
+        if len(values) != len(columns):
+            raise ValueError(f"{path}:{number} has {len(values)} columns, not {len(columns)}: prepare the data again")
+        if match := SLICE.fullmatch(values[columns.index("audio")]):
+            found.setdefault(match[1], set()).add((int(match[2]), int(match[3])))
+    return found

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +28,7 @@ LINE_BREAKS = re.compile(r"[\t\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+")
 
 @dataclass(frozen=True)
 class Segment:
-    """One utterance: `frames_of_audio` samples of `wav` from sample `start` on, and what was said."""
+    """One utterance: `length` samples of `wav` from sample `start` on, what was said and how it is translated."""
 
     id: str
     wav: Path
@@ -53,13 +54,13 @@ class Corpus:
         self.root = Path(root)
         if not (self.root / "data").is_dir():
             raise ValueError(
-                f"{self.root / 'data'} is no folder: DATA must hold PAIR/data/SPLIT/{{wav,txt}} as MuST-C does"
+                f"{self.root / 'data'} is no folder: PAIR/data/SPLIT/{{wav,txt}} is expected, as in MuST-C"
             )
 
     @cached_property
     def splits(self) -> tuple[str, ...]:
         """Names of the splits that are there, train first."""
-        found = sorted(path.parent.name for path in (self.root / "data").glob("*/txt"))
+        found = {path.parent.name for part in ("txt", "wav") for path in (self.root / "data").glob(f"*/{part}")}
         if not found:
             raise ValueError(f"{self.root / 'data'} holds no split: SPLIT/txt and SPLIT/wav are expected in it")
         return tuple(sorted(found, key=lambda name: (not name.startswith("train"), name)))
@@ -75,7 +76,7 @@ class Corpus:
                 source = "-".join(parts[first:middle])
                 if all((txt / f"{self.splits[0]}.{language}").is_file() for language in (source, target)):
                     return source, target
-        there = ", ".join(sorted(path.name for path in txt.iterdir())) or "nothing"
+        there = ", ".join(sorted(path.name for path in txt.glob("*"))) or "nothing"
         raise ValueError(
             f"{txt} holds {there}: no two text files fit the folder's name {self.root.resolve().name!r}; "
             f"name the folder SOURCE-TARGET and the texts {self.splits[0]}.SOURCE and {self.splits[0]}.TARGET"
@@ -88,20 +89,21 @@ class Corpus:
             raise ValueError(f"{folder} is not there: splits of {self.root} are {', '.join(self.splits)}")
         listing = folder / "txt" / f"{split}.yaml"
         entries = _read_yaml(listing)
-        texts = [
-            _read_lines(folder / "txt" / f"{split}.{language}", listing, len(entries)) for language in self.languages
-        ]
-        lengths = {name: audio_length(folder / "wav" / name) for name in sorted({entry["wav"] for entry in entries})}
-        rows = sorted(zip(entries, *texts, strict=True), key=lambda row: (row[0]["wav"], float(row[0]["offset"])))
-        seen = Counter()
-        segments = []
-        for entry, source, target in rows:
-            start, length = _samples(entry, lengths[entry["wav"]], listing)
-            stem, wav = Path(entry["wav"]).stem, folder / "wav" / entry["wav"]
-            name = f"{stem}_{seen[stem]}"
-            segments.append(Segment(name, wav, start, length, entry.get("speaker_id", ""), source, target))
-            seen[stem] += 1
-        return segments
+        texts = [_read_lines(folder / "txt" / f"{split}.{name}", listing, len(entries)) for name in self.languages]
+        lengths = {wav: audio_length(folder / "wav" / wav) for wav in sorted({entry["wav"] for entry in entries})}
+        places = [_samples(entry, lengths[entry["wav"]], listing) for entry in entries]
+        rows = sorted(zip(entries, places, *texts, strict=True), key=lambda row: (row[0]["wav"], row[1]))
+        return list(_segments(folder / "wav", rows))
+
+
+def _segments(wavs: Path, rows: list[tuple[dict[str, str], tuple[int, int], str, str]]) -> Iterator[Segment]:
+    """Segments from sorted (entry, place, source, target); the id counts the segments of a talk."""
+    seen = Counter()
+    for entry, (start, length), source, target in rows:
+        wav = wavs / entry["wav"]
+        name = f"{wav.stem}_{seen[wav.stem]}"
+        yield Segment(name, wav, start, length, entry.get("speaker_id", ""), source, target)
+        seen[wav.stem] += 1
 
 
 def _read_text(path: Path) -> str:
@@ -135,9 +137,7 @@ def _read_lines(path: Path, listing: Path, expected: int) -> list[str]:
     if lines[-1] == "":
         lines.pop()
     if len(lines) != expected:
-        raise ValueError(
-            f"{path} has {len(lines)} lines, but {listing.name} lists {expected} segments: copy both again"
-        )
+        raise ValueError(f"{path} has {len(lines)} lines, but {listing.name} has {expected} segments: copy both again")
     return [LINE_BREAKS.sub(" ", line).strip() for line in lines]
 
 
@@ -151,7 +151,7 @@ def _samples(entry: dict[str, str], available: int, listing: Path) -> tuple[int,
         raise ValueError(f"{listing}: {entry!r}: offset must not be negative and duration must be above 0")
     if start + length > available + ROUNDING:
         raise ValueError(
-            f"{listing}: a segment of {entry['wav']} ends at {(start + length) / SAMPLE_RATE:.2f} s, but the file holds "
-            f"{available / SAMPLE_RATE:.2f} s: the audio is cut short (copy it again) or the list is another file's"
+            f"{listing}: a part of {entry['wav']} ends at {(start + length) / SAMPLE_RATE:.2f} s, but the file holds "
+            f"{available / SAMPLE_RATE:.2f} s: the audio is cut short (copy it again) or the list is another's"
         )
     return start, min(length, available - start)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mla_fairseq.data import archive, config, manifest
@@ -23,7 +22,7 @@ class Options:
     """What to prepare. Lengths are in frames of 10 ms and filter the training split only."""
 
     task: str = "st"
-    vocabulary: Vocabulary = Vocabulary("unigram", 8000)
+    vocabulary: Vocabulary = field(default_factory=lambda: Vocabulary("unigram", 8000))
     cmvn: str = "utterance"
     specaugment: str = "sm"
     min_frames: int = 5
@@ -47,25 +46,30 @@ class Preparation:
         places = archive.members(self.output / ARCHIVE)
         rows = {split: self.write_manifest(split, members, places) for split, members in segments.items()}
         model = self.train_vocabulary([row.tgt_text for row in rows["train"]])
-        statistics = self.gather_statistics(rows["train"]) if self.options.cmvn == "global" else None
+        statistics = self.gather_statistics(self.manifest_path("train")) if self.options.cmvn == "global" else None
         path = self.output / f"config_{self.options.task}.yaml"
         config.write(path, model, self.options.cmvn, self.options.specaugment, statistics)
         return path
 
-    def make(self, product: Path, made_from: str, build: Callable[[], object]) -> None:
-        """Run `build` unless the product is there and was made from the same."""
-        if self.ledger.current(product, made_from):
+    def make(self, products: list[Path], made_from: str, build: Callable[[], object]) -> None:
+        """Run `build` unless all its products are there and were made from the same."""
+        if all(self.ledger.current(product, made_from) for product in products):
             return
         build()
-        self.ledger.record(product, made_from)
+        for product in products:
+            self.ledger.record(product, made_from)
 
     def write_manifest(self, split: str, segments: list[Segment], places: dict) -> list[manifest.Row]:
         """Write the manifest of one split and return its rows."""
         kept = self.filter(split, segments)
         rows = [self.row(segment, places[member_name(split, segment)]) for segment in kept]
-        path = self.output / f"{split}_{self.options.task}.tsv"
-        self.make(path, fingerprint(*rows), lambda: manifest.write(path, rows))
+        path = self.manifest_path(split)
+        self.make([path], fingerprint(*rows), lambda: manifest.write(path, rows))
         return rows
+
+    def manifest_path(self, split: str) -> Path:
+        """Where the manifest of a split lies."""
+        return self.output / f"{split}_{self.options.task}.tsv"
 
     def filter(self, split: str, segments: list[Segment]) -> list[Segment]:
         """Training segments of a fitting length that have a text; all of any other split."""
@@ -106,28 +110,21 @@ class Preparation:
         """Train SentencePiece on the training texts; returns the model's path."""
         model = self.output / f"{self.options.vocabulary.prefix(self.options.task)}.model"
         made_from = fingerprint(self.options.vocabulary, *lines)
-        self.make(model, made_from, lambda: self.options.vocabulary.train(lines, model))
+        products = [model, model.with_suffix(".txt")]
+        self.make(products, made_from, lambda: self.options.vocabulary.train(lines, model))
         return model
 
-    def gather_statistics(self, rows: list[manifest.Row]) -> Path:
-        """Global CMVN of the training split; returns the npz's path."""
-        path, places = self.output / "gcmvn.npz", [row.place for row in rows]
+    def gather_statistics(self, train: Path) -> Path:
+        """Global CMVN of the training split, given its manifest; returns the npz's path."""
+        path, places = self.output / "gcmvn.npz", sorted(manifest.places(train)[ARCHIVE])
 
         def build() -> None:
             global_cmvn(self.output / ARCHIVE, places, self.options.workers).save(path)
 
-        self.make(path, fingerprint(*((row.id, row.n_frames) for row in rows)), build)
+        self.make([path], fingerprint(*places), build)
         return path
 
 
 def prepare(pair: Path, output: Path | None, options: Options) -> Path:
     """Prepare the corpus at `pair` into `output` (default: the pair's own folder); returns the configuration's path."""
     return Preparation(Corpus(pair), Path(output or pair), options).run()
-
-
-def data_root(given: Path | None) -> Path:
-    """The folder of the corpora: what was given, or the environment's DATA."""
-    root = given or os.environ.get("DATA")
-    if not root:
-        raise ValueError("where are the corpora? pass --data DIR or set DATA")
-    return Path(root)

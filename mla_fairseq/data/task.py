@@ -59,10 +59,10 @@ class SpeechToTextMLATask(SpeechToTextTask):
         super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
 
     def check_split(self, split: str) -> None:
-        """Raise UserError unless the manifest is there and each of its archives is a whole zip."""
+        """Raise UserError unless the manifest is there and its archives are whole and hold what it points at."""
+        path = Path(self.args.data) / f"{split}.tsv"
         try:
-            rows = manifest.read(Path(self.args.data) / f"{split}.tsv")
-            for path in sorted({row.archive for row in rows}):
-                archive.check(Path(self.data_cfg.audio_root) / path)
+            for name, places in manifest.places(path).items():
+                archive.check(Path(self.data_cfg.audio_root) / name, places, wanted_by=path)
         except ValueError as error:
             raise UserError(str(error)) from error

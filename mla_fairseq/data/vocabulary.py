@@ -17,14 +17,23 @@ SPECIAL = {"bos_id": 0, "pad_id": 1, "eos_id": 2, "unk_id": 3}
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What to train: `kind` unigram, bpe or char, `size` pieces with the four special ones (char takes what is there)."""
+    """What to train: `kind` is unigram, bpe or char; `size` counts the pieces, the four special ones included.
+
+    char takes every character of the text and needs no size.
+    """
 
     kind: str
-    size: int
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind == "char":
+            object.__setattr__(self, "size", None)
+        elif self.size is None or self.size < 1:
+            raise ValueError(f"--vocab-size is {self.size}, but {self.kind} needs a number of pieces above 0")
 
     def prefix(self, task: str) -> str:
         """File name without suffix, such as `spm_unigram1000_st`."""
-        return f"spm_{self.kind}{'' if self.kind == 'char' else self.size}_{task}"
+        return f"spm_{self.kind}{self.size or ''}_{task}"
 
     def train(self, lines: list[str], model: Path) -> None:
         """Write `model` and, beside it, fairseq's dictionary `*.txt`. Raises ValueError if the size does not fit."""
@@ -36,7 +45,7 @@ class Vocabulary:
                 sentence_iterator=iter(lines),
                 model_writer=out,
                 model_type=self.kind,
-                vocab_size=self.size,
+                vocab_size=self.size or 1,  # for char any number does: all of the vocabulary is used
                 use_all_vocab=self.kind == "char",
                 character_coverage=1.0,  # alphabets; an unseen letter costs more than a larger table
                 max_sentence_length=1 << 16,

@@ -12,6 +12,8 @@ from mla_fairseq.speech.features import SAMPLE_RATE
 
 def audio_length(path: Path) -> int:
     """How many samples the file holds. Raises ValueError unless it is readable, not empty, one channel, 16 kHz."""
+    if not Path(path).is_file():
+        raise ValueError(f"{path} is missing: copy it again, or take its segments out of the list")
     try:
         info = soundfile.info(str(path))
     except (soundfile.LibsndfileError, OSError) as error:

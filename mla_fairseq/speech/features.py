@@ -35,9 +35,10 @@ def check_sample_rate(rate: float, name: str = "the audio") -> None:
 
 
 def to_kaldi_scale(samples) -> np.ndarray:
-    """One-channel samples, float in [-1, 1] or int16, as float32 in the 16-bit range (what Kaldi's log energies assume).
+    """Samples of one channel as float32 in the 16-bit range, on which Kaldi's log energies are based.
 
-    samples: (N,) array or list. Raises ValueError for any other shape, dtype, range, and for NaN or infinity.
+    samples: (N,) array or list, float in [-1, 1] or int16. Raises ValueError for any other shape, dtype or range, and
+    for NaN or infinity.
     """
     samples = np.asarray(samples)
     if samples.ndim != 1:
