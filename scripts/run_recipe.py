@@ -58,10 +58,10 @@ def run(args: argparse.Namespace) -> None:
         return
     if args.config is None:
         raise ValueError("name a recipe, such as configs/demo.yaml; --list-keys shows what one may say.")
-    placeholder = {"DATA": "${DATA}"} if args.dry_run else {}
+    placeholder = {"DATA": "$DATA"} if args.dry_run else {}
     overrides = args.set + ([f"run.threads={args.threads}"] if args.threads else [])
     recipe = load_recipe(args.config, {**placeholder, **os.environ, "RUNS": str(args.out)}, overrides, args.name)
-    here = context(recipe, args.out, {"DATA": os.environ.get("DATA", "${DATA}")})
+    here = context(recipe, args.out)
     if args.dry_run:
         print("\n".join(f"# {stage}\n{command}" for stage, command in commands_of(here)))
         return

@@ -23,21 +23,28 @@ class Command:
     stdout: Path | None = None
     threads: int | None = None
 
-    def show(self, variables: Mapping[str, str] | None = None) -> str:
+    def show(self, variables: Mapping[str, str]) -> str:
         """A line for the shell; leading values of ``variables`` are written as ``"$NAME"`` again."""
-        words = [_quote(arg, variables or {}) for arg in self.args]
+        words = [_quote(arg, variables) for arg in self.args]
         if self.threads:
             words.insert(0, f"OMP_NUM_THREADS={self.threads}")
         if self.stdout:
-            words += [">", shlex.quote(str(self.stdout))]
+            words += [">", _quote(str(self.stdout), variables)]
         return " ".join(words)
 
 
 def _quote(arg: str, variables: Mapping[str, str]) -> str:
+    name, rest = split_variable(arg, variables)
+    return (f'"${name}"' if name else "") + (shlex.quote(rest) if rest or not name else "")
+
+
+def split_variable(text: str, variables: Mapping[str, str]) -> tuple[str, str]:
+    """The variable whose folder ``text`` begins with, and what follows; no name where there is none."""
     for name, value in variables.items():
-        if value and (arg == value or arg.startswith(value.rstrip("/") + "/")):
-            return f'"${name}"' + shlex.quote(arg[len(value.rstrip("/")) :]).replace("''", "")
-    return shlex.quote(arg)
+        folder = value.rstrip("/")
+        if folder and (text == folder or text.startswith(folder + "/")):
+            return name, text[len(folder) :]
+    return "", text
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,21 @@ class Paths:
 
     def log(self, stage: str) -> Path:
         return self.run / f"{stage}.log"
+
+    @property
+    def shared(self) -> dict[str, Path]:
+        """Stages whose results other recipes use too, and where these lie."""
+        return {"corpus": self.corpus, "prepare": self.prepared}
+
+    def record(self, stage: str) -> Path:
+        """What is known of a stage's last run; it lies beside its results."""
+        return self.shared.get(stage, self.run) / f".stage-{stage}.json"
+
+    def records(self) -> dict[str, Path]:
+        """The records that exist, by stage."""
+        found = {stage: self.record(stage) for stage in self.shared}
+        found |= {path.stem.removeprefix(".stage-"): path for path in sorted(self.run.glob(".stage-*.json"))}
+        return {stage: path for stage, path in found.items() if path.is_file()}
 
 
 def flags(section: Any) -> list[str]:

@@ -33,10 +33,21 @@ def load_recipe(
     tree = _read_with_bases(path, ())
     for override in overrides:
         _apply_override(tree, override)
-    tree = _expand(tree, variables, str(path))
+    used: dict[str, str] = {}
+    tree = _expand(tree, variables, str(path), used)
     sections = {section: build_section(section, tree.get(section) or {}, str(path)) for section in SECTIONS}
-    about = {"source": path.as_posix(), "overrides": overrides, "description": tree.get("description") or ""}
-    return Recipe(name=name or path.stem, **about, **sections)
+    _check_together(sections, str(path))
+    about = {"name": name or path.stem, "source": path.as_posix(), "overrides": overrides, "variables": used}
+    return Recipe(**about, description=tree.get("description") or "", **sections)
+
+
+def _check_together(sections: dict[str, Any], where: str) -> None:
+    """What no section can see alone."""
+    last, kept = sections["average"].last, sections["train"].keep_interval_updates
+    if last > kept >= 0:
+        raise ValueError(
+            f"{where}: average.last is {last}, but train.keep_interval_updates keeps only {kept}; raise it."
+        )
 
 
 def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -95,11 +106,11 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         raise ValueError(f"--set {override}: the value is not valid YAML.") from error
 
 
-def _expand(node: Any, variables: Mapping[str, str], where: str) -> Any:
-    """Replaces ``${NAME}`` in every text of the tree."""
+def _expand(node: Any, variables: Mapping[str, str], where: str, used: dict[str, str]) -> Any:
+    """Replaces ``${NAME}`` in every text of the tree, and notes the names in ``used``."""
     if isinstance(node, dict):
         joint = "." if ": " in where else ": "
-        return {key: _expand(value, variables, f"{where}{joint}{key}") for key, value in node.items()}
+        return {key: _expand(value, variables, f"{where}{joint}{key}", used) for key, value in node.items()}
     if not isinstance(node, str):
         return node
 
@@ -108,6 +119,7 @@ def _expand(node: Any, variables: Mapping[str, str], where: str) -> Any:
         if name not in variables:
             mend = _MENDS.get(name, f"set it in the environment: `export {name}=...`")
             raise ValueError(f"{where} is '{node}', but {name} is not set: {mend}.")
+        used[name] = variables[name]
         return variables[name]
 
     return _VARIABLE.sub(value_of, node)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,23 +21,27 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Context:
-    """A recipe and where it runs.  ``variables``: folders that commands show by name, such as DATA."""
+    """A recipe, where it writes, and whether it runs without a GPU."""
 
     paths: Paths
     cpu: bool
-    variables: Mapping[str, str] = field(default_factory=dict)
 
     def command(self, stage: Stage) -> Command | None:
         return stage.command(self.paths, self.cpu)
 
     def show(self, stage: Stage) -> str:
         command = self.command(stage)
-        return command.show(self.variables) if command else ""
+        return command.show(self.shown_variables) if command else ""
+
+    @property
+    def shown_variables(self) -> dict[str, str]:
+        """Variables that the user's shell has too; RUNS is only a name for ``out``."""
+        return {name: value for name, value in self.paths.recipe.variables.items() if name != "RUNS"}
 
 
-def context(recipe: Recipe, out: Path, variables: Mapping[str, str]) -> Context:
+def context(recipe: Recipe, out: Path) -> Context:
     """Finds out whether there is a GPU to use."""
-    return Context(Paths(recipe, out), cpu=_use_cpu(recipe.run.device), variables=variables)
+    return Context(Paths(recipe, out), cpu=_use_cpu(recipe.run.device))
 
 
 def _use_cpu(device: str) -> bool:
@@ -67,26 +71,38 @@ def run_stages(context: Context, names: Sequence[str] = (), redo: Sequence[str] 
     Raises:
         ValueError: an earlier stage is not done, options changed under a finished one, or a program failed.
     """
-    wanted = [stage.name for stage in STAGES if not names or stage.name in (*names, *redo)]
+    wanted = {stage.name for stage in STAGES if not names or stage.name in (*names, *redo)}
+    needed = _with_forerunners(wanted)
+    stamps: dict[str | None, str | None] = {None: None}
     with lock(context.paths.run / ".lock", wait=False) as held:
-        stamp = None
         for stage in STAGES:
-            if wanted and stage.applies(context.paths):
-                stamp = _step(context, stage, stamp, stage.name in wanted, stage.name in redo, held)
-            wanted = [name for name in wanted if name != stage.name]
+            stamps[stage.name] = stamps[stage.after]
+            if stage.name in needed and stage.applies(context.paths):
+                stamps[stage.name] = _step(
+                    context, stage, stamps[stage.after], stage.name in wanted, stage.name in redo, held
+                )
+
+
+def _with_forerunners(names: set[str]) -> set[str]:
+    """The stages and all those that they build upon."""
+    found = set(names)
+    for stage in reversed(STAGES):
+        if stage.name in found and stage.after:
+            found.add(stage.after)
+    return found
 
 
 def _step(context: Context, stage: Stage, stamp: str | None, wanted: bool, redo: bool, held: int) -> str | None:
     """One stage; returns when it was finished.  ``stamp``: when the stage before it was."""
     with contextlib.ExitStack() as stack:
         keep = [held]
-        if stage.shared and wanted:
-            folder = stage.folder(context.paths)
+        folder = context.paths.shared.get(stage.name)
+        if folder and wanted:
             keep.append(stack.enter_context(lock(folder.with_name(f".{folder.name}.lock"), wait=True)))
         if redo:
             stage.reset(context.paths)
-            stage.record(context.paths).unlink(missing_ok=True)
-        record = read_record(stage.record(context.paths))
+            context.paths.record(stage.name).unlink(missing_ok=True)
+        record = read_record(context.paths.record(stage.name))
         reason = _why(context, stage, record, stamp)
         if reason and not wanted:
             raise ValueError(
@@ -104,33 +120,34 @@ def _why(context: Context, stage: Stage, record: Record | None, stamp: str | Non
     """Why the stage must run now; empty where it is done."""
     if record is None:
         return "not done yet"
-    changes = _changes(record.options, _options(context, stage, stamp), stage.growable)
+    options = _options(context, stage, stamp)
+    changes = _changes({**stage.defaults(), **record.options}, options, stage.growable)
     if changes and stage.refuse:
         raise ValueError(f"stage {stage.name} was run with other options: {'; '.join(changes)}; {stage.refuse}.")
     if changes:
         return f"again: {'; '.join(changes)}"
     if record.finished is None:
         return "not finished"
-    if record.options != _options(context, stage, stamp):
+    if any(record.options.get(key) != options[key] for key in stage.growable):
         return "not yet at the new limit"
     missing = [path for path in stage.outputs(context.paths) if not path.exists()]
     return f"again: {missing[0]} is missing" if missing else ""
 
 
 def _options(context: Context, stage: Stage, stamp: str | None) -> dict:
-    return {**stage.options(context.paths), "result of the stage before": stamp}
+    return {**stage.options(context.paths.recipe), "result of the stage before": stamp}
 
 
 def _changes(old: dict, new: dict, growable: tuple[str, ...]) -> list[str]:
     """What differs, in words; a growable number that grew is no change."""
-    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    keys = [key for key in new if old.get(key) != new[key]]
     keys = [key for key in keys if not (key in growable and old.get(key) is not None and new[key] > old[key])]
-    return [f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in keys]
+    return [f"{key} was {old.get(key)!r}, is {new[key]!r}" for key in keys]
 
 
 def _run(context: Context, stage: Stage, record: Record | None, stamp: str | None, keep: tuple[int, ...]) -> str:
     stage.check(context.paths)
-    command, path = context.command(stage), stage.record(context.paths)
+    command, path = context.command(stage), context.paths.record(stage.name)
     before = record.seconds if record and stage.growable else 0.0  # these continue, all others start again
     record = Record(
         options=_options(context, stage, stamp),
@@ -157,6 +174,8 @@ def _run_program(context: Context, stage: Stage, command: Command, keep: tuple[i
     log = context.paths.log(stage.name)
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a", encoding="utf-8") as stream:
-        stream.write(f"# session {datetime.now(UTC).isoformat(timespec='seconds')} {command.show(context.variables)}\n")
+        stream.write(
+            f"# session {datetime.now(UTC).isoformat(timespec='seconds')} {command.show(context.shown_variables)}\n"
+        )
     with stage.watch(context.paths) as on_line:
         process.run(command, log, on_line, echo=stage.echo, keep=keep)

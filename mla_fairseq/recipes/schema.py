@@ -131,11 +131,20 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One experiment.  ``name``: the run's folder; ``source``: its file; ``overrides``: what ``--set`` changed."""
+    """One experiment.
+
+    Attributes:
+        name: the run's folder.
+        source: the file that it was read from.
+        overrides: what ``--set`` changed.
+        variables: the ``${NAME}`` that occurred, and what they were.
+        description: its title in pictures.
+    """
 
     name: str
     source: str
     overrides: tuple[str, ...]
+    variables: dict[str, str]
     description: str
     data: Data
     model: Model

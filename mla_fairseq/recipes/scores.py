@@ -13,10 +13,12 @@ from mla_fairseq.evaluation import offline
 from mla_fairseq.evaluation.curves import draw_training_curve
 from mla_fairseq.evaluation.training_log import TrainingLog, read_training_log
 from mla_fairseq.recipes.commands import Paths
-from mla_fairseq.recipes.records import Record, read_record, write_json
+from mla_fairseq.recipes.records import read_record, write_json
 from mla_fairseq.recipes.schema import Model, Recipe
 
 logger = logging.getLogger(__name__)
+
+_TITLES = {"bleu": "BLEU", "chrf": "chrF", "word_error_rate": "word error rate"}
 
 
 def write_scores(paths: Paths) -> None:
@@ -27,10 +29,11 @@ def write_scores(paths: Paths) -> None:
     translations = offline.pair_up(generated, references)
     quality = offline.score(translations, references, recipe.score.tokenize, recipe.score.lowercase)
     training = read_training_log(paths.log("train"))
-    draw_training_curve(paths.log("train"), paths.run / "training-curve", title=recipe.description or recipe.name)
+    _draw_curve(paths)
     result = {
         **describe(recipe),
         **{key: round(value, 2) if isinstance(value, float) else value for key, value in asdict(quality).items()},
+        **_word_errors(recipe, translations, references),
         **_training_facts(training, _train_frames(paths)),
         "decode_words_per_second": generated.tokens_per_second,
         "decode_sentences_per_second": generated.sentences_per_second,
@@ -39,7 +42,24 @@ def write_scores(paths: Paths) -> None:
     write_json(paths.result, result)
     for reference, translation in offline.samples(translations, references, recipe.score.samples):
         logger.info("  reference:   %s\n  translation: %s", reference, translation)
-    logger.info("%s: BLEU %.2f, chrF %.2f (%s)", recipe.name, quality.bleu, quality.chrf, paths.result)
+    figures = ", ".join(f"{_TITLES[key]} {result[key]:.2f}" for key in _TITLES if key in result)
+    logger.info("%s: %s (%s)", recipe.name, figures, paths.result)
+
+
+def _word_errors(recipe: Recipe, transcripts: list[str], references: list[str]) -> dict[str, float]:
+    """The measure of recognition; a translation is not wrong where its words differ."""
+    if recipe.data.task != "asr":
+        return {}
+    return {"word_error_rate": round(offline.word_error_rate(transcripts, references), 2)}
+
+
+def _draw_curve(paths: Paths) -> None:
+    """A picture is worth having, but no score depends on it."""
+    title = paths.recipe.description or paths.recipe.name
+    try:
+        draw_training_curve(paths.log("train"), paths.run / "training-curve", title)
+    except ModuleNotFoundError as error:
+        logger.warning("no training curve: %s; `pip install mla-fairseq[plots]` brings it", error)
 
 
 def describe(recipe: Recipe) -> dict[str, Any]:
@@ -100,13 +120,8 @@ def _train_frames(paths: Paths) -> int:
 
 def _circumstances(paths: Paths) -> dict[str, Any]:
     """Wall time and command of each stage; machine and commit of the training."""
-    from mla_fairseq.recipes.stages import STAGES  # the stages know this module, so not at import time
-
-    records: dict[str, Record] = {}
-    for stage in STAGES:
-        record = read_record(stage.record(paths)) if stage.applies(paths) else None
-        if record and record.finished:
-            records[stage.name] = record
+    records = {stage: read_record(path) for stage, path in paths.records().items()}
+    records = {stage: record for stage, record in records.items() if record.finished}
     trained = records["train"]
     return {
         "seconds": {name: round(record.seconds, 1) for name, record in records.items()},

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mla_fairseq.recipes import commands, progress, scores
-from mla_fairseq.recipes.commands import Command, Paths
+from mla_fairseq.recipes.commands import Command, Paths, split_variable
+from mla_fairseq.recipes.schema import SECTIONS, Recipe
 
 Options = dict[str, Any]
 
@@ -31,47 +32,51 @@ class Stage:
         command: the program to run (CPU or not), or None where there is nothing to run.
         check: raises ValueError where something is missing that the program would stumble over.
         work: done in this process, after the program.
-        sections: sections of the recipe that the result depends on.
+        depends: sections and section.keys of the recipe that the result depends on.
         after: the stage whose result this one reads; done again after that one was.
-        folder: where its record lies.
         outputs: files without which it is not done.
         reset: deletes its results, for ``--redo``.
         watch: progress display for the program's lines.
         echo: show the program's own output (it has a progress bar).
         refuse: how to go on when options changed; empty = the stage is simply done again.
         growable: options that may grow: the stage then continues instead.
-        shared: several recipes use its result, and wait for each other.
     """
 
     name: str
     command: Callable[[Paths, bool], Command | None]
     check: Callable[[Paths], None] = _nothing
     work: Callable[[Paths], None] = _nothing
-    sections: tuple[str, ...]
+    depends: tuple[str, ...]
     after: str | None
-    folder: Callable[[Paths], Path] = lambda paths: paths.run
     outputs: Callable[[Paths], list[Path]]
     reset: Callable[[Paths], None] = _nothing
     watch: Callable[[Paths], progress.Watch] = lambda paths: progress.silent()
     echo: bool = False
     refuse: str = ""
     growable: tuple[str, ...] = ()
-    shared: bool = False
 
     def applies(self, paths: Paths) -> bool:
         """False where this recipe needs nothing from this stage."""
         return self.work is not _nothing or self.command(paths, True) is not None
 
-    def record(self, paths: Paths) -> Path:
-        return self.folder(paths) / f".stage-{self.name}.json"
+    def options(self, recipe: Recipe) -> Options:
+        """Flat ``section.key: value`` of all that the result depends on; folders by name, so that they may move."""
+        return {
+            f"{section}.{key}": _fold(value, recipe.variables)
+            for section in SECTIONS
+            for key, value in dataclasses.asdict(getattr(recipe, section)).items()
+            if section in self.depends or f"{section}.{key}" in self.depends
+        }
 
-    def options(self, paths: Paths) -> Options:
-        """Flat ``section.key: value`` of all that the result depends on."""
-        flat: Options = {}
-        for section in self.sections:
-            for key, value in dataclasses.asdict(getattr(paths.recipe, section)).items():
-                flat[f"{section}.{key}"] = value
-        return flat
+    def defaults(self) -> Options:
+        """What a key that an older version did not know is taken to have been."""
+        known = [(section, key) for section, cls in SECTIONS.items() for key in dataclasses.fields(cls)]
+        return {f"{section}.{key.name}": key.default for section, key in known}
+
+
+def _fold(value: Any, variables: Mapping[str, str]) -> Any:
+    name, rest = split_variable(value, variables) if isinstance(value, str) else ("", value)
+    return f"${{{name}}}{rest}" if name else value
 
 
 def _check_pretrained(paths: Paths) -> None:
@@ -88,34 +93,34 @@ def _forget_training(paths: Paths) -> None:
     paths.log("train").unlink(missing_ok=True)
 
 
+_PREPARE_KEYS = tuple(
+    f"data.{key}" for key in ("root", "pair", "task", "vocab_type", "vocab_size", "cmvn", "specaugment", "extra")
+)
+
 STAGES: tuple[Stage, ...] = (
     Stage(
         name="corpus",
         command=lambda paths, cpu: commands.make_corpus(paths),
-        sections=("data",),
+        depends=("data.root", "data.make"),
         after=None,
-        folder=lambda paths: paths.corpus,
         outputs=lambda paths: [paths.corpus / paths.recipe.data.pair],
         echo=True,
-        shared=True,
     ),
     Stage(
         name="prepare",
         command=lambda paths, cpu: commands.prepare(paths),
-        sections=("data",),
+        depends=_PREPARE_KEYS,
         after="corpus",
-        folder=lambda paths: paths.prepared,
         outputs=lambda paths: [paths.manifest(paths.recipe.data.train), paths.manifest(paths.recipe.data.valid)],
         reset=lambda paths: shutil.rmtree(paths.prepared, ignore_errors=True),
         echo=True,
         refuse="name the data otherwise (--set data.corpus=...), or prepare afresh with --redo prepare",
-        shared=True,
     ),
     Stage(
         name="train",
         command=commands.train,
         check=_check_pretrained,
-        sections=("data", "model", "train"),
+        depends=("data", "model", "train"),
         after="prepare",
         outputs=lambda paths: [paths.checkpoints / "checkpoint_last.pt"],
         reset=_forget_training,
@@ -126,14 +131,14 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="average",
         command=lambda paths, cpu: commands.average(paths),
-        sections=("average",),
+        depends=("average",),
         after="train",
         outputs=lambda paths: [paths.decoded_checkpoint],
     ),
     Stage(
         name="decode",
         command=commands.decode,
-        sections=("average", "decode"),
+        depends=("average", "decode"),
         after="average",
         outputs=lambda paths: [paths.generated],
         watch=progress.decoding,
@@ -142,7 +147,7 @@ STAGES: tuple[Stage, ...] = (
         name="score",
         command=lambda paths, cpu: None,
         work=scores.write_scores,
-        sections=("score",),
+        depends=("score",),
         after="decode",
         outputs=lambda paths: [paths.result],
     ),
