@@ -86,8 +86,8 @@ class LinearAttention(nn.Module):
         state = self._open(state, q, lengths)
         if "memory" not in state:
             raise ValueError("nothing was written to this state: write keys before reading it")
-        q = self._features(q, None)
-        output = kernels.read(state["memory"], q, self._query_positions(state, q))
+        features = self._features(q, None)
+        output = kernels.read(state["memory"], features, self._query_positions(state, features)).to(q.dtype)
         return output, self._close(state, state["memory"], queries=q.shape[-2])
 
     def advance(

@@ -1,10 +1,10 @@
 """A small corpus of random features, models over it in this process, and fairseq's commands in a forked one."""
 
-import contextlib
 import dataclasses
 import logging
 import multiprocessing
 import os
+import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Callable
@@ -21,20 +21,28 @@ from fairseq.models import BaseFairseqModel
 from fairseq.tasks import FairseqTask
 
 import mla_fairseq  # noqa: F401 -- registers the architectures
+from mla_fairseq.attention import available_attention
 from mla_fairseq.data import archive, manifest
 
 COMMANDS = {"fairseq-train": fairseq_cli.train.cli_main, "fairseq-generate": fairseq_cli.generate.cli_main}
 FEATURES = 8
 WORDS = [f"w{i:02d}" for i in range(28)]
-SIZES = (
+SIZES = shlex.split(
     "--encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 16 --decoder-embed-dim 16 --conv-channels 16 "
     "--conv-out-channels 4 --encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 --encoder-attention-heads 2 "
     "--decoder-attention-heads 2"
-).split()
-TRAINING = (
+)
+TRAINING = shlex.split(
     "--criterion label_smoothed_cross_entropy --label-smoothing 0.1 --optimizer adam --lr 0.01 --batch-size 4 "
     "--num-workers 0 --cpu --disable-validation --no-progress-bar --seed 1"
-).split()
+)
+SOFTMAX = "softmax"
+LINEAR = [name for name in available_attention() if name != SOFTMAX]
+EVERYWHERE = {name: f"--attn-type {name}" for name in [SOFTMAX, *LINEAR]}
+MIXED = {
+    f"{name}-in-{site}": f"--{site}-attn-type {name}" for name in LINEAR for site in ("encoder", "decoder", "cross")
+}
+"""Flags that put a mechanism at every site, or at one with softmax at the others."""
 
 
 def write_corpus(folder: Path, sizes: dict[str, int], words: list[str] = WORDS) -> Path:
@@ -137,7 +145,7 @@ def run_here(command: str, arguments: list[str], out: Path, err: Path) -> None:
     for number, path in ((1, out), (2, err)):
         with path.open("wb") as file:
             os.dup2(file.fileno(), number)
-    sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, force=True)
     sys.argv = [command, *arguments]
     COMMANDS[command]()
