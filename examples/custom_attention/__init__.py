@@ -1,0 +1,5 @@
+"""A user-dir of one's own: everything of ``mla_fairseq``, and one more attention mechanism."""
+
+import mla_fairseq  # noqa: F401  registers the models
+
+from . import quadratic_distance  # noqa: F401  registers the mechanism
