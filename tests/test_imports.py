@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "mla_fairseq"
+COMPUTED = "(a computed name)"
 STDLIB = frozenset(sys.stdlib_module_names)
 
 
@@ -27,11 +28,12 @@ class Room:
 ROOMS = {
     "": Room(inside=("models", "criterions"), outside=("fairseq", "torch")),
     "attention": Room(outside=("torch",)),
+    "errors": Room(outside=()),
     "speech": Room(outside=("torch", "numpy", "kaldi_native_fbank", "soundfile")),
-    "models": Room(inside=("attention", "speech")),
-    "criterions": Room(inside=("models",)),
-    "agents": Room(inside=("models.translator", "speech")),
-    "data": Room(inside=("speech",)),
+    "models": Room(inside=("attention", "errors", "speech")),
+    "criterions": Room(inside=("errors", "models")),
+    "agents": Room(inside=("errors", "models.translator", "speech")),
+    "data": Room(inside=("errors", "speech")),
     "evaluation": Room(outside=("matplotlib", "numpy", "sacrebleu", "yaml")),
     "recipes": Room(inside=("evaluation", "data")),
 }
@@ -71,7 +73,9 @@ def imports(module: str, path: Path) -> Iterator[str]:
             base = parents[: len(parents) - node.level + 1] if node.level else []
             yield from (".".join([*base, *filter(None, [node.module]), alias.name]) for alias in node.names)
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
-            yield from (name.value for name in node.args[:1] if isinstance(name, ast.Constant))
+            # a name put together at run time cannot be judged: no room may use it
+            name = node.args[0]
+            yield name.value if isinstance(name, ast.Constant) else COMPUTED
 
 
 def module_of(name: str, known: dict[str, Path]) -> str:
@@ -109,6 +113,8 @@ def may_import(room: str, target: str) -> bool:
 def may_use(room: str, package: str) -> bool:
     """Say whether a module of ``room`` may import ``package`` from outside."""
     known = ROOMS[room].outside
+    if package == COMPUTED:
+        return False
     return room in OWNERS.get(package, (room,)) and (known is None or package in known)
 
 
@@ -143,7 +149,8 @@ def test_every_folder_is_a_known_room() -> None:
 
 
 def test_the_package_keeps_its_rules() -> None:
-    assert breaches(ROOT / NAME) == []
+    found = breaches(ROOT / NAME)
+    assert not found, "forbidden imports: " + ", ".join(found)
 
 
 def test_the_package_has_no_circle() -> None:
@@ -171,6 +178,7 @@ def make_package(folder: Path, files: dict[str, str]) -> Path:
         pytest.param("agents/a.py", "from {}.models import c", "agents.a -> {}.models.c", id="agents-past-translator"),
         pytest.param("data/a.py", "def f():\n    import fairseq.data", "data.a -> fairseq", id="late-import"),
         pytest.param("data/a.py", "f = importlib.import_module('fairseq')", "data.a -> fairseq", id="import-by-name"),
+        pytest.param("data/a.py", "f = importlib.import_module(x)", "data.a -> (a computed name)", id="computed-name"),
         pytest.param("models/a.py", "import simuleval", "models.a -> simuleval", id="simuleval-outside-agents"),
         pytest.param("data/a.py", "from {} import __version__", "data.a -> {}", id="the-package-itself"),
         pytest.param("evaluation/a.py", "import torch", "evaluation.a -> torch", id="evaluation-reads-files"),
