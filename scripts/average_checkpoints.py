@@ -4,6 +4,7 @@
 import argparse
 from pathlib import Path
 
+from mla_fairseq.errors import UserError
 from mla_fairseq.recipes.averaging import average_checkpoints, last_checkpoints, save_checkpoint
 
 
@@ -23,7 +24,7 @@ def main() -> None:
         paths = last_checkpoints(args.inputs[0], args.last) if args.inputs[0].is_dir() else args.inputs
         save_checkpoint(average_checkpoints(paths), args.output)
     except ValueError as error:
-        raise SystemExit(f"error: {error}") from None
+        raise UserError(str(error)) from error
     print(f"{args.output}: mean of {', '.join(path.name for path in paths)}")
 
 

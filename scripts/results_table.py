@@ -4,6 +4,7 @@
 import argparse
 from pathlib import Path
 
+from mla_fairseq.errors import UserError
 from mla_fairseq.recipes.table import read_results, render
 
 
@@ -20,7 +21,7 @@ def main() -> None:
     try:
         print(render(read_results(args.runs)), end="")
     except ValueError as error:
-        raise SystemExit(f"error: {error}") from None
+        raise UserError(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
+from mla_fairseq.errors import UserError
 from mla_fairseq.recipes import STAGES, commands_of, context, describe_keys, load_recipe, run_stages
 
 
@@ -47,7 +48,7 @@ def main() -> None:
     try:
         run(args)
     except ValueError as error:
-        raise SystemExit(f"error: {error}") from None
+        raise UserError(str(error)) from error
     except KeyboardInterrupt:
         raise SystemExit("stopped; the same command continues") from None
 

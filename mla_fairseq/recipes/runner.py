@@ -163,7 +163,7 @@ def _run(context: Context, stage: Stage, record: Record | None, stamp: str | Non
             logger.info("  $ %s", record.command)
             _run_program(context, stage, command, keep)
         stage.work(context.paths)
-        record.finished = datetime.now(UTC).isoformat(timespec="seconds")
+        record.finished = datetime.now(UTC).isoformat(timespec="microseconds")  # also the result's identity
     finally:
         record.seconds = before + time.monotonic() - begin
         write_record(path, record)

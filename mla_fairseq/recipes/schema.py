@@ -220,12 +220,16 @@ def _number(value: int | float | str) -> float | None:
         return None
 
 
+def default_of(key: dataclasses.Field) -> Any:
+    """A key's default; only mappings are made by a factory."""
+    return {} if key.default is dataclasses.MISSING else key.default
+
+
 def describe_keys() -> str:
     """All keys with their defaults and sentences, as text for ``--list-keys``."""
     lines = []
     for section, cls in SECTIONS.items():
         lines.append(f"{section}: {cls.__doc__}")
         for known in dataclasses.fields(cls):
-            default = {} if known.default is dataclasses.MISSING else known.default
-            lines.append(f"  {section}.{known.name} = {default!r}: {known.metadata['help']}")
+            lines.append(f"  {section}.{known.name} = {default_of(known)!r}: {known.metadata['help']}")
     return "\n".join(lines)

@@ -14,7 +14,7 @@ from typing import Any
 
 from mla_fairseq.recipes import commands, progress, scores
 from mla_fairseq.recipes.commands import Command, Paths, split_variable
-from mla_fairseq.recipes.schema import SECTIONS, Recipe
+from mla_fairseq.recipes.schema import SECTIONS, Recipe, default_of
 
 Options = dict[str, Any]
 
@@ -71,7 +71,7 @@ class Stage:
     def defaults(self) -> Options:
         """What a key that an older version did not know is taken to have been."""
         known = [(section, key) for section, cls in SECTIONS.items() for key in dataclasses.fields(cls)]
-        return {f"{section}.{key.name}": key.default for section, key in known}
+        return {f"{section}.{key.name}": default_of(key) for section, key in known}
 
 
 def _fold(value: Any, variables: Mapping[str, str]) -> Any:
