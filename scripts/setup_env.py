@@ -2,7 +2,7 @@
 """Make or refresh the virtual environment of this checkout, with the versions that constraints.txt pins.
 
 `make test` and `make demo` run this first. An environment that is whole and current is left as it is; one that was
-made by an older checkout state is updated in place; one that was interrupted half-way is made afresh.
+made for older files is updated in place; one that was interrupted half-way is made afresh.
 Needs nothing but the standard library of Python 3.11 or newer, and a C++ compiler for fairseq's extensions.
 """
 
@@ -122,11 +122,15 @@ def follow(process: subprocess.Popen, title: str, log: Path) -> None:
         print()
 
 
+class StepFailed(SystemExit):
+    """A step ended with an error of its own: unlike one that was killed, it left the environment in order."""
+
+
 def run(title: str, command: list[str | Path], log: Path) -> None:
     """Run one step with its output in ``log``.
 
     Raises:
-        SystemExit: the step failed; the message shows the end of the log and says where the rest is.
+        SystemExit: the step was killed, or (StepFailed) it failed; the message shows the end of its log.
     """
     with log.open("a", encoding="utf-8") as sink:
         process = subprocess.Popen(
@@ -145,19 +149,28 @@ def run(title: str, command: list[str | Path], log: Path) -> None:
             raise
     if process.returncode:
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
-        raise SystemExit(f"{tail}\nerror: set-up stopped at '{title}'; everything it said is in {log}")
+        stop = StepFailed if process.returncode > 0 else SystemExit
+        raise stop(f"{tail}\nerror: set-up stopped at '{title}'; everything it said is in {log}")
 
 
-def install(venv: Path, afresh: bool, log: Path) -> None:
-    """Fill ``venv``; while this runs its stamp says that it is unfinished."""
+def install(venv: Path, afresh: bool, wanted: str, log: Path) -> None:
+    """Fill ``venv``; while this runs its stamp says that it is unfinished.
+
+    Where pip itself gives up (no network, say), the next run goes on from there: pip leaves no half package behind.
+    """
     venv.mkdir(parents=True, exist_ok=True)
     write_stamp(venv, UNFINISHED)
     if afresh:
         clear(venv)
         run("virtual environment", [sys.executable, "-m", "venv", venv], log)
     pip = [venv / "bin" / "python", "-m", "pip", "install", "--progress-bar", "off", "-c", "constraints.txt"]
-    run("torch and build tools", [*pip, *BUILD], log)
-    run("fairseq (compiles), all else", [*pip, "--no-build-isolation", "-e", ".[all]"], log)
+    try:
+        run("torch and build tools", [*pip, *BUILD], log)
+        run("fairseq (compiles), all else", [*pip, "--no-build-isolation", "-e", ".[all]"], log)
+    except StepFailed:
+        write_stamp(venv, wanted.partition("\n")[0] + "\nfailed\n")
+        raise
+    write_stamp(venv, wanted)
 
 
 @contextlib.contextmanager
@@ -180,7 +193,8 @@ def main() -> None:
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="where the environment is or will be")
     venv = parser.parse_args().venv.absolute()
     with only_one(venv):
-        todo = plan(venv, fingerprint(ROOT, venv))
+        wanted = fingerprint(ROOT, venv)
+        todo = plan(venv, wanted)
         if todo == "keep":
             return
         check_machine()
@@ -188,10 +202,9 @@ def main() -> None:
         log.unlink(missing_ok=True)
         print(f"set-up ({todo} {venv.name}): some minutes, details in {log.name}", flush=True)
         try:
-            install(venv, todo == "create", log)
+            install(venv, todo == "create", wanted, log)
         except KeyboardInterrupt:
             raise SystemExit("\nset-up interrupted: the next run starts it afresh") from None
-        write_stamp(venv, fingerprint(ROOT, venv))
 
 
 if __name__ == "__main__":

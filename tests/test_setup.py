@@ -121,10 +121,30 @@ def test_an_interrupted_set_up_is_made_afresh(
         setup_env.write_stamp(tmp_path, wanted)
     monkeypatch.setattr(setup_env, "run", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        setup_env.install(tmp_path, afresh, tmp_path / "log")
+        setup_env.install(tmp_path, afresh, wanted, tmp_path / "log")
     assert setup_env.plan(tmp_path, wanted) == "create"
     setup_env.clear(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [setup_env.STAMP]
+
+
+def test_a_set_up_that_pip_gave_up_goes_on_from_there(
+    setup_env: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_network(title: str, command: list[str], log: Path) -> None:
+        raise setup_env.StepFailed("error: no network")
+
+    wanted = setup_env.fingerprint(ROOT, tmp_path)
+    monkeypatch.setattr(setup_env, "run", no_network)
+    with pytest.raises(SystemExit, match="no network"):
+        setup_env.install(tmp_path, False, wanted, tmp_path / "log")
+    assert setup_env.plan(tmp_path, wanted) == "update"
+
+
+@pytest.mark.parametrize(("end", "orderly"), [("sys.exit(1)", True), ("os.kill(os.getpid(), 9)", False)])
+def test_a_killed_step_is_not_a_failed_one(setup_env: ModuleType, tmp_path: Path, end: str, orderly: bool) -> None:
+    with pytest.raises(SystemExit) as stop:
+        setup_env.run("step", [sys.executable, "-c", f"import os, sys; {end}"], tmp_path / "log")
+    assert isinstance(stop.value, setup_env.StepFailed) == orderly
 
 
 def test_a_failed_step_shows_the_end_of_its_log(setup_env: ModuleType, tmp_path: Path) -> None:
