@@ -105,7 +105,7 @@ class Writer:
         """Store one array under a name that is not in yet."""
         buffer = io.BytesIO()
         np.save(buffer, array, allow_pickle=False)
-        self.zip.writestr(zipfile.ZipInfo(name, EPOCH), buffer.getvalue())
+        self.zip.writestr(_member(name), buffer.getvalue())
 
     def __exit__(self, kind, error, trace) -> None:
         with self.file:
@@ -114,6 +114,12 @@ class Writer:
             os.fsync(self.file.fileno())
             if kind is None:  # otherwise the members stay in `*.part`, where the next run takes them up
                 os.replace(self.part, self.path)
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, EPOCH)
+    info.external_attr = 0o644 << 16  # what `unzip` gives the file
+    return info
 
 
 def _lock(file, path: Path) -> None:
@@ -137,7 +143,7 @@ def _whole_members(file) -> Iterator[zipfile.ZipInfo]:
         data = file.read(size)
         if not name or len(data) < size or size != stored_size or zlib.crc32(data) != checksum:
             break
-        info = zipfile.ZipInfo(name.decode("utf-8"), EPOCH)
+        info = _member(name.decode("utf-8"))
         info.header_offset, info.CRC, info.file_size, info.compress_size = end, checksum, size, size
         yield info
         end = file.tell()

@@ -81,17 +81,18 @@ def extract(path: Path, segments: dict[str, list[Segment]], workers: int) -> Non
 
     Raises ValueError for audio that cannot be read; what was finished stays for the next run.
     """
-    wanted = {
-        member_name(split, segment): (member_name(split, segment), segment.wav, segment.start, segment.length)
+    jobs = [
+        (member_name(split, segment), segment.wav, segment.start, segment.length)
         for split, members in segments.items()
         for segment in members
         if segment.num_frames > 0
-    }
-    if path.exists() and wanted.keys() <= _names(path):
+    ]
+    if path.exists() and {name for name, *_ in jobs} <= _names(path):
         return
     with archive.Writer(path) as writer:
-        missing = [job for name, job in wanted.items() if name not in writer.names]
-        with tqdm(total=len(wanted), initial=len(wanted) - len(missing), desc=path.name, unit="utt") as bar:
+        kept = writer.names
+        missing = [job for job in jobs if job[0] not in kept]
+        with tqdm(total=len(jobs), initial=len(jobs) - len(missing), desc=path.name, unit="utt") as bar:
             for features in ordered_map(_features, batches(missing, BATCH), workers):
                 for name, frames in features:
                     writer.add(name, frames)

@@ -42,11 +42,13 @@ class Preparation:
         segments = {split: self.corpus.read(split) for split in self.corpus.splits}
         if "train" not in segments:
             raise ValueError(f"{self.corpus.root / 'data'} has no train split, but the vocabulary is trained on it")
-        extract(self.output / ARCHIVE, segments, self.options.workers)
+        kept = {split: self.filter(split, members) for split, members in segments.items()}
+        model = self.train_vocabulary([self.text(segment) for segment in kept["train"]])
+        extract(self.output / ARCHIVE, segments, self.options.workers)  # filters may change, so all segments go in
         places = archive.members(self.output / ARCHIVE)
-        rows = {split: self.write_manifest(split, members, places) for split, members in segments.items()}
-        model = self.train_vocabulary([row.tgt_text for row in rows["train"]])
-        statistics = self.gather_statistics(self.manifest_path("train")) if self.options.cmvn == "global" else None
+        for split, members in kept.items():
+            self.write_manifest(split, members, places)
+        statistics = self.gather_statistics() if self.options.cmvn == "global" else None
         path = self.output / f"config_{self.options.task}.yaml"
         config.write(path, model, self.options.cmvn, self.options.specaugment, statistics)
         return path
@@ -59,13 +61,11 @@ class Preparation:
         for product in products:
             self.ledger.record(product, made_from)
 
-    def write_manifest(self, split: str, segments: list[Segment], places: dict) -> list[manifest.Row]:
-        """Write the manifest of one split and return its rows."""
-        kept = self.filter(split, segments)
-        rows = [self.row(segment, places[member_name(split, segment)]) for segment in kept]
+    def write_manifest(self, split: str, segments: list[Segment], places: dict[str, tuple[int, int]]) -> None:
+        """Write the manifest of one split, whose features lie at `places` in the archive."""
+        rows = [self.row(segment, places[member_name(split, segment)]) for segment in segments]
         path = self.manifest_path(split)
         self.make([path], fingerprint(*rows), lambda: manifest.write(path, rows))
-        return rows
 
     def manifest_path(self, split: str) -> Path:
         """Where the manifest of a split lies."""
@@ -114,9 +114,10 @@ class Preparation:
         self.make(products, made_from, lambda: self.options.vocabulary.train(lines, model))
         return model
 
-    def gather_statistics(self, train: Path) -> Path:
-        """Global CMVN of the training split, given its manifest; returns the npz's path."""
-        path, places = self.output / "gcmvn.npz", sorted(manifest.places(train)[ARCHIVE])
+    def gather_statistics(self) -> Path:
+        """Global CMVN of what the training manifest names; returns the npz's path."""
+        path = self.output / "gcmvn.npz"
+        places = sorted(manifest.places(self.manifest_path("train"))[ARCHIVE])
 
         def build() -> None:
             global_cmvn(self.output / ARCHIVE, places, self.options.workers).save(path)

@@ -45,7 +45,7 @@ class Vocabulary:
                 sentence_iterator=iter(lines),
                 model_writer=out,
                 model_type=self.kind,
-                vocab_size=self.size or 1,  # for char any number does: all of the vocabulary is used
+                vocab_size=self.size or 8000,  # for char any number does: the whole vocabulary is used
                 use_all_vocab=self.kind == "char",
                 character_coverage=1.0,  # alphabets; an unseen letter costs more than a larger table
                 max_sentence_length=1 << 16,

@@ -1,0 +1,43 @@
+"""Manifests: written for fairseq, and read back for what they point at."""
+
+from pathlib import Path
+
+import pytest
+
+from mla_fairseq.data import manifest
+
+ROW = manifest.Row("a_0", "f.zip:40:1288", 3, 'Er sagt: "nein."', "spk", "He says 'no'.", "en", "de")
+
+
+def test_fairseq_reads_every_column(tmp_path: Path) -> None:
+    dataset = pytest.importorskip("fairseq.data.audio.speech_to_text_dataset")
+    manifest.write(tmp_path / "train_st.tsv", [ROW])
+    (row,) = dataset.SpeechToTextDatasetCreator._load_samples_from_tsv(str(tmp_path), "train_st")
+    assert row == {**vars(ROW), "n_frames": "3"}
+
+
+def test_places_are_gathered_by_archive(tmp_path: Path) -> None:
+    path = tmp_path / "train_st.tsv"
+    path.write_text("id\taudio\na\tf.zip:1:2\nb\tg:h.zip:3:4\nc\tf.zip:5:6\nd\tplain.wav\n")
+    assert manifest.places(path) == {"f.zip": {(1, 2), (5, 6)}, "g:h.zip": {(3, 4)}}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param("id\tpath\n", r"columns \['id', 'path'\], but `audio` is needed", id="no audio"),
+        pytest.param("id\taudio\na\tb\tc\n", r"train_st\.tsv:2 has 3 columns, not 2", id="a column too many"),
+        pytest.param("id\taudio\na\tb\nc\n", r"train_st\.tsv:3 has 1 columns, not 2", id="cut short"),
+    ],
+)
+def test_a_broken_manifest_is_named(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "train_st.tsv").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        manifest.places(tmp_path / "train_st.tsv")
+
+
+def test_a_missing_manifest_names_those_there(tmp_path: Path) -> None:
+    for name in ("train_st.tsv", "dev_st.tsv"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"train\.tsv is missing \(manifests there: dev_st\.tsv, train_st\.tsv\)"):
+        manifest.places(tmp_path / "train.tsv")

@@ -1,0 +1,74 @@
+"""One wav per segment and the two lists, as simuleval takes them."""
+
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from mla_fairseq.data.mustc import Corpus
+from mla_fairseq.data.segments import cut_segments
+from mla_fairseq.speech import read_audio
+
+
+def test_wavs_are_the_segments_and_names_sort_as_the_manifest(corpus: Corpus, tmp_path: Path) -> None:
+    cut_segments(corpus, "dev", tmp_path / "out")
+    segments, wavs = corpus.read("dev"), sorted((tmp_path / "out/dev").iterdir())
+    assert [wav.name for wav in wavs] == [f"{number:05d}_{segment.id}.wav" for number, segment in enumerate(segments)]
+    for wav, segment in zip(wavs, segments, strict=True):
+        assert (read_audio(wav) == read_audio(segment.wav, segment.start, segment.length)).all()
+        assert soundfile.info(str(wav)).subtype == "PCM_16"
+
+
+def test_lists_go_together_and_paths_hold_anywhere(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sources, targets = cut_segments(corpus, "dev", Path("out"), limit=4)
+    assert (sources, targets) == (Path("out/dev.wav_list"), Path("out/dev.de"))
+    paths = [Path(line) for line in sources.read_text().splitlines()]
+    assert all(path.is_absolute() and path.is_file() for path in paths)
+    assert targets.read_text(encoding="utf-8").splitlines() == [segment.target for segment in corpus.read("dev")[:4]]
+
+
+def test_simuleval_loads_them(corpus: Corpus, tmp_path: Path) -> None:
+    loaders = pytest.importorskip("simuleval.data.dataloader.s2t_dataloader")
+    loader = loaders.SpeechToTextDataloader.from_files(*cut_segments(corpus, "dev", tmp_path / "out"), tgt_lang=None)
+    segments = corpus.read("dev")
+    assert len(loader) == len(segments)
+    assert loader[3]["target"] == segments[3].target
+    assert loader[3]["source"] == read_audio(segments[3].wav, segments[3].start, segments[3].length).tolist()
+
+
+def test_a_second_run_changes_nothing(corpus: Corpus, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    cut_segments(corpus, "dev", out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    cut_segments(corpus, "dev", out)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_that_was_stopped_leaves_whole_wavs_and_no_list(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop_at_the_third(file, samples, *rest: object, **options: object) -> None:
+        if len(list((tmp_path / "out").rglob("*.wav"))) == 2:
+            raise KeyboardInterrupt
+        write(file, samples, *rest, **options)
+
+    write = soundfile.write
+    monkeypatch.setattr("mla_fairseq.data.segments.soundfile.write", stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        cut_segments(corpus, "dev", tmp_path / "out")
+    assert [len(read_audio(path)) for path in sorted((tmp_path / "out").rglob("*.*"))] == [12_800, 8_000]
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_below_one_is_named(corpus: Corpus, tmp_path: Path, limit: int) -> None:
+    with pytest.raises(ValueError, match=f"--limit is {limit}"):
+        cut_segments(corpus, "dev", tmp_path / "out", limit)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_split_names_those_there(corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="train, dev, tst-COMMON"):
+        cut_segments(corpus, "tst-HE", tmp_path / "out")
