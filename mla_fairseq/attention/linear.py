@@ -56,9 +56,10 @@ class LinearAttention(nn.Module):
         """Outputs (B, H, T, D) of a whole sequence, in whichever form is faster.
 
         Raises:
-            ValueError: a view with a limited past, which a sum over the past cannot give.
+            ValueError: a view with a limited past, which a sum over the past cannot give, or one that does not fit
+                the numbers of queries and keys.
         """
-        _check_view(view)
+        _check_view(view, q, k)
         if q.shape[-2] * k.shape[-2] > QUADRATIC_LIMIT:
             return self.advance({}, q, k, v, view, key_mask, self._lengths(q, k, key_mask, lengths))[0]
         q, k, pq, pk = self._project(q, k, key_mask, self._lengths(q, k, key_mask, lengths))
@@ -68,7 +69,7 @@ class LinearAttention(nn.Module):
         self, q: Tensor, k: Tensor, view: View, key_mask: Tensor | None = None, lengths: Lengths = UNKNOWN
     ) -> Tensor:
         """Normalised weights (B, H, T, S): quadratic, for inspection and attention-guided policies."""
-        _check_view(view)
+        _check_view(view, q, k)
         q, k, pq, pk = self._project(q, k, key_mask, self._lengths(q, k, key_mask, lengths))
         return kernels.weights(q, k, pq, pk, _mask(view, q, k))
 
@@ -83,7 +84,6 @@ class LinearAttention(nn.Module):
 
     def read(self, state: Tensors, q: Tensor, lengths: Lengths = UNKNOWN) -> tuple[Tensor, Tensors]:
         """Outputs (B, H, T, D) of the next T queries, and the state with its query counter moved on."""
-        state = self._open(state, q, lengths)
         if "memory" not in state:
             raise ValueError("nothing was written to this state: write keys before reading it")
         features = self._features(q, None)
@@ -105,7 +105,7 @@ class LinearAttention(nn.Module):
         ``Causal`` and ``Blocks`` need T = S, and ``Blocks`` calls that start at a block; with ``Prefix`` lengths are
         counted from the first key given here.
         """
-        _check_view(view)
+        _check_view(view, q, k)
         state = self._open(state, k, lengths)
         q, k = self._features(q, None), self._features(k, key_mask)
         pq, pk, memory = self._query_positions(state, q), self._key_positions(state, k), state.get("memory")
@@ -138,9 +138,9 @@ class LinearAttention(nn.Module):
             return given
         key, query, batch = given.key, given.query, k.shape[0]
         if key is None:
-            key = k.new_full((batch,), k.shape[-2]) if key_mask is None else key_mask.sum(-1)
+            key = torch.full((batch,), k.shape[-2], device=k.device) if key_mask is None else key_mask.sum(-1)
         if query is None:
-            query = key if q.shape[-2] == k.shape[-2] else q.new_full((batch,), q.shape[-2])
+            query = key if q.shape[-2] == k.shape[-2] else torch.full((batch,), q.shape[-2], device=q.device)
         return Lengths(query, key)
 
     def _open(self, state: Tensors, x: Tensor, lengths: Lengths) -> Tensors:
@@ -178,8 +178,15 @@ def _mask(view: View, q: Tensor, k: Tensor) -> Tensor | None:
     return view.visible(span(0, q.shape[-2], q.device), span(0, k.shape[-2], k.device))
 
 
-def _check_view(view: View) -> None:
-    if isinstance(view, Causal | Blocks) and view.reach is not None:
+def _check_view(view: View, q: Tensor, k: Tensor) -> None:
+    """Refuse in every form what one of the forms cannot give."""
+    if isinstance(view, Prefix):
+        view.check(q.shape[0], q.shape[-2])
+    if not isinstance(view, Causal | Blocks):
+        return
+    if view.reach is not None:
         raise ValueError(
             f"a linear mechanism cannot forget, so it cannot follow {view}: use softmax or drop the window"
         )
+    if q.shape[-2] != k.shape[-2]:
+        raise ValueError(f"{view} needs as many queries as keys, but has {q.shape[-2]} and {k.shape[-2]}")

@@ -65,8 +65,8 @@ def register_attention(name: str, options: type | None = None) -> Callable[[Buil
         raise ValueError(f"attention {name!r} is registered already: choose another name than {_known()}")
     if not name.isidentifier():
         raise ValueError(f"an attention name must be a Python identifier, but is {name!r}")
-    if options is not None and not dataclasses.is_dataclass(options):
-        raise TypeError(f"the options of attention {name!r} must be a dataclass, but are {options!r}")
+    if options is not None:
+        _check_options(name, options)
 
     def register(build: Build) -> Build:
         _ENTRIES[name] = Entry(name, build, options)
@@ -103,6 +103,14 @@ def attention_entry(name: str) -> Entry:
 def available_attention() -> list[str]:
     """The names that ``--attn-type`` takes, sorted."""
     return sorted(_ENTRIES)
+
+
+def _check_options(name: str, options: type) -> None:
+    if not (isinstance(options, type) and dataclasses.is_dataclass(options)):
+        raise TypeError(f"the options of attention {name!r} must be a dataclass, but are {options!r}")
+    for option in dataclasses.fields(options):
+        if option.default is dataclasses.MISSING:
+            raise TypeError(f"option {option.name!r} of attention {name!r} needs a default value")
 
 
 def _known() -> str:

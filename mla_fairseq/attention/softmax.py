@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mla_fairseq.attention.linear import UNKNOWN, Lengths, Tensors
-from mla_fairseq.attention.views import Causal, View, span
+from mla_fairseq.attention.views import Causal, Prefix, View, span
 
 
 class SoftmaxAttention(nn.Module):
@@ -90,6 +90,8 @@ class SoftmaxAttention(nn.Module):
 
 def _visible(q: Tensor, k: Tensor, view: View | None, key_mask: Tensor | None, new: int | None = None) -> Tensor | None:
     """Visibility and padding as one boolean mask (B or 1, 1, T, S); the last ``new`` keys came with the queries."""
+    if isinstance(view, Prefix):
+        view.check(q.shape[0], q.shape[-2])
     held = k.shape[-2]
     keys = span(0 if new is None else new - held, held, k.device)
     visible = None if view is None else view.visible(span(0, q.shape[-2], q.device), keys)

@@ -91,9 +91,13 @@ class Prefix:
         if bool((self.lengths.diff(dim=-1) < 0).any()):
             raise ValueError("prefix lengths must not fall from one query to the next")
 
+    def check(self, batch: int, queries: int) -> None:
+        """Raise ValueError unless there is one length for each query of each stream, or of all streams."""
+        if self.lengths.shape not in ((queries,), (1, queries), (batch, queries)):
+            shape = tuple(self.lengths.shape)
+            raise ValueError(f"prefix lengths must be ({queries},) or ({batch}, {queries}) here, but are {shape}")
+
     def visible(self, queries: Tensor, keys: Tensor) -> Tensor:
-        if queries.numel() != self.lengths.shape[-1]:
-            raise ValueError(f"{queries.numel()} queries, but prefix lengths for {self.lengths.shape[-1]}")
         mask = keys < self.lengths.unsqueeze(-1)
         return mask if mask.dim() == 2 else mask.unsqueeze(1)
 

@@ -138,7 +138,7 @@ def build(name: str, head_dim: int = 4, dtype: torch.dtype = torch.float64, chun
 
 def assert_close(actual: Tensor, expected: Tensor, dtype: torch.dtype | None = None, what: str = "output") -> None:
     """Within the tolerance of ``dtype`` (by default the actual tensor's own), and of equal shape."""
-    largest = float(expected.double().abs().max()) if expected.numel() else 0.0
+    largest = float(expected.detach().double().abs().max()) if expected.numel() else 0.0
     limit = TOLERANCE[dtype or actual.dtype] * max(1.0, largest)
     torch.testing.assert_close(
         actual.to(expected.dtype), expected, atol=limit, rtol=0, msg=lambda text: f"{what} differs: {text}"

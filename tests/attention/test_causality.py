@@ -1,0 +1,57 @@
+"""Who depends on whom, read from the gradients: exactly what the view shows, in every form."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.attention import oracle
+from tests.attention.cases import CHUNK, SITE_IDS, SITES, Problem, build, site_problem
+from tests.attention.forms import FORMS
+
+EVERY_FORM = pytest.mark.parametrize("form", FORMS)
+EVERY_SITE = pytest.mark.parametrize(("name", "view"), SITES, ids=SITE_IDS)
+
+
+def positive(x: Problem) -> Problem:
+    """With positive queries and keys every mechanism gives every visible pair some weight."""
+    return replace(x, q=x.q.abs() + 0.1, k=x.k.abs() + 0.1)
+
+
+def influence(form: str, name: str, x: Problem) -> dict[str, Tensor]:
+    """Per input, which of its tokens move which outputs: boolean (B, T, tokens)."""
+    leaves = {key: getattr(x, key).clone().requires_grad_() for key in ("q", "k", "v")}
+    output, _ = FORMS[form](build(name), replace(x, **leaves))
+    rows = [torch.autograd.grad(row.sum(), list(leaves.values()), retain_graph=True) for row in output.unbind(-2)]
+    moved = [[grad.abs().amax(dim=(1, 3)) > 0 for grad in row] for row in rows]
+    return {key: torch.stack(column, dim=1) for key, column in zip(leaves, zip(*moved, strict=True), strict=True)}
+
+
+@EVERY_FORM
+@EVERY_SITE
+def test_an_output_depends_on_what_it_sees(name: str, view: str, form: str) -> None:
+    x = positive(site_problem(view, CHUNK + 3))
+    seen = oracle.visibility(x.view, x.q.shape[-2], x.k.shape[-2])[:, 0] & x.key_mask.unsqueeze(1)
+    moved = influence(form, name, x)
+    assert torch.equal(moved["v"], seen), "every visible value counts, and no other"
+    assert not bool((moved["k"] & ~seen).any()), "no output depends on a key that it does not see"
+    own = torch.eye(x.q.shape[-2], dtype=torch.bool)
+    assert not bool((moved["q"] & ~own).any()), "no output depends on another query"
+
+
+@EVERY_FORM
+@EVERY_SITE
+def test_the_future_can_change_at_will(name: str, view: str, form: str) -> None:
+    """Values too: other keys where nobody of the first half looks leave the first half bit-equal."""
+    x, mechanism = site_problem(view, CHUNK + 3), build(name)
+    half = x.q.shape[-2] // 2
+    unseen = ~oracle.visibility(x.view, x.q.shape[-2], x.k.shape[-2])[0, 0, :half].any(0)
+    other = replace(
+        x,
+        k=torch.where(unseen.unsqueeze(-1), torch.randn_like(x.k), x.k),
+        v=torch.where(unseen.unsqueeze(-1), 1000 * torch.randn_like(x.v), x.v),
+    )
+    before, after = (FORMS[form](mechanism, problem)[0] for problem in (x, other))
+    assert torch.equal(before[..., :half, :], after[..., :half, :])
+    assert bool(unseen.any()) == (not torch.equal(before, after))
