@@ -1,0 +1,95 @@
+"""Speech from text by espeak-ng, called in its C library (espeak-ng's speak_lib.h; the wheel `espeakng-loader` has it).
+
+The library is one global machine per process, and what it says depends a little on what it said before (the phase of
+the voice goes on). Who wants the same samples every time starts from a new process, as `demo_corpus` does per talk.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+# speak_lib.h
+SYNCHRONOUS, DONT_EXIT, UTF8, BY_CHARACTER = 2, 0x8000, 1, 1
+RATE, PITCH = 1, 3  # words per minute, 0 to 100
+OK = 0
+SEED = 1
+BUFFER = 1000  # milliseconds per call of the callback
+LONGEST_PATH = 160  # its buffer for the data folder, measured with 1.52: beyond, it looks elsewhere without a word
+CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+SYNTH = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_int, ctypes.c_uint, ctypes.c_uint)
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One of espeak-ng's voices, optionally with a variant (`gmw/en-US+f2`), with its own pitch and rate."""
+
+    name: str
+    pitch: int = 50  # 0 to 100
+    rate: int = 175  # words per minute
+
+
+def locate() -> tuple[str, str]:
+    """Paths of the library and of its data. Raises ValueError where they are not installed, or too deep for it."""
+    try:
+        import espeakng_loader
+    except ImportError as error:
+        raise ValueError('espeakng-loader is not installed: run pip install "mla-fairseq[demo]"') from error
+    data = espeakng_loader.get_data_path()
+    if len(data.encode()) >= LONGEST_PATH:
+        raise ValueError(
+            f"espeak-ng cannot read its data in {data}: it takes paths of less than {LONGEST_PATH} bytes, "
+            f"so install in a folder whose path is at least {len(data.encode()) - LONGEST_PATH + 1} bytes shorter"
+        )
+    return espeakng_loader.get_library_path(), data
+
+
+class Espeak:
+    """The speech synthesiser; `sample_rate` in Hz. Make one per process. Raises ValueError as `locate` does."""
+
+    def __init__(self) -> None:
+        library, data = locate()
+        self._library = ctypes.CDLL(library)
+        self._library.espeak_Synth.argtypes = (*SYNTH, ctypes.c_void_p, ctypes.c_void_p)
+        self.sample_rate = self._library.espeak_Initialize(SYNCHRONOUS, BUFFER, data.encode(), DONT_EXIT)
+        if self.sample_rate <= 0:
+            raise ValueError(f"espeak-ng cannot read its data in {data}: install espeakng-loader again")
+        self._library.espeak_ng_SetRandSeed(ctypes.c_long(SEED))  # of breath and roughness; by default the clock
+        self._voice = ""
+        self._chunks: list[np.ndarray] = []
+        self._callback = CALLBACK(self._collect)  # kept: the library holds only its address
+        self._library.espeak_SetSynthCallback(self._callback)
+
+    def _collect(self, samples, count: int, events) -> int:
+        if samples and count > 0:
+            # copied: the library writes its next samples to the same place
+            self._chunks.append(np.ctypeslib.as_array(samples, shape=(count,)).copy())
+        return OK
+
+    def _load(self, name: str) -> None:
+        if name == self._voice:
+            return
+        if self._library.espeak_SetVoiceByName(name.encode()) != OK:
+            raise ValueError(f"espeak-ng has no voice {name!r}: see `voices` and `lang` in its data folder")
+        self._voice = name
+
+    def say(self, text: str, voice: Voice) -> np.ndarray:
+        """Speak a text: int16 samples (time,). Raises ValueError for an unknown voice or a text without speech."""
+        self._load(voice.name)
+        self._library.espeak_SetParameter(RATE, voice.rate, 0)
+        self._library.espeak_SetParameter(PITCH, voice.pitch, 0)
+        self._chunks.clear()
+        data = text.encode("utf-8") + b"\0"
+        result = self._library.espeak_Synth(data, len(data), 0, BY_CHARACTER, 0, UTF8, None, None)
+        if result != OK or not self._chunks:
+            raise ValueError(f"espeak-ng could not speak {text!r} (code {result})")
+        return np.concatenate(self._chunks)
+
+
+@cache
+def engine() -> Espeak:
+    """This process's synthesiser."""
+    return Espeak()

@@ -1,0 +1,60 @@
+#!/usr/bin/env python3
+"""Make the demo's speech corpus: English sentences of a phrase grammar, spoken by espeak-ng, with German translations.
+
+OUTPUT/en-de/data/{train,dev,tst-COMMON}/{wav,txt} in MuST-C's layout, for scripts/prep_mustc.py --data OUTPUT.
+A run that was stopped continues; a run with the same options does nothing. The speech is synthetic: call results on
+it so. Fewer patterns, sentences and voices make it easier and faster to learn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from mla_fairseq.data.commands import Help
+from mla_fairseq.data.demo_corpus import VOICES, make_corpus
+from mla_fairseq.data.extraction import num_workers
+from mla_fairseq.data.grammar import PATTERNS
+from mla_fairseq.errors import UserError
+
+PATTERNS_HELP = (
+    "kinds of sentences: all; simple (one pattern, a hundred words, learned in about a minute); or some of "
+    f"{', '.join(PATTERNS)}, with commas between them"
+)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
+    add = parser.add_argument
+    add("--output", type=Path, required=True, help="folder that gets the pair folder en-de")
+    add("--sentences", type=int, default=6000, help="sentences to train on")
+    add("--dev", type=int, default=300, help="sentences in dev; none of them occurs in train")
+    add("--test", type=int, default=300, help="sentences in tst-COMMON; none of them occurs in train or dev")
+    add("--patterns", default="all", help=PATTERNS_HELP)
+    add("--voices", type=int, default=len(VOICES), help=f"how many of the {len(VOICES)} voices speak")
+    add("--seed", type=int, default=1, help="other seeds give other sentences")
+    add("--workers", type=int, default=num_workers(), help="processes")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)  # fairseq has set its own
+    try:
+        make_corpus(
+            arguments.output,
+            arguments.sentences,
+            arguments.dev,
+            arguments.test,
+            patterns=arguments.patterns,
+            voices=arguments.voices,
+            seed=arguments.seed,
+            workers=arguments.workers,
+        )
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()

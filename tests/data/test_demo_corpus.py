@@ -1,0 +1,242 @@
+"""The demo's speech corpus: whole, the same for the same seed, held-out sentences held out, wrong use refused."""
+
+import importlib.util
+import json
+import multiprocessing
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+pytest.importorskip("espeakng_loader")
+
+from mla_fairseq.data import demo_corpus, espeak
+from mla_fairseq.data.demo_corpus import VOICES, make_corpus
+from mla_fairseq.data.espeak import Voice
+from mla_fairseq.data.mustc import Corpus
+from mla_fairseq.errors import UserError
+from mla_fairseq.speech import read_audio
+
+SIZES = {"train": 70, "dev": 9, "tst-COMMON": 12}
+SCRIPT = Path(__file__).parents[2] / "scripts" / "make_demo_corpus.py"
+
+
+def make(out, **options):
+    return make_corpus(out, SIZES["train"], SIZES["dev"], SIZES["tst-COMMON"], **{"workers": 2, **options})
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("demo"))
+
+
+def contents(root):
+    return {path.relative_to(root): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def texts(root, split, language):
+    return (root / "data" / split / "txt" / f"{split}.{language}").read_text(encoding="utf-8").splitlines()
+
+
+def test_is_a_corpus_in_mustc_layout(root):
+    corpus = Corpus(root)
+    assert corpus.languages == ("en", "de")
+    for split, count in SIZES.items():
+        segments = corpus.read(split)
+        assert [segment.source for segment in segments] == texts(root, split, "en")
+        assert [segment.target for segment in segments] == texts(root, split, "de")
+        assert len(segments) == count
+
+
+def test_nothing_unfinished_is_left(root):
+    assert not list(root.rglob("*.part"))
+    assert {path.suffix for path in root.rglob("*") if path.is_file()} == {".wav", ".yaml", ".en", ".de", ".json"}
+
+
+def test_talks_hold_many_sentences_of_one_voice(root):
+    segments = Corpus(root).read("train")
+    speakers = {
+        wav: {segment.speaker for segment in segments if segment.wav == wav} for wav in {s.wav for s in segments}
+    }
+    assert 2 <= len(speakers) <= 4
+    assert all(len(names) == 1 for names in speakers.values())
+    assert len({segment.speaker for segment in segments}) == len(speakers)
+
+
+def test_audio_is_16_khz_mono_16_bit(root):
+    for path in root.rglob("*.wav"):
+        info = soundfile.info(str(path))
+        assert (info.samplerate, info.channels, info.subtype) == (16000, 1, "PCM_16")
+
+
+def level(samples):
+    """Root mean square in 16-bit units."""
+    return np.sqrt(np.mean(np.square(samples * 32768)))
+
+
+def test_segments_hold_the_speech_and_pauses_none(root):
+    """Offsets that drift would cut speech off: loud inside, quiet between, and quiet at the very ends of a segment."""
+    for wav in {segment.wav for segment in Corpus(root).read("train")}:
+        samples, position = read_audio(wav), 0
+        for segment in (segment for segment in Corpus(root).read("train") if segment.wav == wav):
+            inside = samples[segment.start : segment.start + segment.length]
+            assert level(inside) > 500
+            assert 0.5 < segment.length / 16000 < 5
+            assert level(samples[position : segment.start]) < 30
+            assert level(inside[:400]) < 30
+            position = segment.start + segment.length
+        assert level(samples[position:]) < 30
+
+
+def test_no_sample_is_clipped(root):
+    peaks = [np.abs(read_audio(path)).max() for path in root.rglob("*.wav")]
+    assert max(peaks) < 0.999
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_held_out_sentences_never_occur_in_train(root, language):
+    train, dev, test = (set(texts(root, split, language)) for split in SIZES)
+    assert not train & (dev | test)
+    assert not dev & test
+
+
+def test_is_the_same_for_any_number_of_processes(root, tmp_path):
+    assert contents(make(tmp_path, workers=1)) == contents(root)
+
+
+def test_another_seed_gives_other_sentences_and_sounds(root, tmp_path):
+    other = make(tmp_path, seed=2)
+    assert not set(texts(root, "train", "en")) & set(texts(other, "train", "en"))
+    wav = "data/dev/wav/demo_dev_0000.wav"
+    assert (other / wav).read_bytes() != (root / wav).read_bytes()
+
+
+def test_held_out_sets_do_not_depend_on_the_size_of_train(root, tmp_path):
+    other = make_corpus(tmp_path, 10, SIZES["dev"], SIZES["tst-COMMON"], workers=2)
+    for split in ("dev", "tst-COMMON"):
+        assert contents(other / "data" / split) == contents(root / "data" / split)
+
+
+def test_fewer_voices_and_patterns(tmp_path):
+    root = make(tmp_path, voices=1, patterns="simple")
+    assert {segment.speaker for segment in Corpus(root).read("train")} == {"spk.1"}
+    assert all(" to " in line or " from " in line for line in texts(root, "train", "en"))
+
+
+def test_running_again_does_nothing(root):
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    make(root.parent)
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+
+
+def test_goes_on_where_it_was_stopped(root, tmp_path):
+    """Stopped between two splits, and with a talk lost: the result is the same as in one go."""
+    copy = tmp_path / "en-de"
+    shutil.copytree(root, copy)
+    shutil.rmtree(copy / "data" / "dev")
+    (copy / "data" / "train" / "wav" / "demo_train_0001.wav").unlink()
+    make(tmp_path)
+    assert contents(copy) == contents(root)
+
+
+def test_a_write_that_fails_leaves_no_wav_and_no_list(tmp_path, monkeypatch):
+    def fails(*_, **__):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(demo_corpus.soundfile, "write", fails)  # the forked workers have it too
+    with pytest.raises(OSError, match="No space left"):
+        make(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["made_from.json"]
+
+
+def test_other_options_are_refused_and_nothing_changes(root):
+    before = contents(root)
+    with pytest.raises(ValueError, match="was made with seed 1, not 7: choose another folder, or delete"):
+        make(root.parent, seed=7)
+    assert contents(root) == before
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "en-de" / "data").mkdir(parents=True)
+    with pytest.raises(ValueError, match="holds files that are not the demo's"):
+        make(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train": 0}, "0 sentences were asked for in train"),
+        ({"test": -1}, "-1 sentences were asked for in tst-COMMON"),
+        ({"voices": 9}, "9 voices were asked for, but there are 1 to 6"),
+        ({"patterns": "poems"}, "pattern 'poems' is not known"),
+        ({"workers": 0}, "0 processes"),
+    ],
+    ids=["no train", "negative test", "voices", "pattern", "workers"],
+)
+def test_wrong_options_are_named_and_nothing_is_written(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        make_corpus(tmp_path / "new", **options)
+    assert not (tmp_path / "new").exists()
+
+
+def test_missing_synthesiser_is_named_with_the_mend(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    with pytest.raises(ValueError, match=r"espeakng-loader is not installed: run pip install .*mla-fairseq\[demo\]"):
+        make(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_data_deeper_than_the_synthesiser_can_read_is_named(monkeypatch):
+    monkeypatch.setattr("espeakng_loader.get_data_path", lambda: "/" + "d" * 170)
+    with pytest.raises(ValueError, match=r"paths of less than 160 bytes, so install in .* at least 12 bytes shorter"):
+        espeak.locate()
+
+
+def say(*calls):
+    """Speak in another process: what this one says would change what it forks for the corpora."""
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        return pool.starmap(_say, calls)
+
+
+def _say(text, voice):
+    return espeak.engine().say(text, voice)
+
+
+def test_voices_differ():
+    spoken = say(*[("Good morning.", voice) for voice in VOICES])
+    assert len({samples.tobytes() for samples in spoken}) == len(VOICES)
+
+
+def test_faster_voices_take_less_time():
+    slow, fast = say(*[("Good morning.", Voice("gmw/en-US", rate=rate)) for rate in (150, 300)])
+    assert len(fast) < 0.8 * len(slow)
+
+
+def test_an_unknown_voice_is_named():
+    with pytest.raises(ValueError, match="espeak-ng has no voice 'gmw/en-Mars'"):
+        say(("Good morning.", Voice("gmw/en-Mars")))
+
+
+@pytest.fixture
+def script():
+    spec = importlib.util.spec_from_file_location("make_demo_corpus", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_command_line(script, tmp_path, monkeypatch):
+    sizes = ["--sentences", "5", "--dev", "2", "--test", "3"]
+    others = ["--patterns", "habit,price", "--voices", "2", "--seed", "4"]
+    monkeypatch.setattr(sys, "argv", ["make_demo_corpus.py", "--output", str(tmp_path), *sizes, *others])
+    script.main()
+    made_from = json.loads((tmp_path / "en-de" / "made_from.json").read_text())
+    assert {key: made_from[key] for key in ("train", "dev", "tst-COMMON", "patterns", "voices", "seed")} == {
+        "train": 5, "dev": 2, "tst-COMMON": 3, "patterns": "habit,price", "voices": 2, "seed": 4,
+    }  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["make_demo_corpus.py", "--output", str(tmp_path), "--seed", "5"])
+    with pytest.raises(UserError, match=r"error: .* was made with train 5, not 6000"):
+        script.main()
