@@ -1,10 +1,15 @@
 """Who sees whom, drawn by hand: a row per query, a column per key, # for seen. The oracle is held to them too."""
 
+import re
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from mla_fairseq.attention import Blocks, Causal, Full, Prefix, View
+from tests.attention.cases import KEY_VALUE, MECHANISMS, build, site_problem
+from tests.attention.forms import FORMS
 from tests.attention.oracle import visibility
 
 PICTURES: dict[str, tuple[View, list[str]]] = {
@@ -77,3 +82,23 @@ def test_each_stream_has_a_prefix_of_its_own() -> None:
 def test_what_is_no_view(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("lengths", [(1,), (4,), (6,), (3, 5), (2, 4), (2, 1)], ids=str)
+@pytest.mark.parametrize("form", ["quadratic", "chunked", "advance"])
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_prefix_lengths_fit_the_queries(name: str, form: str, lengths: tuple[int, ...]) -> None:
+    """2 streams of 5 queries: a single length for all of them would be broadcast without a word."""
+    x = replace(site_problem("prefix", 5), view=Prefix(torch.ones(lengths, dtype=torch.long)))
+    with pytest.raises(ValueError, match=re.escape(f"must be (5,) or (2, 5) here, but are {lengths}")):
+        FORMS[form](build(name), x)
+
+
+@pytest.mark.parametrize("view", [Causal(), Blocks(2)], ids=["causal", "blocks"])
+@pytest.mark.parametrize("form", ["quadratic", "chunked", "advance"])
+@pytest.mark.parametrize("name", sorted(set(MECHANISMS) - KEY_VALUE))
+def test_self_attention_needs_as_many_queries_as_keys(name: str, form: str, view: View) -> None:
+    """At every length: not only where the chunked form is the faster one."""
+    x = replace(site_problem("full", 5), view=view)
+    with pytest.raises(ValueError, match="needs as many queries as keys, but has 5 and 7"):
+        FORMS[form](build(name), x)

@@ -1,0 +1,82 @@
+"""Attention works in a project without fairseq; with it, a user-dir of one's own adds a mechanism to its flags."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.attention.cases import EXAMPLE, MECHANISMS, ROOT
+
+BLOCKED = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"fairseq", "fairseq_cli", "hydra", "omegaconf", "kaldi_native_fbank"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.modules["fairseq"] = None
+sys.meta_path.insert(0, Blocker())
+"""
+WITHOUT_FAIRSEQ = (
+    BLOCKED
+    + """
+import runpy, torch
+from mla_fairseq.attention import Causal, MultiheadAttention, available_attention
+runpy.run_path(sys.argv[1])
+x, lengths = torch.randn(9, 2, 8), torch.tensor([9, 9])
+for name in available_attention():
+    attention, state = MultiheadAttention(8, 2, name), {}
+    steps = [attention(t[None], t[None], Causal(), None, state, lengths, lengths) for t in x]
+    torch.testing.assert_close(torch.cat(steps), attention(x, x, Causal()))
+print(*available_attention())
+"""
+)
+WITH_USER_DIR = """
+import sys
+from types import SimpleNamespace
+import torch
+from fairseq import options
+from fairseq.data import Dictionary
+from fairseq.models import ARCH_MODEL_REGISTRY
+
+args = options.parse_args_and_arch(options.get_training_parser(), sys.argv[1:])
+words = Dictionary()
+words.add_symbol("hello")
+model = ARCH_MODEL_REGISTRY[args.arch].build_model(args, SimpleNamespace(target_dictionary=words, args=args))
+frames, lengths, tokens = torch.randn(2, 40, 80), torch.tensor([40, 33]), torch.tensor([[2, 4, 4], [2, 4, 1]])
+output, _ = model(frames, lengths, tokens)
+assert output.shape == (2, 3, len(words)) and output.isfinite().all()
+sites = [layer.self_attn for layer in model.encoder.transformer_layers]
+sites += [site for layer in model.decoder.layers for site in (layer.self_attn, layer.encoder_attn)]
+print({type(site.mechanism.positions).__name__ for site in sites})
+"""
+
+
+def run(program: str, *arguments: str | Path) -> subprocess.CompletedProcess:
+    """The program in a Python of its own, in which nothing was imported yet."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def test_without_fairseq() -> None:
+    done = run(WITHOUT_FAIRSEQ, EXAMPLE)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) == set(MECHANISMS), "each of them ran"
+
+
+def test_the_blocker_blocks() -> None:
+    done = run(BLOCKED + "import fairseq.data")
+    assert done.returncode == 1
+    assert "ModuleNotFoundError" in done.stderr
+
+
+def test_a_user_dir_adds_a_mechanism(tmp_path: Path) -> None:
+    pytest.importorskip("fairseq")
+    flags = ["--user-dir", EXAMPLE.parent, "--task", "speech_to_text", "--arch", "s2t_transformer_mla_tiny"]
+    done = run(WITH_USER_DIR, tmp_path, *flags, "--attn-type", "quadratic_distance")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "{'QuadraticPositions'}"

@@ -1,0 +1,172 @@
+"""The registry: what registering, building and asking for a mechanism promises, and what it refuses."""
+
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from torch import nn
+
+from mla_fairseq.attention import (
+    LengthOptions,
+    LinearAttention,
+    MultiheadAttention,
+    SoftmaxAttention,
+    attention_entry,
+    available_attention,
+    build_attention,
+    register_attention,
+    registry,
+)
+from mla_fairseq.attention.features import ELUFeatures, ReLUFeatures
+from mla_fairseq.attention.positions import CosinePositions
+
+BUILT_IN = {"cosformer", "elu", "relu", "softmax"}
+
+
+@dataclass(frozen=True)
+class Sharpness:
+    """Options of a mechanism that only these tests know."""
+
+    power: float = field(default=1.0, metadata={"help": "exponent of the features"})
+    steps: int = 3
+
+
+@pytest.fixture(autouse=True)
+def known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget afterwards what a test registered."""
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+
+
+class Power(nn.Module):
+    def __init__(self, power: float) -> None:
+        super().__init__()
+        self.power = power
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.relu() ** self.power
+
+
+def register_sharp() -> None:
+    @register_attention("sharp", options=Sharpness)
+    def sharp(head_dim: int, options: Sharpness) -> nn.Module:
+        return LinearAttention(Power(options.power))
+
+
+def test_the_mechanisms_of_the_package() -> None:
+    assert set(available_attention()) >= BUILT_IN
+    assert available_attention() == sorted(available_attention())
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "positions"),
+    [
+        ("relu", ReLUFeatures, type(None)),
+        ("elu", ELUFeatures, type(None)),
+        ("cosformer", ReLUFeatures, CosinePositions),
+    ],
+)
+def test_a_linear_mechanism_is_features_and_positions(name: str, features: type, positions: type) -> None:
+    mechanism = build_attention(name, 16)
+    assert isinstance(mechanism, LinearAttention)
+    assert isinstance(mechanism.features, features)
+    assert isinstance(mechanism.positions, positions)
+    assert mechanism.needs_lengths == (name == "cosformer")
+
+
+def test_softmax_is_a_class_of_its_own() -> None:
+    assert isinstance(build_attention("softmax", 16), SoftmaxAttention)
+    assert not build_attention("softmax", 16).needs_lengths
+
+
+@pytest.mark.parametrize("name", ["cosformer", "elu", "relu", "softmax"])
+def test_the_mechanisms_of_the_package_add_no_parameters(name: str) -> None:
+    """So a softmax checkpoint initialises each of them, strictly."""
+    assert not build_attention(name, 16).state_dict()
+
+
+def test_a_registered_mechanism_is_one_of_them() -> None:
+    register_sharp()
+    assert "sharp" in available_attention()
+    assert attention_entry("sharp").options is Sharpness
+    assert isinstance(MultiheadAttention(8, 2, "sharp").mechanism, LinearAttention)
+
+
+def test_the_builder_stays_a_function() -> None:
+    @register_attention("plain")
+    def plain(head_dim: int, options: None) -> nn.Module:
+        return SoftmaxAttention()
+
+    assert isinstance(plain(4, None), SoftmaxAttention)
+
+
+def test_options_reach_the_builder() -> None:
+    register_sharp()
+    assert build_attention("sharp", 8).features.power == 1.0
+    assert build_attention("sharp", 8, power=2.5).features.power == 2.5
+    assert attention_entry("cosformer").options is LengthOptions
+
+
+def test_the_head_size_reaches_the_builder() -> None:
+    sizes = []
+
+    @register_attention("sized")
+    def sized(head_dim: int, options: None) -> nn.Module:
+        sizes.append((head_dim, options))
+        return SoftmaxAttention()
+
+    MultiheadAttention(24, 3, "sized")
+    assert sizes == [(8, None)]
+
+
+def test_a_name_is_taken_once() -> None:
+    register_sharp()
+    for name in ("sharp", "softmax"):
+        with pytest.raises(ValueError, match=f"attention '{name}' is registered already: .* cosformer, elu, .*relu"):
+            register_attention(name)
+
+
+@pytest.mark.parametrize("name", ["", "two words", "with-dash", "1st"])
+def test_a_name_can_be_part_of_a_flag(name: str) -> None:
+    with pytest.raises(ValueError, match=f"must be a Python identifier, but is '{name}'"):
+        register_attention(name)
+    assert name not in available_attention()
+
+
+@dataclass
+class NoDefault:
+    power: float
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        pytest.param({"power": 1.0}, "must be a dataclass, but are {'power': 1.0}", id="dictionary"),
+        pytest.param(int, "must be a dataclass, but are <class 'int'>", id="plain-class"),
+        pytest.param(Sharpness(), r"must be a dataclass, but are Sharpness\(", id="instance"),
+        pytest.param(NoDefault, "option 'power' of attention 'odd' needs a default value", id="no-default"),
+    ],
+)
+def test_options_are_a_dataclass_with_defaults(options: object, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        register_attention("odd", options=options)
+    assert "odd" not in available_attention()
+
+
+@pytest.mark.parametrize("ask", [attention_entry, lambda name: build_attention(name, 8)], ids=["entry", "build"])
+def test_an_unknown_name_lists_the_known_ones(ask) -> None:
+    with pytest.raises(
+        ValueError, match=r"unknown attention 'cosfomer': choose one of cosformer, elu, .*relu, softmax"
+    ):
+        ask("cosfomer")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cosformer", "attention 'cosformer' has no option 'lenght': it knows length, length_ratio, length_fixed"),
+        ("relu", "attention 'relu' has no option 'lenght': it knows none"),
+    ],
+)
+def test_an_unknown_option_lists_the_known_ones(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_attention(name, 8, lenght="ratio")
