@@ -75,7 +75,7 @@ def register_attention(name: str, options: type | None = None) -> Callable[[Buil
     return register
 
 
-def build_attention(name: str, head_dim: int, **options: Any) -> nn.Module:
+def build_attention(name: str, head_dim: int, /, **options: Any) -> nn.Module:
     """The mechanism ``name`` for heads of size ``head_dim``, with its options by field name.
 
     Raises:

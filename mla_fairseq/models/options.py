@@ -34,11 +34,13 @@ SITES = ("encoder", "decoder", "cross")
 
 
 def add_attention_args(parser: ArgumentParser) -> None:
-    """Add the flags of the sites, and those of every registered mechanism under the mechanism's name."""
+    """Add the flags of the sites, and those of every registered mechanism under the mechanism's name.
+
+    ``parser`` may be a group: fairseq gives its group of model flags.
+    """
     names = ", ".join(available_attention())
-    group = parser.add_argument_group("attention mechanisms")
     for option in dataclasses.fields(AttentionSites):
-        group.add_argument(
+        parser.add_argument(
             _flag(option.name),
             type=_attention_name,
             metavar="NAME",
@@ -47,7 +49,7 @@ def add_attention_args(parser: ArgumentParser) -> None:
         )
     for name in available_attention():
         for option in _fields(attention_entry(name).options):
-            _add_option(group, name, option)
+            _add_option(parser, name, option)
 
 
 def build_site(args: Namespace, site: str, head_dim: int) -> nn.Module:
@@ -74,15 +76,15 @@ def option_value(args: Namespace, name: str, option: dataclasses.Field) -> Any:
     return option.default if value is None else value
 
 
-def _add_option(group: argparse._ArgumentGroup, name: str, option: dataclasses.Field) -> None:
+def _add_option(parser: ArgumentParser, name: str, option: dataclasses.Field) -> None:
     flag, text = _flag(f"{name}_{option.name}"), f"{option.metadata.get('help', '')} (default: {option.default})"
     kind = typing.get_type_hints(attention_entry(name).options)[option.name]
     if kind is bool:
-        group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
     elif typing.get_origin(kind) is typing.Literal:
-        group.add_argument(flag, choices=typing.get_args(kind), help=text)
+        parser.add_argument(flag, choices=typing.get_args(kind), help=text)
     else:
-        group.add_argument(flag, type=kind, metavar="N" if kind in (int, float) else "STR", help=text)
+        parser.add_argument(flag, type=kind, metavar="N" if kind in (int, float) else "STR", help=text)
 
 
 def _attention_name(name: str) -> str:

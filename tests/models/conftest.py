@@ -1,6 +1,7 @@
 """A small corpus of random features, models over it in this process, and fairseq's commands in a forked one."""
 
 import dataclasses
+import functools
 import logging
 import multiprocessing
 import os
@@ -15,6 +16,7 @@ import fairseq_cli.train
 import numpy as np
 import pytest
 import torch
+import torch._dynamo  # every optimizer imports it, for seconds: once is enough for all forked commands
 import yaml
 from fairseq import options, tasks
 from fairseq.models import BaseFairseqModel
@@ -34,7 +36,8 @@ SIZES = shlex.split(
 )
 TRAINING = shlex.split(
     "--criterion label_smoothed_cross_entropy --label-smoothing 0.1 --optimizer adam --lr 0.01 --batch-size 4 "
-    "--num-workers 0 --cpu --disable-validation --no-progress-bar --seed 1"
+    "--num-workers 0 --cpu --disable-validation --no-progress-bar --seed 1 "
+    "--required-batch-size-multiple 1"  # fairseq leaves out a last batch whose size is no multiple of this one
 )
 SOFTMAX = "softmax"
 LINEAR = [name for name in available_attention() if name != SOFTMAX]
@@ -80,7 +83,7 @@ def write_corpus(folder: Path, sizes: dict[str, int], words: list[str] = WORDS) 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data folder: 16 utterances to train on, 6 to translate, 28 words."""
-    return write_corpus(tmp_path_factory.mktemp("corpus"), {"train": 16, "dev": 6})
+    return write_corpus(tmp_path_factory.mktemp("corpus"), {"train": 16, "valid": 4, "dev": 6})
 
 
 def parse(corpus: Path, arch: str, flags: str = "") -> Namespace:
@@ -136,8 +139,12 @@ class Done:
 
     def hypotheses(self) -> list[tuple[str, float, str]]:
         """(sentence, score, words) of every hypothesis that ``fairseq-generate`` printed, sorted."""
-        lines = [line.split("\t") for line in self.out.splitlines() if line.startswith("H-")]
+        lines = (line.split("\t") for line in self.lines("H-"))
         return sorted((name, float(score), text) for name, score, text in lines)
+
+    def lines(self, start: str) -> list[str]:
+        """The lines of the output that start so."""
+        return [line for line in self.out.splitlines() if line.startswith(start)]
 
 
 def run_here(command: str, arguments: list[str], out: Path, err: Path) -> None:
@@ -154,13 +161,17 @@ def run_here(command: str, arguments: list[str], out: Path, err: Path) -> None:
 Run = Callable[..., Done]
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """``run("fairseq-train", ...)``: a command in a child of this process, which spares it the imports."""
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """``run("fairseq-train", ...)``: a command in a child of this process, which spares it the imports.
+
+    An argument that is a list stands for its items, so that flags can be kept together.
+    """
 
     def run(command: str, *arguments: object) -> Done:
-        out, err = tmp_path / "command.out", tmp_path / "command.err"
-        words = [str(argument) for argument in arguments]
+        folder = tmp_path_factory.mktemp(command)
+        out, err = folder / "out", folder / "err"
+        words = [str(word) for words in arguments for word in (words if isinstance(words, list) else [words])]
         child = multiprocessing.get_context("fork").Process(target=run_here, args=(command, words, out, err))
         child.start()
         child.join(120)
@@ -169,3 +180,33 @@ def run(tmp_path: Path) -> Run:
         return Done(child.exitcode, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
 
     return run
+
+
+@pytest.fixture(scope="session")
+def train(corpus: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """``train(flags, arch=...)``: the checkpoint that a few updates of ``fairseq-train`` leave, made once."""
+
+    @functools.cache
+    def train(flags: str = "", arch: str = "s2t_transformer_mla", task: str = "speech_to_text_mla") -> Path:
+        folder = tmp_path_factory.mktemp("model")
+        command = [corpus, "--task", task, "--arch", arch, *SIZES, *TRAINING, "--max-update", 6]
+        done = run("fairseq-train", command, "--save-dir", folder, shlex.split(flags))
+        assert done.code == 0, done.err
+        return folder / "checkpoint_last.pt"
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def generate(corpus: Path, run: Run) -> Callable[..., Done]:
+    """``generate(path, *flags)``: ``fairseq-generate --beam 5`` of the dev set."""
+
+    def generate(path: object, *flags: object, task: str = "speech_to_text_mla") -> Done:
+        return run(
+            "fairseq-generate",
+            [corpus, "--task", task, "--gen-subset", "dev", "--path", path, "--beam", 5, "--max-len-b", 15],
+            ["--cpu", "--num-workers", 0, "--required-batch-size-multiple", 1],
+            *flags,
+        )
+
+    return generate

@@ -80,7 +80,7 @@ def test_beam_search_scores_are_those_of_the_parallel_pass(trained, flags: str) 
     built = trained(flags)
     batch = built.batch(split="dev")
     assert len(set(batch["net_input"]["src_lengths"].tolist())) > 1
-    assert len({len(hypothesis["tokens"]) for hypothesis in check([built], batch)}) >= 1
+    check([built], batch)
 
 
 @pytest.mark.parametrize("flags", ALL.values(), ids=ALL)

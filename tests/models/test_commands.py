@@ -1,0 +1,133 @@
+"""``fairseq-train`` and ``fairseq-generate`` from end to end, every checkpoint read as data that cannot run code."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.models.conftest import EVERYWHERE, SIZES, TRAINING, Build, Done, Run
+
+Train, Generate = Callable[..., Path], Callable[..., Done]
+AS_OURS = ["--model-overrides", "{'_name': 's2t_transformer_mla'}"]
+ALONE = ["--batch-size", 1]  # fairseq's own subsampler hears the padding
+ONE_UPDATE_OF_NOTHING = "--max-update 1 --lr 0"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def weights_only():
+    """Whatever the code asks for, torch loads nothing but tensors and plain values here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def stock(train: Train) -> Path:
+    """A checkpoint of fairseq's own model and task."""
+    return train(arch="s2t_transformer", task="speech_to_text")
+
+
+def parameters(path: Path) -> dict[str, Tensor]:
+    """What a checkpoint holds of the model."""
+    return torch.load(path, weights_only=True)["model"]
+
+
+def shared(one: dict[str, Tensor], other: dict[str, Tensor]) -> set[str]:
+    """The names under which both hold the same numbers."""
+    return {name for name in one if name in other and one[name].equal(other[name])}
+
+
+def check_hypotheses(done: Done) -> None:
+    """Every sentence of the dev set is there, once, with words and a score."""
+    assert done.code == 0, done.err
+    assert [name for name, _, _ in done.hypotheses()] == [f"H-{i}" for i in range(6)]
+    assert all(score < 0 and text for _, score, text in done.hypotheses())
+
+
+@pytest.mark.parametrize("flags", EVERYWHERE.values(), ids=EVERYWHERE)
+def test_every_mechanism_trains_and_translates(train: Train, generate: Generate, flags: str) -> None:
+    check_hypotheses(generate(train(flags)))
+
+
+@pytest.mark.parametrize("task", ["speech_to_text", "speech_to_text_mla"])
+def test_fairseqs_checkpoint_translates_alike_with_the_architecture_changed(stock, generate: Generate, task) -> None:
+    theirs, ours = generate(stock, ALONE, task=task), generate(stock, ALONE, AS_OURS, task=task)
+    check_hypotheses(ours)
+    for (name, score, text), expected in zip(ours.hypotheses(), theirs.hypotheses(), strict=True):
+        assert (name, text) == (expected[0], expected[2])
+        assert score == pytest.approx(expected[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("mechanism", ["cosformer", "relu"])
+def test_fairseqs_checkpoint_initialises_training(stock: Path, train: Train, mechanism: str) -> None:
+    path = train(f"--attn-type {mechanism} --finetune-from-model {stock} {ONE_UPDATE_OF_NOTHING}")
+    assert shared(parameters(stock), parameters(path)) == set(parameters(stock))
+
+
+def test_a_model_leaves_the_file_that_its_encoder_came_from(
+    stock: Path, train: Train, generate: Generate, tmp_path: Path
+) -> None:
+    pretrained = shutil.copy(stock, tmp_path / "asr.pt")
+    path = train(f"--attn-type relu --load-pretrained-encoder-from {pretrained} {ONE_UPDATE_OF_NOTHING} --seed 2")
+    encoder = {name for name in parameters(stock) if name.startswith("encoder.")}
+    assert shared(parameters(stock), parameters(path)) & encoder == encoder
+    assert "decoder.embed_tokens.weight" not in shared(parameters(stock), parameters(path))
+    pretrained.unlink()
+    check_hypotheses(generate(path))
+
+
+def test_fairseqs_checkpoint_leaves_the_file_that_its_encoder_came_from(
+    stock: Path, train: Train, generate: Generate, tmp_path: Path
+) -> None:
+    """Those that fairseq has published name a file on a disk of their authors."""
+    pretrained = shutil.copy(stock, tmp_path / "asr.pt")
+    path = train(f"--load-pretrained-encoder-from {pretrained}", arch="s2t_transformer", task="speech_to_text")
+    pretrained.unlink()
+    check_hypotheses(generate(path, AS_OURS))
+
+
+def test_training_goes_on_where_it_stopped(train: Train, run: Run, corpus: Path, tmp_path: Path) -> None:
+    before = train("--attn-type cosformer")
+    shutil.copy(before, tmp_path)
+    command = [corpus, "--task", "speech_to_text_mla", "--arch", "s2t_transformer_mla", *SIZES, *TRAINING]
+    done = run("fairseq-train", command, "--attn-type", "cosformer", "--max-update", 8, "--save-dir", tmp_path)
+    assert done.code == 0, done.err
+    after = tmp_path / "checkpoint_last.pt"
+    assert torch.load(after, weights_only=True)["optimizer_history"][-1]["num_updates"] == 8
+    counted, more = (parameters(path)["decoder.length_rule.tokens_and_states"] for path in (before, after))
+    torch.testing.assert_close(more[0] / counted[0], torch.tensor(8 / 6), rtol=0.2, atol=0)
+
+
+def test_two_mechanisms_are_one_ensemble(train: Train, generate: Generate) -> None:
+    paths = [train(f"--attn-type {name}") for name in ("cosformer", "relu")]
+    both = generate(":".join(map(str, paths)), ["--prefix-size", 1, "--lenpen", 2, "--batch-size", 4])
+    check_hypotheses(both)
+    first = {name: text.split()[0] for name, _, text in both.hypotheses()}
+    wanted = {line.split("\t")[0]: line.split("\t")[1].split()[0] for line in both.lines("T-")}
+    assert {name.replace("H", "T"): word for name, word in first.items()} == wanted
+
+
+def test_decoding_may_be_told_another_length(train: Train, generate: Generate) -> None:
+    path = train("--attn-type cosformer")
+    overrides = ("{'cosformer_length_ratio': 3.0}", "{'cosformer_length': 'fixed', 'cosformer_length_fixed': 2}")
+    long, short = (generate(path, "--model-overrides", override) for override in overrides)
+    assert [score for _, score, _ in long.hypotheses()] != [score for _, score, _ in short.hypotheses()]
+
+
+def test_validation_runs(run: Run, corpus: Path, tmp_path: Path) -> None:
+    training = [flag for flag in TRAINING if flag != "--disable-validation"]
+    command = [corpus, "--task", "speech_to_text_mla", "--arch", "s2t_transformer_mla", *SIZES, *training]
+    done = run("fairseq-train", command, "--attn-type", "cosformer", "--max-epoch", 1, "--save-dir", tmp_path)
+    assert done.code == 0, done.err
+    assert (tmp_path / "checkpoint_best.pt").is_file()
+
+
+@pytest.mark.parametrize("mechanism", ["cosformer", "elu"])
+def test_an_encoder_may_come_from_another_mechanism(train: Train, build: Build, mechanism: str) -> None:
+    path = train("--attn-type relu")
+    model = build(flags=f"--attn-type {mechanism} --load-pretrained-encoder-from {path}", seed=3).model
+    expected = {name: tensor for name, tensor in parameters(path).items() if name.startswith("encoder.")}
+    assert shared(expected, model.state_dict()) == set(expected)

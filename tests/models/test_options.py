@@ -1,0 +1,151 @@
+"""Flags: one for each site, one for each option of a mechanism under the mechanism's name, errors in one line."""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from torch import nn
+
+from mla_fairseq.attention import LinearAttention, SoftmaxAttention, available_attention, register_attention, registry
+from mla_fairseq.attention.features import ReLUFeatures
+from mla_fairseq.models.options import add_attention_args, build_site, mechanism_options, site_type
+from mla_fairseq.models.s2t_transformer_mla import S2TTransformerMLAModel
+from tests.models.conftest import SIZES, TRAINING, Build, Run, parse
+
+
+@dataclass(frozen=True)
+class GivenOptions:
+    """Options of every kind."""
+
+    rate: float = field(default=0.5, metadata={"help": "how fast"})
+    order: int = field(default=2, metadata={"help": "how often"})
+    name: str = field(default="n", metadata={"help": "how called"})
+    kind: Literal["a", "b"] = field(default="a", metadata={"help": "which kind"})
+    sharp: bool = field(default=False, metadata={"help": "whether sharp"})
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[list]:
+    """A mechanism ``given`` of the user's own; the list holds the options that it was built with."""
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    built = []
+
+    @register_attention("given", options=GivenOptions)
+    def make(head_dim: int, options: GivenOptions) -> nn.Module:
+        built.append(options)
+        return LinearAttention(ReLUFeatures())
+
+    yield built
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fairseq-train", allow_abbrev=False)
+    S2TTransformerMLAModel.add_args(parser.add_argument_group("Model-specific configuration"))
+    return parser
+
+
+def parsed(flags: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_attention_args(parser)
+    return parser.parse_args(flags.split())
+
+
+def test_help_explains_every_flag_of_the_sites_and_of_every_mechanism(given) -> None:
+    text = " ".join(parser().format_help().split("Model-specific configuration")[1].split())
+    for site in ("", "encoder-", "decoder-", "cross-"):
+        assert f"--{site}attn-type NAME" in text
+    assert f"attention mechanism of every site; one of {', '.join(available_attention())} (default: softmax)" in text
+    assert "--cosformer-length {ratio,fixed}" in text
+    assert "--cosformer-length-ratio N target tokens per encoder state" in text
+    assert "--cosformer-length-fixed N" in text
+    assert "--given-rate N how fast (default: 0.5)" in text
+    assert "--given-kind {a,b} which kind (default: a)" in text
+    assert "--given-sharp, --no-given-sharp whether sharp" in text
+
+
+def test_what_was_not_given_is_the_default(given) -> None:
+    assert mechanism_options(parsed(""), "given") == GivenOptions()
+
+
+def test_every_kind_of_option_is_parsed(given) -> None:
+    args = parsed("--given-rate 0.1 --given-order 3 --given-name m --given-kind b --given-sharp")
+    assert mechanism_options(args, "given") == GivenOptions(0.1, 3, "m", "b", True)
+
+
+def test_a_checkpoint_older_than_an_option_has_its_default(given) -> None:
+    assert mechanism_options(argparse.Namespace(given_order=7), "given") == GivenOptions(order=7)
+
+
+def test_a_mechanism_of_ones_own_gets_its_options_at_its_site(given, build: Build) -> None:
+    model = build(flags="--cross-attn-type given --given-order 5 --no-given-sharp").model
+    assert given == [GivenOptions(order=5)] * 2  # two decoder layers
+    assert all(isinstance(layer.encoder_attn.mechanism, LinearAttention) for layer in model.decoder.layers)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        pytest.param("", ("softmax", "softmax", "softmax"), id="nothing"),
+        pytest.param("--attn-type relu", ("relu", "relu", "relu"), id="everywhere"),
+        pytest.param("--encoder-attn-type relu", ("relu", "softmax", "softmax"), id="encoder"),
+        pytest.param("--decoder-attn-type relu", ("softmax", "relu", "softmax"), id="decoder"),
+        pytest.param("--cross-attn-type relu", ("softmax", "softmax", "relu"), id="cross"),
+        pytest.param("--attn-type elu --decoder-attn-type softmax", ("elu", "softmax", "elu"), id="all-but-one"),
+    ],
+)
+def test_a_site_takes_its_own_name_before_that_of_all(flags: str, expected: tuple[str, ...]) -> None:
+    args = parsed(flags)
+    assert tuple(site_type(args, site) for site in ("encoder", "decoder", "cross")) == expected
+
+
+def test_the_sites_of_a_model_hold_what_the_flags_say(build: Build) -> None:
+    flags = "--attn-type elu --encoder-attn-type cosformer --cross-attn-type softmax --cosformer-length-ratio 0.5"
+    model = build(flags=flags).model
+    for layer in model.encoder.transformer_layers:
+        assert layer.self_attn.mechanism.needs_lengths
+    for layer in model.decoder.layers:
+        assert isinstance(layer.self_attn.mechanism, LinearAttention) and not layer.self_attn.mechanism.needs_lengths
+        assert isinstance(layer.encoder_attn.mechanism, SoftmaxAttention)
+
+
+def test_layers_keep_their_states_apart(build: Build) -> None:
+    model = build().model
+    attentions = [module for module in model.modules() if hasattr(module, "mechanism")]
+    assert len({attention.name for attention in attentions}) == len(attentions) == 6
+
+
+def test_an_unknown_name_in_a_checkpoint_is_an_error_that_lists_the_known() -> None:
+    args = argparse.Namespace(attn_type="sofmax")
+    with pytest.raises(ValueError, match=r"unknown attention 'sofmax': choose one of cosformer, elu, relu, softmax"):
+        build_site(args, "encoder", 8)
+
+
+@pytest.mark.parametrize("flag", ["--attn-type", "--encoder-attn-type", "--decoder-attn-type", "--cross-attn-type"])
+def test_an_unknown_name_is_one_line_that_lists_the_known(corpus: Path, capsys, flag: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        parse(corpus, "s2t_transformer_mla", f"{flag} sofmax")
+    assert stopped.value.code == 2
+    last_line = capsys.readouterr().err.rstrip().rpartition("\n")[2]
+    assert f"error: argument {flag}: unknown attention 'sofmax': choose one of cosformer, elu" in last_line
+
+
+def test_fairseq_train_ends_with_that_line(corpus: Path, run: Run) -> None:
+    command = [corpus, "--task", "speech_to_text_mla", "--arch", "s2t_transformer_mla", *SIZES, *TRAINING]
+    done = run("fairseq-train", command, "--attn-type", "sofmax")
+    assert done.code == 2
+    known = ", ".join(available_attention())
+    assert done.last_line == (
+        f"fairseq-train: error: argument --attn-type: unknown attention 'sofmax': choose one of {known}"
+    )
+    assert done.out == ""
+
+
+def test_a_bad_option_of_a_mechanism_is_named(corpus: Path, capsys) -> None:
+    with pytest.raises(SystemExit):
+        parse(corpus, "s2t_transformer_mla", "--cosformer-length guess")
+    assert (
+        "argument --cosformer-length: invalid choice: 'guess'" in capsys.readouterr().err.rstrip().rpartition("\n")[2]
+    )
