@@ -75,6 +75,39 @@ def test_main_clauses_have_the_finite_verb_before_or_after_the_pronoun():
     assert checked > 200
 
 
+def test_fronted_sentences_start_with_a_time_or_a_place():
+    starts = {pair.en.split()[0] for pair in drawn(["fronted"], 500)}
+    assert starts <= {
+        "On",
+        "In",
+        "At",
+        "Yesterday",
+        "Tomorrow",
+        "Last",
+        "Next",
+        "This",
+        *(digit.capitalize() for digit in DIGITS),
+    }
+
+
+def test_habits_say_how_often():
+    assert all(" every " in pair.en and " jede" in pair.de for pair in drawn(["habit"], 300))
+
+
+def test_only_the_weather_rains_and_snows():
+    weather = [pair for pair in drawn(["condition"], 500) if re.search("rains|snows", pair.en)]
+    assert len(weather) > 50
+    assert all(re.search(r"\b[Ii]f it (rains|snows) ", pair.en) for pair in weather)
+
+
+def test_nobody_is_named_twice():
+    """As the subject of both clauses one person is a name and then a pronoun."""
+    names = re.compile(r"(?:If )?(Mrs? [A-Z][a-z]+|[A-Z][a-z]{3,}) [a-z]")
+    named = [(match[1], pair) for pair in drawn(["reason", "condition"], 500) if (match := names.match(pair.en))]
+    assert len(named) > 200
+    assert all(pair.en.count(name) == 1 and pair.de.count(name.split()[-1]) == 1 for name, pair in named)
+
+
 # Numbers and times ----------------------------------------------------------------------------------------------------
 
 

@@ -36,6 +36,10 @@ class Pair(NamedTuple):
     en: str
     de: str
 
+    def __bool__(self) -> bool:
+        """Whether there is a word in it; a tuple of two empty strings would be true."""
+        return bool(self.en or self.de)
+
 
 NOTHING = Pair("", "")
 
@@ -97,10 +101,11 @@ class Subject:
     person: str  # verb form in both languages: ich, er (third person singular), wir (all plurals and formal Sie)
     owner: Pair = NOTHING
     pronoun: Pair = NOTHING
+    antecedent: Pair = NOTHING  # of a pronoun: who it is
 
     def again(self) -> "Subject":
         """The same person as a pronoun: Anna ... because SHE."""
-        return replace(self, words=self.pronoun)
+        return replace(self, words=self.pronoun, antecedent=self.words)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from dataclasses import replace
 from mla_fairseq.data.phrasebook import lexicon as lex
 from mla_fairseq.data.phrasebook.actions import (
     FUTURES,
-    IT,
     KNOWN,
     MISHAP,
     NEED,
@@ -43,7 +42,6 @@ from mla_fairseq.data.phrasebook.phrases import Draw
 
 THAT, WHETHER, BECAUSE, IF = (Pair(*words.split()) for words in ("that dass", "whether ob", "because weil", "if wenn"))
 WHEN, WHERE, WHY, WHAT = (Pair(*words.split()) for words in ("when wann", "where wo", "why warum", "what was"))
-TOMORROW = Pair("tomorrow", "morgen")
 
 
 def ended(words: Pair, mark: str = ".") -> Pair:
@@ -73,8 +71,7 @@ def fronted(draw: Draw) -> Pair:
 
 def habit(draw: Draw) -> Pair:
     """Anna calls the doctor every day: the prefix stands last."""
-    clause = draw.setting(draw.action(draw.subject(), PRESENT, KNOWN)).without("place")
-    return ended(clause.main() if clause.time else replace(clause, time=draw.time(PRESENT)).main())
+    return ended(replace(draw.action(draw.subject(), PRESENT, KNOWN), time=draw.time(PRESENT)).main())
 
 
 def timetable(draw: Draw) -> Pair:
@@ -209,19 +206,24 @@ def indirect(draw: Draw) -> Pair:
 
 def condition(draw: Draw) -> Pair:
     """If it rains tomorrow, we will visit the museum; or the other way round."""
-    subject, form = draw.subject(), draw.one(FUTURES)
     if draw.chance(0.4):
-        weather = Clause(IT, draw.one(lex.WEATHER), PRESENT, time=draw.one((draw.weekday(), TOMORROW)))
-        given, then = draw.one((weather, replace(draw.schedule(), time=draw.clock()))), draw.action(subject, form)
-    else:
-        tense, actions = draw.one(((PRESENT, (NEED,)), (WANT, KNOWN), (PRESENT, KNOWN)))
-        given, then = draw.action(subject, tense, actions), draw.action(subject.again(), form)
-    if draw.chance(0.5):
-        start = given.subordinate(IF)
-        return ended(Pair(f"{start.en}, {then.english_main()}", f"{start.de}, {then.german_question()}"))
+        then = draw.action(draw.subject(), draw.one(FUTURES))
+        return conditional(
+            draw.one((draw.weather(), replace(draw.schedule(), time=draw.clock()))), then, draw.chance(0.5)
+        )
+    subject, given_first = draw.subject(), draw.chance(0.5)
+    tense, actions = draw.one(((PRESENT, (NEED,)), (WANT, KNOWN), (PRESENT, KNOWN)))
     # the name comes first, its pronoun second
-    given, then = replace(given, subject=then.subject), replace(then, subject=given.subject)
-    return ended(embed(then.main(), given.subordinate(IF)))
+    first, second = (subject, subject.again()) if given_first else (subject.again(), subject)
+    return conditional(draw.action(first, tense, actions), draw.action(second, draw.one(FUTURES)), given_first)
+
+
+def conditional(given: Clause, then: Clause, given_first: bool) -> Pair:
+    """Put a condition before or after what follows from it; before it, German inverts the main clause."""
+    condition = given.subordinate(IF)
+    if not given_first:
+        return ended(embed(then.main(), condition))
+    return ended(Pair(f"{condition.en}, {then.english_main()}", f"{condition.de}, {then.german_question()}"))
 
 
 def relative(draw: Draw) -> Pair:

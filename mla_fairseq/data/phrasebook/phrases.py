@@ -9,6 +9,7 @@ from mla_fairseq.data.phrasebook.actions import (
     ACTIONS,
     GOODS_ADJECTIVES,
     HE,
+    IT,
     MEETING,
     MISHAP,
     MY,
@@ -163,7 +164,7 @@ class Draw:
         action = self.one(actions)
         verb = self.one(action.verbs)
         words, known = self.object(action, verb, subject.owner)
-        if words.en == subject.words.en:
+        if words.en in (subject.words.en, subject.antecedent.en):
             return self.action(subject, form, actions)
         return Clause(subject, verb, form, words, known)
 
@@ -215,6 +216,11 @@ class Draw:
             way = NOTHING
         subject = Subject(join(definite(self.one(nouns), "nom"), way), "er")
         return Clause(subject, self.one(verbs), PRESENT, time=self.appointment())
+
+    def weather(self) -> Clause:
+        """It rains tomorrow."""
+        time = self.one((self.weekday(), Pair("tomorrow", "morgen")))
+        return Clause(IT, self.one(lex.WEATHER), PRESENT, time=time)
 
     def appointment(self) -> Pair:
         """at nine o'clock on Monday: am Montag um neun Uhr, or without the day."""
