@@ -40,12 +40,14 @@ class FolderDataConfig(S2TDataConfig):
 
 @register_task("speech_to_text_mla")
 class SpeechToTextMLATask(SpeechToTextTask):
-    """`--task speech_to_text_mla`: fairseq's `speech_to_text`, found faults named in one line."""
+    """`--task speech_to_text_mla`: fairseq's `speech_to_text` on such a folder, with its faults told in one line."""
 
     @classmethod
     def setup_task(cls, args, **kwargs):
-        """As fairseq's. Raises UserError if the configuration is missing."""
-        FolderDataConfig(Path(args.data) / args.config_yaml)
+        """As fairseq's. Raises UserError if the configuration or the dictionary is missing."""
+        dictionary = Path(args.data) / FolderDataConfig(Path(args.data) / args.config_yaml).vocab_filename
+        if not dictionary.is_file():
+            raise UserError(f"{dictionary} is missing: prepare the data again with scripts/prep_mustc.py")
         return super().setup_task(args, **kwargs)
 
     def __init__(self, args, tgt_dict) -> None:

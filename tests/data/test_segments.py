@@ -1,5 +1,8 @@
 """One wav per segment and the two lists, as simuleval takes them."""
 
+import importlib.util
+import logging
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,8 @@ import soundfile
 from mla_fairseq.data.mustc import Corpus
 from mla_fairseq.data.segments import cut_segments
 from mla_fairseq.speech import read_audio
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts/seg_mustc.py"
 
 
 def test_wavs_are_the_segments_and_names_sort_as_the_manifest(corpus: Corpus, tmp_path: Path) -> None:
@@ -72,3 +77,17 @@ def test_a_limit_below_one_is_named(corpus: Corpus, tmp_path: Path, limit: int) 
 def test_a_missing_split_names_those_there(corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="train, dev, tst-COMMON"):
         cut_segments(corpus, "tst-HE", tmp_path / "out")
+
+
+def test_the_script(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = importlib.util.spec_from_file_location("seg_mustc", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)  # logging stays pytest's
+    arguments = ["--data", str(corpus.root.parent), "--pair", "en-de", "--output", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["seg_mustc.py", *arguments, "--limit", "2"])
+    script.main()
+    assert len((tmp_path / "out/tst-COMMON.wav_list").read_text().splitlines()) == 2
+    monkeypatch.setattr(sys, "argv", ["seg_mustc.py", *arguments, "--split", "tst-HE"])
+    with pytest.raises(SystemExit, match=r"^error: .*tst-HE is not there"):
+        script.main()

@@ -113,6 +113,9 @@ def swap_archive(folder: Path) -> None:
             r"config_st\.yaml is missing \(configurations there: none\)",
             id="no configuration",
         ),
+        pytest.param(
+            lambda folder: (folder / "spm_char_st.txt").unlink(), r"spm_char_st\.txt is missing", id="no dictionary"
+        ),
     ],
 )
 def test_faults_end_fairseq_with_one_line(pair: Path, damage, message: str) -> None:
