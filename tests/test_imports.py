@@ -24,7 +24,7 @@ class Room:
 
 # "" is the package's own __init__: it registers what fairseq has to know, and nobody imports it back.
 ROOMS = {
-    "": Room(inside=("models", "criterions"), outside=("fairseq", "torch")),
+    "": Room(inside=("models", "criterions", "tasks"), outside=("fairseq", "torch")),
     "attention": Room(outside=("torch",)),
     "errors": Room(outside=()),
     "speech": Room(outside=("torch", "numpy", "kaldi_native_fbank", "soundfile")),
@@ -32,13 +32,14 @@ ROOMS = {
     "criterions": Room(inside=("errors", "models")),
     "agents": Room(inside=("errors", "models.translator", "speech")),
     "data": Room(inside=("errors", "speech")),
+    "tasks": Room(inside=("data", "errors")),
     "evaluation": Room(outside=("matplotlib", "numpy", "sacrebleu", "yaml")),
     "recipes": Room(inside=("evaluation", "data")),
 }
 # Packages that only some rooms may know of, whatever their line above says.
 OWNERS = {
-    "fairseq": ("", "models", "criterions"),
-    "fairseq_cli": ("", "models", "criterions"),
+    "fairseq": ("", "models", "criterions", "tasks"),
+    "fairseq_cli": ("", "models", "criterions", "tasks"),
     "simuleval": ("agents",),
 }
 

@@ -9,7 +9,7 @@ from fairseq.models.speech_to_text import s2t_transformer as stock
 from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 
-from mla_fairseq.models.checks import check_inputs, load_encoder, load_strictly
+from mla_fairseq.models.checks import load_encoder, load_strictly
 from mla_fairseq.models.decoder import TextDecoder
 from mla_fairseq.models.encoder import SpeechEncoder
 from mla_fairseq.models.options import add_attention_args
@@ -20,7 +20,8 @@ class S2TTransformerMLAModel(stock.S2TTransformerModel):
     """Speech to text with a mechanism of one's choice at each of the three attention sites.
 
     With softmax everywhere it is ``s2t_transformer`` itself: parameter names and outputs are the same, and its
-    checkpoints load with nothing but the architecture changed (``--model-overrides "{'_name': 's2t_transformer_mla'}"``).
+    checkpoints load with nothing but the architecture changed:
+    ``fairseq-generate --model-overrides "{'_name': 's2t_transformer_mla'}"``.
     """
 
     @classmethod
@@ -36,13 +37,9 @@ class S2TTransformerMLAModel(stock.S2TTransformerModel):
 
     @classmethod
     def build_model(cls, args: Namespace, task: FairseqTask) -> S2TTransformerMLAModel:
-        """Build a model for a task.
-
-        Raises:
-            UserError: the data that the command names is missing or broken.
-            ValueError: a mechanism or an option that does not exist.
-        """
-        check_inputs(task.args)
+        """A model for a task; one that is about to translate needs no initial encoder, its checkpoint holds its own."""
+        if getattr(task.args, "path", None):
+            args.load_pretrained_encoder_from = None
         return super().build_model(args, task)
 
     @classmethod
@@ -50,7 +47,10 @@ class S2TTransformerMLAModel(stock.S2TTransformerModel):
         """The encoder, from ``--load-pretrained-encoder-from`` if that is given."""
         encoder = SpeechEncoder(args)
         path = getattr(args, "load_pretrained_encoder_from", None)
-        return encoder if path is None else load_encoder(encoder, path)
+        if path is not None:
+            load_encoder(encoder, path)
+            args.load_pretrained_encoder_from = None  # saved so: the checkpoint can be used where that file is not
+        return encoder
 
     @classmethod
     def build_decoder(cls, args: Namespace, task: FairseqTask, embed_tokens: nn.Embedding) -> TextDecoder:

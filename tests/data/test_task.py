@@ -14,7 +14,7 @@ pytest.importorskip("fairseq")
 
 from mla_fairseq.data.mustc import Corpus
 from mla_fairseq.data.prepare import ARCHIVE, Options, prepare
-from mla_fairseq.data.task import SpeechToTextMLATask
+from mla_fairseq.tasks.speech_to_text_mla import SpeechToTextMLATask
 from mla_fairseq.data.vocabulary import Vocabulary
 from mla_fairseq.errors import UserError
 from mla_fairseq.speech import filter_banks, read_audio
