@@ -1,0 +1,178 @@
+"""What a user gets wrong ends a command with one line that names the value and the mend."""
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from mla_fairseq.errors import UserError
+from mla_fairseq.models.checks import load_strictly, read_model
+from tests.models.conftest import SIZES, TRAINING, WORDS, Build, Done, Run, write_corpus
+
+Train, Generate = Callable[..., Path], Callable[..., Done]
+
+
+class Code:
+    """A pickle that makes a file where it is opened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(train: Train) -> Path:
+    return train("--attn-type relu")
+
+
+@pytest.fixture
+def broken(tmp_path: Path, checkpoint: Path) -> dict[str, Path]:
+    """Files that are no checkpoints of fairseq's, by what is wrong with them."""
+    files = {name: tmp_path / f"{name}.pt" for name in ("text", "empty", "cut", "list", "other", "number", "code")}
+    files["text"].write_text("junk\n", encoding="utf-8")
+    files["empty"].touch()
+    files["cut"].write_bytes(checkpoint.read_bytes()[:20_000])
+    torch.save([1, 2], files["list"])
+    torch.save({"state_dict": {}}, files["other"])
+    torch.save({"model": 3}, files["number"])
+    torch.save({"model": {}, "args": Code(tmp_path / "it-ran")}, files["code"])
+    return files
+
+
+def check_one_line(done: Done, *parts: str) -> None:
+    """The command failed, and all that it says to the user is one line with these parts."""
+    assert done.code == 1
+    assert "Traceback" not in done.err
+    assert done.last_line.startswith("error: ")
+    assert [part for part in parts if part not in done.last_line] == [], done.last_line
+
+
+@pytest.fixture
+def fairseq_train(run: Run, tmp_path: Path) -> Callable[..., Done]:
+    """``fairseq_train(data, *flags)``; what it leaves is in ``tmp_path / "model"``."""
+
+    def fairseq_train(data: Path, *flags: object) -> Done:
+        command = [data, "--task", "speech_to_text_mla", "--arch", "s2t_transformer_mla", *SIZES, *TRAINING]
+        return run("fairseq-train", command, ["--max-update", 1, "--save-dir", tmp_path / "model"], *flags)
+
+    return fairseq_train
+
+
+@pytest.fixture
+def data(corpus: Path, tmp_path: Path) -> Path:
+    """A copy of the corpus, to be broken."""
+    copy = shutil.copytree(corpus, tmp_path / "data")
+    config = copy / "config.yaml"
+    config.write_text(config.read_text(encoding="utf-8").replace(str(corpus), str(copy)), encoding="utf-8")
+    return copy
+
+
+def test_a_missing_manifest_is_named_with_those_there(data: Path, fairseq_train) -> None:
+    (data / "train.tsv").unlink()
+    check_one_line(fairseq_train(data), f"{data}/train.tsv", "missing", "dev", "prep_mustc.py")
+
+
+def test_a_missing_archive_is_named(data: Path, fairseq_train) -> None:
+    (data / "features.zip").unlink()
+    check_one_line(fairseq_train(data), f"{data}/features.zip", "missing", "prep_mustc.py")
+
+
+@pytest.mark.parametrize("size", [0, 10, 3000, -1], ids=["empty", "header", "half", "last-byte"])
+def test_a_truncated_archive_is_named(data: Path, fairseq_train, size: int) -> None:
+    archive = data / "features.zip"
+    archive.write_bytes(archive.read_bytes()[:size])
+    check_one_line(fairseq_train(data), f"{archive}", f"{archive.stat().st_size} bytes", "prep_mustc.py")
+
+
+def test_a_subset_that_is_not_there_is_named(checkpoint: Path, generate: Generate) -> None:
+    check_one_line(generate(checkpoint, "--gen-subset", "tst-COMMON"), "tst-COMMON.tsv", "missing", "dev")
+
+
+def test_a_checkpoint_of_another_vocabulary_is_told(checkpoint: Path, run: Run, tmp_path: Path) -> None:
+    other = write_corpus(tmp_path, {"dev": 2}, WORDS[:20])
+    command = [other, "--task", "speech_to_text_mla", "--gen-subset", "dev", "--path", checkpoint, "--cpu"]
+    done = run("fairseq-generate", command)
+    check_one_line(done, "the checkpoint is of another model", "decoder.embed_tokens.weight", "vocabulary")
+
+
+def test_a_checkpoint_of_other_sizes_is_told(checkpoint: Path, corpus: Path, fairseq_train) -> None:
+    done = fairseq_train(corpus, "--finetune-from-model", checkpoint, "--encoder-ffn-embed-dim", 48)
+    check_one_line(done, "the checkpoint is of another model", "encoder.transformer_layers.0.fc1.weight", "--arch")
+
+
+def test_a_missing_encoder_is_told(corpus: Path, fairseq_train, tmp_path: Path) -> None:
+    check_one_line(fairseq_train(corpus, "--load-pretrained-encoder-from", "no/asr.pt"), "no checkpoint no/asr.pt")
+    assert not (tmp_path / "model" / "checkpoint_last.pt").exists()
+
+
+def test_an_encoder_of_other_sizes_is_told(checkpoint: Path, build: Build) -> None:
+    with pytest.raises(UserError, match=r"another model .*conv_layers.0.weight.*check --arch"):
+        build(flags=f"--load-pretrained-encoder-from {checkpoint} --conv-channels 24")
+
+
+def test_an_encoder_with_more_layers_is_told(checkpoint: Path, build: Build) -> None:
+    with pytest.raises(UserError, match="Unexpected key"):
+        build(flags=f"--load-pretrained-encoder-from {checkpoint} --encoder-layers 1")
+
+
+@pytest.mark.parametrize("kind", ["text", "empty", "cut", "list", "other", "number", "code"])
+def test_a_file_that_is_no_checkpoint_is_named(broken: dict[str, Path], kind: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"{re.escape(str(broken[kind]))} is not a fairseq checkpoint"):
+        read_model(str(broken[kind]))
+    assert not (tmp_path / "it-ran").exists()
+
+
+def test_the_line_comes_through_fairseq_train(broken: dict[str, Path], corpus: Path, fairseq_train) -> None:
+    done = fairseq_train(corpus, "--load-pretrained-encoder-from", broken["text"])
+    check_one_line(done, f"{broken['text']} is not a fairseq checkpoint", "fairseq-train")
+
+
+@pytest.mark.parametrize("flag", ["--load-pretrained-encoder-from", "--finetune-from-model"])
+def test_code_in_a_checkpoint_never_runs_in_training(
+    broken: dict[str, Path], corpus: Path, fairseq_train, flag: str, tmp_path: Path
+) -> None:
+    assert fairseq_train(corpus, flag, broken["code"]).code == 1
+    assert not (tmp_path / "it-ran").exists()
+
+
+def test_code_in_a_checkpoint_never_runs_in_decoding(broken: dict[str, Path], generate: Generate, tmp_path) -> None:
+    assert generate(broken["code"]).code == 1
+    assert not (tmp_path / "it-ran").exists()
+
+
+def test_the_code_would_run_if_it_were_let(broken: dict[str, Path], tmp_path: Path) -> None:
+    torch.load(broken["code"], weights_only=False)
+    assert (tmp_path / "it-ran").exists()
+
+
+def test_a_checkpoint_read_once_can_be_read_again(checkpoint: Path) -> None:
+    read_model(str(checkpoint))
+    assert torch.load(checkpoint, weights_only=True)["cfg"]
+
+
+def test_the_first_difference_is_told() -> None:
+    sizes = r"1 differences, first: size mismatch for weight: .*\[2, 3\].*\[2, 4\]\): check"
+    with pytest.raises(UserError, match=sizes):
+        load_strictly(nn.Linear(4, 2).load_state_dict, nn.Linear(3, 2).state_dict())
+
+
+def test_a_hundred_differences_are_told_in_one_short_line() -> None:
+    layers = nn.Sequential(*(nn.Linear(2, 2) for _ in range(100)))
+    with pytest.raises(UserError) as told:
+        load_strictly(nn.Linear(2, 2).load_state_dict, layers.state_dict())
+    assert "\n" not in str(told.value) and len(str(told.value)) < 400
+
+
+def test_an_error_of_another_kind_stays_what_it_is() -> None:
+    def load(state: dict) -> None:
+        raise KeyError("not a difference")
+
+    with pytest.raises(KeyError, match="not a difference"):
+        load_strictly(load, {})
