@@ -43,6 +43,8 @@ def run(command: Command, log: Path, on_line: Callable[[str], None], echo: bool 
                 program.terminate()
                 program.wait()
     if code != 0:
+        if partial:
+            partial.unlink()
         raise ValueError(_failure(command, code, log, begin))
     if partial:
         os.replace(partial, command.stdout)
@@ -82,5 +84,12 @@ def _failure(command: Command, code: int, log: Path, begin: int) -> str:
         stream.seek(begin)
         lines = [line.strip() for line in stream.read().splitlines() if line.strip()]
     errors = [line for line in lines if _ERROR.match(line)] or lines or [b"it said nothing"]
+    said = errors[-1].decode("utf-8", errors="replace").removeprefix("error: ")
     how = f"ended with code {code}" if code > 0 else f"was killed by signal {-code}"
-    return f"{Path(command.args[0]).name} {how}: {errors[-1].decode('utf-8', errors='replace')} (log: {log})"
+    return f"{_name(command)} {how}: {said} (log: {log})"
+
+
+def _name(command: Command) -> str:
+    """The program, or the script that Python runs."""
+    scripts = [arg for arg in command.args[1:2] if arg.endswith(".py")]
+    return Path((scripts or command.args)[0]).name

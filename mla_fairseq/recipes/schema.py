@@ -13,6 +13,7 @@ from types import NoneType, UnionType
 from typing import Any, get_args, get_type_hints
 
 REQUIRED = "<required>"
+_MULTIPLE = "batch sizes are multiples of this; above 1 fairseq silently drops what is left over"
 
 
 def about(help: str, flag: str | None = "", choices: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -84,7 +85,7 @@ class Train:
     max_source_positions: int = option(6000, "longest utterance in frames; longer ones are skipped")
     max_target_positions: int = option(1024, "longest target in tokens; longer ones are skipped")
     skip_invalid_size_inputs_valid_test: bool = option(True, "skip too long utterances in validation as well")
-    required_batch_size_multiple: int = option(1, "batch sizes are multiples of this; 1 fills every batch")
+    required_batch_size_multiple: int = option(1, _MULTIPLE)
     fp16: bool = option(False, "half precision (GPU only)")
     extra: dict = field(default_factory=dict, metadata=about("further flags of fairseq-train", flag=None))
 
@@ -108,6 +109,7 @@ class Decode:
     max_tokens: int = option(50_000, "most frames in a batch, padding included")
     max_source_positions: int = option(6000, "longest utterance in frames; longer ones count as empty translations")
     skip_invalid_size_inputs_valid_test: bool = option(True, "skip too long utterances instead of stopping")
+    required_batch_size_multiple: int = option(1, _MULTIPLE)
     extra: dict = field(default_factory=dict, metadata=about("further flags of fairseq-generate", flag=None))
 
 

@@ -15,7 +15,7 @@ from mla_fairseq.recipes.commands import Command, Paths, split_variable
 from mla_fairseq.recipes.loader import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.stem != "base")
+CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.stem not in ("base", "tiny"))
 VARIABLES = {"DATA": "/my corpora", "RUNS": "runs"}
 
 

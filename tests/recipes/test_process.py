@@ -67,13 +67,16 @@ def test_a_failed_program_leaves_the_old_result(log, tmp_path):
     with pytest.raises(ValueError, match="code 3"):
         run(python("print('new'); raise SystemExit(3)", stdout=result), log, lambda line: None)
     assert result.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["result.txt"]
 
 
 @pytest.mark.parametrize(
     ("program", "said"),
     [
         pytest.param("raise KeyError('no such thing')", "KeyError: 'no such thing'", id="exception"),
-        pytest.param("raise SystemExit('error: no x here; take y')", "error: no x here; take y", id="one-line-error"),
+        pytest.param(
+            "raise SystemExit('error: no x here; take y')", "code 1: no x here; take y (log", id="one-line-error"
+        ),
         pytest.param("import argparse; argparse.ArgumentParser(prog='p').parse_args(['--zz'])", "--zz", id="argparse"),
         pytest.param("print('last words'); raise SystemExit(1)", "last words", id="no-error-line"),
         pytest.param("raise SystemExit(1)", "it said nothing", id="silence"),
@@ -87,6 +90,12 @@ def test_failure_names_the_last_error_and_the_log(log, program, said):
     assert said in str(caught.value)
     assert str(log) in str(caught.value)
     assert "earlier session" not in str(caught.value)
+
+
+def test_failure_names_the_script_that_python_ran(log, tmp_path):
+    (tmp_path / "prep.py").write_text("raise SystemExit('error: no data')")
+    with pytest.raises(ValueError, match=r"^prep\.py ended with code 1: no data \(log: "):
+        run(Command(("python", str(tmp_path / "prep.py"))), log, lambda line: None)
 
 
 def test_a_killed_program_names_the_signal(log):

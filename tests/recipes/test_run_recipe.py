@@ -1,0 +1,117 @@
+"""The whole of a recipe, with the real programs, on a corpus of noise."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "scripts" / "run_recipe.py"
+WORDS = ["ein", "der", "Hund", "Mann", "läuft", "sieht", "rote", "blaue", "zwei", "drei"]
+RECIPE = """
+base: {base}
+data: {{corpus: noise, pair: en-de, vocab_type: char}}
+model:
+  attn_type: cosformer
+  extra: {{encoder_layers: 1, encoder_embed_dim: 16, encoder_ffn_embed_dim: 16, encoder_attention_heads: 2,
+           decoder_layers: 1, decoder_embed_dim: 16, decoder_ffn_embed_dim: 16, decoder_attention_heads: 2,
+           conv_channels: 16}}
+train: {{max_update: 60, warmup_updates: 5, max_tokens: 400, save_interval_updates: 5, log_interval: 1}}
+average: {{last: 2}}
+decode: {{beam: 2, max_len_b: 10}}
+"""
+
+
+def make_corpus(folder: Path) -> None:
+    """MuST-C's layout; each utterance is half a second of noise."""
+    random = np.random.default_rng(0)
+    for split, count in (("train", 24), ("dev", 4), ("tst-COMMON", 4)):
+        root = folder / "en-de" / "data" / split
+        (root / "wav").mkdir(parents=True)
+        (root / "txt").mkdir()
+        segments = []
+        for index in range(count):
+            with wave.open(str(root / "wav" / f"{split}_{index}.wav"), "wb") as out:
+                out.setparams((1, 2, 16000, 0, "NONE", ""))
+                out.writeframes(random.integers(-3000, 3000, 8000, dtype=np.int16).tobytes())
+            segments.append({"wav": f"{split}_{index}.wav", "offset": 0.0, "duration": 0.5, "speaker_id": "spk.1"})
+        (root / "txt" / f"{split}.yaml").write_text(yaml.safe_dump(segments))
+        lines = [" ".join(random.choice(WORDS, 3)) for _ in range(count)]
+        for language in ("en", "de"):
+            (root / "txt" / f"{split}.{language}").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
+    command = [sys.executable, str(SCRIPT), str(folder / "noise.yaml"), "--out", str(folder / "runs"), *arguments]
+    return subprocess.Popen(command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def wait_for(found, program: subprocess.Popen) -> None:
+    end = time.monotonic() + 300
+    while not found():
+        assert program.poll() is None, program.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_recipe_that_is_stopped_goes_on_and_ends_with_scores(tmp_path):
+    make_corpus(tmp_path / "corpora")
+    (tmp_path / "noise.yaml").write_text(RECIPE.format(base=ROOT / "configs" / "base.yaml"))
+    run, data = tmp_path / "runs" / "noise", str(tmp_path / "corpora")
+
+    first = start(tmp_path, DATA=data)
+    wait_for(lambda: (run / "checkpoints" / "checkpoint_last.pt").exists(), first)
+    first.send_signal(signal.SIGTERM)
+    assert "the same command continues" in first.communicate(timeout=60)[0]
+    assert first.returncode != 0
+    assert json.loads((run / ".stage-train.json").read_text())["finished"] is None
+
+    second = start(tmp_path, DATA=data)
+    said = second.communicate(timeout=600)[0]
+    assert second.returncode == 0, said
+    assert "[prepare] done already" in said
+    assert "[train] not finished" in said
+    assert "not translated" not in said
+    log = (run / "train.log").read_text()
+    assert log.count("# session") == 2
+    assert "Loaded checkpoint" in log[log.rindex("# session") :]
+    result = json.loads((run / "result.json").read_text())
+    assert (result["updates"], result["sentences"]) == (60, 4)
+    assert set(result["attention"].values()) == {"cosformer"}
+    assert min(result[key] for key in ("parameters", "train_words_per_second", "decode_words_per_second")) > 0
+    assert (run / "training-curve.svg").exists()
+    assert data not in json.dumps(result), "corpora are found through DATA, wherever they are"
+
+    third = start(tmp_path, DATA=data)
+    said = third.communicate(timeout=120)[0]
+    assert said.count("done already") == 5
+    assert "$" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        pytest.param(["--stage", "train"], "stage prepare must be run first", id="forerunner"),
+        pytest.param([], "prep_mustc.py ended with code 1: ", id="no-corpus"),
+        pytest.param(["--set", "model.atn_type=relu"], "Did you mean 'attn_type'?", id="unknown-key"),
+    ],
+)
+def test_a_mistake_ends_with_one_line(tmp_path, arguments, words):
+    (tmp_path / "noise.yaml").write_text(RECIPE.format(base=ROOT / "configs" / "base.yaml"))
+    program = start(tmp_path, *arguments, DATA=str(tmp_path / "corpora"))
+    said = program.communicate(timeout=120)[0]
+    assert program.returncode == 1
+    assert "Traceback" not in said
+    assert words in said.splitlines()[-1]
+    assert said.splitlines()[-1].startswith("error: ")

@@ -1,0 +1,98 @@
+"""The results table."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mla_fairseq.recipes.table import read_results, render
+
+RESULT = {
+    "corpus": "tiny",
+    "subset": "tst-COMMON",
+    "attention": {"encoder": "relu", "decoder": "softmax", "cross": "softmax"},
+    "bleu": 12.345,
+    "bleu_signature": "nrefs:1|tok:13a",
+    "chrf": 40.0,
+    "chrf_signature": "nc:6",
+    "parameters": 2506624,
+    "updates": 1500,
+    "train_words_per_second": 1234.5,
+    "train_frames_per_second": 20000,
+    "train_minutes": 19.6,
+    "decode_words_per_second": None,
+    "seed": 1,
+    "commit": "abc1234",
+    "command": "python scripts/run_recipe.py configs/tiny.yaml",
+    "machine": {"device": "cpu", "cpu": "some CPU", "cores": 2, "threads": 1, "torch": "2.13.0"},
+}
+
+
+def folder(path: Path, **changes) -> Path:
+    path.mkdir()
+    (path / "result.json").write_text(json.dumps({**RESULT, **changes}))
+    return path
+
+
+def rows(table: str) -> list[list[str]]:
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("|")
+    ]
+
+
+def test_one_row_per_run_in_the_order_given(tmp_path):
+    names = ("b", "a")
+    table = render(read_results(folder(tmp_path / name, corpus=name) for name in names))
+    assert [row[0] for row in rows(table)[2:]] == ["b, tst-COMMON", "a, tst-COMMON"]
+    assert len({len(row) for row in rows(table)}) == 1
+
+
+def test_a_row_shows_rounded_figures_and_a_dash_for_none(tmp_path):
+    row = rows(render(read_results([folder(tmp_path / "a")])))[2]
+    assert row[1:] == [
+        "relu / softmax / softmax",
+        "12.3",
+        "40.0",
+        "2.51 M",
+        "1,500",
+        "1,234",
+        "20,000",
+        "20",
+        "-",
+    ]
+
+
+def test_one_mechanism_everywhere_is_said_once(tmp_path):
+    everywhere = dict.fromkeys(RESULT["attention"], "elu")
+    assert rows(render(read_results([folder(tmp_path / "a", attention=everywhere)])))[2][1] == "elu everywhere"
+
+
+def test_every_row_has_its_command_and_shared_facts_stand_once(tmp_path):
+    folders = [folder(tmp_path / "a"), folder(tmp_path / "b", command="other command", seed=2, commit="def5678")]
+    table = render(read_results(folders))
+    commands = table[table.index("```sh") :].splitlines()[1:-1]
+    assert commands == [RESULT["command"], "other command"]
+    assert table.count("some CPU, 1 of 2 cores; torch 2.13.0") == 1
+    assert table.count("nrefs:1|tok:13a") == 1
+    assert "seed: 1, 2; commit: abc1234, def5678" in table
+
+
+def test_folders_without_a_result_are_left_out(tmp_path):
+    (tmp_path / "data").mkdir()
+    assert len(read_results([tmp_path / "data", folder(tmp_path / "a")])) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        pytest.param(None, "no result.json in", id="none"),
+        pytest.param("{", "not JSON", id="broken"),
+        pytest.param("{}", "has no attention", id="foreign"),
+        pytest.param("[]", "has no attention", id="list"),
+    ],
+)
+def test_what_is_no_result_is_named(tmp_path, text, words):
+    if text is not None:
+        (tmp_path / "result.json").write_text(text)
+    with pytest.raises(ValueError, match=words):
+        read_results([tmp_path])
