@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def read_model(path: str) -> dict[str, Tensor]:
     if not Path(path).is_file():
         raise UserError(f"no checkpoint {path}: check the path")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)["model"]
+        return dict(torch.load(path, map_location="cpu", weights_only=True)["model"])
     except Exception as error:  # whatever the unpickler meets in a foreign file, the user's mend is the same
         raise UserError(f"{path} is not a fairseq checkpoint: give one that fairseq-train saved") from error
 
@@ -53,7 +54,8 @@ def load_strictly(load: Callable[..., Any], state_dict: dict[str, Tensor], *args
         return load(state_dict, *args, **kwargs)
     except RuntimeError as error:
         differences = [line.strip() for line in str(error).splitlines()[1:]]
+        first = textwrap.shorten(differences[0].rstrip("."), 200, placeholder=" ...")
         raise UserError(
-            f"the checkpoint is of another model ({len(differences)} differences, first: {differences[0]}): "
+            f"the checkpoint is of another model (differences: {len(differences)}, the first: {first}): "
             "check --arch, the sizes and the vocabulary that it was trained with"
         ) from error

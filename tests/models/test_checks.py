@@ -158,7 +158,7 @@ def test_a_checkpoint_read_once_can_be_read_again(checkpoint: Path) -> None:
 
 
 def test_the_first_difference_is_told() -> None:
-    sizes = r"1 differences, first: size mismatch for weight: .*\[2, 3\].*\[2, 4\]\): check"
+    sizes = r"differences: 1, the first: size mismatch for weight: .*\[2, 3\].*\[2, 4\]\)\): check"
     with pytest.raises(UserError, match=sizes):
         load_strictly(nn.Linear(4, 2).load_state_dict, nn.Linear(3, 2).state_dict())
 
