@@ -19,7 +19,7 @@ from mla_fairseq.data.grammar import PATTERNS
 from mla_fairseq.errors import UserError
 
 PATTERNS_HELP = (
-    "kinds of sentences: all; simple (one pattern, a hundred words, learned in about a minute); or some of "
+    "kinds of sentences: all; simple (one pattern with fewer than 200 words, for quick tests); or some of "
     f"{', '.join(PATTERNS)}, with commas between them"
 )
 

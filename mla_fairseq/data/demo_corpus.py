@@ -78,15 +78,15 @@ def speak(talk: Talk) -> tuple[np.ndarray, list[tuple[int, int]]]:
     """A talk's samples, (time,) int16 at 16 kHz, and where each sentence lies in it: (offset, duration) in samples."""
     engine, random, margin = espeak.engine(), Random(talk.seed), round(MARGIN * SAMPLE_RATE)
     voice = VOICES[talk.speaker]
-    parts, places, position = [pause(random)], [], 0
+    parts, places, position = [], [], 0
     for sentence in talk.sentences:
         tempo = random.uniform(1 - TEMPO, 1 + TEMPO)
-        spoken = engine.say(sentence.en, replace(voice, rate=round(voice.rate * tempo)))
-        position += len(parts[-1])
-        parts += [GAIN * soxr.resample(spoken.astype(np.float32), engine.sample_rate, SAMPLE_RATE), pause(random)]
-        places.append((position - margin, len(parts[-2]) + 2 * margin))
-        position += len(parts[-2])
-    samples = np.concatenate(parts)
+        raw = engine.say(sentence.en, replace(voice, rate=round(voice.rate * tempo)))
+        spoken, silence = soxr.resample(raw.astype(np.float32), engine.sample_rate, SAMPLE_RATE), pause(random)
+        places.append((position + len(silence) - margin, len(spoken) + 2 * margin))
+        parts += [silence, GAIN * spoken]
+        position += len(silence) + len(spoken)
+    samples = np.concatenate([*parts, pause(random)])
     samples += NOISE * np.random.default_rng(random.getrandbits(64)).standard_normal(len(samples), np.float32)
     return samples.round().astype(np.int16), places
 
@@ -102,7 +102,7 @@ def record(folder: Path, talk: Talk) -> tuple[Talk, list[tuple[int, int]]]:
 
 def record_all(folder: Path, planned: list[Talk], workers: int) -> list[tuple[Talk, list[tuple[int, int]]]]:
     """Record talks on several processes, a new one for each talk: see `espeak` for why."""
-    # forked, a process starts in milliseconds; all are alike as long as their parent has not spoken itself
+    # forked, a process starts at once; all are alike as long as their parent has not spoken itself
     assert not espeak.engine.cache_info().currsize
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
     done = []
