@@ -8,12 +8,13 @@ from dataclasses import replace
 from itertools import pairwise
 from unittest.mock import patch
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from mla_fairseq.attention import Blocks, Full, Prefix, linear
 from tests.attention import oracle
-from tests.attention.cases import Problem
+from tests.attention.cases import KEY_VALUE, SITES, Problem
 
 Result = tuple[Tensor, dict[str, Tensor] | None]
 """Output (B, H, T, D), and the state after every key where the form has one."""
@@ -51,6 +52,22 @@ def cuts(mechanism: nn.Module, x: Problem) -> Result:
 FORMS: dict[str, Callable[[nn.Module, Problem], Result]] = {
     form.__name__: form for form in (quadratic, chunked, advance, steps, cuts)
 }
+
+
+def forms_of(name: str) -> list[str]:
+    """Softmax has one parallel form: the linear mechanisms have two."""
+    return [form for form in FORMS if not (form == "chunked" and name in KEY_VALUE)]
+
+
+EVERY_WAY = pytest.mark.parametrize(
+    ("name", "view", "form"),
+    [
+        pytest.param(name, view, form, id=f"{name}-{view}-{form}")
+        for name, view in SITES
+        for form in (("advance" if name in KEY_VALUE else "chunked"), "quadratic", "steps", "cuts")
+    ],
+)
+"""Every mechanism under every view in every form; a first call is the linear mechanisms' chunked form."""
 
 
 def differentiate(run: Callable[[nn.Module, Problem], Result], mechanism: nn.Module, x: Problem) -> dict[str, Tensor]:

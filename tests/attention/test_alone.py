@@ -43,6 +43,7 @@ from fairseq.data import Dictionary
 from fairseq.models import ARCH_MODEL_REGISTRY
 
 args = options.parse_args_and_arch(options.get_training_parser(), sys.argv[1:])
+args.input_feat_per_channel, args.input_channels = 80, 1  # the task reads them from the data's configuration
 words = Dictionary()
 words.add_symbol("hello")
 model = ARCH_MODEL_REGISTRY[args.arch].build_model(args, SimpleNamespace(target_dictionary=words, args=args))

@@ -6,16 +6,14 @@ import pytest
 import torch
 
 from mla_fairseq.attention import MultiheadAttention, Prefix
-from tests.attention.cases import MECHANISMS, SITE_IDS, SITES, build, site_problem
-from tests.attention.forms import FORMS, differentiate
+from tests.attention.cases import MECHANISMS, build, site_problem
+from tests.attention.forms import EVERY_WAY, FORMS, differentiate
 
-DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=lambda d: str(d)[6:])
-EVERY_FORM = pytest.mark.parametrize("form", FORMS)
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 
 
 @DTYPES
-@EVERY_FORM
-@pytest.mark.parametrize(("name", "view"), SITES, ids=SITE_IDS)
+@EVERY_WAY
 def test_all_padding(name: str, view: str, form: str, dtype: torch.dtype) -> None:
     x = site_problem(view, 7).to(dtype)
     x = replace(x, key_mask=torch.stack([torch.zeros_like(x.key_mask[0]), torch.ones_like(x.key_mask[0])]))
@@ -28,7 +26,7 @@ def test_all_padding(name: str, view: str, form: str, dtype: torch.dtype) -> Non
 
 
 @DTYPES
-@EVERY_FORM
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", MECHANISMS)
 def test_prefix_of_no_keys(name: str, form: str, dtype: torch.dtype) -> None:
     x = replace(site_problem("prefix", 4).to(dtype), view=Prefix(torch.tensor([0, 0, 3, 3])), cuts=(1,), key_mask=None)

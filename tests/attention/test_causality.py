@@ -2,16 +2,12 @@
 
 from dataclasses import replace
 
-import pytest
 import torch
 from torch import Tensor
 
 from tests.attention import oracle
-from tests.attention.cases import CHUNK, SITE_IDS, SITES, Problem, build, site_problem
-from tests.attention.forms import FORMS
-
-EVERY_FORM = pytest.mark.parametrize("form", FORMS)
-EVERY_SITE = pytest.mark.parametrize(("name", "view"), SITES, ids=SITE_IDS)
+from tests.attention.cases import CHUNK, Problem, build, site_problem
+from tests.attention.forms import EVERY_WAY, FORMS
 
 
 def positive(x: Problem) -> Problem:
@@ -28,8 +24,7 @@ def influence(form: str, name: str, x: Problem) -> dict[str, Tensor]:
     return {key: torch.stack(column, dim=1) for key, column in zip(leaves, zip(*moved, strict=True), strict=True)}
 
 
-@EVERY_FORM
-@EVERY_SITE
+@EVERY_WAY
 def test_an_output_depends_on_what_it_sees(name: str, view: str, form: str) -> None:
     x = positive(site_problem(view, CHUNK + 3))
     seen = oracle.visibility(x.view, x.q.shape[-2], x.k.shape[-2])[:, 0] & x.key_mask.unsqueeze(1)
@@ -40,8 +35,7 @@ def test_an_output_depends_on_what_it_sees(name: str, view: str, form: str) -> N
     assert not bool((moved["q"] & ~own).any()), "no output depends on another query"
 
 
-@EVERY_FORM
-@EVERY_SITE
+@EVERY_WAY
 def test_the_future_can_change_at_will(name: str, view: str, form: str) -> None:
     """Values too: other keys where nobody of the first half looks leave the first half bit-equal."""
     x, mechanism = site_problem(view, CHUNK + 3), build(name)

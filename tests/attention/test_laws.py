@@ -29,14 +29,9 @@ from tests.attention.cases import (
     problem,
     site_problem,
 )
-from tests.attention.forms import FORMS, advance, chunked, differentiate, quadratic, truth
+from tests.attention.forms import EVERY_WAY, FORMS, advance, chunked, differentiate, forms_of, quadratic, truth
 
 FEW = settings(max_examples=max(4, settings().max_examples // 5))
-
-
-def forms_of(name: str) -> list[str]:
-    """Softmax has one parallel form: the linear mechanisms have two."""
-    return [form for form in FORMS if not (form == "chunked" and name in KEY_VALUE)]
 
 
 @cache
@@ -63,8 +58,7 @@ def test_a_form_is_the_oracle(name: str, view: str, length: int, form: str) -> N
     assert_all_close(actual, expected(name, view, length))
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(("name", "view"), SITES, ids=SITE_IDS)
+@EVERY_WAY
 def test_float32_is_near_the_oracle(name: str, view: str, form: str) -> None:
     x = site_problem(view, 4 * CHUNK + 3)
     actual = differentiate(FORMS[form], build(name, dtype=torch.float32), x.to(torch.float32))
@@ -133,8 +127,7 @@ def test_any_shapes_and_cuts(name: str, view: str, data: st.DataObject) -> None:
         assert_all_close(differentiate(FORMS[form], mechanism, x), right)
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(("name", "view"), SITES, ids=SITE_IDS)
+@EVERY_WAY
 def test_padded_sequences_are_as_alone(name: str, view: str, form: str) -> None:
     mechanism, x = build(name), ragged(view, (2 * CHUNK + 3, CHUNK, 1))
     together, _ = FORMS[form](mechanism, x)

@@ -10,8 +10,6 @@ from mla_fairseq.attention import Causal, Lengths, MultiheadAttention, nbytes
 from tests.attention.cases import (
     KEY_VALUE,
     MECHANISMS,
-    SITE_IDS,
-    SITES,
     TOLERANCE,
     Problem,
     build,
@@ -19,7 +17,7 @@ from tests.attention.cases import (
     site_problem,
 )
 from tests.attention.cases import assert_close as close
-from tests.attention.forms import FORMS, truth
+from tests.attention.forms import EVERY_WAY, FORMS, truth
 
 LINEAR = sorted(set(MECHANISMS) - KEY_VALUE)
 FRAMES, PIECE = 20_000, 10
@@ -66,8 +64,7 @@ def halves(x: Problem) -> tuple[Tensor, Tensor, Tensor]:
     return x.q, x.k, x.v
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(("name", "view"), SITES, ids=SITE_IDS)
+@EVERY_WAY
 def test_bfloat16_is_near_the_oracle(name: str, view: str, form: str) -> None:
     x = rounded(site_problem(view, 40))
     output, state = FORMS[form](build(name, dtype=torch.bfloat16), x.to(torch.bfloat16))
