@@ -75,12 +75,21 @@ def run_stages(context: Context, names: Sequence[str] = (), redo: Sequence[str] 
     needed = _with_forerunners(wanted)
     stamps: dict[str | None, str | None] = {None: None}
     with lock(context.paths.run / ".lock", wait=False) as held:
+        _check_all(context, wanted)
         for stage in STAGES:
             stamps[stage.name] = stamps[stage.after]
             if stage.name in needed and stage.applies(context.paths):
                 stamps[stage.name] = _step(
                     context, stage, stamps[stage.after], stage.name in wanted, stage.name in redo, held
                 )
+
+
+def _check_all(context: Context, wanted: set[str]) -> None:
+    """Nobody should wait for hours to hear what is missing: before the first stage, every later one is asked."""
+    for stage in STAGES:
+        record = read_record(context.paths.record(stage.name))
+        if stage.name in wanted and not (record and record.finished):
+            stage.check(context.paths)
 
 
 def _with_forerunners(names: set[str]) -> set[str]:
@@ -146,7 +155,6 @@ def _changes(old: dict, new: dict, growable: tuple[str, ...]) -> list[str]:
 
 
 def _run(context: Context, stage: Stage, record: Record | None, stamp: str | None, keep: tuple[int, ...]) -> str:
-    stage.check(context.paths)
     command, path = context.command(stage), context.paths.record(stage.name)
     before = record.seconds if record and stage.growable else 0.0  # these continue, all others start again
     record = Record(

@@ -82,9 +82,11 @@ def _fold(value: Any, variables: Mapping[str, str]) -> Any:
 def _check_pretrained(paths: Paths) -> None:
     start = paths.recipe.model.load_pretrained_encoder_from
     if start and not Path(start).is_file():
+        recipe = Path(paths.recipe.source).with_name(f"{Path(start).parent.name}.yaml")
+        first = f"run {recipe} first" if recipe.is_file() else "train it first"
         raise ValueError(
-            f"model.load_pretrained_encoder_from is {start}, which does not exist: run the recipe that makes it first "
-            f"(its run folder is {Path(start).parent}), or --set model.load_pretrained_encoder_from=null."
+            f"model.load_pretrained_encoder_from is {start}, which does not exist: {first}, "
+            "or start from nothing with --set model.load_pretrained_encoder_from=null."
         )
 
 

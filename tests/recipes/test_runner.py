@@ -176,11 +176,25 @@ def test_dry_run_names_all_programs_in_order(small_paths):
     assert all("\n" not in line for _, line in shown)
 
 
-def test_a_missing_pretrained_encoder_names_the_mend(small_paths):
+def test_what_a_later_stage_lacks_is_told_before_the_first_one(small_paths):
     paths = small_paths("model.load_pretrained_encoder_from=runs/asr/checkpoint_average.pt")
-    check = next(stage for stage in stages.STAGES if stage.name == "train").check
-    with pytest.raises(ValueError, match=r"runs/asr/checkpoint_average\.pt, which does not exist.*run the recipe"):
-        check(paths)
+    with pytest.raises(ValueError, match=r"runs/asr/checkpoint_average\.pt, which does not exist: train it first"):
+        run_stages(Context(paths, cpu=True))
+    assert not paths.prepared.exists()
+
+
+def test_a_missing_pretrained_encoder_names_its_recipe(small_paths, write):
+    recipe = write("asr.yaml", "")
+    paths = small_paths("model.load_pretrained_encoder_from=runs/asr/checkpoint_average.pt")
+    with pytest.raises(ValueError, match=f"run {recipe} first"):
+        run_stages(Context(paths, cpu=True), ["train"])
+
+
+def test_a_finished_training_does_not_ask_for_its_start(play, small_paths, monkeypatch):
+    play()
+    train = dataclasses.replace(FAKES[1], check=lambda paths: pytest.fail("asked"))
+    monkeypatch.setattr(runner, "STAGES", (FAKES[0], train, *FAKES[2:]))
+    run_stages(Context(small_paths(), cpu=True))
 
 
 def test_a_gpu_that_is_not_there_names_the_mend(small_paths, monkeypatch, tmp_path):
