@@ -28,8 +28,7 @@ class LengthRule(nn.Module):
         if options.length_fixed < 1:
             raise ValueError(f"--cosformer-length-fixed must be at least 1, but is {options.length_fixed}")
         self.options = options
-        # whole numbers: `fairseq-train --fp16` casts every other buffer to half precision, which ends at 65504
-        self.register_buffer("tokens_and_states", torch.zeros(2, dtype=torch.long))
+        self.register_buffer("tokens_and_states", torch.zeros(2, dtype=torch.float64))
 
     def forward(self, source_lengths: Tensor) -> Tensor:
         if self.options.length == "fixed":
@@ -57,3 +56,10 @@ class LengthRule(nn.Module):
     def observe(self, target_lengths: Tensor, source_lengths: Tensor) -> None:
         """Count a training batch: target tokens (B,) over encoder states (B,)."""
         self.tokens_and_states += torch.stack((target_lengths.sum(), source_lengths.sum()))
+
+    def _apply(self, *args, **kwargs) -> LengthRule:
+        """Move to another device as told, but stay exact: ``--fp16`` casts every buffer, and float16 ends at 65504."""
+        exact = self.tokens_and_states
+        super()._apply(*args, **kwargs)
+        self.tokens_and_states = exact.to(self.tokens_and_states.device)
+        return self

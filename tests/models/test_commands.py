@@ -35,6 +35,11 @@ def parameters(path: Path) -> dict[str, Tensor]:
     return torch.load(path, weights_only=True)["model"]
 
 
+def encoder(path: Path) -> dict[str, Tensor]:
+    """Its encoder's part."""
+    return {name: tensor for name, tensor in parameters(path).items() if name.startswith("encoder.")}
+
+
 def shared(one: dict[str, Tensor], other: dict[str, Tensor]) -> set[str]:
     """The names under which both hold the same numbers."""
     return {name for name in one if name in other and one[name].equal(other[name])}
@@ -72,8 +77,7 @@ def test_a_model_leaves_the_file_that_its_encoder_came_from(
 ) -> None:
     pretrained = shutil.copy(stock, tmp_path / "asr.pt")
     path = train(f"--attn-type relu --load-pretrained-encoder-from {pretrained} {ONE_UPDATE_OF_NOTHING} --seed 2")
-    encoder = {name for name in parameters(stock) if name.startswith("encoder.")}
-    assert shared(parameters(stock), parameters(path)) & encoder == encoder
+    assert shared(encoder(stock), parameters(path)) == set(encoder(stock))
     assert "decoder.embed_tokens.weight" not in shared(parameters(stock), parameters(path))
     pretrained.unlink()
     check_hypotheses(generate(path))
@@ -98,7 +102,7 @@ def test_training_goes_on_where_it_stopped(train: Train, run: Run, corpus: Path,
     after = tmp_path / "checkpoint_last.pt"
     assert torch.load(after, weights_only=True)["optimizer_history"][-1]["num_updates"] == 8
     counted, more = (parameters(path)["decoder.length_rule.tokens_and_states"] for path in (before, after))
-    torch.testing.assert_close(more[0] / counted[0], torch.tensor(8 / 6), rtol=0.2, atol=0)
+    assert more[0].item() == pytest.approx(counted[0].item() * 8 / 6, rel=0.2)
 
 
 def test_two_mechanisms_are_one_ensemble(train: Train, generate: Generate) -> None:
@@ -117,17 +121,26 @@ def test_decoding_may_be_told_another_length(train: Train, generate: Generate) -
     assert [score for _, score, _ in long.hypotheses()] != [score for _, score, _ in short.hypotheses()]
 
 
-def test_validation_runs(run: Run, corpus: Path, tmp_path: Path) -> None:
+def test_validation_a_mean_model_and_ctc_go_with_it(run: Run, corpus: Path, tmp_path: Path, generate: Generate) -> None:
     training = [flag for flag in TRAINING if flag != "--disable-validation"]
     command = [corpus, "--task", "speech_to_text_mla", "--arch", "s2t_transformer_mla", *SIZES, *training]
-    done = run("fairseq-train", command, "--attn-type", "cosformer", "--max-epoch", 1, "--save-dir", tmp_path)
+    ctc = ["--criterion", "label_smoothed_cross_entropy_with_ctc", "--ctc-weight", 0.3]
+    more = ["--attn-type", "cosformer", "--max-epoch", 1, "--store-ema", *ctc, "--save-dir", tmp_path]
+    done = run("fairseq-train", command, more)
     assert done.code == 0, done.err
-    assert (tmp_path / "checkpoint_best.pt").is_file()
+    check_hypotheses(generate(tmp_path / "checkpoint_best.pt"))
+
+
+def test_an_encoder_comes_without_its_ctc_layer(train: Train, build: Build) -> None:
+    ctc = "--criterion label_smoothed_cross_entropy_with_ctc --ctc-weight 0.3"
+    plain, with_ctc = train("--attn-type relu"), train(f"--attn-type relu {ctc}")
+    assert build(flags=f"--load-pretrained-encoder-from {with_ctc}").model.encoder.ctc_proj is None
+    model = build(flags=f"--load-pretrained-encoder-from {plain} {ctc}").model
+    assert shared(encoder(plain), model.state_dict()) == set(encoder(plain))
 
 
 @pytest.mark.parametrize("mechanism", ["cosformer", "elu"])
 def test_an_encoder_may_come_from_another_mechanism(train: Train, build: Build, mechanism: str) -> None:
     path = train("--attn-type relu")
     model = build(flags=f"--attn-type {mechanism} --load-pretrained-encoder-from {path}", seed=3).model
-    expected = {name: tensor for name, tensor in parameters(path).items() if name.startswith("encoder.")}
-    assert shared(expected, model.state_dict()) == set(expected)
+    assert shared(encoder(path), model.state_dict()) == set(encoder(path))

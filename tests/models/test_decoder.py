@@ -197,3 +197,25 @@ def test_a_model_in_half_precision_says_nearly_the_same(build: Build, flags: str
     got = step_by_step(model.decoder, tokens, encoded, {})
     assert got.dtype == model.decoder(tokens, encoded)[0].dtype == torch.half
     torch.testing.assert_close(got.float(), expected, rtol=0, atol=2e-2)
+
+
+@pytest.mark.parametrize("flags", EVERYWHERE.values(), ids=EVERYWHERE)
+def test_a_model_under_autocast_says_and_learns_nearly_the_same(build: Build, flags: str) -> None:
+    """``--amp`` leaves the parameters as they are."""
+    flags += " --cosformer-length-ratio 0.7 --dropout 0 --attention-dropout 0 --activation-dropout 0"
+    model, speech, tokens = build(flags=flags).model, source(203, 150), words(2)
+
+    def learn() -> tuple[Tensor, Tensor]:
+        model.zero_grad()
+        model(**speech, prev_output_tokens=tokens)[0].float().log_softmax(-1)[..., 7].sum().backward()
+        with torch.no_grad():
+            scores = step_by_step(model.decoder, tokens, model.encoder(**speech), {})
+        gradients = [p.grad.flatten() for n, p in model.named_parameters() if "k_proj.bias" not in n]
+        return scores, torch.cat(gradients)
+
+    expected, exact = learn()
+    with torch.autocast("cpu", torch.bfloat16):
+        got, rough = learn()
+    assert got.dtype == torch.bfloat16
+    torch.testing.assert_close(got.float(), expected, rtol=0, atol=0.1)
+    assert torch.cosine_similarity(rough, exact, dim=0) > 0.99

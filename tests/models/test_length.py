@@ -63,6 +63,10 @@ def test_a_long_training_in_half_precision_is_counted_to_the_token(cast) -> None
     assert rule.ratio == 31 / 125
 
 
+def test_a_rule_moves_with_its_model() -> None:
+    assert LengthRule(LengthOptions()).to("meta").tokens_and_states.is_meta
+
+
 def test_a_checkpoint_keeps_what_was_measured() -> None:
     rule, other = LengthRule(LengthOptions()), LengthRule(LengthOptions())
     rule.observe(torch.tensor([7]), torch.tensor([20]))

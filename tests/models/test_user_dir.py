@@ -48,10 +48,8 @@ CASES = {
     "relative": (ROOT, "", "mla_fairseq", IMPORT),
     "relative-with-dots": (ROOT / "tests", "", "../mla_fairseq", BUILD),
     "absolute-from-elsewhere": ("/", "", str(ROOT / "mla_fairseq"), IMPORT),
-    "trailing-slash": (ROOT, "", "./mla_fairseq/../mla_fairseq", BUILD),
     "imported-before": (ROOT, IMPORT, "mla_fairseq", BUILD),
     "attention-imported-before": (ROOT, "import mla_fairseq.attention", "mla_fairseq", BUILD),
-    "model-imported-before": (ROOT, "import mla_fairseq.models.s2t_transformer_mla", "mla_fairseq", BUILD),
     "imported-and-no-user-dir": (ROOT, IMPORT, None, BUILD),
 }
 
