@@ -47,8 +47,8 @@ class LengthRule(nn.Module):
         tokens, states = self.tokens_and_states.tolist()
         if states == 0:
             raise ValueError(
-                "this model has measured no target length in training: set --cosformer-length-ratio, "
-                "or --cosformer-length fixed"
+                "this model has measured no target length in training: train it further, or give it tokens per state, "
+                "by --cosformer-length-ratio or in decoding by --model-overrides \"{'cosformer_length_ratio': 0.5}\""
             )
         return tokens / states
 

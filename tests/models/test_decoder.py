@@ -131,7 +131,7 @@ def test_the_ratio_that_training_measured_is_the_one_decoding_uses(build: Build)
 @torch.no_grad()
 def test_a_model_without_a_measured_ratio_says_so(build: Build) -> None:
     model = build(flags="--attn-type cosformer").model.eval()
-    with pytest.raises(ValueError, match="set --cosformer-length-ratio"):
+    with pytest.raises(ValueError, match="measured no target length"):
         step_by_step(model.decoder, words(2), model.encoder(**source(40, 20)), {})
 
 

@@ -1,5 +1,6 @@
 """fairseq's beam search over our models: its scores are those of the parallel pass, batched or alone."""
 
+import itertools
 from argparse import Namespace
 
 import pytest
@@ -133,3 +134,11 @@ def test_a_hypothesis_far_longer_than_expected_is_scored_alike(trained, flags: s
     assert all(len(hypothesis["tokens"]) > 12 for hypothesis in hypotheses)
     if built.model.decoder.length_rule is not None:
         assert built.model.decoder.length_rule(states).min() < 12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mix", itertools.product(EVERYWHERE, repeat=3), ids="-".join)
+def test_any_three_mechanisms_go_together(trained, mix: tuple[str, str, str]) -> None:
+    sites = zip(("encoder", "decoder", "cross"), mix, strict=True)
+    built = trained(" ".join(f"--{site}-attn-type {name}" for site, name in sites))
+    check([built], built.batch(split="dev"))

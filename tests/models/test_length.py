@@ -38,7 +38,7 @@ def test_a_given_ratio_goes_before_a_measured_one() -> None:
 
 
 def test_a_ratio_that_nobody_measured_is_an_error_with_two_mends() -> None:
-    with pytest.raises(ValueError, match=r"--cosformer-length-ratio.*--cosformer-length fixed"):
+    with pytest.raises(ValueError, match=r"--cosformer-length-ratio .*--model-overrides .*cosformer_length_ratio"):
         LengthRule(LengthOptions())(STATES)
 
 
