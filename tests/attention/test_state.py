@@ -127,6 +127,16 @@ def test_a_limited_view_bounds_it(name: str, view: View) -> None:
     assert bytes_after(name, 20, view) == bytes_after(name, 10, Full()) // 10 * view.reach
 
 
+def test_the_entries_of_a_fork_are_its_own() -> None:
+    """A caller may take tensors out of a state, or put some in: the snapshot keeps what it had."""
+    state: State = {"site": {"memory": torch.zeros(2, 3)}}
+    copy = fork(state)
+    state["site"]["memory"] = torch.ones(2, 3)
+    state["site"]["other"] = torch.ones(2)
+    assert copy["site"].keys() == {"memory"}
+    assert not bool(copy["site"]["memory"].any())
+
+
 def test_nbytes_adds_up_every_tensor() -> None:
     state = {"a": {"x": torch.zeros(2, 3), "y": torch.zeros(4, dtype=torch.int64)}, "b": {"x": torch.zeros(5).bool()}}
     assert nbytes(state) == 6 * 4 + 4 * 8 + 5
