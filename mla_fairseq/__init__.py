@@ -9,15 +9,14 @@ import importlib.util
 __version__ = "0.1.0"
 
 if importlib.util.find_spec("fairseq") is not None:
-    import argparse
     import logging
 
-    import torch
-
-    # fairseq saves its options as a Namespace: with this one class known, its checkpoints load without running code
-    torch.serialization.add_safe_globals([argparse.Namespace])
     # fairseq's text-to-speech task, imported with all others, asks for a package that nothing here uses
     logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
 
+    from mla_fairseq import checkpoints  # noqa: F401  lets fairseq load its own checkpoints without running code
     from mla_fairseq.models import s2t_transformer_mla  # noqa: F401  registers its models
+    from mla_fairseq.models.help import show_attention_flags
     from mla_fairseq.tasks import speech_to_text_mla  # noqa: F401  registers its task
+
+    show_attention_flags()

@@ -24,17 +24,18 @@ class Room:
 
 # "" is the package's own __init__: it registers what fairseq has to know, and nobody imports it back.
 ROOMS = {
-    "": Room(inside=("models", "criterions", "tasks"), outside=("fairseq", "torch")),
+    "": Room(inside=("checkpoints", "models", "criterions", "tasks"), outside=("fairseq",)),
     "attention": Room(outside=("torch",)),
     "errors": Room(outside=()),
+    "checkpoints": Room(outside=("torch",)),
     "speech": Room(outside=("torch", "numpy", "kaldi_native_fbank", "soundfile")),
-    "models": Room(inside=("attention", "errors", "speech")),
+    "models": Room(inside=("attention", "checkpoints", "errors", "speech")),
     "criterions": Room(inside=("errors", "models")),
     "agents": Room(inside=("errors", "models.translator", "speech")),
     "data": Room(inside=("errors", "speech")),
-    "tasks": Room(inside=("data", "errors")),
+    "tasks": Room(inside=("checkpoints", "data", "errors")),
     "evaluation": Room(outside=("matplotlib", "numpy", "sacrebleu", "yaml")),
-    "recipes": Room(inside=("evaluation", "data")),
+    "recipes": Room(inside=("checkpoints", "evaluation", "data")),
 }
 # Packages that only some rooms may know of, whatever their line above says.
 OWNERS = {

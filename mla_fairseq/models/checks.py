@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from fairseq.models import FairseqEncoder
 from torch import Tensor
 
+from mla_fairseq.checkpoints import load_checkpoint
 from mla_fairseq.errors import UserError
 
 
@@ -36,12 +36,10 @@ def read_model(path: str) -> dict[str, Tensor]:
     Raises:
         UserError: the file is missing, or is no checkpoint of fairseq's.
     """
-    if not Path(path).is_file():
-        raise UserError(f"no checkpoint {path}: check the path")
     try:
-        return dict(torch.load(path, map_location="cpu", weights_only=True)["model"])
-    except Exception as error:  # whatever the unpickler meets in a foreign file, the user's mend is the same
-        raise UserError(f"{path} is not a fairseq checkpoint: give one that fairseq-train saved") from error
+        return load_checkpoint(Path(path))["model"]
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def load_strictly(load: Callable[..., Any], state_dict: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 from collections.abc import Sequence
@@ -11,27 +10,10 @@ from typing import Any
 
 import torch
 
+from mla_fairseq.checkpoints import load_checkpoint
+
 _NUMBERED = re.compile(r"^checkpoint(?:_\d+)?_?(\d+)\.pt$")
 _LAST = "checkpoint_last.pt"
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's content; tensors and plain values only, so loading never runs code.
-
-    Raises:
-        ValueError: the file is missing, broken, or not a fairseq checkpoint.
-    """
-    if not path.is_file():
-        raise ValueError(f"checkpoint {path} does not exist.")
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen types here; each means that the file cannot be used
-        reason = str(error).split("\n")[0]
-        raise ValueError(f"checkpoint {path} cannot be read ({reason}); it is broken or holds code.") from error
-    if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
-        raise ValueError(f"{path} is not a fairseq checkpoint: it has no 'model' entry.")
-    return state
 
 
 def last_checkpoints(folder: Path, count: int) -> list[Path]:

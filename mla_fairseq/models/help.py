@@ -1,0 +1,31 @@
+"""Our flags in ``fairseq-train --help``.
+
+fairseq prints its help before it has looked at ``--arch``, so no model's flags ever appear there. It offers no hook for
+this: the function that adds ``--arch`` to a parser is wrapped, and does nothing new unless help was asked for.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from argparse import ArgumentParser, _ArgumentGroup
+
+from fairseq import options
+
+from mla_fairseq.models.options import add_attention_args
+
+TITLE = "attention (s2t_transformer_mla)"
+
+
+def show_attention_flags() -> None:
+    """From now on, ``--help`` lists the flags of the sites and of every mechanism that is registered by then."""
+    stock = options.add_model_args
+
+    @functools.wraps(stock)
+    def add_model_args(parser: ArgumentParser) -> _ArgumentGroup:
+        group = stock(parser)
+        if {"-h", "--help"} & set(sys.argv[1:]):
+            add_attention_args(parser.add_argument_group(TITLE))
+        return group
+
+    options.add_model_args = add_model_args

@@ -1,0 +1,44 @@
+"""A checkpoint is data: what else may be in a file is told, never run."""
+
+import os
+
+import pytest
+import torch
+
+from mla_fairseq.checkpoints import load_checkpoint
+
+
+class Evil:
+    """What runs when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+def test_loading_never_runs_code(tmp_path):
+    torch.save({"model": {}, "extra": Evil(tmp_path / "ran")}, tmp_path / "evil.pt")
+    with pytest.raises(ValueError, match=r"evil\.pt is not a fairseq checkpoint, or is broken"):
+        load_checkpoint(tmp_path / "evil.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        pytest.param(None, "check the path", id="missing"),
+        pytest.param(b"PK not a zip", "is broken", id="broken"),
+        pytest.param({"weights": {}}, "is not a fairseq checkpoint", id="foreign"),
+        pytest.param(torch.ones(2), "is not a fairseq checkpoint", id="tensor"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path, content, words):
+    path = tmp_path / "a.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(ValueError, match=rf"a\.pt.*{words}"):
+        load_checkpoint(path)
