@@ -1,6 +1,7 @@
 """A checkpoint is data: what else may be in a file is told, never run."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
