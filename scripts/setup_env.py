@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,8 +97,8 @@ def environment() -> dict[str, str]:
     # CUDA_HOME makes fairseq compile CUDA extensions that need nvcc and that nothing here uses
     astray = {"PYTHONPATH", "PYTHONHOME", "CUDA_HOME", "PIP_CONSTRAINT", "PIP_TARGET", "PIP_PREFIX", "PIP_USER"}
     kept = {name: value for name, value in os.environ.items() if name not in astray}
-    # debug information would take 40 % of the time that the compiler needs
-    kept["CFLAGS"] = f"{kept.get('CFLAGS', '')} -g0"
+    # no debug information: it takes 40 % of the compile time. CFLAGS would replace Python's own flags, this adds one
+    kept["CPPFLAGS"] = f"{kept.get('CPPFLAGS', '')} -g0"
     return {**kept, "PYTHONUNBUFFERED": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
 
 
@@ -155,6 +156,19 @@ def run(title: str, command: list[str | Path], log: Path) -> None:
         raise stop(f"{tail}\nerror: set-up stopped at '{title}'; everything it said is in {log}")
 
 
+def cache_options(python: Path) -> list[str]:
+    """Return the options that keep pip from failing where it cannot write its cache (a full or read-only home)."""
+    asked = subprocess.run([python, "-m", "pip", "cache", "dir"], env=environment(), capture_output=True, text=True)
+    folder = asked.stdout.strip()
+    try:
+        for part in (folder, f"{folder}/wheels"):
+            os.makedirs(part, exist_ok=True)
+            tempfile.TemporaryFile(dir=part).close()
+    except OSError:
+        return ["--no-cache-dir"]
+    return []
+
+
 def install(venv: Path, afresh: bool, wanted: str, log: Path) -> None:
     """Fill ``venv``; while this runs its stamp says that it is unfinished.
 
@@ -165,9 +179,10 @@ def install(venv: Path, afresh: bool, wanted: str, log: Path) -> None:
     if afresh:
         clear(venv)
         run("virtual environment", [sys.executable, "-m", "venv", venv], log)
-    pip = [venv / "bin" / "python", "-m", "pip", "install", "--progress-bar", "off"]
+    python = venv / "bin" / "python"
     # no bytecode ahead of time: of the many modules that torch, scipy and pandas bring, few are ever imported
-    pip += ["--no-compile", "-c", "constraints.txt"]
+    pip = [python, "-m", "pip", "install", "--progress-bar", "off", "--no-compile", "-c", "constraints.txt"]
+    pip += cache_options(python)
     try:
         run("torch and build tools", [*pip, *BUILD], log)
         run("fairseq (compiles), all else", [*pip, "--no-build-isolation", "-e", ".[all]"], log)

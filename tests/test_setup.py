@@ -120,6 +120,7 @@ def test_an_interrupted_set_up_is_made_afresh(
     if not afresh:
         setup_env.write_stamp(tmp_path, wanted)
     monkeypatch.setattr(setup_env, "run", interrupt)
+    monkeypatch.setattr(setup_env, "cache_options", lambda python: [])
     with pytest.raises(KeyboardInterrupt):
         setup_env.install(tmp_path, afresh, wanted, tmp_path / "log")
     assert setup_env.plan(tmp_path, wanted) == "create"
@@ -135,6 +136,7 @@ def test_a_set_up_that_pip_gave_up_goes_on_from_there(
 
     wanted = setup_env.fingerprint(ROOT, tmp_path)
     monkeypatch.setattr(setup_env, "run", no_network)
+    monkeypatch.setattr(setup_env, "cache_options", lambda python: [])
     with pytest.raises(SystemExit, match="no network"):
         setup_env.install(tmp_path, False, wanted, tmp_path / "log")
     assert setup_env.plan(tmp_path, wanted) == "update"
@@ -169,6 +171,18 @@ def test_variables_that_lead_builds_astray_are_dropped(setup_env: ModuleType, mo
     variables = setup_env.environment()
     assert "CUDA_HOME" not in variables
     assert variables["PIP_INDEX_URL"] == "kept"
+
+
+@pytest.mark.parametrize(
+    ("place", "options"), [("folder", []), ("folder/not/yet/there", []), ("file/pip", ["--no-cache-dir"])]
+)
+def test_pip_goes_without_a_cache_it_cannot_write(
+    setup_env: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, options: list[str]
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PIP_CACHE_DIR", str(tmp_path / place))
+    assert setup_env.cache_options(Path(sys.executable)) == options
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
