@@ -1,6 +1,8 @@
 """Flags: one for each site, one for each option of a mechanism under the mechanism's name, errors in one line."""
 
 import argparse
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Literal
 import pytest
 from torch import nn
 
+import mla_fairseq
 from mla_fairseq.attention import LinearAttention, SoftmaxAttention, available_attention, register_attention, registry
 from mla_fairseq.attention.features import ReLUFeatures
 from mla_fairseq.models.options import add_attention_args, build_site, mechanism_options, site_type
@@ -119,7 +122,9 @@ def test_layers_keep_their_states_apart(build: Build) -> None:
 
 def test_an_unknown_name_in_a_checkpoint_is_an_error_that_lists_the_known() -> None:
     args = argparse.Namespace(attn_type="sofmax")
-    with pytest.raises(ValueError, match=r"unknown attention 'sofmax': choose one of cosformer, elu, relu, softmax"):
+    with pytest.raises(
+        ValueError, match="unknown attention 'sofmax': choose one of " + ", ".join(available_attention())
+    ):
         build_site(args, "encoder", 8)
 
 
@@ -149,3 +154,10 @@ def test_a_bad_option_of_a_mechanism_is_named(corpus: Path, capsys) -> None:
     assert (
         "argument --cosformer-length: invalid choice: 'guess'" in capsys.readouterr().err.rstrip().rpartition("\n")[2]
     )
+
+
+def test_the_help_of_fairseq_train_lists_our_flags() -> None:
+    program, package = Path(sys.executable).with_name("fairseq-train"), Path(mla_fairseq.__file__).parent
+    done = subprocess.run([program, "--user-dir", package, "--help"], capture_output=True, text=True, check=True)
+    flags = ("--attn-type", "--encoder-attn-type", "--decoder-attn-type", "--cross-attn-type", "--cosformer-length")
+    assert [flag for flag in flags if f"  {flag} " not in done.stdout] == []
