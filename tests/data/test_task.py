@@ -14,10 +14,10 @@ pytest.importorskip("fairseq")
 
 from mla_fairseq.data.mustc import Corpus
 from mla_fairseq.data.prepare import ARCHIVE, Options, prepare
-from mla_fairseq.tasks.speech_to_text_mla import SpeechToTextMLATask
 from mla_fairseq.data.vocabulary import Vocabulary
 from mla_fairseq.errors import UserError
 from mla_fairseq.speech import filter_banks, read_audio
+from mla_fairseq.tasks.speech_to_text_mla import SpeechToTextMLATask
 
 OPTIONS = Options(vocabulary=Vocabulary("char"), specaugment="none")
 TOLERANCE = 0.01  # fairseq takes an utterance's variance as a difference of two float32 sums
