@@ -6,9 +6,9 @@ One formula is behind all of them. With content features ``phi >= 0`` and a smal
     output(t)    = sum_s weight(t, s) v(s) / sum_s weight(t, s)
 
 Since ``(a . b)(c . d) = (a (x) c) . (b (x) d)``, the weights can be written out as a product of two score matrices
-(``attend``, quadratic) or folded into a state of constant size (``write`` and ``read``; Katharopoulos et al. 2020,
-arXiv 2006.16236, equations 10 to 12). ``blocks``, ``causal`` and ``prefix`` mix the two: quadratic inside a chunk, a
-state between chunks.
+(``attend`` and ``quadratic``) or folded into a state of constant size (``write`` and ``read``; Katharopoulos et al.
+2020, arXiv 2006.16236, equations 10 to 12; ``full`` does both). ``blocks``, ``causal`` and ``prefix`` mix the two:
+quadratic inside a chunk, a state between chunks. ``attend`` is the oracle: the others are held against it.
 
 Shapes, the same everywhere (B batch, H heads, T queries, S keys, F features, M position features, D values):
 
@@ -26,44 +26,79 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-EPS = 1e-6
-"""Smallest normaliser: below it a query has seen nothing. The same in every form, or forms would disagree."""
+from mla_fairseq.attention import parts
+from mla_fairseq.attention.fused import EPS, Chunks, Pairs, Summary, cut
+from mla_fairseq.attention.precision import full_precision, to, work_dtype
 
 
 def attend(
     q: Tensor, k: Tensor, v: Tensor, pq: Tensor | None = None, pk: Tensor | None = None, visible: Tensor | None = None
 ) -> Tensor:
-    """Quadratic form (B, H, T, D): the oracle of the tests, and the fast path where T * S is small.
+    """Quadratic form (B, H, T, D) in plain operations: the oracle.
 
     ``visible`` is boolean, (.., T, S), broadcasting to (B, H); ``None`` means that every query sees every key.
     """
-    with _full_precision(q):
-        q, k, values = q.to(work := _work_dtype(v)), k.to(work), v.to(work)
+    with full_precision(q):
+        q, k, values = q.to(work := work_dtype(v)), k.to(work), v.to(work)
         scores = _scores(q, k, pq, pk, visible)
         return (scores @ values / scores.sum(-1, keepdim=True).clamp_min(EPS)).to(v.dtype)
+
+
+def quadratic(
+    q: Tensor, k: Tensor, v: Tensor, pq: Tensor | None = None, pk: Tensor | None = None, visible: Tensor | None = None
+) -> Tensor:
+    """``attend``, faster: the form for few queries or keys."""
+    if _learned(pq, pk):
+        return quadratic(_fold(q, pq), _fold(k, pk), v, visible=visible)
+    with full_precision(q):
+        work, numbers = work_dtype(v), q.shape[-2] * k.shape[-2]
+        tensors = (to(work, q), to(work, k), to(work, v), _factor(pq, pk, visible, work))
+        return to(v.dtype, *parts.apply(Pairs, numbers, *tensors))
 
 
 def weights(
     q: Tensor, k: Tensor, pq: Tensor | None = None, pk: Tensor | None = None, visible: Tensor | None = None
 ) -> Tensor:
     """Normalised weights (B, H, T, S) of ``attend``; rows sum to one, or to zero where nothing is seen."""
-    with _full_precision(q):
-        scores = _scores(q.to(work := _work_dtype(q)), k.to(work), pq, pk, visible)
+    with full_precision(q):
+        scores = _scores(q.to(work := work_dtype(q)), k.to(work), pq, pk, visible)
         return (scores / scores.sum(-1, keepdim=True).clamp_min(EPS)).to(q.dtype)
 
 
 def write(state: Tensor | None, k: Tensor, v: Tensor, pk: Tensor | None = None) -> Tensor:
     """State (B, H, F, M * (D + 1)) after the keys ``k`` with values ``v``; ``state`` itself is not changed."""
-    with _full_precision(k):
-        k, values = k.to(work := _work_dtype(v)), _values_and_one(v.to(work), pk)
+    with full_precision(k):
+        k, values = k.to(work := work_dtype(v)), _values_and_one(v.to(work), pk)
         added = k.transpose(-1, -2) @ values
         return added if state is None else state + added
 
 
 def read(state: Tensor, q: Tensor, pq: Tensor | None = None) -> Tensor:
     """Output (B, H, T, D) of any number of queries against one state, in the dtype of ``q``."""
-    with _full_precision(q):
+    with full_precision(q):
         return _normalise(_query(q.to(state.dtype), state, pq)).to(q.dtype)
+
+
+def full(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pq: Tensor | None = None,
+    pk: Tensor | None = None,
+    state: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Every query sees the state and all keys: ``write``, then ``read``. Returns output and state."""
+    if _learned(pq, pk):
+        output, state = full(_fold(q, pq), _fold(k, pk), v, state=_fold_state(state, pq))
+        return output, _unfold_state(state, pq)
+    with full_precision(q):
+        work = work_dtype(v)
+        state = _start(q, v, pq) if state is None else state
+        numbers = max(q.shape[-2], k.shape[-2]) * q.shape[-1]
+        pq, pk = (_with_heads(x, work) for x in (pq, pk))
+        tensors = (to(work, q), to(work, k), to(work, v), pq, pk, state)
+        output, state = parts.apply(Summary, numbers, *tensors)
+        return to(v.dtype, output), state
 
 
 def causal(
@@ -94,24 +129,25 @@ def blocks(
     Linear in T: chunks of about ``chunk`` positions (a multiple of ``size``) are attended quadratically, and what
     lies before a chunk is read from the running state. Returns the output (B, H, T, D) and the state after all keys.
     """
-    if q.shape[-2] != k.shape[-2]:
-        raise ValueError(f"self-attention needs as many queries as keys, but has {q.shape[-2]} and {k.shape[-2]}")
+    length = q.shape[-2]
+    if length != k.shape[-2]:
+        raise ValueError(f"self-attention needs as many queries as keys, but has {length} and {k.shape[-2]}")
     if size < 1 or chunk < 1:
         raise ValueError(f"`size` and `chunk` must be at least 1, but are {size} and {chunk}")
-    length = q.shape[-2]
     if length <= size:  # one block sees all of itself: nothing to mask, nothing to pad
         state = write(state, k, v, pk)
         return read(state, q, pq).to(v.dtype), state
-    chunk = max(size, chunk // size * size)
-    with _full_precision(q):
-        work = _work_dtype(v)
-        q, k, values, pq, pk = (_chunks(x, chunk, work) for x in (q, k, v, pq, pk))
-        added = k.transpose(-1, -2) @ _values_and_one(values, pk)
-        start = torch.zeros_like(added[:, :, :1]) if state is None else state.unsqueeze(2)
-        running = torch.cat([start, added], dim=2).cumsum(dim=2)
-        own = _scores(q, k, pq, pk, _block_triangle(chunk, size, q.device)) @ _values_and_one(values, None)
-        output = _normalise(own + _query(q, running[:, :, :-1], pq))
-        return output.flatten(2, 3)[:, :, :length].to(v.dtype), running[:, :, -1]
+    if _learned(pq, pk):
+        output, state = blocks(_fold(q, pq), _fold(k, pk), v, None, None, _fold_state(state, pq), size, chunk)
+        return output, _unfold_state(state, pq)
+    chunk = _even_chunk(length, size, chunk)
+    with full_precision(q):
+        work, state = work_dtype(v), _start(q, v, pq) if state is None else state
+        pq, pk = (None if x is None else cut(_with_heads(x, work), chunk) for x in (pq, pk))
+        factor = _factor(pq, pk, _block_triangle(chunk, size, q), work)
+        tensors = (to(work, q), to(work, k), to(work, v), factor, pq, pk, state)
+        output, state = parts.apply(Chunks, length * q.shape[-1], *tensors, chunk)
+        return to(v.dtype, output), state
 
 
 def prefix(
@@ -135,8 +171,8 @@ def prefix(
     total, outputs, written = k.shape[-2], [], 0
     lengths = lengths.clamp(0, total)
     keys = torch.arange(total, device=k.device)
-    with _full_precision(q):
-        work = _work_dtype(v)
+    with full_precision(q):
+        work = work_dtype(v)
         for start in range(0, q.shape[-2], chunk):
             part, now = slice(start, start + chunk), lengths[:, start : start + chunk]
             seen_by_all, seen_by_any = int(now.min()), int(now.max())
@@ -153,20 +189,29 @@ def prefix(
         return torch.cat(outputs, dim=-2).to(v.dtype), state
 
 
-def _full_precision(x: Tensor) -> torch.autocast:
-    return torch.autocast(x.device.type, enabled=False)
-
-
-def _work_dtype(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
-
-
 def _scores(q: Tensor, k: Tensor, pq: Tensor | None, pk: Tensor | None, visible: Tensor | None) -> Tensor:
     """Unnormalised weights (.., T, S)."""
     scores = q @ k.transpose(-1, -2)
     if pq is not None and pk is not None:
         scores = scores * (pq.to(q.dtype) @ pk.to(q.dtype).transpose(-1, -2))
     return scores if visible is None else scores * visible
+
+
+def _factor(pq: Tensor | None, pk: Tensor | None, visible: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """What the scores are multiplied by, (.., T, S), all heads alike."""
+    visible = _with_heads(visible, dtype)
+    if pq is None or pk is None:
+        return visible
+    positions = _with_heads(pq, dtype) @ _with_heads(pk, dtype).transpose(-1, -2)
+    return positions if visible is None else positions * visible
+
+
+def _with_heads(x: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """(.., rows, columns) -> (B or 1, H or 1, rows, columns)."""
+    if x is None:
+        return None
+    x = to(dtype, x)
+    return x if x.dim() > 3 else x.reshape((1,) * (4 - x.dim()) + x.shape)
 
 
 def _values_and_one(v: Tensor, pk: Tensor | None) -> Tensor:
@@ -189,20 +234,46 @@ def _normalise(sums: Tensor) -> Tensor:
     return sums[..., :-1] / sums[..., -1:].clamp_min(EPS)
 
 
-def _chunks(x: Tensor | None, chunk: int, dtype: torch.dtype) -> Tensor | None:
-    """(B, H, T, X) -> (B, H, N, chunk, X), with zero rows at the end: zero features add nothing to any sum."""
-    if x is None:
-        return None
-    x = F.pad(x.to(dtype), (0, 0, 0, -x.shape[-2] % chunk))
-    return x.unflatten(-2, (-1, chunk))
+def _start(q: Tensor, v: Tensor, pq: Tensor | None) -> Tensor:
+    """The state of a stream that has seen nothing."""
+    columns = (1 if pq is None else pq.shape[-1]) * (v.shape[-1] + 1)
+    return q.new_zeros(*q.shape[:2], q.shape[-1], columns, dtype=work_dtype(v))
 
 
-def _block_triangle(length: int, size: int, device: torch.device) -> Tensor | None:
-    """Boolean (length, length): who sees whom inside a chunk; ``None`` where the chunk is a single block."""
+def _learned(*positions: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in positions)
+
+
+def _fold(x: Tensor, positions: Tensor) -> Tensor:
+    """Features (.., M F) that say position and content: for learned positions, to which ``fused`` gives no gradient."""
+    return (positions.unsqueeze(-1) * x.unsqueeze(-2)).flatten(-2)
+
+
+def _fold_state(state: Tensor | None, positions: Tensor) -> Tensor | None:
+    """(B, H, F, M (D + 1)) -> (B, H, M F, D + 1)."""
+    return None if state is None else state.unflatten(-1, (positions.shape[-1], -1)).transpose(2, 3).flatten(2, 3)
+
+
+def _unfold_state(state: Tensor, positions: Tensor) -> Tensor:
+    """(B, H, M F, D + 1) -> (B, H, F, M (D + 1))."""
+    return state.unflatten(2, (positions.shape[-1], -1)).transpose(2, 3).flatten(3)
+
+
+def _even_chunk(length: int, size: int, chunk: int) -> int:
+    """At most ``chunk`` positions, or one block, in whole blocks; chunks are as even as can be, to pad little."""
+    blocks, most = -(-length // size), max(1, chunk // size)
+    even = -(-blocks // -(-blocks // most))
+    if size == 1:  # products of 63 rows are slower than of 64
+        even = min(most, -(-even // 8) * 8)
+    return even * size
+
+
+def _block_triangle(length: int, size: int, like: Tensor) -> Tensor | None:
+    """(1, 1, 1, length, length): who sees whom inside a chunk; ``None`` where the chunk is a single block."""
     if length <= size:
         return None
-    block = torch.arange(length, device=device) // size
-    return block.unsqueeze(-1) >= block
+    block = torch.arange(length, device=like.device) // size
+    return (block.unsqueeze(-1) >= block).to(like.dtype)[None, None, None]
 
 
 def _rows(start: int, stop: int, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -8,17 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from mla_fairseq.attention import kernels
+from mla_fairseq.attention.precision import full_precision, to, work_dtype
 from mla_fairseq.attention.views import Blocks, Causal, Full, Prefix, View, span
 
 Tensors = dict[str, Tensor]
 
-QUADRATIC_LIMIT = 256 * 256
-"""Up to this many query-key pairs the quadratic form is the faster one, in time and in memory."""
+QUADRATIC_LIMIT = 1.75
+"""The quadratic form is the faster one up to this many times the multiplications of the linear form: it has few large
+products, the other many small ones (measured on a CPU, where the forms meet at 130 to 330 positions)."""
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """What positions are measured against: (B,) in tokens, the sequence's own length without its padding.
+    """What positions are measured against: (B,) or (1,) in tokens, the sequence's own length without its padding.
 
     ``None`` means: as many as there are (unpadded). With a state both must be known before the first token.
     """
@@ -60,17 +62,17 @@ class LinearAttention(nn.Module):
                 the numbers of queries and keys.
         """
         _check_view(view, q, k)
-        if q.shape[-2] * k.shape[-2] > QUADRATIC_LIMIT:
-            return self.advance({}, q, k, v, view, key_mask, self._lengths(q, k, key_mask, lengths))[0]
-        q, k, pq, pk = self._project(q, k, key_mask, self._lengths(q, k, key_mask, lengths))
-        return kernels.attend(q, k, v, pq, pk, _mask(view, q, k))
+        q, k, pq, pk = self._project(q, k, key_mask, lengths)
+        if self._quadratic_pays(view, q, k, v):
+            return kernels.quadratic(q, k, v, pq, pk, _mask(view, q, k))
+        return self._linear(view, q, k, v, pq, pk, None)[0]
 
     def weights(
         self, q: Tensor, k: Tensor, view: View, key_mask: Tensor | None = None, lengths: Lengths = UNKNOWN
     ) -> Tensor:
         """Normalised weights (B, H, T, S): quadratic, for inspection and attention-guided policies."""
         _check_view(view, q, k)
-        q, k, pq, pk = self._project(q, k, key_mask, self._lengths(q, k, key_mask, lengths))
+        q, k, pq, pk = self._project(q, k, key_mask, lengths)
         return kernels.weights(q, k, pq, pk, _mask(view, q, k))
 
     def write(
@@ -109,39 +111,54 @@ class LinearAttention(nn.Module):
         state = self._open(state, k, lengths)
         q, k = self._features(q, None), self._features(k, key_mask)
         pq, pk, memory = self._query_positions(state, q), self._key_positions(state, k), state.get("memory")
-        if isinstance(view, Full):
-            memory = kernels.write(memory, k, v, pk)
-            output = kernels.read(memory, q, pq).to(v.dtype)
-        elif isinstance(view, Prefix):
-            output, memory = kernels.prefix(q, k, v, torch.atleast_2d(view.lengths), pq, pk, memory, self.chunk)
-        else:
-            size = view.size if isinstance(view, Blocks) else 1
-            output, memory = kernels.blocks(q, k, v, pq, pk, memory, size, self.chunk)
+        output, memory = self._linear(view, q, k, v, pq, pk, memory)
         return output, self._close(state, memory, queries=q.shape[-2], keys=k.shape[-2])
 
+    def _linear(
+        self,
+        view: View,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        pq: Tensor | None,
+        pk: Tensor | None,
+        memory: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """The form whose cost is linear in T and S, from the features on."""
+        if isinstance(view, Full):
+            return kernels.full(q, k, v, pq, pk, memory)
+        if isinstance(view, Prefix):
+            return kernels.prefix(q, k, v, torch.atleast_2d(view.lengths), pq, pk, memory, self.chunk)
+        return kernels.blocks(q, k, v, pq, pk, memory, view.size if isinstance(view, Blocks) else 1, self.chunk)
+
+    def _quadratic_pays(self, view: View, q: Tensor, k: Tensor, v: Tensor) -> bool:
+        """Compare multiplications per head; the linear form is quadratic inside a chunk."""
+        queries, keys, pair = q.shape[-2], k.shape[-2], q.shape[-1] + v.shape[-1]
+        pairs_in_chunks = 0 if isinstance(view, Full) else min(queries, self.chunk) * keys
+        state = q.shape[-1] * v.shape[-1] * (1 if self.positions is None else self.positions.size)
+        return queries * keys * pair <= QUADRATIC_LIMIT * (pairs_in_chunks * pair + (queries + keys) * state)
+
     def _features(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            x = self.features(x.to(torch.promote_types(x.dtype, torch.float32)))
+        with full_precision(x):
+            x = self.features(to(work_dtype(x), x))
         return x if mask is None else x * mask[:, None, :, None]
 
     def _project(
         self, q: Tensor, k: Tensor, key_mask: Tensor | None, lengths: Lengths
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """Features and positions of a whole sequence."""
-        state = self._open({}, k, lengths)
         q, k = self._features(q, None), self._features(k, key_mask)
-        return q, k, self._query_positions(state, q), self._key_positions(state, k)
-
-    def _lengths(self, q: Tensor, k: Tensor, key_mask: Tensor | None, given: Lengths) -> Lengths:
-        """Lengths of a whole sequence: what was given, else the number of real keys, else of queries."""
-        if not self.needs_lengths:
-            return given
-        key, query, batch = given.key, given.query, k.shape[0]
-        if key is None:
-            key = torch.full((batch,), k.shape[-2], device=k.device) if key_mask is None else key_mask.sum(-1)
-        if query is None:
-            query = key if q.shape[-2] == k.shape[-2] else torch.full((batch,), q.shape[-2], device=q.device)
-        return Lengths(query, key)
+        if self.positions is None:
+            return q, k, None, None
+        lengths = _whole_lengths(q, k, key_mask, lengths)
+        pq = self.positions.query(q, span(1, q.shape[-2], q.device).unsqueeze(0), lengths.query)
+        if (
+            lengths.query is lengths.key
+            and q.shape[-2] == k.shape[-2]
+            and getattr(self.positions, "same_for_keys", False)
+        ):
+            return q, k, pq, pq
+        return q, k, pq, self.positions.key(k, span(1, k.shape[-2], k.device).unsqueeze(0), lengths.key)
 
     def _open(self, state: Tensors, x: Tensor, lengths: Lengths) -> Tensors:
         """Fix the lengths before the first token: positions are baked into the sum, and cannot be changed later."""
@@ -174,7 +191,21 @@ def _index(counter: Tensor, features: Tensor) -> Tensor:
     return counter.unsqueeze(-1) + span(1, features.shape[-2], counter.device)
 
 
+def _whole_lengths(q: Tensor, k: Tensor, key_mask: Tensor | None, given: Lengths) -> Lengths:
+    """Lengths of a whole sequence: what was given, else the number of real keys, else of queries."""
+    key, query = given.key, given.query
+    if key is None:
+        key = torch.full((1,), k.shape[-2], device=k.device) if key_mask is None else key_mask.sum(-1)
+    if query is None:
+        query = key if q.shape[-2] == k.shape[-2] else torch.full((1,), q.shape[-2], device=q.device)
+    return Lengths(query, key)
+
+
 def _mask(view: View, q: Tensor, k: Tensor) -> Tensor | None:
+    if isinstance(view, Full):
+        return None
+    if isinstance(view, Causal):  # as below, in fewer operations
+        return q.new_ones(q.shape[-2], k.shape[-2]).tril_()
     return view.visible(span(0, q.shape[-2], q.device), span(0, k.shape[-2], k.device))
 
 

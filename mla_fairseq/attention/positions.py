@@ -4,9 +4,10 @@ A position class has two methods, ``query`` and ``key``, with the same arguments
 
     features (B, H, N, F)   phi of the tokens, for positions that are learned from content
     index    (B or 1, N)    1 for the first token of the sequence, as in the papers
-    length   (B,)           the length that the index is measured against, in tokens
+    length   (B or 1,)      the length that the index is measured against, in tokens
 
-and returns psi, (B or 1, H or 1, N, M). ``size`` is M. Weights are multiplied by psi_q(t) . psi_k(s).
+and returns psi, (B or 1, H or 1, N, M). Weights are multiplied by psi_q(t) . psi_k(s). ``size`` is M; with
+``same_for_keys`` (false where it is missing) psi ignores the features, and ``key`` returns what ``query`` returns.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 def proportion(index: Tensor, length: Tensor) -> Tensor:
     """min(index / length, 1), (B, N). Beyond the expected length a position stays at the end: an angle past pi / 2
     would make weights negative."""
-    return (index / length.clamp_min(1).unsqueeze(-1)).clamp_max(1.0)
+    return (index / length.clamp_min(1).unsqueeze(-1)).clamp_max_(1.0)
 
 
 class CosinePositions(nn.Module):
@@ -32,9 +33,10 @@ class CosinePositions(nn.Module):
     """
 
     size = 2
+    same_for_keys = True
 
     def query(self, features: Tensor, index: Tensor, length: Tensor) -> Tensor:
-        angle = proportion(index.to(features.dtype), length) * (math.pi / 2)
+        angle = proportion(index.to(features.dtype), length).mul_(math.pi / 2)
         return torch.stack((angle.cos(), angle.sin()), dim=-1).unsqueeze(1)
 
     key = query

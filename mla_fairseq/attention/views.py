@@ -42,9 +42,9 @@ class Causal:
         return None if self.window is None else self.window - 1
 
     def visible(self, queries: Tensor, keys: Tensor) -> Tensor:
-        ahead = keys - queries.unsqueeze(-1)
-        mask = ahead <= 0
-        return mask if self.window is None else mask & (ahead > -self.window)
+        queries = queries.unsqueeze(-1)
+        mask = keys <= queries
+        return mask if self.window is None else mask & (keys > queries - self.window)
 
 
 @dataclass(frozen=True)
