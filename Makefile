@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { command -v "$$p"; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format bench constraints clean
+.PHONY: help setup demo test test-slow lint format constraints clean
 
 help:  ## say what each target does
 	@sed -n 's/^\([a-z-]*\):.*  ## /  make \1\t/p' Makefile | expand -t 22
@@ -33,9 +33,6 @@ lint: setup  ## check style and format, change nothing
 format: setup  ## mend style and format where a tool can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
-
-bench: setup  ## time attention against torch's scaled_dot_product_attention
-	@$(BIN)/python scripts/bench_attention.py
 
 constraints: setup  ## write the versions that .venv holds to constraints.txt
 	@{ grep '^#' constraints.txt; \
