@@ -49,3 +49,31 @@ def train_log(tmp_path: Path) -> Path:
     path = tmp_path / "train.log"
     path.write_text("\n".join([*SESSION_1, *SESSION_2]) + "\n", encoding="utf-8")
     return path
+
+
+def simul_sentence(**changes) -> dict:
+    """A line of SimulEval's log: a source of 1.6 s, two words read along, two written at its end."""
+    line = {
+        "index": 0,
+        "prediction": "drei $ 5 und",
+        "delays": [560.0, 840.0, 1600.0, 1600.0],
+        "elapsed": [600.0, 900.0, 1700.0, 1700.0],
+        "prediction_length": 4,
+        "reference": "drei oder fünf und mehr",
+        "source": ["no/such.wav", "samplerate: 16000 Hz"],
+        "source_length": 1600.0,
+    }
+    return {**line, **changes}
+
+
+@pytest.fixture
+def write_log(tmp_path: Path):
+    """Writes a log of such sentences, one for each mapping of changes, and returns its path."""
+
+    def write(*sentences: dict, name: str = "run") -> Path:
+        path = tmp_path / name / "instances.log"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(json.dumps(simul_sentence(**changes)) + "\n" for changes in sentences))
+        return path
+
+    return write
