@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import os
+import math
+from itertools import pairwise
 from pathlib import Path
 
+from mla_fairseq.evaluation.pictures import new_figure, save
 from mla_fairseq.evaluation.training_log import Point, TrainingLog, read_training_log
 
 _TRAIN, _VALID = "#7f8fa6", "#c23616"
+_SERIES = ((1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,))
+"""Round numbers from 1 to 10, the finest series first."""
+_APART = 0.08
+"""Nearest that two ticks may be, as a share of the axis."""
 
 
 def draw_training_curve(log_path: str | Path, stem: str | Path, title: str = "") -> list[Path]:
@@ -24,11 +30,7 @@ def draw_training_curve(log_path: str | Path, stem: str | Path, title: str = "")
     log = read_training_log(log_path)
     if not log.train:
         raise ValueError(f"{log_path} holds no training statistics; fairseq-train needs --log-format json.")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9, 3.4)
     left, right = figure.subplots(1, 2, sharey=True)
     _plot(left, log, "update", "updates")
     _plot(right, log, "minutes", "minutes")
@@ -37,7 +39,7 @@ def draw_training_curve(log_path: str | Path, stem: str | Path, title: str = "")
     left.legend(frameon=False)
     if title:
         figure.suptitle(title)
-    return [_save(figure, Path(f"{stem}.{kind}")) for kind in ("png", "svg")]
+    return save(figure, stem)
 
 
 def _plot(axes, log: TrainingLog, attribute: str, label: str) -> None:
@@ -54,17 +56,35 @@ def _perplexity_scale(axes) -> None:
     """A second scale on the right: perplexity = 2 ** loss."""
     second = axes.secondary_yaxis("right", functions=(lambda bits: 2.0**bits, _log2))
     second.set_ylabel("perplexity")
+    ticks = perplexity_ticks(*axes.get_ylim())
+    second.set_yticks(ticks, [f"{tick:g}" if tick < 1e6 else f"{tick:.0e}" for tick in ticks])
+
+
+def perplexity_ticks(low: float, high: float) -> list[float]:
+    """Round perplexities along an axis from ``low`` to ``high`` bits, none crowded.
+
+    On an axis of bits equal steps of perplexity crowd at the top; round numbers that grow by factors do not.  Where
+    the axis is so short that perplexity is nearly straight, equal steps are best.
+    """
+    if high - low < 1.5:
+        return _equal_steps(2.0**low, 2.0**high)
+    tens = range(math.floor(low * math.log10(2)), math.ceil(high * math.log10(2)) + 1)
+    for series in _SERIES:
+        ticks = [digit * 10.0**ten for ten in tens for digit in series]
+        gap = min(math.log2(later / earlier) for earlier, later in pairwise(ticks))
+        if gap >= _APART * (high - low):
+            break
+    return [tick for tick in ticks if low <= math.log2(tick) <= high]
+
+
+def _equal_steps(low: float, high: float) -> list[float]:
+    from matplotlib.ticker import MaxNLocator
+
+    ticks = MaxNLocator(nbins=6, steps=[1, 2, 5, 10]).tick_values(low, high)
+    return [float(tick) for tick in ticks if low <= tick <= high]
 
 
 def _log2(values):
     import numpy as np
 
     return np.log2(np.maximum(values, 1e-9))
-
-
-def _save(figure, path: Path) -> Path:
-    """Written beside its place first, so that a killed run leaves no half picture."""
-    partial = path.with_name(f".partial-{path.name}")
-    figure.savefig(partial, dpi=150, format=path.suffix[1:])
-    os.replace(partial, path)
-    return path

@@ -1,10 +1,14 @@
 """The picture of a training."""
 
+import math
 import xml.etree.ElementTree as ElementTree
+from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mla_fairseq.evaluation.curves import draw_training_curve
+from mla_fairseq.evaluation.curves import draw_training_curve, perplexity_ticks
 
 matplotlib = pytest.importorskip("matplotlib")
 
@@ -32,3 +36,22 @@ def test_a_log_without_statistics_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"train\.log holds no training statistics.*--log-format json"):
         draw_training_curve(tmp_path / "train.log", tmp_path / "curve")
     assert [path.name for path in tmp_path.iterdir()] == ["train.log"]
+
+
+def test_the_same_log_gives_the_same_pictures(train_log, tmp_path):
+    first = [path.read_bytes() for path in draw_training_curve(train_log, tmp_path / "curve")]
+    assert first == [path.read_bytes() for path in draw_training_curve(train_log, tmp_path / "curve")]
+
+
+@given(low=st.floats(0, 10), bits=st.floats(0.05, 30))
+def test_perplexity_ticks_are_round_and_never_crowd(low, bits):
+    ticks = perplexity_ticks(low, low + bits)
+    places = [math.log2(tick) for tick in ticks]
+    assert len(ticks) >= 2
+    assert all(low - 1e-9 <= place <= low + bits + 1e-9 for place in places)
+    assert all(later - earlier >= 0.06 * bits for earlier, later in pairwise(places))
+    assert all(float(f"{tick:.4g}") == pytest.approx(tick) for tick in ticks)
+
+
+def test_perplexity_ticks_of_a_common_axis():
+    assert perplexity_ticks(2.1, 9) == [5, 10, 20, 50, 100, 200, 500]
