@@ -1,0 +1,38 @@
+#!/usr/bin/env python3
+"""Draws quality against latency: a line for each system, its offline BLEU dashed, as png and svg.
+
+The table is tab-separated: system, k (or chunk), then figures such as bleu, chrf, al, laal, al_ca and offline_bleu.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+from mla_fairseq.errors import UserError
+from mla_fairseq.evaluation.quality_latency import draw_quality_latency
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("points", type=Path, metavar="POINTS.tsv", help="one row for each run")
+    parser.add_argument("--output", type=Path, required=True, metavar="STEM", help="the pictures' path without suffix")
+    parser.add_argument("--latency", default="al", help="column along the bottom, such as al, laal, dal or al_ca")
+    parser.add_argument("--quality", default="bleu", help="column up the side: bleu or chrf")
+    parser.add_argument("--title", default="", help="written above the picture")
+    return parser
+
+
+def main() -> None:
+    args = build_parser().parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    try:
+        pictures = draw_quality_latency(args.points, args.output, args.latency, args.quality, args.title)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error}; `pip install mla-fairseq[plots]` brings it.") from error
+    print("\n".join(map(str, pictures)))
+
+
+if __name__ == "__main__":
+    main()
