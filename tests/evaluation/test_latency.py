@@ -98,7 +98,7 @@ def test_laal_takes_away_what_al_gives_to_long_translations(line):
 
 
 def test_simulevals_own_flag_makes_al_equal_to_al_ca():
-    """Why the figures are taken from the log: remove this test, and the docstring's warning, once SimulEval is mended."""
+    """Why the figures are taken from the log; once SimulEval is mended, this test and latency.py's warning can go."""
     from argparse import Namespace
 
     line = {"prediction": "a", "delays": [100.0], "elapsed": [400.0], "reference": "b", "source_length": SOURCE}

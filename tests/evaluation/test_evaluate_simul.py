@@ -1,0 +1,91 @@
+"""``scripts/evaluate_simul.py``."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "evaluate_simul.py"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Runs the script on arguments in an empty folder; returns what it printed."""
+    main = runpy.run_path(str(SCRIPT))["main"]
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def call(*arguments) -> str:
+        monkeypatch.setattr(sys, "argv", ["evaluate_simul.py", *map(str, arguments)])
+        main()
+        return capsys.readouterr().out
+
+    return call
+
+
+def test_the_table_and_the_json_say_the_same(run, write_log, tmp_path):
+    logs = [write_log({}, name="k3"), write_log({"delays": [1600.0] * 4, "elapsed": []}, name="k9").parent]
+    shown = run(*logs, "--output", tmp_path / "scores.json", "--lowercase", "--tokenize", "intl")
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert list(scores) == ["k3", "k9"]
+    assert scores["k9"]["al"] == 1600
+    assert scores["k9"]["al_ca"] is None
+    for name, row in scores.items():
+        assert f"| {name} | {row['bleu']:.2f} | {row['chrf']:.2f} | {row['al']:.0f} |" in shown
+    assert "case:lc" in scores["k3"]["bleu_signature"]
+    assert "tok:intl" in shown
+
+
+def test_folders_of_one_name_are_told_apart(run, write_log, tmp_path):
+    logs = [write_log({}, name="a"), write_log({}, name="b")]
+    moved = []
+    for log in logs:
+        moved.append(log.parent / "same" / "instances.log")
+        moved[-1].parent.mkdir()
+        log.rename(moved[-1])
+    shown = run(*moved)
+    assert all(f"| {log} |" in shown for log in moved)
+
+
+def test_pictures_and_transcripts_of_asked_sentences(run, write_log, tmp_path):
+    pytest.importorskip("matplotlib")
+    soundfile.write(tmp_path / "a.wav", np.zeros((25600, 2), dtype="float32"), 16000)
+    log = write_log({}, {"index": 5, "source": [str(tmp_path / "a.wav")]})
+    shown = run(log, "--timeline", 0, 5, "--pictures", tmp_path / "pictures", "--transcript", 5)
+    names = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    assert names == ["run-0.png", "run-0.svg", "run-5.png", "run-5.svg"]
+    sizes = [(tmp_path / "pictures" / name).stat().st_size for name in ("run-0.svg", "run-5.svg")]
+    assert sizes[1] > sizes[0], "the second has a waveform"
+    assert "run, sentence 5\n\n   0.56 s  drei" in shown
+    assert str(tmp_path / "pictures" / "run-5.svg") in shown
+
+
+def test_audio_of_another_length_is_refused_until_left_out(run, write_log, tmp_path):
+    pytest.importorskip("matplotlib")
+    soundfile.write(tmp_path / "a.wav", np.zeros(100, dtype="float32"), 16000)
+    log = write_log({"source": [str(tmp_path / "a.wav")]})
+    with pytest.raises(SystemExit, match=r"^error: the audio of sentence 0 is 6 ms long"):
+        run(log, "--timeline", 0)
+    assert "run-0.png" in run(log, "--timeline", 0, "--no-waveform")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        pytest.param(["no"], "no does not exist", id="no-log"),
+        pytest.param(["LOG", "LOG"], "a log is named twice", id="twice"),
+        pytest.param(
+            ["LOG", "--timeline", "3"], "run has no sentence 3; its 1 sentences lie in 0 to 0", id="no-sentence"
+        ),
+        pytest.param(["LOG", "--latency-unit", "char"], "4 delays for 9 chars", id="unit"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_leaves_nothing(run, write_log, tmp_path, arguments, words):
+    log = str(write_log({}))
+    with pytest.raises(SystemExit, match=f"^error: .*{words}[^\n]*$"):
+        run(*(log if argument == "LOG" else argument for argument in arguments), "--output", "scores.json")
+    assert list((tmp_path / "here").iterdir()) == []
