@@ -19,6 +19,8 @@ _WORD, _CLOCK, _FAINT = COLOURS[0], "#b08d57", "#9aa5b1"
 _FONT = 9
 _GAP = 6
 """Points between a word and its dot."""
+_LETTERS = 60
+"""A model that stutters writes words longer than the picture is wide: they are cut."""
 _WORST_MISMATCH_MS = 100
 
 
@@ -61,10 +63,9 @@ def draw_timeline(
         axes = above = figure.subplots()
     _draw_reading(axes, instance)
     _draw_clock(axes, instance)
-    words = _draw_words(axes, instance)
+    _draw_words(axes, instance)
     _dress(axes, instance, reference)
     above.set_title(title or _title(instance), fontsize=10, loc="left", parse_math=False)
-    _make_room(figure, axes, words)
     return save(figure, stem)
 
 
@@ -120,42 +121,23 @@ def _draw_clock(axes, instance: Instance) -> None:
     axes.plot(ends, rows, "|", color=_CLOCK, markersize=4, alpha=0.8, zorder=2)
 
 
-def _draw_words(axes, instance: Instance) -> list:
-    """Dots and words; returns the words."""
+def _draw_words(axes, instance: Instance) -> None:
+    """Dots and words; the layout leaves room for those that reach beyond the end of the axis."""
     delays = np.array(instance.delays) / 1000
     axes.plot(delays, np.arange(len(delays)), "o", color=_WORD, markersize=4, zorder=3, label="word, at its delay")
-    return [
-        axes.annotate(
-            word, (delay, row), (_GAP, 0), textcoords="offset points", va="center", fontsize=_FONT, parse_math=False
-        )
-        for row, (word, delay) in enumerate(zip(instance.units, delays, strict=True))
-    ]
+    look = {"textcoords": "offset points", "va": "center", "fontsize": _FONT, "parse_math": False}
+    for row, (word, delay) in enumerate(zip(instance.units, delays, strict=True)):
+        axes.annotate(word if len(word) <= _LETTERS else f"{word[:_LETTERS]}…", (delay, row), (_GAP, 0), **look)
 
 
 def _dress(axes, instance: Instance, reference: list[str]) -> None:
     axes.set_ylim(len(instance.units) - 0.3, -0.7)
+    axes.margins(x=0.02)
+    axes.set_xlim(left=0)
     axes.set_yticks([])
     label = f"seconds; the source ends at {instance.source_length / 1000:.2f} s\n" + "\n".join(reference)
-    axes.set_xlabel(label, fontsize=8, parse_math=False)
+    axes.set_xlabel(label, fontsize=8, loc="left", parse_math=False)
     axes.tick_params(axis="x", labelsize=8)
     axes.spines[["top", "left", "right"]].set_visible(False)
     axes.grid(axis="x", alpha=0.25)
     axes.figure.legend(loc="outside upper right", ncols=3, fontsize=8, frameon=False)
-
-
-def _make_room(figure, axes, words: list) -> None:
-    """Ends the time axis where the last word, the source and the computing have ended.
-
-    A word keeps its width w whatever the axis shows: in an axis of W pixels for R seconds it begins at x W / R, so
-    that R = x W / (W - w) just holds it.
-    """
-    for word in words:
-        word.set_in_layout(False)
-    axes.margins(x=0.02)
-    figure.draw_without_rendering()
-    renderer, width = figure.canvas.get_renderer(), axes.bbox.width
-    needed = [axes.get_xlim()[1]]
-    for word in words:
-        room = word.get_window_extent(renderer).width + (_GAP + 4) * figure.dpi / 72
-        needed.append(word.xy[0] * width / max(width - room, 0.2 * width))
-    axes.set_xlim(0, max(needed))

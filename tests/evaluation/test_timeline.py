@@ -93,6 +93,13 @@ def test_the_waveform_stands_above_on_the_same_axis(draw, instance):
     assert (drawn.x1, drawn.y0, drawn.y1) == pytest.approx((1.6, -1, 1), abs=0.01)
 
 
+def test_words_are_no_formulas_and_stuttered_ones_are_cut(draw, instance):
+    figure = draw(replace(instance, units=(r"$\no$", "la" * 900, "x", "y"), reference=r"$\no$"))
+    figure.draw_without_rendering()
+    assert [text.get_text() for text in figure.axes[0].texts[:2]] == [r"$\no$", "la" * 30 + "…"]
+    assert figure.axes[0].get_position().width > 0.4
+
+
 def test_one_word_after_the_source_is_drawn(draw):
     figure = draw(Instance(0, ("Ja",), (900.0,), (5000.0,), "Ja", "Ja", 1, 900.0))
     assert figure.axes[0].get_xlim()[1] >= 5
