@@ -1,1 +1,1 @@
-"""Quality and training curves, read from the files that fairseq's programs write.  No model is imported here."""
+"""Quality, latency and training curves, read from what fairseq's and SimulEval's programs write.  No model is imported."""
