@@ -1,1 +1,1 @@
-"""Quality, latency and training curves, read from what fairseq's and SimulEval's programs write.  No model is imported."""
+"""Quality, latency and training curves, from what fairseq's and SimulEval's programs write.  No model is imported."""
