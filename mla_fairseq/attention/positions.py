@@ -44,10 +44,11 @@ class CosinePositions(nn.Module):
 
 @dataclass(frozen=True)
 class LengthOptions:
-    """The target length T^ that a mechanism with positions expects while it decodes.
+    """The lengths that a mechanism with positions measures them against.
 
-    In training, and wherever the whole target is given, it is the true length. The source length is always the true
-    number of encoder states.
+    Target: in training, and wherever the whole target is given, the true length; while decoding what is expected.
+    Source: the true number of encoder states. A model that translates while it listens knows neither: both are
+    fixed numbers there, in training too.
     """
 
     length: Literal["ratio", "fixed"] = field(
@@ -59,3 +60,7 @@ class LengthOptions:
         metadata={"help": "target tokens per encoder state; 0: the mean over training, kept in the checkpoint"},
     )
     length_fixed: int = field(default=64, metadata={"help": "target tokens, end of sentence included"})
+    source_length: int = field(
+        default=0,
+        metadata={"help": "encoder states, a fixed number; 0: as many as there are at its end"},
+    )

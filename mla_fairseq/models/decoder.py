@@ -10,11 +10,13 @@ from fairseq.data import Dictionary
 from fairseq.models import FairseqIncrementalDecoder
 from torch import Tensor, nn
 
-from mla_fairseq.attention import Causal, Full, LengthOptions, State, reorder
+from mla_fairseq.attention import Causal, Full, Prefix, State, View, reorder
 from mla_fairseq.models.layers import DecoderLayer, SinusoidalPositions
-from mla_fairseq.models.length import LengthRule
-from mla_fairseq.models.options import mechanism_options
+from mla_fairseq.models.length import LengthRule, source_lengths
+from mla_fairseq.models.options import length_options
+from mla_fairseq.models.simul import build_wait_k, chunk_size
 
+CAUSAL, FULL = Causal(), Full()
 LENGTH_BUFFER = "length_rule.tokens_and_states"
 
 
@@ -22,7 +24,10 @@ class TextDecoder(FairseqIncrementalDecoder):
     """Target tokens (B, T) over encoder states to scores (B, T, V); parameters named as in ``s2t_transformer``.
 
     Where a mechanism has positions, the target length is the true one as long as the whole target is given, and the
-    length rule's while decoding step by step.
+    length rule's while decoding step by step; in a model that streams it is the rule's throughout.
+
+    With wait-k, ``lagging`` is the k of evaluation and decoding (``None``: the whole source is there); training draws
+    its own for each batch.
     """
 
     def __init__(self, args: Namespace, dictionary: Dictionary, embed_tokens: nn.Embedding) -> None:
@@ -43,7 +48,10 @@ class TextDecoder(FairseqIncrementalDecoder):
             self.output_projection.weight = embed_tokens.weight
         else:
             nn.init.normal_(self.output_projection.weight, std=channels**-0.5)
-        self.length_rule = LengthRule(_length_options(args)) if self._needs_lengths() else None
+        self.wait_k = build_wait_k(args)
+        self.lagging = None if self.wait_k is None else self.wait_k.middle
+        streaming = self.wait_k is not None or chunk_size(args) > 0
+        self.length_rule = LengthRule(length_options(args), streaming) if self._needs_lengths() else None
 
     def forward(
         self,
@@ -71,10 +79,60 @@ class TextDecoder(FairseqIncrementalDecoder):
         source, source_mask, source_lengths = _source(encoder_out)
         start = 0 if incremental_state is None else prev_output_tokens.shape[1] - 1
         tokens = prev_output_tokens[:, start:]
-        target_mask = tokens.ne(self.padding_idx)
+        mask = tokens.ne(self.padding_idx)
         if target_lengths is None:
-            target_lengths = self._target_lengths(target_mask, source_lengths, incremental_state)
-        x = self._embed(tokens, start)
+            target_lengths = self._target_lengths(mask, source_lengths, incremental_state)
+        view = FULL
+        if incremental_state is None:
+            view = self._cross_view(tokens.shape[1], source)
+        else:
+            source, source_mask = self._unread(source, source_mask, start, incremental_state)
+        x, weights = self._run_layers(
+            self._embed(tokens, start),
+            source,
+            source_mask,
+            target_lengths,
+            self._source_lengths(source_lengths),
+            incremental_state,
+            FULL if full_context_alignment else CAUSAL,
+            view,
+            None if bool(mask.all()) else mask,
+            alignment_layer,
+        )
+        extra = {"attn": [None if weights is None else weights.mean(1)]}
+        if incremental_state is None:
+            extra["encoder_out"] = encoder_out
+        return x if features_only else self.output_layer(x), extra
+
+    def step(self, tokens: Tensor, start: int, source: Tensor | None, state: State) -> Tensor:
+        """Scores (B, V) of the token after ``tokens`` (B, 1), which stand at ``start``; the state moves on.
+
+        ``source`` (n, B, C) are encoder states that the state does not hold yet; ``None``: nothing new.
+
+        Raises:
+            ValueError: a model whose positions are measured against lengths that are not known yet.
+        """
+        lengths = torch.ones(tokens.shape[0], dtype=torch.long, device=tokens.device)  # fixed lengths look at no value
+        target_lengths = None if self.length_rule is None else self.length_rule(lengths)
+        x, _ = self._run_layers(
+            self._embed(tokens, start), source, None, target_lengths, self._source_lengths(lengths), state
+        )
+        return self.output_layer(x)[:, -1]
+
+    def _run_layers(
+        self,
+        x: Tensor,
+        source: Tensor | None,
+        source_mask: Tensor | None,
+        target_lengths: Tensor | None,
+        source_lengths: Tensor | None,
+        state: State | None,
+        self_view: View = CAUSAL,
+        cross_view: View = FULL,
+        target_mask: Tensor | None = None,
+        alignment_layer: int | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Embedded tokens (T, B, C) to features (B, T, C), and the weights of one layer."""
         weights = None
         for i, layer in enumerate(self.layers):
             x, layer_weights = layer(
@@ -83,17 +141,14 @@ class TextDecoder(FairseqIncrementalDecoder):
                 source_mask,
                 target_lengths,
                 source_lengths,
-                incremental_state,
-                self_view=Full() if full_context_alignment else Causal(),
-                target_mask=None if bool(target_mask.all()) else target_mask,
+                state,
+                self_view,
+                cross_view,
+                target_mask,
                 need_weights=i == alignment_layer,
             )
-            weights = layer_weights if layer_weights is not None else weights
-        x = (x if self.layer_norm is None else self.layer_norm(x)).transpose(0, 1)
-        extra = {"attn": [None if weights is None else weights.mean(1)]}
-        if incremental_state is None:
-            extra["encoder_out"] = encoder_out
-        return x if features_only else self.output_layer(x), extra
+            weights = weights if layer_weights is None else layer_weights
+        return (x if self.layer_norm is None else self.layer_norm(x)).transpose(0, 1), weights
 
     def output_layer(self, features: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, V)"""
@@ -122,23 +177,44 @@ class TextDecoder(FairseqIncrementalDecoder):
         x = x + self.embed_positions(start, x.shape[0], x.device).to(x)
         return self.dropout_module(x if self.layernorm_embedding is None else self.layernorm_embedding(x))
 
+    def _cross_view(self, targets: int, source: Tensor) -> View:
+        """Which encoder states each target of a whole sequence sees."""
+        if self.wait_k is None:
+            return FULL
+        lagging = self.wait_k.draw() if self.training else self.lagging
+        if lagging is None:
+            return FULL
+        read = self.wait_k.states(lagging, torch.arange(targets, device=source.device))
+        return Prefix(read.clamp_max(source.shape[0]))
+
+    def _unread(
+        self, source: Tensor, mask: Tensor | None, start: int, state: State
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The encoder states that the token at ``start`` sees and the state does not hold yet."""
+        if self.lagging is None:
+            first, last = (0, len(source)) if self.layers[0].encoder_attn.name not in state else (0, 0)
+        else:
+            first = self.wait_k.states(self.lagging, start - 1) if start else 0
+            last = self.wait_k.states(self.lagging, start)
+        new = source[first:last]
+        return (new, None if mask is None else mask[:, first:last]) if len(new) else (None, None)
+
     def _target_lengths(self, mask: Tensor, source_lengths: Tensor, state: State | None) -> Tensor | None:
         if self.length_rule is None:
             return None
-        if state is not None:
+        if state is not None or self.length_rule.streaming:
             return self.length_rule(source_lengths)
         lengths = mask.sum(1)
         if self.training:
             self.length_rule.observe(lengths, source_lengths)
         return lengths
 
+    def _source_lengths(self, true: Tensor) -> Tensor:
+        rule = self.length_rule
+        return true if rule is None else source_lengths(rule.options, true, rule.streaming)
+
     def _needs_lengths(self) -> bool:
         return any(a.mechanism.needs_lengths for layer in self.layers for a in (layer.self_attn, layer.encoder_attn))
-
-
-def _length_options(args: Namespace) -> LengthOptions:
-    """The length flags are cosFormer's; a mechanism of one's own that has positions shares them."""
-    return mechanism_options(args, "cosformer")
 
 
 def _source(encoder_out: dict) -> tuple[Tensor, Tensor | None, Tensor]:

@@ -10,9 +10,12 @@ import torch
 from fairseq.models import FairseqEncoder
 from torch import Tensor, nn
 
-from mla_fairseq.attention import Full
+from mla_fairseq.attention import Blocks, State
 from mla_fairseq.models.layers import EncoderLayer, SinusoidalPositions
-from mla_fairseq.speech.subsample import Conv1dSubsampler, Conv2dSubsampler, real_frames
+from mla_fairseq.models.length import source_lengths
+from mla_fairseq.models.options import length_options
+from mla_fairseq.models.simul import check_window, encoder_view
+from mla_fairseq.speech.subsample import Conv1dSubsampler, Conv2dSubsampler, frames_before, real_frames
 
 PADDING_IDX = 1
 
@@ -37,6 +40,7 @@ class SpeechEncoder(FairseqEncoder):
 
     def __init__(self, args: Namespace) -> None:
         super().__init__(None)
+        self.channels = args.encoder_embed_dim
         self.freezing_updates = args.encoder_freezing_updates
         self.num_updates = 0
         self.embed_scale = 1.0 if args.no_scale_embedding else math.sqrt(args.encoder_embed_dim)
@@ -49,7 +53,10 @@ class SpeechEncoder(FairseqEncoder):
         self.layer_norm = nn.LayerNorm(args.encoder_embed_dim) if args.encoder_normalize_before else None
         has_ctc = getattr(args, "ctc_weight", 0.0) > 0.0
         self.ctc_proj = nn.Linear(args.encoder_embed_dim, args.tgt_dict_size) if has_ctc else None
-        self.view = Full()
+        self.view = encoder_view(args)
+        mechanism = self.transformer_layers[0].self_attn.mechanism
+        check_window(self.view, mechanism)
+        self.lengths = length_options(args) if mechanism.needs_lengths else None
 
     def forward(self, src_tokens: Tensor, src_lengths: Tensor, return_all_hiddens: bool = False) -> dict:
         """Frames (B, T, F) with lengths (B,) -> fairseq's encoder output: states (S, B, C) and padding (B, S)."""
@@ -59,9 +66,10 @@ class SpeechEncoder(FairseqEncoder):
 
     def _encode(self, frames: Tensor, lengths: Tensor, return_all_hiddens: bool) -> dict:
         x, lengths = self.subsample(frames, lengths)
-        x = self.dropout_module(self.embed_scale * x + self.embed_positions(0, x.shape[0], x.device).to(x))
+        x = self._embed(x, 0)
         mask = real_frames(lengths, x.shape[0])
         key_mask = None if bool(mask.all()) else mask
+        lengths = self._expected(lengths)
         hidden = []
         for layer in self.transformer_layers:
             x = layer(x, self.view, key_mask, lengths)
@@ -77,6 +85,53 @@ class SpeechEncoder(FairseqEncoder):
             "src_tokens": [],
             "src_lengths": [],
         }
+
+    def stream(self, frames: Tensor, state: State, final: bool = False) -> Tensor:
+        """The next frames (B, N, F) of streams -> the encoder states of the chunks that became complete, (n, B, C).
+
+        They are those that ``forward`` gives for the whole utterance. ``state`` is the caller's, ``{}`` at first;
+        ``final`` ends the utterance: its last chunk may be shorter. N and n may be 0.
+
+        Raises:
+            ValueError: an encoder that hears whole utterances (``--encoder-chunk-size 0``).
+        """
+        if not self.streams:
+            raise ValueError("this encoder hears whole utterances: to stream, train it with --encoder-chunk-size")
+        x, state["encoder.subsample"] = self.subsample.stream(frames, state.get("encoder.subsample", {}), final)
+        own = state.get("encoder") or self._fresh(x)
+        x = torch.cat((own["waiting"].transpose(0, 1), x))
+        complete = len(x) if final else len(x) // self.view.size * self.view.size
+        x, waiting = x[:complete], x[complete:]
+        state["encoder"] = {"waiting": waiting.transpose(0, 1).clone(), "position": own["position"] + complete}
+        if complete == 0:
+            return x
+        x = self._embed(x, own["position"])
+        lengths = self._expected(own["position"])
+        for layer in self.transformer_layers:
+            x = layer(x, self.view, None, lengths, state)
+        return x if self.layer_norm is None else self.layer_norm(x)
+
+    @property
+    def streams(self) -> bool:
+        """Whether it hears a chunk at a time."""
+        return isinstance(self.view, Blocks)
+
+    def frames_before(self, states: int) -> int:
+        """Frames that must have come before the first ``states`` states are complete, unless the utterance ends."""
+        return frames_before(self.subsample.kernel_sizes, states)
+
+    def _fresh(self, x: Tensor) -> dict[str, Tensor]:
+        """Of streams that have heard nothing: states that wait for their chunk, and places that are taken."""
+        waiting = x.new_zeros(x.shape[1], 0, x.shape[2])
+        return {"waiting": waiting, "position": torch.zeros(x.shape[1], dtype=torch.long, device=x.device)}
+
+    def _embed(self, x: Tensor, start: int | Tensor) -> Tensor:
+        """Subsampled states (S, B, C) with their places."""
+        return self.dropout_module(self.embed_scale * x + self.embed_positions(start, x.shape[0], x.device).to(x))
+
+    def _expected(self, lengths: Tensor) -> Tensor:
+        """(B,), what positions are measured against."""
+        return lengths if self.lengths is None else source_lengths(self.lengths, lengths, self.streams)
 
     def reorder_encoder_out(self, encoder_out: dict, new_order: Tensor) -> dict:
         """Put stream ``new_order[i]`` at place i."""

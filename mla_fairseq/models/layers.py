@@ -9,7 +9,7 @@ import torch
 from fairseq import utils
 from torch import Tensor, nn
 
-from mla_fairseq.attention import Causal, Full, MultiheadAttention, State, View
+from mla_fairseq.attention import Causal, MultiheadAttention, State, View
 from mla_fairseq.models.options import build_site
 
 
@@ -17,7 +17,8 @@ class SinusoidalPositions(nn.Module):
     """fairseq's sinusoidal position embedding without a table, so that a position has no upper bound.
 
     ``forward(start, length, device)`` gives (length, 1, C) for the positions start .. start + length - 1, counted
-    from 0. Angles are float32 in a model of any precision: half precision knows no odd place beyond 2048.
+    from 0; with a start for each stream, (B,), it gives (length, B, C). Angles are float32 in a model of any
+    precision: half precision knows no odd place beyond 2048.
     """
 
     def __init__(self, channels: int, padding_idx: int) -> None:
@@ -25,14 +26,15 @@ class SinusoidalPositions(nn.Module):
         self.channels = channels
         self.first = padding_idx + 1  # fairseq keeps the places up to the padding symbol's
 
-    def forward(self, start: int, length: int, device: torch.device | None = None) -> Tensor:
+    def forward(self, start: int | Tensor, length: int, device: torch.device | None = None) -> Tensor:
         half = self.channels // 2
         # made anew, because a buffer would be cast with the model
         rates = torch.exp(torch.arange(half, dtype=torch.float, device=device) * -(math.log(10000) / (half - 1)))
-        places = torch.arange(start, start + length, dtype=torch.float, device=device) + self.first
+        start = torch.as_tensor(start, device=device).reshape(1, -1)
+        places = (torch.arange(length, device=device).unsqueeze(-1) + start + self.first).float()
         angles = places.unsqueeze(-1) * rates
         table = torch.cat((angles.sin(), angles.cos()), dim=-1)
-        return nn.functional.pad(table, (0, self.channels - table.shape[-1])).unsqueeze(1)
+        return nn.functional.pad(table, (0, self.channels - table.shape[-1]))
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
         for name in ("weights", "_float_tensor"):  # fairseq's module saved these at some time
@@ -83,10 +85,15 @@ class EncoderLayer(TransformerLayer):
         )
         self.self_attn_layer_norm = nn.LayerNorm(channels)
 
-    def forward(self, x: Tensor, view: View, key_mask: Tensor | None, lengths: Tensor | None) -> Tensor:
-        """States (S, B, C), who sees whom, real states (B, S), their numbers (B,) -> states (S, B, C)."""
+    def forward(
+        self, x: Tensor, view: View, key_mask: Tensor | None, lengths: Tensor | None, state: State | None = None
+    ) -> Tensor:
+        """States (S, B, C), who sees whom, real states (B, S), their numbers (B,) -> states (S, B, C).
+
+        With a state, the states given here follow those that it holds.
+        """
         y = self.open(x, self.self_attn_layer_norm)
-        y = self.self_attn(y, y, view, key_mask, query_length=lengths, key_length=lengths)
+        y = self.self_attn(y, y, view, key_mask, state, query_length=lengths, key_length=lengths)
         return self.feed_forward(self.close(y, x, self.self_attn_layer_norm))
 
 
@@ -117,19 +124,20 @@ class DecoderLayer(TransformerLayer):
     def forward(
         self,
         x: Tensor,
-        source: Tensor,
+        source: Tensor | None,
         source_mask: Tensor | None,
         target_lengths: Tensor | None,
         source_lengths: Tensor | None,
         state: State | None = None,
         self_view: View | None = None,
+        cross_view: View | None = None,
         target_mask: Tensor | None = None,
         need_weights: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Tokens (T, B, C) over source states (S, B, C') -> (T, B, C), and cross weights (B, H, T, S) if asked.
 
         ``source_mask`` (B, S) and ``target_mask`` (B, T) are true for what is real; the lengths are (B,). With a
-        state, the tokens follow those that it holds, and the source is written into it once.
+        state, tokens and source follow those that it holds; ``None``: no new source.
         """
         y = self.open(x, self.self_attn_layer_norm)
         y = self.self_attn(y, y, self_view or Causal(), target_mask, state, target_lengths, target_lengths)
@@ -137,8 +145,7 @@ class DecoderLayer(TransformerLayer):
 
         y = self.open(x, self.encoder_attn_layer_norm)
         lengths = {"query_length": target_lengths, "key_length": source_lengths}
-        weights = self.encoder_attn.weights(y, source, Full(), source_mask, **lengths) if need_weights else None
-        new = source if state is None or self.encoder_attn.name not in state else None
-        y = self.encoder_attn(y, new, Full(), source_mask, state, **lengths)
+        weights = self.encoder_attn.weights(y, source, cross_view, source_mask, **lengths) if need_weights else None
+        y = self.encoder_attn(y, source, cross_view, source_mask, state, **lengths)
         x = self.close(y, x, self.encoder_attn_layer_norm)
         return self.feed_forward(x), weights

@@ -1,4 +1,4 @@
-"""The target length that mechanisms with positions expect before the target exists."""
+"""The lengths that mechanisms with positions expect before target, or source, exist."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class LengthRule(nn.Module):
     by being called the same way.
 
     Raises:
-        ValueError: an unknown rule, a ratio below 0, or a fixed length below 1.
+        ValueError: an unknown rule, a ratio below 0, a fixed length below 1, or a ratio in a model that streams.
     """
 
-    def __init__(self, options: LengthOptions) -> None:
+    def __init__(self, options: LengthOptions, streaming: bool = False) -> None:
         super().__init__()
         if options.length not in ("ratio", "fixed"):
             raise ValueError(f"--cosformer-length must be ratio or fixed, but is {options.length!r}")
@@ -27,7 +27,13 @@ class LengthRule(nn.Module):
             raise ValueError(f"--cosformer-length-ratio must be at least 0, but is {options.length_ratio}")
         if options.length_fixed < 1:
             raise ValueError(f"--cosformer-length-fixed must be at least 1, but is {options.length_fixed}")
+        if streaming and options.length != "fixed":
+            raise ValueError(
+                f"--cosformer-length must be fixed, but is {options.length!r}: a model that translates while it "
+                "listens knows no source length to take a ratio of"
+            )
         self.options = options
+        self.streaming = streaming
         self.register_buffer("tokens_and_states", torch.zeros(2, dtype=torch.float64))
 
     def forward(self, source_lengths: Tensor) -> Tensor:
@@ -63,3 +69,17 @@ class LengthRule(nn.Module):
         super()._apply(*args, **kwargs)
         self.tokens_and_states = exact.to(self.tokens_and_states.device)
         return self
+
+
+def source_lengths(options: LengthOptions, true: Tensor, streaming: bool = False) -> Tensor:
+    """Encoder states that source positions are measured against, (B,), from their true numbers.
+
+    Raises:
+        ValueError: a negative length, or the true numbers where the source has not ended.
+    """
+    if options.source_length < 0 or (streaming and options.source_length == 0):
+        raise ValueError(
+            f"--cosformer-source-length must be {'at least 1' if streaming else '0 or more'}, but is "
+            f"{options.source_length}: give the encoder states (40 ms) of a long utterance, such as 750 for 30 s"
+        )
+    return torch.full_like(true, options.source_length) if options.source_length else true

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from mla_fairseq.attention import attention_entry, available_attention, build_attention
+from mla_fairseq.attention import LengthOptions, attention_entry, available_attention, build_attention
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,11 @@ def mechanism_options(args: Namespace, name: str) -> Any:
     """The options dataclass of a mechanism, filled from the flags."""
     options = attention_entry(name).options
     return options(**{option.name: option_value(args, name, option) for option in _fields(options)})
+
+
+def length_options(args: Namespace) -> LengthOptions:
+    """The length flags are cosFormer's; a mechanism of one's own that has positions shares them."""
+    return mechanism_options(args, "cosformer")
 
 
 def option_value(args: Namespace, name: str, option: dataclasses.Field) -> Any:

@@ -9,10 +9,12 @@ from fairseq.models.speech_to_text import s2t_transformer as stock
 from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 
+from mla_fairseq.attention import Full
 from mla_fairseq.models.checks import load_encoder, load_strictly
 from mla_fairseq.models.decoder import TextDecoder
 from mla_fairseq.models.encoder import SpeechEncoder
 from mla_fairseq.models.options import add_attention_args
+from mla_fairseq.models.simul import add_chunk_args
 
 
 @register_model("s2t_transformer_mla")
@@ -34,6 +36,7 @@ class S2TTransformerMLAModel(stock.S2TTransformerModel):
         """Add the stock flags and those of the attention mechanisms."""
         stock.S2TTransformerModel.add_args(parser)
         add_attention_args(parser)
+        add_chunk_args(parser)
 
     @classmethod
     def build_model(cls, args: Namespace, task: FairseqTask) -> S2TTransformerMLAModel:
@@ -56,6 +59,20 @@ class S2TTransformerMLAModel(stock.S2TTransformerModel):
     def build_decoder(cls, args: Namespace, task: FairseqTask, embed_tokens: nn.Embedding) -> TextDecoder:
         """The decoder over the task's target dictionary."""
         return TextDecoder(args, task.target_dictionary, embed_tokens)
+
+    def wait(self, lagging: int | None) -> None:
+        """Decode with this k from now on; ``None``: with the whole source.
+
+        Raises:
+            ValueError: an offline model, or an encoder that has heard the whole utterance.
+        """
+        if lagging is not None and self.decoder.wait_k is None:
+            raise ValueError("this is an offline model, which has no wait-k rule to decode with")
+        if lagging is not None and self.encoder.view == Full():
+            raise ValueError("this encoder hears whole utterances, so wait-k would see audio that has not come yet")
+        if lagging is not None and lagging < 1:
+            raise ValueError(f"k of wait-k must be at least 1, but is {lagging}")
+        self.decoder.lagging = lagging
 
     def load_state_dict(self, state_dict: dict[str, Tensor], *args, **kwargs):
         """Load strictly, as fairseq does, with one clear error for a checkpoint of another model.

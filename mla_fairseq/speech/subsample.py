@@ -2,6 +2,10 @@
 
 Both mask between their convolutions: a sentence in a padded batch gives the same states as alone, which is what
 streaming gives. fairseq's do not; on unpadded input the results are equal, and so are the parameter names.
+
+``stream`` takes frames as they come, (B, N, F) with N from 0, and what it ``held`` before (``{}`` at first), and
+returns the states that became complete, (n, B, C), and what to hold. A state is complete when the windows of all its
+convolutions are; ``final`` pads the last ones on the right, as the parallel pass does.
 """
 
 from __future__ import annotations
@@ -21,6 +25,22 @@ def halved(lengths: Tensor, kernel_size: int) -> Tensor:
 def real_frames(lengths: Tensor, frames: int) -> Tensor:
     """Boolean (B, frames), true below each length."""
     return torch.arange(frames, device=lengths.device) < lengths.unsqueeze(-1)
+
+
+def frames_before(kernel_sizes: Sequence[int], states: int) -> int:
+    """Frames that must have come before the first ``states`` states are complete, unless the recording ends."""
+    for size in reversed(kernel_sizes):
+        states = 2 * (states - 1) + size - size // 2
+    return states
+
+
+def _window(x: Tensor, held: Tensor | None, size: int, final: bool) -> tuple[Tensor | None, Tensor]:
+    """Input over time (B, C, N, ..) of a convolution of stride 2, what it can see of it now, and what to hold."""
+    padding = x.new_zeros(*x.shape[:2], size // 2, *x.shape[3:])
+    x = torch.cat([padding if held is None else held, x] + [padding] * final, dim=2)
+    outputs = max(0, (x.shape[2] - size) // 2 + 1)
+    seen = x[:, :, : 2 * (outputs - 1) + size] if outputs else None
+    return seen, x[:, :, 2 * outputs :].clone()
 
 
 class Conv1dSubsampler(nn.Module):
@@ -49,6 +69,22 @@ class Conv1dSubsampler(nn.Module):
             lengths = halved(lengths, conv.kernel_size[0])
             x = x * real_frames(lengths, x.shape[-1]).unsqueeze(1)
         return x.permute(2, 0, 1).contiguous(), lengths
+
+    @property
+    def kernel_sizes(self) -> list[int]:
+        """Frames that each convolution sees at once."""
+        return [conv.kernel_size[0] for conv in self.conv_layers]
+
+    def stream(self, frames: Tensor, held: dict[str, Tensor], final: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+        """The next frames (B, N, F) -> the states that became complete (n, B, C), and what to hold."""
+        x, hold = frames.transpose(1, 2), {}
+        for i, conv in enumerate(self.conv_layers):
+            seen, hold[f"conv{i}"] = _window(x, held.get(f"conv{i}"), conv.kernel_size[0], final)
+            if seen is None:
+                x = x.new_zeros(len(x), conv.out_channels // 2, 0)
+            else:
+                x = F.glu(F.conv1d(seen, conv.weight, conv.bias, stride=2), dim=1)
+        return x.permute(2, 0, 1).contiguous(), hold
 
 
 class Conv2dSubsampler(nn.Module):
@@ -79,3 +115,16 @@ class Conv2dSubsampler(nn.Module):
             lengths = halved(lengths, 3)
             x = x * real_frames(lengths, x.shape[2])[:, None, :, None]
         return self.out(x.permute(2, 0, 1, 3).flatten(2)), lengths
+
+    kernel_sizes = (3, 3)
+
+    def stream(self, frames: Tensor, held: dict[str, Tensor], final: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+        """The next frames (B, N, F) -> the states that became complete (n, B, C), and what to hold."""
+        x, hold = frames.unsqueeze(1), {}
+        for i, conv in enumerate((self.conv[0], self.conv[2])):
+            seen, hold[f"conv{i}"] = _window(x, held.get(f"conv{i}"), 3, final)
+            if seen is None:
+                x = x.new_zeros(len(x), conv.out_channels, 0, (x.shape[3] + 1) // 2)
+            else:
+                x = F.conv2d(seen, conv.weight, conv.bias, stride=2, padding=(0, 1)).relu()
+        return self.out(x.permute(2, 0, 1, 3).flatten(2)), hold

@@ -16,7 +16,10 @@ from fairseq.tasks.speech_to_text import SpeechToTextTask
 
 from mla_fairseq.checkpoints import load_checkpoint
 from mla_fairseq.data import archive, manifest
+from mla_fairseq.engine.delays import Clock
+from mla_fairseq.engine.policies import WaitKPolicy
 from mla_fairseq.errors import UserError
+from mla_fairseq.tasks.simul_log import SimulLog
 
 
 class FolderDataConfig(S2TDataConfig):
@@ -45,6 +48,29 @@ class SpeechToTextMLATask(SpeechToTextTask):
     """`--task speech_to_text_mla`: fairseq's `speech_to_text` on such a folder, with its faults told in one line."""
 
     @classmethod
+    def add_args(cls, parser) -> None:
+        """fairseq's flags, and those of simultaneous decoding in batches."""
+        super().add_args(parser)
+        parser.add_argument(
+            "--simul-waitk-lagging",
+            type=int,
+            metavar="K",
+            help="decode by wait-k, as the agent would, beam 1 (default: with the whole source)",
+        )
+        parser.add_argument(
+            "--simul-log",
+            metavar="FILE",
+            help="write words and delays here, as SimulEval's instances.log",
+        )
+        parser.add_argument(
+            "--simul-segment-size",
+            type=float,
+            default=280,
+            metavar="MS",
+            help="audio that comes at once, in ms: delays are counted in such steps (default: 280)",
+        )
+
+    @classmethod
     def setup_task(cls, args, **kwargs):
         """As fairseq's. Raises UserError if the configuration, the dictionary or a checkpoint to read is not usable."""
         dictionary = Path(args.data) / FolderDataConfig(Path(args.data) / args.config_yaml).vocab_filename
@@ -55,6 +81,7 @@ class SpeechToTextMLATask(SpeechToTextTask):
 
     def __init__(self, args, tgt_dict) -> None:
         super().__init__(args, tgt_dict)
+        self.simul_log: SimulLog | None = None
         self.data_cfg = FolderDataConfig(Path(args.data) / args.config_yaml)
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:
@@ -62,6 +89,49 @@ class SpeechToTextMLATask(SpeechToTextTask):
         for name in split.split(","):
             self.check_split(name)
         super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
+
+    def build_generator(self, models, args, *more, **kwargs):
+        """As fairseq's; simultaneous models decode by wait-k if that was asked for, else with the whole source.
+
+        Raises UserError for a model or a beam that cannot.
+        """
+        lagging = getattr(self.args, "simul_waitk_lagging", None)
+        log = getattr(self.args, "simul_log", None)
+        if log is not None and lagging is None:
+            raise UserError("--simul-log needs --simul-waitk-lagging: with the whole source there are no delays")
+        if lagging is not None and getattr(args, "beam", 1) != 1:
+            raise UserError(
+                f"--beam is {args.beam}, but words that are out cannot be taken back: decode by wait-k with --beam 1"
+            )
+        for model in models:
+            if lagging is not None or getattr(getattr(model, "decoder", None), "wait_k", None) is not None:
+                self.wait(model, lagging)
+        if log is not None:
+            encoder, ratio = models[0].encoder, models[0].decoder.wait_k.ratio
+            clock = Clock(encoder.view.size, encoder.frames_before, self.args.simul_segment_size)
+            self.simul_log = SimulLog(Path(log), self.target_dictionary, WaitKPolicy(lagging, ratio), clock)
+        return super().build_generator(models, args, *more, **kwargs)
+
+    def inference_step(self, generator, models, sample, *more, **kwargs):
+        """As fairseq's; the simultaneous log is written on the way."""
+        found = super().inference_step(generator, models, sample, *more, **kwargs)
+        if self.simul_log is not None:
+            lengths = sample["net_input"]["src_lengths"].tolist()
+            for index, frames, hypotheses in zip(sample["id"].tolist(), lengths, found, strict=True):
+                dataset = self.dataset(self.args.gen_subset)
+                tokens = [token for token in hypotheses[0]["tokens"].tolist() if token != self.target_dictionary.eos()]
+                self.simul_log.add(index, tokens, frames, dataset.tgt_texts[index], dataset.audio_paths[index])
+        return found
+
+    @staticmethod
+    def wait(model, lagging: int | None) -> None:
+        """Let a model decode with this k. Raises UserError if it cannot."""
+        try:
+            if not hasattr(model, "wait"):
+                raise ValueError(f"{type(model).__name__} has no wait-k rule: take a simultaneous model")
+            model.wait(lagging)
+        except ValueError as error:
+            raise UserError(f"--simul-waitk-lagging {lagging}: {error}") from error
 
     def get_batch_iterator(self, dataset, *args, **kwargs):
         """As fairseq's, but of an evaluation set no sentence is left out.

@@ -1,0 +1,131 @@
+"""A session: one stream under one policy. Samples in, whole words out, nothing that is out is ever taken back."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+from mla_fairseq.engine.policies import Policy, Progress
+from mla_fairseq.engine.search import BeamSearch
+from mla_fairseq.engine.translator import Translator
+from mla_fairseq.engine.words import join, whole
+
+
+@dataclass(frozen=True)
+class Write:
+    """Words that go out.
+
+    Attributes:
+        text: one or more whole words.
+        heard: encoder states that were there at that moment.
+        sentence_ended: whether the model ended its sentence with them.
+    """
+
+    text: str
+    heard: int
+    sentence_ended: bool = False
+
+
+class Session:
+    """Simultaneous translation of one recording.
+
+    Args:
+        translator: the model.
+        policy: when to read and when to write.
+        beam: hypotheses that are kept. While the source goes on they differ only in the word that is not whole yet:
+            what the best one has written goes out, and those that say otherwise are dropped. When it has ended, the
+            rest of the sentence is searched as ``fairseq-generate`` does. 1 is greedy.
+        lenpen: length penalty of that search: above 1 favours longer translations.
+        max_len_a, max_len_b: at most ``a * frames + b`` tokens in a sentence, frames being those heard so far.
+        continuous: after the model has ended a sentence, begin another; else what follows is heard and not translated.
+
+    Raises:
+        ValueError: a beam below 1.
+    """
+
+    def __init__(
+        self,
+        translator: Translator,
+        policy: Policy,
+        beam: int = 1,
+        lenpen: float = 1.0,
+        max_len_a: float = 0.1,
+        max_len_b: int = 20,
+        continuous: bool = False,
+    ) -> None:
+        if beam < 1:
+            raise ValueError(f"the beam must be at least 1, but is {beam}")
+        self.policy = policy
+        self.lenpen, self.beam = lenpen, beam
+        self.max_len_a, self.max_len_b = max_len_a, max_len_b
+        self.continuous = continuous
+        self.dictionary = translator.dictionary
+        self.stream = translator.open()
+        self._begin()
+
+    def push(self, samples, final: bool = False) -> list[Write]:
+        """Take the next samples (N,) at 16 kHz, float in [-1, 1] or int16, and return what is written upon them.
+
+        ``final`` ends the recording: then all that is left comes out.
+
+        Raises:
+            ValueError: samples that are no speech of one channel; the session is as it was.
+            RuntimeError: after the end.
+        """
+        self.stream.listen(samples, final)
+        self.frames_of_sentence = self.stream.frames - self.frames_before
+        writes = []
+        while not self.search.ended and (upto := self._reads()) is not None and upto > 0:
+            self.search.step(self.stream, upto, self._longest(), self.stream.ended and upto == self.stream.heard)
+            self._commit(writes)
+        if self.search.ended and not self.continuous:
+            self.stream.unread = self.stream.unread[:0]  # nobody will read it
+        return writes
+
+    def finish(self) -> list[Write]:
+        """End the recording and return what is left to say."""
+        return self.push([], final=True)
+
+    def snapshot(self) -> Session:
+        """A copy that goes its own way from here: going back is keeping the copy. Copies no tensor."""
+        other = copy.copy(self)
+        other.stream = self.stream.fork()
+        other.search = self.search.fork()
+        return other
+
+    def restore(self, snapshot: Session) -> None:
+        """Be again what ``snapshot`` was; it can be returned to once more."""
+        self.__dict__.update(snapshot.snapshot().__dict__)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the session carries from one piece of audio to the next."""
+        return self.stream.nbytes
+
+    def _reads(self) -> int | None:
+        return self.policy.reads(Progress(self.stream.heard, self.stream.written, self.stream.ended))
+
+    def _longest(self) -> int:
+        return int(self.max_len_a * self.frames_of_sentence + self.max_len_b)
+
+    def _commit(self, writes: list[Write]) -> None:
+        """Send out the whole words of the best hypothesis."""
+        search = self.search
+        if not search.ended and search.tail:
+            return
+        pieces = [self.dictionary[token] for token in search.best]
+        upto = len(pieces) if search.ended else whole(pieces)
+        text = join(pieces[search.committed : upto])
+        search.commit(self.stream, upto)
+        if text or search.ended:
+            writes.append(Write(text, self.stream.heard, search.ended))
+        if search.ended and self.continuous:
+            self.stream.begin_sentence()
+            self._begin()
+
+    def _begin(self) -> None:
+        """A sentence begins."""
+        symbols = (self.dictionary.eos(), self.dictionary.pad(), self.dictionary.unk())
+        self.search = BeamSearch(self.beam, self.lenpen, *symbols)
+        self.frames_before = self.stream.frames
+        self.frames_of_sentence = 0

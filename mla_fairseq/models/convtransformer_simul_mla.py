@@ -1,0 +1,83 @@
+"""Models that translate while they listen: a chunked encoder, and a decoder that reads by a rule.
+
+``convtransformer_simul_mla`` subsamples with 2-d convolutions, as fairseq's and ESPnet's ConvTransformer;
+``s2t_transformer_simul_mla`` with gated 1-d convolutions, as ``s2t_transformer``. All else is the same.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from fairseq.models import register_model, register_model_architecture
+from fairseq.models.speech_to_text import s2t_transformer as stock
+from fairseq.tasks import FairseqTask
+
+from mla_fairseq.models.s2t_transformer_mla import S2TTransformerMLAModel, tiny
+from mla_fairseq.models.simul import add_simul_args, set_simul_defaults
+
+
+@register_model("s2t_transformer_simul_mla")
+class S2TTransformerSimulMLAModel(S2TTransformerMLAModel):
+    """Simultaneous speech to text, with a mechanism of one's choice at each attention site.
+
+    Target t sees ``min(S, ratio (k + t))`` encoder states in training and in decoding alike, and no encoder state
+    depends on audio after its chunk. ``fairseq-generate`` decodes with the whole source, or, given
+    ``--simul-waitk-lagging K`` with ``--task speech_to_text_mla``, as the agent would.
+    """
+
+    @staticmethod
+    def add_args(parser: ArgumentParser) -> None:
+        """Add the flags of the offline model and those of the read/write rule."""
+        S2TTransformerMLAModel.add_args(parser)
+        add_simul_args(parser)
+
+    @classmethod
+    def build_model(cls, args: Namespace, task: FairseqTask) -> S2TTransformerSimulMLAModel:
+        """A model for a task."""
+        set_simul_defaults(args)
+        return super().build_model(args, task)
+
+
+@register_model("convtransformer_simul_mla")
+class ConvTransformerSimulMLAModel(S2TTransformerSimulMLAModel):
+    """``s2t_transformer_simul_mla`` behind the ConvTransformer's subsampler."""
+
+
+def espnet(args: Namespace) -> None:
+    """fairseq's ``convtransformer_espnet``: 256 channels, 12 + 6 layers."""
+    args.encoder_embed_dim = getattr(args, "encoder_embed_dim", 256)
+    args.encoder_attention_heads = getattr(args, "encoder_attention_heads", 4)
+    args.decoder_attention_heads = getattr(args, "decoder_attention_heads", 4)
+    stock.base_architecture(args)
+
+
+def tiny_convolutions(args: Namespace) -> None:
+    """``tiny``, with few channels in the 2-d convolutions: they are applied at each of 40 frequencies."""
+    args.conv_out_channels = getattr(args, "conv_out_channels", 32)
+    tiny(args)
+
+
+SIZES = {
+    "": stock.base_architecture,
+    "_tiny": tiny,
+    "_xs": stock.s2t_transformer_xs,
+    "_s": stock.s2t_transformer_s,
+    "_m": stock.s2t_transformer_m,
+    "_espnet": espnet,
+}
+
+
+def _register(model: str, conv_version: str, name: str, size) -> None:
+    def architecture(args: Namespace) -> None:
+        args.conv_version = conv_version  # the model says it; the flag has a default that would win
+        set_simul_defaults(args)
+        size(args)
+
+    architecture.__name__ = name
+    register_model_architecture(model, name)(architecture)
+
+
+for suffix, size in SIZES.items():
+    _register("s2t_transformer_simul_mla", "s2t_transformer", f"s2t_transformer_simul_mla{suffix}", size)
+    size = tiny_convolutions if size is tiny else size
+    _register("convtransformer_simul_mla", "convtransformer", f"convtransformer_simul_mla{suffix}", size)

@@ -1,0 +1,72 @@
+"""What the benchmarks share: fair timing, tables in markdown, and the words that belong to a number."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def race(contestants: dict[str, Callable[[], object]], repeats: int, seconds: float = 0.0) -> dict[str, float]:
+    """Median seconds of each contestant, by the wall clock, after one run that does not count.
+
+    They take turns, so that what else the machine does falls on all of them. A turn is as many calls as fit into
+    ``seconds``, at least one.
+    """
+    calls, times = {}, {name: [] for name in contestants}
+    for name, run in contestants.items():
+        run()
+        calls[name] = max(1, round(seconds / max(_seconds(run, 1), 1e-9)))
+    for _ in range(repeats):
+        for name, run in contestants.items():
+            times[name].append(_seconds(run, calls[name]))
+    return {name: statistics.median(turns) for name, turns in times.items()}
+
+
+def _seconds(run: Callable[[], object], calls: int) -> float:
+    """Seconds per call."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        run()
+    return (time.perf_counter() - start) / calls
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in markdown, its first column to the left, the others to the right."""
+    align = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, align, *rows))
+
+
+def signature() -> str:
+    """The command, and what it ran on: a number without them means nothing."""
+    command = shlex.join(["python", Path(sys.argv[0]).resolve().relative_to(ROOT).as_posix(), *sys.argv[1:]])
+    return (
+        f"`{command}`; torch {torch.__version__}, {torch.get_num_threads()} of {os.cpu_count()} cores "
+        f"({torch.backends.cpu.get_cpu_capability()}), commit {_commit()}"
+    )
+
+
+def _commit() -> str:
+    """The commit of this checkout, with a ``+`` if files differ from it."""
+    describe = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=10", "--exclude=*", "--dirty=+"]
+    done = subprocess.run(describe, capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 else "unknown"
+
+
+def publish(text: str, output: Path | None) -> None:
+    """Print a report, and write it to a file that is never half-written."""
+    print(text)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        partial = output.with_name(output.name + ".partial")
+        partial.write_text(text + "\n", encoding="utf-8")
+        os.replace(partial, output)

@@ -1,0 +1,119 @@
+"""A prepared corpus of noise with texts, and simultaneous models over it whose weights are as they were drawn."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from fairseq import checkpoint_utils, options, tasks
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from omegaconf import OmegaConf
+
+import mla_fairseq  # noqa: F401 -- registers the architectures
+from mla_fairseq.data.prepare import Options, prepare
+from mla_fairseq.data.vocabulary import Vocabulary
+from mla_fairseq.engine import Translator
+from mla_fairseq.engine.words import begins_word
+
+RATE = 16_000
+SECONDS = {"train": [0.5] * 12, "tst-COMMON": [3.1, 0.7, 2.26, 1.5, 0.03]}
+WORDS = "ein haus am see liegt still und der wald rauscht leise um mitternacht bei vollmond oder wind".split()
+SIZES = (
+    "--encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 16 --conv-channels 16 --conv-out-channels 4 "
+    "--encoder-ffn-embed-dim 32 --encoder-attention-heads 2 --decoder-attention-heads 2 --dropout 0 "
+    "--fixed-pre-decision-ratio 3 --encoder-chunk-size 4 --waitk-lagging 1-3 "
+    "--cosformer-source-length 30 --cosformer-length-fixed 12"
+)
+ARCH = "s2t_transformer_simul_mla"
+
+
+def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    """Noise whose loudness moves, as speech does."""
+    rng = np.random.default_rng(seed)
+    samples = rng.standard_normal(round(seconds * RATE))
+    loudness = np.repeat(rng.uniform(0.001, 0.3, len(samples) // 800 + 1), 800)[: len(samples)]
+    return (samples * loudness * 8_000).astype(np.int16)
+
+
+def write_corpus(folder: Path) -> Path:
+    """A pair folder in MuST-C's layout, one utterance to a file."""
+    for split, lengths in SECONDS.items():
+        wavs, texts = folder / "data" / split / "wav", folder / "data" / split / "txt"
+        wavs.mkdir(parents=True)
+        texts.mkdir(parents=True)
+        rows = []
+        for i, seconds in enumerate(lengths):
+            soundfile.write(wavs / f"{split}{i}.wav", noise(seconds, len(split) + i), RATE)
+            rows.append(f"- {{duration: {seconds}, offset: 0.0, speaker_id: s, wav: {split}{i}.wav}}")
+        (texts / f"{split}.yaml").write_text("\n".join(rows) + "\n", encoding="utf-8")
+        for language in ("en", "de"):
+            lines = [" ".join(WORDS[i % 7 :: i % 3 + 1]) for i in range(len(lengths))]
+            (texts / f"{split}.{language}").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared folder with global CMVN and a small vocabulary; one recording holds no frame's worth but one."""
+    pair = write_corpus(tmp_path_factory.mktemp("corpus") / "en-de")
+    settings = Options(vocabulary=Vocabulary("unigram", 36), cmvn="global", specaugment="none")
+    prepare(pair, None, settings)
+    return pair
+
+
+Save = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def save(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Save:
+    """``save(flags, arch)``: the checkpoint of a model with random weights that writes words of several lengths."""
+
+    @functools.cache
+    def save(flags: str = "", arch: str = ARCH) -> Path:
+        command = f"{data} --task speech_to_text_mla --config-yaml config_st.yaml --arch {arch} {SIZES} {flags}".split()
+        args = options.parse_args_and_arch(options.get_training_parser(), command)
+        config = convert_namespace_to_omegaconf(args)
+        torch.manual_seed(5)
+        task = tasks.setup_task(config.task)
+        model = task.build_model(config.model)
+        enliven(model)
+        path = tmp_path_factory.mktemp("model") / "checkpoint.pt"
+        cfg = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+        history = [{"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}]
+        state = {"args": None, "cfg": cfg, "model": model.state_dict(), "optimizer_history": history}
+        state |= {"task_state": {}, "extra_state": {}}
+        checkpoint_utils.torch_persistent_save(state, str(path))
+        return path
+
+    return save
+
+
+def enliven(model: torch.nn.Module) -> None:
+    """Drawn weights say one thing for ever: let the source be felt, and half of the pieces begin a word."""
+    decoder = model.decoder
+    with torch.no_grad():
+        for layer in decoder.layers:
+            for attention in (layer.self_attn, layer.encoder_attn):
+                attention.out_proj.weight.mul_(6)
+                attention.v_proj.weight.mul_(3)
+            layer.encoder_attn.q_proj.weight.mul_(3)
+            layer.encoder_attn.out_proj.weight.mul_(4)
+        decoder.embed_tokens.weight.mul_(0.3)
+        decoder.output_projection.weight.mul_(3)
+        decoder.layer_norm.bias.normal_()
+        begins = torch.tensor([begins_word(symbol) for symbol in decoder.dictionary.symbols])
+        decoder.output_projection.weight[begins] += 0.3 * decoder.layer_norm.bias
+
+
+@pytest.fixture(scope="session")
+def translator(save: Save, data: Path) -> Callable[..., Translator]:
+    """``translator(flags, arch)``: such a model, loaded as users load it."""
+
+    @functools.cache
+    def translator(flags: str = "", arch: str = ARCH) -> Translator:
+        return Translator.load(save(flags, arch), data)
+
+    return translator

@@ -1,0 +1,219 @@
+"""Law 2 at the model: the streaming encoder is the parallel one, wait-k decodes as it trains, nobody hears ahead."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mla_fairseq.attention import fork, nbytes
+from mla_fairseq.models.s2t_transformer_mla import S2TTransformerMLAModel
+from tests.models.conftest import EVERYWHERE, FEATURES, LINEAR, MIXED, Build
+
+ARCHS = ("s2t_transformer_simul_mla", "convtransformer_simul_mla")
+RATIO, CHUNK = 2, 4
+SIMUL = f"--fixed-pre-decision-ratio {RATIO} --encoder-chunk-size {CHUNK} --waitk-lagging 1-3"
+LENGTHS = "--cosformer-length-fixed 11 --cosformer-source-length 9"  # shorter than what follows: beyond them as well
+PAD = 1
+every_mix = pytest.mark.parametrize("flags", (EVERYWHERE | MIXED).values(), ids=EVERYWHERE | MIXED)
+every_mechanism = pytest.mark.parametrize("flags", EVERYWHERE.values(), ids=EVERYWHERE)
+every_arch = pytest.mark.parametrize("arch", ARCHS)
+models: dict[tuple[str, str], S2TTransformerMLAModel] = {}
+
+
+def simul(build: Build, flags: str = "", arch: str = ARCHS[0]) -> S2TTransformerMLAModel:
+    """A model in float64, ready to decode; hypothesis asks for the same one many times."""
+    if (arch, flags) not in models:
+        models[arch, flags] = build(arch, f"{SIMUL} {LENGTHS} {flags}").model.double().eval()
+    return models[arch, flags]
+
+
+def speech(*lengths: int) -> dict[str, Tensor]:
+    frames = torch.randn(len(lengths), max(lengths), FEATURES, dtype=torch.double)
+    return {"src_tokens": frames, "src_lengths": torch.tensor(lengths)}
+
+
+def streamed(model: S2TTransformerMLAModel, frames: Tensor, cuts: list[int]) -> Tensor:
+    """Encoder states of frames (B, N, F) that come in pieces of these sizes, the rest at last."""
+    state, states = {}, []
+    for size in cuts:
+        states.append(model.encoder.stream(frames[:, :size], state))
+        frames = frames[:, size:]
+    return torch.cat([*states, model.encoder.stream(frames, state, final=True)])
+
+
+@every_arch
+@every_mechanism
+@given(length=st.integers(1, 70), cuts=st.lists(st.integers(0, 20), max_size=8))
+@torch.no_grad()
+def test_the_streaming_encoder_is_the_parallel_one(
+    build: Build, arch: str, flags: str, length: int, cuts: list[int]
+) -> None:
+    model, batch = simul(build, flags, arch), speech(length, length)
+    expected = model.encoder(**batch)["encoder_out"][0]
+    torch.testing.assert_close(streamed(model, batch["src_tokens"], cuts), expected, rtol=0, atol=1e-9)
+
+
+@given(length=st.integers(1, 90), left=st.integers(0, 2), cuts=st.lists(st.integers(0, 30), max_size=5))
+@torch.no_grad()
+def test_a_window_streams_as_well(build: Build, length: int, left: int, cuts: list[int]) -> None:
+    model, batch = simul(build, f"--encoder-left-chunks {left}"), speech(length)
+    expected = model.encoder(**batch)["encoder_out"][0]
+    torch.testing.assert_close(streamed(model, batch["src_tokens"], cuts), expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("flags", [*(EVERYWHERE[name] for name in LINEAR), "--encoder-left-chunks 1"])
+@torch.no_grad()
+def test_the_state_of_the_encoder_does_not_grow(build: Build, flags: str) -> None:
+    model, state = simul(build, flags), {}
+    sizes = []
+    for _ in range(12):
+        model.encoder.stream(torch.randn(1, 4 * CHUNK, FEATURES, dtype=torch.double), state)
+        sizes.append(nbytes(state))
+    assert len(set(sizes[3:])) == 1
+
+
+@torch.no_grad()
+def test_a_fork_of_the_encoder_goes_its_own_way(build: Build) -> None:
+    model, frames = simul(build, "--attn-type cosformer"), speech(64)["src_tokens"]
+    state = {}
+    model.encoder.stream(frames[:, :30], state)
+    other = fork(state)
+    expected = model.encoder.stream(frames[:, 30:], state, final=True)
+    assert model.encoder.stream(frames[:, 30:], other, final=True).equal(expected)
+
+
+@every_arch
+@every_mechanism
+def test_no_state_hears_audio_after_its_chunk(build: Build, arch: str, flags: str) -> None:
+    """And the frames that its chunk waits for are those that delays are counted with."""
+    model, batch = simul(build, flags, arch), speech(100)
+    needed = [model.encoder.frames_before(states) for states in (CHUNK, 2 * CHUNK)]
+    for i, frames in enumerate(needed):
+        batch["src_tokens"].requires_grad_().grad = None
+        states = model.encoder(**batch)["encoder_out"][0]
+        states[i * CHUNK : (i + 1) * CHUNK].square().sum().backward()
+        heard = batch["src_tokens"].grad[0].abs().amax(-1) > 0
+        assert not heard[frames:].any()
+        assert heard[frames - 1]
+
+
+@every_mix
+@pytest.mark.parametrize("lagging", [1, 3, None])
+@torch.no_grad()
+def test_step_by_step_is_all_at_once_under_the_rule(build: Build, flags: str, lagging: int | None) -> None:
+    """With ragged sources, some of which end before the target does."""
+    model = simul(build, flags)
+    encoded, tokens = model.encoder(**speech(66, 33, 9)), torch.randint(4, 32, (3, 11))
+    try:
+        model.wait(lagging)
+        expected = model.decoder(tokens, encoded)[0]
+        state = {}
+        steps = [model.decoder(tokens[:, : i + 1], encoded, incremental_state=state)[0] for i in range(11)]
+    finally:
+        model.wait(2)
+    torch.testing.assert_close(torch.cat(steps, dim=1), expected, rtol=0, atol=1e-9)
+
+
+@every_mechanism
+@torch.no_grad()
+def test_steps_of_the_engine_are_the_decoder_s(build: Build, flags: str) -> None:
+    model = simul(build, flags)
+    encoded, tokens = model.encoder(**speech(66)), torch.randint(4, 32, (1, 11))
+    expected = model.decoder(tokens, encoded)[0]
+    source, state, read, steps = encoded["encoder_out"][0], {}, 0, []
+    for i in range(11):
+        upto = min(len(source), RATIO * (model.decoder.lagging + i))
+        steps.append(model.decoder.step(tokens[:, i : i + 1], i, source[read:upto] if upto > read else None, state))
+        read = upto
+    torch.testing.assert_close(torch.stack(steps, dim=1), expected, rtol=0, atol=1e-9)
+
+
+@every_mix
+def test_no_word_hears_audio_that_had_not_arrived(build: Build, flags: str) -> None:
+    """By gradient, and by changing the future."""
+    model, batch = simul(build, flags), speech(120)
+    tokens = torch.randint(4, 32, (1, 8))
+    for target in (0, 2, 5):
+        read = RATIO * (model.decoder.lagging + target)
+        arrived = model.encoder.frames_before(-(-read // CHUNK) * CHUNK)
+        frames = batch["src_tokens"].detach().requires_grad_()
+        scores = model(frames, batch["src_lengths"], tokens)[0]
+        scores[0, target].square().sum().backward()
+        heard = frames.grad[0].abs().amax(-1) > 0
+        assert heard.any() and not heard[arrived:].any()
+        with torch.no_grad():
+            frames[:, arrived:] += 100 * torch.randn_like(frames[:, arrived:])
+            changed = model(frames, batch["src_lengths"], tokens)[0]
+        assert changed[0, : target + 1].equal(scores[0, : target + 1])
+
+
+@every_mechanism
+def test_padding_never_changes_a_sentence_in_training(build: Build, flags: str) -> None:
+    flags += " --dropout 0 --attention-dropout 0 --activation-dropout 0 --waitk-lagging 2"
+    model = build(ARCHS[0], f"{SIMUL} {LENGTHS} {flags}").model.double().train()
+    batch, tokens = speech(66, 33, 9), torch.randint(4, 32, (3, 11))
+    for row, length in zip(tokens, [11, 5, 1], strict=True):
+        row[length:] = PAD
+    together = model(**batch, prev_output_tokens=tokens)[0]
+    for i, (frames, length) in enumerate(zip(batch["src_lengths"], [11, 5, 1], strict=True)):
+        got = model(batch["src_tokens"][i : i + 1, :frames], frames.view(1), tokens[i : i + 1, :length])[0]
+        torch.testing.assert_close(got[0], together[i, :length], rtol=0, atol=1e-9)
+
+
+def test_training_draws_every_k_of_the_range(build: Build) -> None:
+    model, batch = simul(build).train(), speech(90)
+    tokens = torch.randint(4, 32, (1, 3))
+    try:
+        outputs = {float(model(**batch, prev_output_tokens=tokens)[0].sum()) for _ in range(40)}
+        model.eval()
+        fixed = []
+        for lagging in (1, 2, 3):
+            model.wait(lagging)
+            fixed.append(float(model(**batch, prev_output_tokens=tokens)[0].sum()))
+    finally:
+        model.eval().wait(2)
+    assert len(set(fixed)) == 3
+    if all(module.p == 0 for module in model.modules() if isinstance(module, torch.nn.Dropout)):
+        assert outputs == set(fixed)
+    assert len(outputs) >= 3
+
+
+def test_the_last_norm_is_applied(build: Build) -> None:
+    """fairseq's ConvTransformer makes one and forgets it."""
+    model = simul(build, "", ARCHS[1])
+    states = model.encoder(**speech(50))["encoder_out"][0]
+    torch.testing.assert_close(states.mean(-1), torch.zeros_like(states[..., 0]), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--waitk-lagging five", "--waitk-lagging must be a number such as 3, or a range such as 1-9, but is 'five'"),
+        ("--waitk-lagging 0", "1 <= LOWEST <= HIGHEST, but is 0-0"),
+        ("--waitk-lagging 9-1", "1 <= LOWEST <= HIGHEST, but is 9-1"),
+        ("--fixed-pre-decision-ratio 0 --encoder-chunk-size 4", "--fixed-pre-decision-ratio must be at least 1"),
+        ("--encoder-chunk-size -2", "--encoder-chunk-size must be at least 0"),
+        ("--attn-type relu --encoder-left-chunks 2", "a linear encoder cannot forget"),
+        ("--attn-type cosformer --cosformer-length ratio", "--cosformer-length must be fixed, but is 'ratio'"),
+    ],
+)
+def test_flags_that_make_no_sense_are_named(build: Build, flags: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(ARCHS[0], flags)
+
+
+def test_a_source_length_must_be_given(build: Build) -> None:
+    model = build(ARCHS[0], "--attn-type cosformer --cosformer-source-length 0").model
+    with pytest.raises(ValueError, match="--cosformer-source-length must be at least 1, but is 0"):
+        model.encoder(**{name: x.float() if x.is_floating_point() else x for name, x in speech(30).items()})
+
+
+def test_a_whole_utterance_encoder_neither_streams_nor_waits(build: Build) -> None:
+    model = build(ARCHS[0], "--encoder-chunk-size 0").model
+    with pytest.raises(ValueError, match="to stream, train it with --encoder-chunk-size"):
+        model.encoder.stream(torch.zeros(1, 10, FEATURES), {})
+    with pytest.raises(ValueError, match="audio that has not come yet"):
+        model.wait(3)
+    with pytest.raises(ValueError, match="offline model"):
+        build().model.wait(3)
