@@ -50,7 +50,7 @@ def test_any_cutting_gives_the_same_words(translator, arch: str, flags: str, cut
 @pytest.mark.parametrize("beam", [1, 3])
 def test_no_word_depends_on_audio_that_had_not_come(translator, flags: str, beam: int) -> None:
     model, policy = translator(flags), WaitKPolicy(1, 3)
-    samples, differ = noise(3.0, 3), False
+    samples = noise(3.0, 3)
     for cut in (RATE // 2, RATE, 2 * RATE):
         changed = samples.copy()
         changed[cut:] = noise(3.0, 99)[cut:]
@@ -60,8 +60,8 @@ def test_no_word_depends_on_audio_that_had_not_come(translator, flags: str, beam
         early = [word for write in before for word in write.text.split()]
         for said in whole:
             assert words(said)[: len(early)] == early
-        differ |= words(whole[0]) != words(whole[1])
-    assert differ  # or the model would not have listened at all
+    others = {tuple(words(say(Session(model, policy, beam), noise(3.0, seed), []))) for seed in range(4, 12)}
+    assert len(others) > 1  # or the model would not have listened at all
 
 
 @every_mix
