@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from simuleval.agents import AgentStates, SpeechToTextAgent
 from simuleval.agents.actions import Action, ReadAction, WriteAction
@@ -17,6 +19,15 @@ from simuleval.data.segments import EmptySegment, Segment
 from mla_fairseq.agents.audio import Samples
 from mla_fairseq.engine import Policy, Session, Translator
 from mla_fairseq.errors import UserError
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """What a user got wrong ends SimulEval with one line."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 class StreamStates(AgentStates):
@@ -36,7 +47,8 @@ class StreamStates(AgentStates):
         """Take a segment; unlike SimulEval's own states keep no sample longer than needed."""
         self.source_finished = segment.finished
         if not isinstance(segment, EmptySegment):
-            self.samples.add(segment.content, segment.sample_rate)
+            with user_errors():
+                self.samples.add(segment.content, segment.sample_rate)
             self.source_sample_rate = segment.sample_rate
 
 
@@ -44,14 +56,15 @@ class StreamingAgent(SpeechToTextAgent):
     """A policy over the streaming engine. A subclass says which: ``build_policy``, and ``add_args`` for its flags."""
 
     def __init__(self, args: Namespace) -> None:
-        self.translator = load(args)
+        with user_errors():
+            self.translator = Translator.load(args.model_path, args.data_bin, args.config_yaml)
+            self.chosen = self.build_policy(args, self.translator)
         self.session_options = {
             "beam": args.beam,
             "lenpen": args.lenpen,
             "max_len_a": args.max_len_a,
             "max_len_b": args.max_len_b,
         }
-        self.chosen = self.build_policy(args, self.translator)
         super().__init__(args)
 
     @staticmethod
@@ -89,30 +102,17 @@ class StreamingAgent(SpeechToTextAgent):
 
     def to(self, device: str, fp16: bool = False) -> None:
         """SimulEval's ``--device`` and ``--fp16``, told once the agent stands."""
-        self.translator.to(device, fp16)
+        with user_errors():
+            self.translator.to(device, fp16)
         self.reset()
 
     def policy(self, states: StreamStates | None = None) -> Action:
         """One action for the segment that has just come."""
         states = states or self.states
-        try:
+        with user_errors():
             samples = states.samples.take(final=states.source_finished)
             writes = states.session.push(samples, final=states.source_finished)
-        except ValueError as error:
-            raise UserError(str(error)) from error
         text = " ".join(write.text for write in writes if write.text)
         if states.source_finished:
             return WriteAction(text, finished=True)
         return WriteAction(text, finished=False) if text else ReadAction()
-
-
-def load(args: Namespace) -> Translator:
-    """The translator that the flags name.
-
-    Raises:
-        UserError: a file that is missing or of another kind, or a model that cannot stream.
-    """
-    try:
-        return Translator.load(args.model_path, args.data_bin, args.config_yaml)
-    except ValueError as error:
-        raise UserError(str(error)) from error

@@ -6,7 +6,6 @@ from argparse import ArgumentParser, Namespace
 
 from mla_fairseq.agents.agent import StreamingAgent
 from mla_fairseq.engine import Policy, Translator, WaitKPolicy
-from mla_fairseq.errors import UserError
 
 
 class WaitKAgent(StreamingAgent):
@@ -30,15 +29,12 @@ class WaitKAgent(StreamingAgent):
         """Wait-k with the numbers of the flags, or else of the training.
 
         Raises:
-            UserError: an offline model and no k, or numbers below 1.
+            ValueError: an offline model and no k, or numbers below 1.
         """
         lagging, ratio = args.waitk_lagging, args.fixed_pre_decision_ratio
         if trained := translator.wait_k:
             lagging = trained.middle if lagging is None else lagging
             ratio = trained.ratio if ratio is None else ratio
         if lagging is None or ratio is None:
-            raise UserError("this model was trained offline: give --waitk-lagging and --fixed-pre-decision-ratio")
-        try:
-            return WaitKPolicy(lagging, ratio)
-        except ValueError as error:
-            raise UserError(str(error)) from error
+            raise ValueError("this model was trained offline: give --waitk-lagging and --fixed-pre-decision-ratio")
+        return WaitKPolicy(lagging, ratio)

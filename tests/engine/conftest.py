@@ -20,25 +20,7 @@ from mla_fairseq.engine.words import begins_word
 
 RATE = 16_000
 SECONDS = {"train": [0.5] * 12, "tst-COMMON": [3.1, 0.7, 2.26, 1.5, 0.03]}
-WORDS = [
-    "ein",
-    "haus",
-    "am",
-    "see",
-    "liegt",
-    "still",
-    "und",
-    "der",
-    "wald",
-    "rauscht",
-    "leise",
-    "um",
-    "mitternacht",
-    "bei",
-    "vollmond",
-    "oder",
-    "wind",
-]
+WORDS = "ein haus am see liegt still und der wald rauscht leise um mitternacht bei vollmond oder wind".split()  # noqa: SIM905
 SIZES = (
     "--encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 16 --conv-channels 16 --conv-out-channels 4 "
     "--encoder-ffn-embed-dim 32 --encoder-attention-heads 2 --decoder-attention-heads 2 --dropout 0 "

@@ -1,0 +1,132 @@
+"""The agent under SimulEval's real loop, and the same translations from fairseq-generate in one batch."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+from mla_fairseq.agents.audio import Samples
+from tests.engine.conftest import RATE, noise
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+LONGEST = ["--max-len-a", "0", "--max-len-b", "30"]
+
+
+def run(*command: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(word) for word in command], capture_output=True, text=True, cwd=ROOT)
+
+
+def simuleval(folder: Path, data: Path, checkpoint: Path, wavs: list[Path], *flags: object) -> list[dict]:
+    """The lines of SimulEval's log."""
+    done = attempt(folder, data, checkpoint, wavs, *flags)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(line) for line in (folder / "out/instances.log").read_text().splitlines()]
+
+
+def attempt(
+    folder: Path, data: Path, checkpoint: Path, wavs: list[Path], *flags: object, agent: tuple[str, object] = ()
+) -> subprocess.CompletedProcess[str]:
+    folder.mkdir(exist_ok=True)
+    (folder / "source").write_text("".join(f"{wav}\n" for wav in wavs))
+    (folder / "target").write_text("ein haus am see\n" * len(wavs))
+    agent = agent or ("--agent-class", "mla_fairseq.agents.WaitKAgent")
+    lists = ["--source", folder / "source", "--target", folder / "target", "--output", folder / "out"]
+    model = ["--model-path", checkpoint, "--data-bin", data, *LONGEST]
+    return run(BIN / "simuleval", *agent, *model, *lists, "--source-segment-size", 280, *flags)
+
+
+@pytest.fixture(scope="module")
+def wavs(data: Path) -> list[Path]:
+    return sorted((data / "data/tst-COMMON/wav").glob("*.wav"))
+
+
+@pytest.mark.parametrize("flags", ["", "--attn-type cosformer"], ids=["softmax", "cosformer"])
+def test_the_agent_writes_what_a_batch_does_when_it_says(
+    save, data: Path, wavs: list[Path], tmp_path: Path, flags: str
+) -> None:
+    checkpoint = save(flags)
+    told = simuleval(tmp_path / "agent", data, checkpoint, wavs, "--waitk-lagging", 2)
+    log = tmp_path / "batch.log"
+    task = [data, "--user-dir", "mla_fairseq", "--task", "speech_to_text_mla", "--config-yaml", "config_st.yaml"]
+    decode = ["--gen-subset", "tst-COMMON_st", "--path", checkpoint, "--beam", 1, *LONGEST, "--cpu"]
+    done = run(BIN / "fairseq-generate", *task, *decode, "--simul-waitk-lagging", 2, "--simul-log", log)
+    assert done.returncode == 0, done.stderr[-3000:]
+    batch = {line["index"]: line for line in map(json.loads, log.read_text().splitlines())}
+    assert len(told) == len(batch) == len(wavs)
+    for line in told:
+        assert batch[line["index"]]["prediction"] == line["prediction"]
+        # the length of the file is known to 10 ms from its frames
+        assert np.allclose(batch[line["index"]]["delays"], line["delays"], rtol=0, atol=10)
+        early = [delay for delay in line["delays"] if delay < line["source_length"] - 10]
+        assert batch[line["index"]]["delays"][: len(early)] == early
+    assert any(line["delays"][0] < line["source_length"] for line in told)
+
+
+def test_two_runs_are_identical_and_sentences_do_not_hear_each_other(
+    save, data: Path, wavs: list[Path], tmp_path: Path
+) -> None:
+    whole = simuleval(tmp_path / "whole", data, save(), wavs)
+    alone = simuleval(tmp_path / "alone", data, save(), wavs[::-1])[::-1]
+    assert [(line["prediction"], line["delays"]) for line in whole] == [
+        (line["prediction"], line["delays"]) for line in alone
+    ]
+
+
+def test_an_agent_may_be_a_file_and_the_rate_any_other(save, data: Path, tmp_path: Path) -> None:
+    """8 kHz holds half of what 16 kHz does, so the words may differ; the translation comes."""
+    path = tmp_path / "slow.wav"
+    soundfile.write(path, soxr.resample(noise(2.0, 3), RATE, 8_000), 8_000)
+    agent = ("--agent", ROOT / "examples/simulst/wait_k_agent.py")
+    done = attempt(tmp_path / "file", data, save(), [path], agent=agent)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "file/out/instances.log").read_text())["prediction"]
+
+
+@pytest.mark.parametrize("what", ["stereo", "utterance", "offline"])
+def test_what_cannot_be_done_is_one_line(save, data: Path, tmp_path: Path, what: str) -> None:
+    path, checkpoint = tmp_path / "a.wav", save()
+    soundfile.write(path, noise(1.0), RATE)
+    if what == "stereo":
+        soundfile.write(path, np.stack([noise(1.0)] * 2, axis=1), RATE)
+        message = "error: the source has 2 channels, but one is needed"
+    elif what == "utterance":
+        data = Path(shutil.copytree(data, tmp_path / "data"))
+        config = (data / "config_st.yaml").read_text().replace("global_cmvn\n", "utterance_cmvn\n")
+        (data / "config_st.yaml").write_text(config)
+        message = "normalises by utterance_cmvn"
+    else:
+        checkpoint = save("--encoder-chunk-size 0")
+        message = "error: this model's encoder hears whole utterances"
+    done = attempt(tmp_path / "run", data, checkpoint, [path])
+    last = done.stderr.strip().rpartition("\n")[2]
+    assert done.returncode == 1 and message in last, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 48_000])
+def test_resampling_does_not_depend_on_the_cutting(rate: int) -> None:
+    samples = soxr.resample(noise(1.0, 3).astype(np.float32) / 2**15, RATE, rate)
+    outputs = []
+    for size in (rate, rate // 7, 333):
+        stream = Samples()
+        taken = []
+        for piece in np.split(samples, range(size, len(samples), size)):
+            stream.add(piece.tolist(), rate)
+            taken.append(stream.take(final=False))
+        taken.append(stream.take(final=True))
+        outputs.append(np.concatenate(taken))
+    assert all(np.array_equal(outputs[0], output) for output in outputs[1:])
+    assert abs(len(outputs[0]) - RATE) <= 1
+
+
+def test_a_rate_must_stay_what_it_is() -> None:
+    stream = Samples()
+    stream.add([0.0, 0.1], 16_000)
+    with pytest.raises(ValueError, match="but is 8000 after 16000"):
+        stream.add([0.0], 8_000)

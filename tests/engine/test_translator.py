@@ -1,0 +1,62 @@
+"""Loading a model to stream with: what is missing or cannot stream is told in one line."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from mla_fairseq.engine import Session, Translator, WaitKPolicy
+from tests.engine.conftest import noise
+
+
+def test_a_folder_without_the_configuration(save, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"config_st\.yaml is missing: give the prepared data folder"):
+        Translator.load(save(), tmp_path)
+
+
+def test_a_checkpoint_that_is_none(data: Path) -> None:
+    with pytest.raises(ValueError, match="no checkpoint"):
+        Translator.load("nowhere.pt", data)
+    with pytest.raises(ValueError, match="is not a fairseq checkpoint"):
+        Translator.load(data / "config_st.yaml", data)
+
+
+def test_features_of_an_utterance_s_own_mean_cannot_stream(save, data: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(data, tmp_path / "data"))
+    config = yaml.safe_load((folder / "config_st.yaml").read_text())
+    config["feature_transforms"] = {"*": ["utterance_cmvn"], "_train": ["utterance_cmvn"]}
+    (folder / "config_st.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(ValueError, match=r"normalises by utterance_cmvn.*--cmvn global, and train again"):
+        Translator.load(save(), folder)
+
+
+def test_statistics_that_are_gone(save, data: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(data, tmp_path / "data"))
+    (folder / "gcmvn.npz").unlink()
+    with pytest.raises(ValueError, match=r"gcmvn\.npz is missing"):
+        Translator.load(save(), folder)
+
+
+def test_an_encoder_of_whole_utterances(save, data: Path) -> None:
+    with pytest.raises(ValueError, match="hears whole utterances: train one with --encoder-chunk-size"):
+        Translator.load(save("--encoder-chunk-size 0"), data)
+
+
+def test_a_device_that_is_not_here(translator) -> None:
+    with pytest.raises(ValueError, match="device 'nosuch' cannot be used here"):
+        translator().to("nosuch")
+
+
+def test_half_precision_says_nearly_the_same(save, data: Path) -> None:
+    model = Translator.load(save("--attn-type relu"), data)
+    samples = noise(1.5, 3)
+    scores = []
+    for fp16 in (False, True):
+        model.to("cpu", fp16)
+        session = Session(model, WaitKPolicy(2, 3))
+        session.push(samples, final=True)
+        scores.append(np.array([score for score, _ in session.search.finished]))
+        assert session.stream.encoder_state["encoder.transformer_layers.0.self_attn"]["memory"].dtype.itemsize == 4
+    assert np.allclose(*scores, atol=0.2)
