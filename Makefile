@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { command -v "$$p"; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format constraints clean
+.PHONY: help setup demo test test-slow bench lint format constraints clean
 
 help:  ## say what each target does
 	@sed -n 's/^\([a-z-]*\):.*  ## /  make \1\t/p' Makefile | expand -t 22
@@ -25,6 +25,10 @@ test: lint  ## lint, then every test that is fast (minutes)
 
 test-slow: setup  ## the tests that train models or run whole recipes
 	@OMP_NUM_THREADS=$(JOBS) $(BIN)/python -m pytest -m slow
+
+bench: setup  ## time attention and training against torch and fairseq, side by side (minutes; a quiet machine)
+	@$(BIN)/python scripts/bench_attention.py --output docs/bench_attention.md
+	@$(BIN)/python scripts/bench_training.py --output docs/bench_training.md
 
 lint: setup  ## check style and format, change nothing
 	@$(BIN)/ruff check .

@@ -1,0 +1,90 @@
+"""The benchmarks: their reports hold what they promise, and a wrong mechanism is not timed."""
+
+import re
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from mla_fairseq.attention import LinearAttention, Mechanism, registry
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+Report = Callable[..., str]
+
+
+@pytest.fixture
+def report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Report:
+    """``report(script, *arguments)``: what a script writes to its ``--output``."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+
+    def report(script: str, *arguments: str) -> str:
+        output = tmp_path / "report.md"
+        monkeypatch.setattr(sys, "argv", [str(SCRIPTS / script), *arguments, "--output", str(output)])
+        threads = torch.get_num_threads()
+        try:
+            runpy.run_path(str(SCRIPTS / script), run_name="__main__")
+        finally:
+            torch.set_num_threads(threads)
+        return output.read_text(encoding="utf-8")
+
+    return report
+
+
+def rows(text: str, title: str) -> list[list[str]]:
+    """The cells of the table under a title, without its head."""
+    lines = text[text.index(title) :].splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("| ---"))
+    table = []
+    for line in lines[start + 1 :]:
+        if not line.startswith("|"):
+            break
+        table.append([cell.strip() for cell in line.strip("|").split("|")])
+    return table
+
+
+SMALL = ("--lengths", "16", "64", "--repeats", "1", "--turn", "0", "--steps", "3", "50", "--heads", "2")
+
+
+def test_attention_is_timed_measured_and_signed(report: Report) -> None:
+    text = report("bench_attention.py", "--attn-types", "relu", "cosformer", *SMALL)
+    for title in ("Causal: times", "Full: times"):
+        table = rows(text, title)
+        assert [row[0] for row in table] == ["16", "64"]
+        assert all(len(row) == 7 and sum(map(float, row[3:])) > 0 for row in table)
+    memory = rows(text, "MB held at the peak")
+    assert all(float(row[1]) > 0 for row in memory)
+    states = {row[0]: (int(row[4]), int(row[5])) for row in rows(text, "One decoding step")}
+    assert states["softmax"][1] > states["softmax"][0]
+    assert states["relu"][0] == states["relu"][1]
+    assert re.search(r"`python scripts/bench_attention.py .*`; torch [\d.]+.*commit [0-9a-f]+", text)
+
+
+class Wrong(LinearAttention):
+    """Says something else than the oracle."""
+
+    def parallel(self, *args, **kwargs) -> torch.Tensor:
+        return super().parallel(*args, **kwargs) * 1.01
+
+
+def test_a_mechanism_that_differs_from_the_oracle_is_not_timed(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(head_dim: int, options: None) -> Mechanism:
+        return Wrong(registry.ReLUFeatures())
+
+    monkeypatch.setitem(registry._ENTRIES, "relu", registry.Entry("relu", wrong, None))
+    with pytest.raises(SystemExit, match="error: relu, causal, 16 positions: differs from the oracle by"):
+        report("bench_attention.py", "--attn-types", "relu", *SMALL)
+
+
+def test_training_is_timed_against_the_stock_model(report: Report) -> None:
+    text = report(
+        "bench_training.py", "--size", "xs", "--attn-types", "relu", "--seconds", "0", "1.5", "--max-tokens", "700",
+        "--batches", "2", "--vocabulary", "50", "--repeats", "1",
+    )  # fmt: skip
+    table = rows(text, "Words per second")
+    assert [row[0] for row in table] == ["like MuST-C", "1.5 s"]
+    for _, stock, relu in table:
+        speed, ratio = re.fullmatch(r"([\d.]+) \(([\d.]+)\)", relu).groups()
+        assert float(speed) / float(stock) == pytest.approx(float(ratio), rel=0.05)
