@@ -45,14 +45,14 @@ def rows(text: str, title: str) -> list[list[str]]:
     return table
 
 
-SMALL = ("--lengths", "16", "64", "--repeats", "1", "--turn", "0", "--steps", "3", "50", "--heads", "2")
+SMALL = ("--lengths", "128", "256", "--repeats", "1", "--turn", "0", "--steps", "3", "50", "--heads", "2")
 
 
 def test_attention_is_timed_measured_and_signed(report: Report) -> None:
     text = report("bench_attention.py", "--attn-types", "relu", "cosformer", *SMALL)
     for title in ("Causal: times", "Full: times"):
         table = rows(text, title)
-        assert [row[0] for row in table] == ["16", "64"]
+        assert [row[0] for row in table] == ["128", "256"]
         assert all(len(row) == 7 and sum(map(float, row[3:])) > 0 for row in table)
     memory = rows(text, "MB held at the peak")
     assert all(float(row[1]) > 0 for row in memory)
@@ -74,7 +74,7 @@ def test_a_mechanism_that_differs_from_the_oracle_is_not_timed(report: Report, m
         return Wrong(registry.ReLUFeatures())
 
     monkeypatch.setitem(registry._ENTRIES, "relu", registry.Entry("relu", wrong, None))
-    with pytest.raises(SystemExit, match="error: relu, causal, 16 positions: differs from the oracle by"):
+    with pytest.raises(SystemExit, match="error: relu, causal, 128 positions: differs from the oracle by"):
         report("bench_attention.py", "--attn-types", "relu", *SMALL)
 
 
