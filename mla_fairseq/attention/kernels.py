@@ -186,7 +186,8 @@ def prefix(
             outputs.append(_normalise(sums if state is None else sums + _query(queries, state, pq_own)))
         if written < total or state is None:
             state = write(state, *_rows(written, total, k, v, pk))
-        return torch.cat(outputs, dim=-2).to(v.dtype), state
+        nothing = v.new_zeros(*q.shape[:-2], 0, v.shape[-1])
+        return torch.cat([nothing, *outputs], dim=-2).to(v.dtype), state
 
 
 def _scores(q: Tensor, k: Tensor, pq: Tensor | None, pk: Tensor | None, visible: Tensor | None) -> Tensor:

@@ -145,6 +145,13 @@ def test_sizes_are_at_least_one(size: int, chunk: int) -> None:
         blocks(**inputs(False), size=size, chunk=chunk)
 
 
+def test_a_prefix_without_queries_writes_the_keys() -> None:
+    x = inputs(True, queries=0)
+    output, state = prefix(**x, lengths=torch.zeros(1, 0, dtype=torch.long))
+    assert output.shape[-2] == 0
+    assert_close(state, write(x["state"], x["k"], x["v"], x["pk"]))
+
+
 def test_a_prefix_does_not_shrink() -> None:
     with pytest.raises(ValueError, match="must not shrink"):
         prefix(**inputs(False), lengths=torch.tensor([[1, 2, 1, 2, 3]]))

@@ -28,6 +28,7 @@ class GivenOptions:
     name: str = field(default="n", metadata={"help": "how called"})
     kind: Literal["a", "b"] = field(default="a", metadata={"help": "which kind"})
     sharp: bool = field(default=False, metadata={"help": "whether sharp"})
+    span: int | None = field(default=None, metadata={"help": "how far"})
 
 
 @pytest.fixture
@@ -74,8 +75,8 @@ def test_what_was_not_given_is_the_default(given) -> None:
 
 
 def test_every_kind_of_option_is_parsed(given) -> None:
-    args = parsed("--given-rate 0.1 --given-order 3 --given-name m --given-kind b --given-sharp")
-    assert mechanism_options(args, "given") == GivenOptions(0.1, 3, "m", "b", True)
+    args = parsed("--given-rate 0.1 --given-order 3 --given-name m --given-kind b --given-sharp --given-span 4")
+    assert mechanism_options(args, "given") == GivenOptions(0.1, 3, "m", "b", True, 4)
 
 
 def test_a_checkpoint_older_than_an_option_has_its_default(given) -> None:
