@@ -49,6 +49,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def signature() -> str:
     """The command, and what it ran on: a number without them means nothing."""
     command = shlex.join(["python", Path(sys.argv[0]).resolve().relative_to(ROOT).as_posix(), *sys.argv[1:]])
+    if data := os.environ.get("DATA"):
+        command = command.replace(data.rstrip("/"), "$DATA")
     return (
         f"`{command}`; torch {torch.__version__}, {torch.get_num_threads()} of {os.cpu_count()} cores "
         f"({torch.backends.cpu.get_cpu_capability()}), commit {_commit()}"

@@ -13,12 +13,15 @@ from argparse import ArgumentParser, _ArgumentGroup
 from fairseq import options
 
 from mla_fairseq.models.options import add_attention_args
+from mla_fairseq.models.simul import add_chunk_args, add_simul_args
 
 TITLE = "attention (s2t_transformer_mla)"
+SIMUL_TITLE = "simultaneous translation (convtransformer_simul_mla, s2t_transformer_simul_mla)"
 
 
 def show_attention_flags() -> None:
-    """From now on, ``--help`` lists the flags of the sites and of every mechanism that is registered by then."""
+    """From now on, ``--help`` lists the flags of the sites, of simultaneous models, and of every mechanism that is
+    registered by then."""
     stock = options.add_model_args
 
     @functools.wraps(stock)
@@ -26,6 +29,9 @@ def show_attention_flags() -> None:
         group = stock(parser)
         if {"-h", "--help"} & set(sys.argv[1:]):
             add_attention_args(parser.add_argument_group(TITLE))
+            simultaneous = parser.add_argument_group(SIMUL_TITLE)
+            add_chunk_args(simultaneous)
+            add_simul_args(simultaneous)
         return group
 
     options.add_model_args = add_model_args

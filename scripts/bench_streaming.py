@@ -1,0 +1,175 @@
+#!/usr/bin/env python3
+"""Times simultaneous translation of a long recording: compute and memory per segment, as time goes on.
+
+Models of one size hear the same audio: linear attention everywhere; softmax with a window in the encoder; and, as
+fairseq's own agent does it, softmax over the whole recording, encoded anew at every segment. Their weights are random:
+what they say does not change what they cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import cycle
+from pathlib import Path
+
+import benchmark
+import numpy as np
+import torch
+from fairseq import options, tasks
+from tqdm import tqdm
+
+import mla_fairseq  # noqa: F401 -- registers the architectures
+from mla_fairseq.attention import Full
+from mla_fairseq.engine import Session, Translator, WaitKPolicy
+from mla_fairseq.engine.frontend import FeatureStream, Normalisation
+from mla_fairseq.speech import read_audio
+from mla_fairseq.speech.features import NUM_BINS, SAMPLE_RATE
+
+WAYS = {
+    "relu everywhere": "--attn-type relu",
+    "cosformer everywhere": "--attn-type cosformer",
+    "softmax, window": "--attn-type softmax --encoder-left-chunks 16",
+}
+AGAIN = "softmax, encoded anew"
+SENTENCE = 40
+"""Tokens after which a sentence ends: random weights end none."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--wavs", type=Path, required=True, help="folder of 16 kHz recordings, joined to a long one")
+    parser.add_argument("--arch", default="s2t_transformer_simul_mla_s", help="simultaneous architecture")
+    parser.add_argument("--minutes", type=float, default=10.0, help="length of the recording")
+    parser.add_argument("--again-minutes", type=float, default=2.0, help="how far to go when encoding anew")
+    parser.add_argument("--again-every", type=float, default=20.0, help="seconds between measurements of it")
+    parser.add_argument("--segment", type=int, default=280, help="milliseconds of audio that come at once")
+    parser.add_argument("--waitk-lagging", type=int, default=5, help="k of wait-k")
+    parser.add_argument("--vocabulary", type=int, default=8000, help="target symbols")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads")
+    parser.add_argument("--output", type=Path, help="markdown file for the report")
+    return parser
+
+
+def long_recording(folder: Path, minutes: float) -> np.ndarray:
+    """Samples (N,) of the folder's recordings, one after the other, from the first again if there are too few.
+
+    Raises:
+        SystemExit: there is none.
+    """
+    paths = sorted(folder.rglob("*.wav"))
+    if not paths:
+        raise SystemExit(f"error: no wav under {folder}: give a folder of 16 kHz recordings, or run `make demo` first")
+    pieces, wanted = [], round(minutes * 60 * SAMPLE_RATE)
+    for path in cycle(paths):
+        pieces.append(read_audio(path))
+        wanted -= len(pieces[-1])
+        if wanted <= 0:
+            return np.concatenate(pieces)[: wanted or None]
+
+
+def build(args: argparse.Namespace, flags: str) -> Translator:
+    """A model with random weights, ready to stream."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        symbols = "".join(f"\u2581w{i} 1\n" for i in range(args.vocabulary - 4))
+        (folder / "dict.txt").write_text(symbols, encoding="utf-8")
+        (folder / "config.yaml").write_text(f"vocab_filename: dict.txt\ninput_feat_per_channel: {NUM_BINS}\n")
+        command = f"{folder} --task speech_to_text --config-yaml config.yaml --arch {args.arch} {flags}".split()
+        parsed = options.parse_args_and_arch(options.get_training_parser(), command)
+        torch.manual_seed(1)
+        task = tasks.setup_task(parsed)
+        normal = Normalisation(np.full(NUM_BINS, 12, np.float32), np.full(NUM_BINS, 4, np.float32))
+        return Translator(task.build_model(parsed), task.target_dictionary, normal)
+
+
+def segments(samples: np.ndarray, milliseconds: int) -> Iterator[np.ndarray]:
+    """The pieces in which the recording comes."""
+    size = milliseconds * SAMPLE_RATE // 1000
+    return (samples[start : start + size] for start in range(0, len(samples) - size + 1, size))
+
+
+def resident() -> float:
+    """MB of this process in memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def stream(args: argparse.Namespace, label: str, flags: str, samples: np.ndarray) -> list[tuple[float, float, float]]:
+    """For each minute: median milliseconds of compute per segment, KB that the session carries, MB resident."""
+    translator = build(args, flags)
+    policy = WaitKPolicy(args.waitk_lagging, translator.wait_k.ratio)
+    session = Session(translator, policy, max_len_a=0, max_len_b=SENTENCE, continuous=True)
+    minutes, times = [], []
+    pieces = list(segments(samples, args.segment))
+    for i, piece in enumerate(tqdm(pieces, desc=label, unit="segment"), start=1):
+        start = time.perf_counter()
+        session.push(piece)
+        times.append((time.perf_counter() - start) * 1000)
+        if len(times) * args.segment >= 60_000 or i == len(pieces):
+            minutes.append((statistics.mean(times), session.nbytes / 1024, resident()))
+            times = []
+    return minutes
+
+
+@torch.no_grad()
+def encode_anew(args: argparse.Namespace, samples: np.ndarray) -> dict[float, float]:
+    """Seconds into the recording -> milliseconds of encoding all of it once more, as fairseq's agent does."""
+    translator = build(args, "--encoder-chunk-size 7")
+    encoder = translator.model.encoder
+    frames = torch.from_numpy(FeatureStream(translator.normalisation).push(samples, final=True)).unsqueeze(0)
+    encoder.view = Full()
+    times = {}
+    points = np.arange(args.again_every, args.again_minutes * 60 + 1, args.again_every)
+    for seconds in tqdm(points, desc=AGAIN, unit="point"):
+        heard = frames[:, : round(seconds * 100)]
+        run = {"": lambda heard=heard: encoder(heard, torch.tensor([heard.shape[1]]))}
+        times[float(seconds)] = benchmark.race(run, repeats=2)[""] * 1000
+    return times
+
+
+def report(args: argparse.Namespace) -> str:
+    samples = long_recording(args.wavs, args.minutes)
+    curves = {label: stream(args, label, flags, samples) for label, flags in WAYS.items()}
+    again = encode_anew(args, samples)
+    rows = []
+    for minute in range(len(next(iter(curves.values())))):
+        cells = [
+            f"{curve[minute][0]:.1f} / {curve[minute][1]:.0f} / {curve[minute][2]:.0f}" for curve in curves.values()
+        ]
+        now = again.get(60.0 * (minute + 1))
+        rows.append([str(minute + 1), *cells, "" if now is None else f"{now:.0f}"])
+    head = ["minute", *(f"{label}: ms / KB / MB" for label in curves), f"{AGAIN}: ms"]
+    lines = [benchmark.table(head, rows), "", *(summary(args, name, curve, again) for name, curve in curves.items())]
+    return "\n".join(lines)
+
+
+def summary(args: argparse.Namespace, name: str, curve: list[tuple[float, float, float]], again: dict) -> str:
+    """What the table says of one way, in a line."""
+    factor = statistics.mean(cost for cost, _, _ in curve) / args.segment
+    last = max(again)
+    there = min(len(curve), max(1, round(last / 60))) - 1
+    return (
+        f"* {name}: last minute / first minute {curve[-1][0] / curve[0][0]:.2f}, real-time factor {factor:.3f}; "
+        f"encoding anew costs {again[last] / curve[there][0]:.0f} times as much at {last:.0f} s"
+    )
+
+
+def main() -> None:
+    args = build_parser().parse_args()
+    logging.disable(logging.INFO)
+    torch.set_num_threads(args.threads)
+    title = (
+        f"## Streaming, {args.arch}: compute per segment of {args.segment} ms (mean over the minute), what a session "
+        "carries, memory of the process"
+    )
+    benchmark.publish(f"{title}\n\n{report(args)}\n\n{benchmark.signature()}", args.output)
+
+
+if __name__ == "__main__":
+    main()
