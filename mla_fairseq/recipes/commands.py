@@ -89,6 +89,10 @@ class Paths:
         return self.run / f"generate-{self.recipe.decode.subset}.txt"
 
     @property
+    def simul(self) -> Path:
+        return self.run / "simul"
+
+    @property
     def result(self) -> Path:
         return self.run / "result.json"
 
@@ -178,6 +182,26 @@ def decode(paths: Paths, cpu: bool) -> Command:
         "sacrebleu",
     ]
     return Command((*args, *_machine(recipe, cpu)), stdout=paths.generated, threads=recipe.run.threads)
+
+
+def simul(paths: Paths, cpu: bool) -> Command | None:
+    """None where the model is offline."""
+    recipe = paths.recipe
+    if not recipe.simul.laggings:
+        return None
+    args = [
+        "python",
+        _script("sweep_wait_k.py"),
+        str(paths.manifests),
+        "--config-yaml",
+        f"config_{recipe.data.task}.yaml",
+    ]
+    args += ["--subset", paths.subset(recipe.decode.subset), "--path", str(paths.decoded_checkpoint)]
+    limits = ["--max-len-a", f"{recipe.decode.max_len_a:g}", "--max-len-b", str(recipe.decode.max_len_b)]
+    score = ["--tokenize", recipe.score.tokenize, *(["--lowercase"] if recipe.score.lowercase else [])]
+    name = ["--system", recipe.name, *(["--title", recipe.description] if recipe.description else [])]
+    args += [*flags(recipe.simul), *limits, *score, *name, "--output", str(paths.simul), *(["--cpu"] if cpu else [])]
+    return Command(tuple(args), threads=recipe.run.threads)
 
 
 def _task(recipe: Recipe) -> list[str]:

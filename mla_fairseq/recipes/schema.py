@@ -123,6 +123,14 @@ class Score:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Simul:
+    """How a simultaneous model is evaluated: ``scripts/sweep_wait_k.py``."""
+
+    laggings: str | None = option(None, "k of wait-k to decode with, such as 1,3,5; empty = the model is offline")
+    segment_size: int = option(280, "audio that comes at once, in ms")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """How to run it here; changes no result beyond rounding, so it may differ from run to run."""
 
@@ -154,6 +162,7 @@ class Recipe:
     average: Average
     decode: Decode
     score: Score
+    simul: Simul
     run: Run
 
 
@@ -164,6 +173,7 @@ SECTIONS: dict[str, type] = {
     "average": Average,
     "decode": Decode,
     "score": Score,
+    "simul": Simul,
     "run": Run,
 }
 TOP_KEYS = ("base", "description", *SECTIONS)

@@ -153,4 +153,13 @@ STAGES: tuple[Stage, ...] = (
         after="decode",
         outputs=lambda paths: [paths.result],
     ),
+    Stage(
+        name="simul",
+        command=commands.simul,
+        depends=("average", "decode", "score", "simul"),
+        after="average",
+        outputs=lambda paths: [paths.simul / "points.tsv"],
+        reset=lambda paths: shutil.rmtree(paths.simul, ignore_errors=True),
+        echo=True,
+    ),
 )

@@ -15,8 +15,8 @@ from mla_fairseq.engine.policies import WaitKPolicy
 class SimulLog:
     """One line for each sentence, in the order in which they are translated.
 
-    Computation takes no time in it: ``elapsed`` repeats ``delays``. The length of a recording is taken from its
-    frames, which is up to 10 ms less than what the file has.
+    It says nothing of computing time: ``elapsed`` is empty. The length of a recording is taken from its frames, which
+    is up to 10 ms less than what the file has.
 
     Args:
         path: the file; what is in it is lost.
@@ -38,7 +38,7 @@ class SimulLog:
             "index": index,
             "prediction": " ".join(words),
             "delays": delays,
-            "elapsed": delays,
+            "elapsed": [],
             "prediction_length": len(words),
             "reference": reference,
             "source": [source],
