@@ -167,7 +167,8 @@ class LinearAttention(nn.Module):
         if lengths.query is None or lengths.key is None:
             raise ValueError("this mechanism has positions: give query and key lengths with the first token of a state")
         zeros = torch.zeros(x.shape[0], dtype=torch.long, device=x.device)
-        return {"keys": zeros, "queries": zeros, "key_length": lengths.key, "query_length": lengths.query}
+        key, query = (length.expand(x.shape[0]) for length in (lengths.key, lengths.query))  # dim 0 is the stream
+        return {"keys": zeros, "queries": zeros, "key_length": key, "query_length": query}
 
     def _close(self, state: Tensors, memory: Tensor, queries: int = 0, keys: int = 0) -> Tensors:
         state = {**state, "memory": memory}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from mla_fairseq.attention.linear import Lengths
@@ -129,6 +130,8 @@ class MultiheadAttention(nn.Module):
             raise ValueError(
                 f"key_mask must be (B, S) = {(key.shape[1], key.shape[0])}, but is {tuple(key_mask.shape)}"
             )
+        if key_mask is not None and key_mask.dtype != torch.bool:
+            raise ValueError(f"key_mask must be boolean, true for real keys, but is {key_mask.dtype}")
 
     def _reset_projections(self, same_size: bool) -> None:
         gain = 2**-0.5 if same_size else 1.0

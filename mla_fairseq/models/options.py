@@ -85,7 +85,7 @@ def option_value(args: Namespace, name: str, option: dataclasses.Field) -> Any:
 def _add_option(parser: ArgumentParser, name: str, option: dataclasses.Field) -> None:
     flag, text = _flag(f"{name}_{option.name}"), f"{option.metadata.get('help', '')} (default: {option.default})"
     kind = typing.get_type_hints(attention_entry(name).options)[option.name]
-    if isinstance(kind, UnionType):  # such as int | None
+    if isinstance(kind, UnionType) or typing.get_origin(kind) is typing.Union:  # such as int | None
         kind = next(some for some in typing.get_args(kind) if some is not NoneType)
     if kind is bool:
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)

@@ -157,6 +157,8 @@ def train(paths: Paths, cpu: bool) -> Command:
     recipe = paths.recipe
     args = ["fairseq-train", str(paths.manifests), *_task(recipe)]
     args += ["--train-subset", paths.subset(recipe.data.train), "--valid-subset", paths.subset(recipe.data.valid)]
+    if recipe.train.lr_scheduler == "polynomial_decay" and "total_num_update" not in recipe.train.extra:
+        args += ["--total-num-update", str(recipe.train.max_update)]  # or it would fall too early, or never to nothing
     args += [*flags(recipe.model), *flags(recipe.train), "--save-dir", str(paths.checkpoints), "--log-format", "json"]
     return Command((*args, *_machine(recipe, cpu)), threads=recipe.run.threads)
 

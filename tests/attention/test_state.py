@@ -149,3 +149,13 @@ def test_a_fresh_stream_has_nothing_to_read(name: str) -> None:
     for lengths in (x.lengths, Lengths()):
         with pytest.raises(ValueError, match="nothing was written to this state: write keys before reading it"):
             build(name).read({}, x.q, lengths)
+
+
+def test_one_length_for_all_streams_is_each_stream_s_own() -> None:
+    """Or the streams could not be reordered."""
+    attention = MultiheadAttention(8, 2, "cosformer")
+    state, length = {}, torch.tensor([9])
+    x = torch.randn(3, 2, 8)
+    attention(x, x, Causal(), state=state, query_length=length, key_length=length)
+    reorder(state, torch.tensor([1, 0, 1]))
+    assert all(len(tensor) == 3 for tensor in state["attention"].values())

@@ -113,3 +113,10 @@ def test_a_folder_is_shown_by_its_variable(rest):
 
 def test_no_variable_is_no_folder():
     assert split_variable("/x", {"DATA": ""}) == ("", "/x")
+
+
+@pytest.mark.parametrize("updates", [77, 9000])
+def test_a_falling_learning_rate_reaches_its_end_with_the_last_update(updates: int) -> None:
+    recipe = load_recipe(ROOT / "configs/demo.yaml", VARIABLES, [f"train.max_update={updates}"])
+    command = commands.train(Paths(recipe, Path("runs")), cpu=True)
+    assert flag_value(command, "--total-num-update") == flag_value(command, "--max-update") == str(updates)
