@@ -1,5 +1,8 @@
 """The one error that a command line shows to its user."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(SystemExit):
     """What a user got wrong: one line that names the value and the mend.
@@ -9,3 +12,15 @@ class UserError(SystemExit):
 
     def __init__(self, message: str) -> None:
         super().__init__(f"error: {message}")
+
+
+@contextmanager
+def user_errors(before: str = "", kinds: tuple[type[Exception], ...] = (ValueError,)) -> Iterator[None]:
+    """At a command line's edge: an error inside that says what a user got wrong ends with its line.
+
+    ``before`` is put in front of the message, such as the flag that it is about; ``kinds`` of errors say such things.
+    """
+    try:
+        yield
+    except kinds as error:
+        raise UserError(before + str(error)) from error

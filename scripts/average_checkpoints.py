@@ -4,7 +4,7 @@
 import argparse
 from pathlib import Path
 
-from mla_fairseq.errors import UserError
+from mla_fairseq.errors import user_errors
 from mla_fairseq.recipes.averaging import average_checkpoints, last_checkpoints, save_checkpoint
 
 
@@ -18,13 +18,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = build_parser().parse_args()
-    try:
+    with user_errors():
         if args.last < 1:
             raise ValueError(f"--last is {args.last}, but must be at least 1.")
         paths = last_checkpoints(args.inputs[0], args.last) if args.inputs[0].is_dir() else args.inputs
         save_checkpoint(average_checkpoints(paths), args.output)
-    except ValueError as error:
-        raise UserError(str(error)) from error
     print(f"{args.output}: mean of {', '.join(path.name for path in paths)}")
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from mla_fairseq.files import write_text
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -68,7 +70,4 @@ def publish(text: str, output: Path | None) -> None:
     """Print a report, and write it to a file that is never half-written."""
     print(text)
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        partial = output.with_name(output.name + ".partial")
-        partial.write_text(text + "\n", encoding="utf-8")
-        os.replace(partial, output)
+        write_text(output, text + "\n")

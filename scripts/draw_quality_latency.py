@@ -8,7 +8,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from mla_fairseq.errors import UserError
+from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.evaluation.quality_latency import draw_quality_latency
 
 
@@ -26,9 +26,8 @@ def main() -> None:
     args = build_parser().parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     try:
-        pictures = draw_quality_latency(args.points, args.output, args.latency, args.quality, args.title)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+        with user_errors():
+            pictures = draw_quality_latency(args.points, args.output, args.latency, args.quality, args.title)
     except ModuleNotFoundError as error:
         raise UserError(f"{error}; `pip install mla-fairseq[plots]` brings it.") from error
     print("\n".join(map(str, pictures)))

@@ -12,7 +12,7 @@ from pathlib import Path
 import soundfile
 from sacrebleu.metrics import BLEU
 
-from mla_fairseq.errors import UserError
+from mla_fairseq.errors import user_errors
 from mla_fairseq.evaluation.instances import UNITS, Instance, find_log, read_instances
 from mla_fairseq.evaluation.simultaneous import render, score_instances, write_scores
 from mla_fairseq.evaluation.timeline import Waveform, draw_timeline
@@ -112,10 +112,8 @@ def run(args: argparse.Namespace) -> None:
 def main() -> None:
     args = build_parser().parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    try:
+    with user_errors():
         run(args)
-    except ValueError as error:
-        raise UserError(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from mla_fairseq.data.commands import Help
 from mla_fairseq.data.demo_corpus import VOICES, make_corpus
 from mla_fairseq.data.extraction import num_workers
 from mla_fairseq.data.grammar import PATTERNS
-from mla_fairseq.errors import UserError
+from mla_fairseq.errors import user_errors
 
 PATTERNS_HELP = (
     "kinds of sentences: all; simple (one pattern with fewer than 200 words, for quick tests); or some of "
@@ -41,7 +41,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)  # fairseq has set its own
-    try:
+    with user_errors(kinds=(ValueError, OSError)):
         make_corpus(
             arguments.output,
             arguments.sentences,
@@ -52,8 +52,6 @@ def main() -> None:
             seed=arguments.seed,
             workers=arguments.workers,
         )
-    except (ValueError, OSError) as error:
-        raise UserError(str(error)) from error
 
 
 if __name__ == "__main__":

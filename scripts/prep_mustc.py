@@ -17,7 +17,7 @@ from mla_fairseq.data.config import SPECAUGMENT
 from mla_fairseq.data.extraction import num_workers
 from mla_fairseq.data.prepare import Options, prepare
 from mla_fairseq.data.vocabulary import Vocabulary
-from mla_fairseq.errors import UserError
+from mla_fairseq.errors import user_errors
 
 CMVN = (
     "normalise by the mean and variance of each utterance, or of the whole training split (needed where speech is "
@@ -49,10 +49,8 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)  # fairseq has set its own
-    try:
+    with user_errors(kinds=(ValueError, OSError)):
         run(arguments)
-    except (ValueError, OSError) as error:
-        raise UserError(str(error)) from error
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@
 import argparse
 from pathlib import Path
 
-from mla_fairseq.errors import UserError
+from mla_fairseq.errors import user_errors
 from mla_fairseq.recipes.table import read_results, render
 
 
@@ -18,10 +18,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = build_parser().parse_args()
-    try:
+    with user_errors():
         print(render(read_results(args.runs)), end="")
-    except ValueError as error:
-        raise UserError(str(error)) from error
 
 
 if __name__ == "__main__":

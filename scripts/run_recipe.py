@@ -11,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
-from mla_fairseq.errors import UserError
+from mla_fairseq.errors import user_errors
 from mla_fairseq.recipes import STAGES, commands_of, context, describe_keys, load_recipe, run_stages
 
 
@@ -46,9 +46,8 @@ def main() -> None:
     set_up_logging()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped; the same command continues"))
     try:
-        run(args)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+        with user_errors():
+            run(args)
     except KeyboardInterrupt:
         raise SystemExit("stopped; the same command continues") from None
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from mla_fairseq.data.commands import Help, add_data, data_root
 from mla_fairseq.data.mustc import Corpus
 from mla_fairseq.data.segments import cut_segments
-from mla_fairseq.errors import UserError
+from mla_fairseq.errors import user_errors
 
 
 def parse() -> argparse.Namespace:
@@ -33,11 +33,9 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)  # fairseq has set its own
-    try:
+    with user_errors(kinds=(ValueError, OSError)):
         corpus = Corpus(data_root(arguments.data) / arguments.pair)
         sources, targets = cut_segments(corpus, arguments.split, arguments.output, arguments.limit)
-    except (ValueError, OSError) as error:
-        raise UserError(str(error)) from error
     logging.info("ready: simuleval --source %s --target %s", sources, targets)
 
 

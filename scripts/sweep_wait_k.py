@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mla_fairseq.errors import UserError
+from mla_fairseq.errors import user_errors
 from mla_fairseq.evaluation import offline
 from mla_fairseq.evaluation.instances import LOG_NAME, read_instances
 from mla_fairseq.evaluation.quality_latency import OFFLINE, draw_quality_latency, write_points
@@ -139,10 +139,8 @@ def run(args: argparse.Namespace) -> None:
 def main() -> None:
     args = build_parser().parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    try:
+    with user_errors():
         run(args)
-    except ValueError as error:
-        raise UserError(str(error)) from error
 
 
 if __name__ == "__main__":

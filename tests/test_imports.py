@@ -27,16 +27,17 @@ ROOMS = {
     "": Room(inside=("checkpoints", "models", "criterions", "tasks"), outside=("fairseq",)),
     "attention": Room(outside=("torch",)),
     "errors": Room(outside=()),
+    "files": Room(outside=()),
     "checkpoints": Room(outside=("torch",)),
     "speech": Room(outside=("torch", "numpy", "kaldi_native_fbank", "soundfile")),
     "models": Room(inside=("attention", "checkpoints", "errors", "speech")),
     "criterions": Room(inside=("errors", "models")),
     "engine": Room(inside=("attention", "checkpoints", "models", "speech")),
     "agents": Room(inside=("engine", "errors", "speech")),
-    "data": Room(inside=("errors", "speech")),
+    "data": Room(inside=("errors", "files", "speech")),
     "tasks": Room(inside=("checkpoints", "data", "engine", "errors")),
-    "evaluation": Room(outside=("matplotlib", "numpy", "sacrebleu", "yaml")),
-    "recipes": Room(inside=("checkpoints", "evaluation", "data")),
+    "evaluation": Room(inside=("files",), outside=("matplotlib", "numpy", "sacrebleu", "yaml")),
+    "recipes": Room(inside=("checkpoints", "data", "evaluation", "files")),
 }
 # Packages that only some rooms may know of, whatever their line above says.
 OWNERS = {

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from simuleval.agents import AgentStates, SpeechToTextAgent
 from simuleval.agents.actions import Action, ReadAction, WriteAction
@@ -18,16 +16,7 @@ from simuleval.data.segments import EmptySegment, Segment
 
 from mla_fairseq.agents.audio import Samples
 from mla_fairseq.engine import Policy, Session, Translator
-from mla_fairseq.errors import UserError
-
-
-@contextmanager
-def user_errors() -> Iterator[None]:
-    """What a user got wrong ends SimulEval with one line."""
-    try:
-        yield
-    except ValueError as error:
-        raise UserError(str(error)) from error
+from mla_fairseq.errors import user_errors
 
 
 class StreamStates(AgentStates):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from mla_fairseq.data.files import write_text
+from mla_fairseq.files import write_text
 
 # Park et al. 2019, table 1, without time warping (it needs OpenCV and brings least).
 #           (frequency masks, widest in bins, time masks, longest in frames, longest in parts of the utterance)

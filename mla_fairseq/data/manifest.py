@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from mla_fairseq.data.files import write_text
+from mla_fairseq.files import write_text
 
 
 @dataclass(frozen=True)

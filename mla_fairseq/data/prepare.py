@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mla_fairseq.data import archive, config, manifest
 from mla_fairseq.data.extraction import extract, global_cmvn, member_name
-from mla_fairseq.data.files import Ledger, fingerprint
+from mla_fairseq.data.ledger import Ledger, fingerprint
 from mla_fairseq.data.mustc import Corpus, Segment
 from mla_fairseq.data.vocabulary import Vocabulary
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import soundfile
 from tqdm import tqdm
 
-from mla_fairseq.data.files import write_bytes, write_text
 from mla_fairseq.data.mustc import Corpus, Segment
+from mla_fairseq.files import write_bytes, write_text
 from mla_fairseq.speech import SAMPLE_RATE, read_audio
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import sentencepiece
 
-from mla_fairseq.data.files import write_bytes, write_text
+from mla_fairseq.files import write_bytes, write_text
 
 # fairseq puts these four in front of every dictionary, in this order, so piece and dictionary numbers agree.
 SPECIAL = {"bos_id": 0, "pad_id": 1, "eos_id": 2, "unk_id": 3}

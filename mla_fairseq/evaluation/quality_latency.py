@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from mla_fairseq.evaluation.label_places import place_labels
 from mla_fairseq.evaluation.pictures import COLOURS, new_figure, save
+from mla_fairseq.files import write_text
 
 OFFLINE = "offline_bleu"
 _KNOBS = ("k", "chunk")
@@ -51,13 +51,9 @@ def write_points(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
         raise ValueError(f"no point to write to {path}.")
     for row in rows:
         _check_row(row)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     columns = dict.fromkeys(column for row in rows for column in row)
     lines = ["\t".join(columns), *("\t".join(_cell(row.get(column)) for column in columns) for row in rows)]
-    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_text(Path(path), "\n".join(lines) + "\n")
 
 
 def _check_row(row: Mapping[str, Any]) -> None:

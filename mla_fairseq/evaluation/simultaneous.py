@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from statistics import fmean
 from mla_fairseq.evaluation.instances import Instance, read_instances
 from mla_fairseq.evaluation.latency import METRICS, Metric
 from mla_fairseq.evaluation.offline import score
+from mla_fairseq.files import write_json
 
 _COLUMNS = {
     "bleu": ("BLEU", ".2f"),
@@ -119,13 +118,8 @@ def _mean(metric: Metric, timings: list[tuple[Sequence[float], Instance]]) -> fl
 
 
 def write_scores(path: str | Path, scores: Mapping[str, SimultaneousScores]) -> None:
-    """Writes the scores of named logs as JSON.  Written beside its place first: no reader sees half of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    text = json.dumps({name: asdict(score) for name, score in scores.items()}, indent=2, ensure_ascii=False)
-    partial.write_text(text + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    """Writes the scores of named logs as JSON."""
+    write_json(Path(path), {name: asdict(score) for name, score in scores.items()})
 
 
 def render(scores: Mapping[str, SimultaneousScores]) -> str:

@@ -11,7 +11,7 @@ from fairseq.models import FairseqEncoder
 from torch import Tensor
 
 from mla_fairseq.checkpoints import load_checkpoint
-from mla_fairseq.errors import UserError
+from mla_fairseq.errors import UserError, user_errors
 
 
 def load_encoder(encoder: FairseqEncoder, path: str) -> FairseqEncoder:
@@ -36,10 +36,8 @@ def read_model(path: str) -> dict[str, Tensor]:
     Raises:
         UserError: the file is missing, or is no checkpoint of fairseq's.
     """
-    try:
+    with user_errors():
         return load_checkpoint(Path(path))["model"]
-    except ValueError as error:
-        raise UserError(str(error)) from error
 
 
 def load_strictly(load: Callable[..., Any], state_dict: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mla_fairseq.files import write_json
+
 logger = logging.getLogger(__name__)
 
 
@@ -41,14 +43,6 @@ def read_record(path: Path) -> Record | None:
         return Record(**json.loads(path.read_text(encoding="utf-8")))
     except (json.JSONDecodeError, TypeError) as error:
         raise ValueError(f"{path} is not a stage record ({error}); delete it, and the stage is done again.") from error
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Written beside its place first: readers see the old file or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
 
 
 def write_record(path: Path, record: Record) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 from mla_fairseq.evaluation import offline
 from mla_fairseq.evaluation.curves import draw_training_curve
 from mla_fairseq.evaluation.training_log import TrainingLog, read_training_log
+from mla_fairseq.files import write_json
 from mla_fairseq.recipes.commands import Paths
-from mla_fairseq.recipes.records import read_record, write_json
+from mla_fairseq.recipes.records import read_record
 from mla_fairseq.recipes.schema import Model, Recipe
 
 logger = logging.getLogger(__name__)

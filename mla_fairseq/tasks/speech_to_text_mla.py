@@ -18,7 +18,7 @@ from mla_fairseq.checkpoints import load_checkpoint
 from mla_fairseq.data import archive, manifest
 from mla_fairseq.engine.delays import Clock
 from mla_fairseq.engine.policies import WaitKPolicy
-from mla_fairseq.errors import UserError
+from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.tasks.simul_log import SimulLog
 
 
@@ -126,12 +126,10 @@ class SpeechToTextMLATask(SpeechToTextTask):
     @staticmethod
     def wait(model, lagging: int | None) -> None:
         """Let a model decode with this k. Raises UserError if it cannot."""
-        try:
+        with user_errors(f"--simul-waitk-lagging {lagging}: "):
             if not hasattr(model, "wait"):
                 raise ValueError(f"{type(model).__name__} has no wait-k rule: take a simultaneous model")
             model.wait(lagging)
-        except ValueError as error:
-            raise UserError(f"--simul-waitk-lagging {lagging}: {error}") from error
 
     def get_batch_iterator(self, dataset, *args, **kwargs):
         """As fairseq's, but of an evaluation set no sentence is left out.
@@ -146,11 +144,9 @@ class SpeechToTextMLATask(SpeechToTextTask):
     def check_split(self, split: str) -> None:
         """Raise UserError unless the manifest is there and its archives are whole and hold what it points at."""
         path = Path(self.args.data) / f"{split}.tsv"
-        try:
+        with user_errors():
             for name, places in manifest.places(path).items():
                 archive.check(Path(self.data_cfg.audio_root) / name, places, wanted_by=path)
-        except ValueError as error:
-            raise UserError(str(error)) from error
 
 
 def check_checkpoints(args) -> None:
@@ -160,8 +156,6 @@ def check_checkpoints(args) -> None:
     """
     paths = utils.split_paths(getattr(args, "path", None) or "")
     paths.append(getattr(args, "finetune_from_model", None))
-    try:
+    with user_errors():
         for path in filter(None, paths):
             load_checkpoint(Path(path))
-    except ValueError as error:
-        raise UserError(str(error)) from error

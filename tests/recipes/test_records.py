@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from mla_fairseq.recipes import records
-from mla_fairseq.recipes.records import Record, lock, read_record, write_json, write_record
+from mla_fairseq.recipes.records import Record, lock, read_record, write_record
 
 
 def test_a_record_comes_back_as_it_went(tmp_path):
@@ -27,13 +27,6 @@ def test_a_broken_record_names_the_mend(tmp_path, text):
     (tmp_path / "record.json").write_text(text)
     with pytest.raises(ValueError, match=r"record\.json is not a stage record.*delete it"):
         read_record(tmp_path / "record.json")
-
-
-def test_a_failed_write_keeps_the_old_file(tmp_path):
-    write_json(tmp_path / "a.json", {"old": 1})
-    with pytest.raises(TypeError):
-        write_json(tmp_path / "a.json", {"new": object()})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"old": 1}
 
 
 def test_a_second_run_is_refused(tmp_path):

@@ -1,24 +1,12 @@
-"""Small files that are written whole or not at all, and the ledger of what they were made from."""
+"""The ledger of what the files of a folder were made from."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name first, so that a reader never meets half of it."""
-    part = Path(f"{path}.part")
-    part.parent.mkdir(parents=True, exist_ok=True)
-    part.write_bytes(data)
-    os.replace(part, path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """As `write_bytes`, in UTF-8 with the line ends as they are in `text`."""
-    write_bytes(path, text.encode("utf-8"))
+from mla_fairseq.files import write_text
 
 
 def fingerprint(*parts: object) -> str:

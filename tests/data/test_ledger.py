@@ -1,26 +1,8 @@
-"""Whole files or none, and the ledger of what they were made from."""
+"""The ledger of what files were made from."""
 
 from pathlib import Path
 
-import pytest
-
-from mla_fairseq.data.files import Ledger, fingerprint, write_text
-
-
-def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
-    path = tmp_path / "new folder" / "a.txt"
-    write_text(path, "ü\r\n")
-    write_text(path, "two\n")
-    assert path.read_bytes() == b"two\n"
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "a.txt"
-    write_text(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_text(path, "\ud800")
-    assert path.read_text() == "old"
+from mla_fairseq.data.ledger import Ledger, fingerprint
 
 
 def test_parts_are_kept_apart() -> None:
