@@ -35,7 +35,7 @@ ROOMS = {
     "engine": Room(inside=("attention", "checkpoints", "models", "speech")),
     "agents": Room(inside=("engine", "errors", "speech")),
     "data": Room(inside=("errors", "files", "speech")),
-    "tasks": Room(inside=("checkpoints", "data", "engine", "errors")),
+    "tasks": Room(inside=("checkpoints", "data", "engine", "errors", "models")),
     "evaluation": Room(inside=("files",), outside=("matplotlib", "numpy", "sacrebleu", "yaml")),
     "recipes": Room(inside=("checkpoints", "data", "evaluation", "files")),
 }

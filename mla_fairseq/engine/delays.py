@@ -48,5 +48,4 @@ def word_delays(pieces: Sequence[str], frames: int, policy: WaitKPolicy, clock: 
     A word goes out with the token that shows it to be whole: the first of the next word, or the end of the sentence.
     """
     found = list(words(pieces))
-    wanted = (policy.ratio * (policy.lagging + token) for _, token in found)
-    return [text for text, _ in found], [clock.arrival(states, frames) for states in wanted]
+    return [text for text, _ in found], [clock.arrival(policy.wants(token), frames) for _, token in found]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from mla_fairseq.models.wait_k import states_to_read
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -44,9 +46,13 @@ class WaitKPolicy:
         if self.lagging < 1 or self.ratio < 1:
             raise ValueError(f"wait-k needs k and ratio of at least 1, but they are {self.lagging} and {self.ratio}")
 
+    def wants(self, token: int) -> int:
+        """The rule's number of encoder states for a token, from 0."""
+        return states_to_read(self.lagging, self.ratio, token)
+
     def reads(self, progress: Progress) -> int | None:
         """The rule's number once it is there, or all there are when the source has ended."""
-        wanted = self.ratio * (self.lagging + progress.written)
+        wanted = self.wants(progress.written)
         if progress.heard >= wanted:
             return wanted
         return progress.heard if progress.ended else None

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import textwrap
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from fairseq.models import FairseqEncoder
-from torch import Tensor
+from torch import Tensor, nn
 
 from mla_fairseq.checkpoints import load_checkpoint
 from mla_fairseq.errors import UserError, user_errors
+from mla_fairseq.models.options import SITES, site_type
 
 
 def load_encoder(encoder: FairseqEncoder, path: str) -> FairseqEncoder:
@@ -28,6 +31,36 @@ def load_encoder(encoder: FairseqEncoder, path: str) -> FairseqEncoder:
     own = {name: tensor for name, tensor in encoder.state_dict().items() if name.startswith("ctc_proj.")}
     load_strictly(encoder.load_state_dict, state | own)
     return encoder
+
+
+def check_continued(args: Namespace) -> None:
+    """Refuse to go on with a training under other mechanisms: the names of the weights fit, so fairseq would.
+
+    Raises:
+        ValueError: the checkpoint that ``fairseq-train`` is about to continue has another mechanism at a site.
+    """
+    last = Path(getattr(args, "save_dir", None) or "", "checkpoint_last.pt")
+    if getattr(args, "restore_file", last.name) != last.name or not last.is_file():
+        return  # a file that was named is a start, not what the same command left
+    saved = load_checkpoint(last)["cfg"]["model"]
+    for site in SITES:
+        before, now = site_type(saved, site), site_type(args, site)
+        if before != now:
+            raise ValueError(
+                f"{last} was trained with {before} attention at site {site}, and is now to go on with {now}: give "
+                f"another --save-dir, or start from its weights with --finetune-from-model {last}"
+            )
+
+
+def check_length_rule(model: nn.Module) -> None:
+    """Before a beam search starts, ask a model for the target length that it would expect.
+
+    Raises:
+        ValueError: it has none, such as one that was trained without positions and is now told to have them.
+    """
+    rule = getattr(getattr(model, "decoder", None), "length_rule", None)
+    if rule is not None:
+        rule(torch.ones(1, dtype=torch.long))
 
 
 def read_model(path: str) -> dict[str, Tensor]:

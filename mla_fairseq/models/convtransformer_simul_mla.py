@@ -10,7 +10,6 @@ from argparse import ArgumentParser, Namespace
 
 from fairseq.models import register_model, register_model_architecture
 from fairseq.models.speech_to_text import s2t_transformer as stock
-from fairseq.tasks import FairseqTask
 
 from mla_fairseq.models.s2t_transformer_mla import S2TTransformerMLAModel, tiny
 from mla_fairseq.models.simul import add_simul_args, set_simul_defaults
@@ -30,12 +29,6 @@ class S2TTransformerSimulMLAModel(S2TTransformerMLAModel):
         """Add the flags of the offline model and those of the read/write rule."""
         S2TTransformerMLAModel.add_args(parser)
         add_simul_args(parser)
-
-    @classmethod
-    def build_model(cls, args: Namespace, task: FairseqTask) -> S2TTransformerSimulMLAModel:
-        """A model for a task."""
-        set_simul_defaults(args)
-        return super().build_model(args, task)
 
 
 @register_model("convtransformer_simul_mla")

@@ -89,15 +89,15 @@ class TextDecoder(FairseqIncrementalDecoder):
             source, source_mask = self._unread(source, source_mask, start, incremental_state)
         x, weights = self._run_layers(
             self._embed(tokens, start),
-            source,
-            source_mask,
-            target_lengths,
-            self._source_lengths(source_lengths),
-            incremental_state,
-            FULL if full_context_alignment else CAUSAL,
-            view,
-            None if bool(mask.all()) else mask,
             alignment_layer,
+            source=source,
+            source_mask=source_mask,
+            target_lengths=target_lengths,
+            source_lengths=self._source_lengths(source_lengths),
+            state=incremental_state,
+            self_view=FULL if full_context_alignment else CAUSAL,
+            cross_view=view,
+            target_mask=None if bool(mask.all()) else mask,
         )
         extra = {"attn": [None if weights is None else weights.mean(1)]}
         if incremental_state is None:
@@ -115,38 +115,21 @@ class TextDecoder(FairseqIncrementalDecoder):
         lengths = torch.ones(tokens.shape[0], dtype=torch.long, device=tokens.device)  # fixed lengths look at no value
         target_lengths = None if self.length_rule is None else self.length_rule(lengths)
         x, _ = self._run_layers(
-            self._embed(tokens, start), source, None, target_lengths, self._source_lengths(lengths), state
+            self._embed(tokens, start),
+            source=source,
+            target_lengths=target_lengths,
+            source_lengths=self._source_lengths(lengths),
+            state=state,
         )
         return self.output_layer(x)[:, -1]
 
     def _run_layers(
-        self,
-        x: Tensor,
-        source: Tensor | None,
-        source_mask: Tensor | None,
-        target_lengths: Tensor | None,
-        source_lengths: Tensor | None,
-        state: State | None,
-        self_view: View = CAUSAL,
-        cross_view: View = FULL,
-        target_mask: Tensor | None = None,
-        alignment_layer: int | None = None,
+        self, x: Tensor, alignment_layer: int | None = None, **given: Tensor | View | State | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Embedded tokens (T, B, C) to features (B, T, C), and the weights of one layer."""
+        """Embedded tokens (T, B, C) to features (B, T, C), and the weights of one layer; ``given`` to every layer."""
         weights = None
         for i, layer in enumerate(self.layers):
-            x, layer_weights = layer(
-                x,
-                source,
-                source_mask,
-                target_lengths,
-                source_lengths,
-                state,
-                self_view,
-                cross_view,
-                target_mask,
-                need_weights=i == alignment_layer,
-            )
+            x, layer_weights = layer(x, need_weights=i == alignment_layer, **given)
             weights = weights if layer_weights is None else layer_weights
         return (x if self.layer_norm is None else self.layer_norm(x)).transpose(0, 1), weights
 

@@ -124,10 +124,11 @@ class DecoderLayer(TransformerLayer):
     def forward(
         self,
         x: Tensor,
+        *,
         source: Tensor | None,
-        source_mask: Tensor | None,
         target_lengths: Tensor | None,
         source_lengths: Tensor | None,
+        source_mask: Tensor | None = None,
         state: State | None = None,
         self_view: View | None = None,
         cross_view: View | None = None,

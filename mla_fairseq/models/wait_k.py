@@ -10,6 +10,14 @@ import torch
 from torch import Tensor
 
 
+def states_to_read(lagging: int, ratio: int, target: int | Tensor) -> int | Tensor:
+    """How many encoder states are read before target ``target`` (from 0) is written, if there are as many.
+
+    A step of pre-decision is ``ratio`` states: k of them, ``lagging``, before the first target, one more for each.
+    """
+    return ratio * (lagging + target)
+
+
 @dataclass(frozen=True)
 class WaitK:
     """Target t, from 0, sees the first ``ratio * (k + t)`` encoder states, or all there are.
@@ -56,5 +64,5 @@ class WaitK:
         return (self.lowest + self.highest) // 2
 
     def states(self, lagging: int, target: int | Tensor) -> int | Tensor:
-        """How many encoder states are read before target ``target`` (from 0) is written, if there are as many."""
-        return self.ratio * (lagging + target)
+        """As `states_to_read`, with this rule's ratio."""
+        return states_to_read(lagging, self.ratio, target)

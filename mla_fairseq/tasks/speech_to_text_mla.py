@@ -19,6 +19,7 @@ from mla_fairseq.data import archive, manifest
 from mla_fairseq.engine.delays import Clock
 from mla_fairseq.engine.policies import WaitKPolicy
 from mla_fairseq.errors import UserError, user_errors
+from mla_fairseq.models.checks import check_continued, check_length_rule
 from mla_fairseq.tasks.simul_log import SimulLog
 
 
@@ -72,7 +73,13 @@ class SpeechToTextMLATask(SpeechToTextTask):
 
     @classmethod
     def setup_task(cls, args, **kwargs):
-        """As fairseq's. Raises UserError if the configuration, the dictionary or a checkpoint to read is not usable."""
+        """As fairseq's.
+
+        Raises UserError if the configuration, the dictionary, a checkpoint to read or a training set is not usable.
+        """
+        for name in (getattr(args, "train_subset", None) or "train").split(","):
+            if not name.startswith("train"):
+                raise UserError(f"--train-subset is {name}: fairseq trains only on sets whose name begins with train")
         dictionary = Path(args.data) / FolderDataConfig(Path(args.data) / args.config_yaml).vocab_filename
         if not dictionary.is_file():
             raise UserError(f"{dictionary} is missing: prepare the data again with scripts/prep_mustc.py")
@@ -83,6 +90,13 @@ class SpeechToTextMLATask(SpeechToTextTask):
         super().__init__(args, tgt_dict)
         self.simul_log: SimulLog | None = None
         self.data_cfg = FolderDataConfig(Path(args.data) / args.config_yaml)
+
+    def build_model(self, args, from_checkpoint: bool = False):
+        """As fairseq's. Raises UserError for options that make no model, or another one than is to be continued."""
+        with user_errors():
+            if not from_checkpoint:
+                check_continued(args)
+            return super().build_model(args, from_checkpoint)
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:
         """As fairseq's. Raises UserError for a missing manifest and for an archive that is not whole."""
@@ -104,6 +118,8 @@ class SpeechToTextMLATask(SpeechToTextTask):
                 f"--beam is {args.beam}, but words that are out cannot be taken back: decode by wait-k with --beam 1"
             )
         for model in models:
+            with user_errors():
+                check_length_rule(model)
             if lagging is not None or getattr(getattr(model, "decoder", None), "wait_k", None) is not None:
                 self.wait(model, lagging)
         if log is not None:

@@ -1,5 +1,6 @@
 """``fairseq-train`` and ``fairseq-generate`` from end to end, every checkpoint read as data that cannot run code."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -103,6 +104,48 @@ def test_training_goes_on_where_it_stopped(train: Train, run: Run, corpus: Path,
     assert torch.load(after, weights_only=True)["optimizer_history"][-1]["num_updates"] == 8
     counted, more = (parameters(path)["decoder.length_rule.tokens_and_states"] for path in (before, after))
     assert more[0].item() == pytest.approx(counted[0].item() * 8 / 6, rel=0.2)
+
+
+def test_training_does_not_go_on_with_another_mechanism(train: Train, run: Run, corpus: Path) -> None:
+    folder = train("--attn-type cosformer").parent
+    command = [corpus, "--task", "speech_to_text_mla", "--arch", "s2t_transformer_mla", *SIZES, *TRAINING]
+    flags = ["--attn-type", "cosformer", "--cross-attn-type", "relu", "--max-update", 8, "--save-dir", folder]
+    done = run("fairseq-train", command, flags)
+    assert done.code == 1
+    assert re.fullmatch(
+        r"error: .*checkpoint_last\.pt was trained with cosformer attention at site cross, .* relu: .*--save-dir.*",
+        done.last_line,
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--cosformer-length-ratio -1 --attn-type cosformer", "--cosformer-length-ratio must be at least 0, but is -1"),
+        ("--encoder-chunk-size -2", "--encoder-chunk-size must be at least 0"),
+        ("--train-subset dev", "--train-subset is dev: fairseq trains only on sets whose name begins with train"),
+    ],
+)
+def test_a_bad_option_ends_training_with_one_line(run: Run, corpus: Path, flags: str, message: str) -> None:
+    command = [corpus, "--task", "speech_to_text_mla", "--arch", "s2t_transformer_mla", *SIZES, *TRAINING]
+    done = run("fairseq-train", command, flags.split())
+    assert done.code == 1
+    assert done.last_line.startswith(f"error: {message}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ("{'attn_type': 'sofmax'}", "unknown attention 'sofmax'"),
+        ("{'attn_type': 'cosformer'}", "this model has measured no target length in training"),
+    ],
+)
+def test_a_bad_override_ends_decoding_with_one_line(
+    train: Train, generate: Generate, overrides: str, message: str
+) -> None:
+    done = generate(train(EVERYWHERE["softmax"]), "--model-overrides", overrides)
+    assert done.code == 1
+    assert done.last_line.startswith(f"error: {message}")
 
 
 def test_two_mechanisms_are_one_ensemble(train: Train, generate: Generate) -> None:
