@@ -12,6 +12,8 @@ from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Any, get_args, get_type_hints
 
+from mla_fairseq.data.config import SPECAUGMENT
+
 REQUIRED = "<required>"
 _MULTIPLE = "batch sizes are multiples of this; above 1 fairseq silently drops what is left over"
 
@@ -37,7 +39,7 @@ class Data:
     vocab_type: str = option("unigram", "kind of SentencePiece vocabulary", choices=("unigram", "bpe", "char"))
     vocab_size: int = option(1000, "size of the vocabulary (not used for char)")
     cmvn: str = option("utterance", "feature normalisation; streaming needs global", choices=("utterance", "global"))
-    specaugment: str = option("sm", "masks over the features in training: none, sm, ss, lb or ld")
+    specaugment: str = option("sm", "masks over the features in training", choices=tuple(SPECAUGMENT))
     train: str = option("train", "training split", flag=None)
     valid: str = option("dev", "validation split", flag=None)
     make: str | None = option(None, "command that makes the corpus at root, for corpora that can be made", flag=None)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mla_fairseq.attention import Blocks, Causal, Full, Lengths, Prefix, View, reorder
+from mla_fairseq.attention import Blocks, Causal, Full, Lengths, Prefix, View, parts, reorder
 from tests.attention import oracle
 from tests.attention.cases import (
     CHUNK,
@@ -56,6 +56,16 @@ CASES = [
 def test_a_form_is_the_oracle(name: str, view: str, length: int, form: str) -> None:
     actual = differentiate(FORMS[form], build(name), site_problem(view, length))
     assert_all_close(actual, expected(name, view, length))
+
+
+@pytest.mark.parametrize(("name", "view"), SITES, ids=SITE_IDS)
+@pytest.mark.parametrize("numbers", [1, 700], ids=["a-head-at-a-time", "some-streams-at-a-time"])
+def test_work_in_parts_is_the_oracle(name: str, view: str, numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As large tensors are worked on, a part after the other."""
+    truth_of = expected(name, view, LENGTHS[-1])
+    monkeypatch.setattr(parts, "PART", numbers)
+    for form in forms_of(name):
+        assert_all_close(differentiate(FORMS[form], build(name), site_problem(view, LENGTHS[-1])), truth_of)
 
 
 @EVERY_WAY
