@@ -12,7 +12,6 @@ import argparse
 import logging
 import resource
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator
 from itertools import cycle
@@ -75,11 +74,7 @@ def long_recording(folder: Path, minutes: float) -> np.ndarray:
 
 def build(args: argparse.Namespace, flags: str) -> Translator:
     """A model with random weights, ready to stream."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        symbols = "".join(f"\u2581w{i} 1\n" for i in range(args.vocabulary - 4))
-        (folder / "dict.txt").write_text(symbols, encoding="utf-8")
-        (folder / "config.yaml").write_text(f"vocab_filename: dict.txt\ninput_feat_per_channel: {NUM_BINS}\n")
+    with benchmark.data_folder(args.vocabulary, NUM_BINS) as folder:
         command = f"{folder} --task speech_to_text --config-yaml config.yaml --arch {args.arch} {flags}".split()
         parsed = options.parse_args_and_arch(options.get_training_parser(), command)
         torch.manual_seed(1)
@@ -101,7 +96,7 @@ def resident() -> float:
 
 
 def stream(args: argparse.Namespace, label: str, flags: str, samples: np.ndarray) -> list[tuple[float, float, float]]:
-    """For each minute: median milliseconds of compute per segment, KB that the session carries, MB resident."""
+    """For each minute: mean milliseconds of compute per segment, KB that the session carries, MB resident."""
     translator = build(args, flags)
     policy = WaitKPolicy(args.waitk_lagging, translator.wait_k.ratio)
     session = Session(translator, policy, max_len_a=0, max_len_b=SENTENCE, continuous=True)

@@ -11,7 +11,6 @@ import argparse
 import logging
 import math
 import shlex
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -74,15 +73,6 @@ class Trainer:
         self.optimizer.step()
 
 
-def write_data(folder: Path, vocabulary: int) -> Path:
-    """The data folder of a corpus without utterances."""
-    (folder / "dict.txt").write_text("".join(f"w{i} 1\n" for i in range(vocabulary - 4)), encoding="utf-8")
-    (folder / "config.yaml").write_text(
-        f"vocab_filename: dict.txt\ninput_feat_per_channel: {FEATURES}\n", encoding="utf-8"
-    )
-    return folder
-
-
 def draw_batches(seconds: float, max_tokens: int, batches: int, vocabulary: int) -> Iterator[dict]:
     """Batches as fairseq makes them: utterances of like length, as many as fit."""
     lengths = draw_lengths(seconds)
@@ -132,8 +122,7 @@ def step_of(trainer: Trainer, batch: dict) -> Callable[[], None]:
 
 
 def report(args: argparse.Namespace) -> str:
-    with tempfile.TemporaryDirectory() as name:
-        folder = write_data(Path(name), args.vocabulary)
+    with benchmark.data_folder(args.vocabulary, FEATURES) as folder:
         stock = f"s2t_transformer_{args.size}"
         trainers = {stock: Trainer(folder, stock, [])}
         for attn_type in args.attn_types:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -64,6 +66,17 @@ def _commit() -> str:
     describe = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=10", "--exclude=*", "--dirty=+"]
     done = subprocess.run(describe, capture_output=True, text=True)
     return done.stdout.strip() if done.returncode == 0 else "unknown"
+
+
+@contextlib.contextmanager
+def data_folder(vocabulary: int, features: int) -> Iterator[Path]:
+    """The prepared data of a corpus without utterances, for models whose weights stay random."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        symbols = "".join(f"\u2581w{i} 1\n" for i in range(vocabulary - 4))  # fairseq adds four of its own
+        (folder / "dict.txt").write_text(symbols, encoding="utf-8")
+        (folder / "config.yaml").write_text(f"vocab_filename: dict.txt\ninput_feat_per_channel: {features}\n")
+        yield folder
 
 
 def publish(text: str, output: Path | None) -> None:

@@ -25,6 +25,7 @@ from mla_fairseq.evaluation.instances import LOG_NAME, read_instances
 from mla_fairseq.evaluation.quality_latency import OFFLINE, draw_quality_latency, write_points
 from mla_fairseq.evaluation.simultaneous import SimultaneousScores, render, score_log, write_scores
 from mla_fairseq.evaluation.timeline import draw_timeline
+from mla_fairseq.evaluation.transcript import transcript
 
 GENERATE = Path(sys.executable).with_name("fairseq-generate")
 USER_DIR = Path(__file__).resolve().parents[1] / "mla_fairseq"
@@ -45,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--system", default="", help="name in table and picture; default: the output folder's")
     parser.add_argument("--title", default="", help="written above the picture")
     parser.add_argument(
-        "--timelines", type=int, nargs="*", default=[0, 1, 2], metavar="I", help="sentences to draw, at the middle k"
+        "--timelines", type=int, nargs="*", default=[0, 1, 2], metavar="I", help="sentences to draw and to print, at the middle k"
     )
     parser.add_argument("--tokenize", default="13a", help="sacrebleu's tokeniser for BLEU")
     parser.add_argument("--lowercase", action="store_true", help="BLEU and chrF without case")
@@ -115,14 +116,17 @@ def whole_source(args: argparse.Namespace) -> float:
     return offline.score(offline.pair_up(generated, references), references, args.tokenize, args.lowercase).bleu
 
 
-def draw(args: argparse.Namespace, scores: dict[str, SimultaneousScores]) -> None:
-    """The curve, and read/write timelines of some sentences at the middle k."""
-    draw_quality_latency(args.output / "points.tsv", args.output / "quality-latency", title=args.title)
+def show(args: argparse.Namespace, scores: dict[str, SimultaneousScores]) -> None:
+    """The curve; timelines and transcripts of some sentences at the middle k."""
     k = list(scores)[len(scores) // 2]
     instances = {instance.index: instance for instance in read_instances(args.output / f"k{k}" / LOG_NAME)}
     for index in args.timelines:
         if index in instances and instances[index].units:
+            print(f"Sentence {index} as it appears, k = {k}; {instances[index].reference!r} is the reference:")
+            print(f"\n{transcript(instances[index])}")
             draw_timeline(instances[index], args.output / f"timeline-{index}-k{k}", title=f"wait-{k}")
+    curve, _ = draw_quality_latency(args.output / "points.tsv", args.output / "quality-latency", title=args.title)
+    print(f"quality against latency: {curve}")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -131,9 +135,9 @@ def run(args: argparse.Namespace) -> None:
     rows = [{"system": system, "k": k, **asdict(score), OFFLINE: offline_bleu} for k, score in scores.items()]
     write_points(args.output / "points.tsv", rows)
     write_scores(args.output / "scores.json", {f"k = {k}": score for k, score in scores.items()})
-    draw(args, scores)
     print(render({f"k = {k}": score for k, score in scores.items()}))
-    print(f"whole source, beam 1: BLEU {offline_bleu:.2f}")
+    print(f"whole source, beam 1: BLEU {offline_bleu:.2f}\n")
+    show(args, scores)
 
 
 def main() -> None:
