@@ -57,7 +57,7 @@ BLOCKS = list(python_blocks())
 
 def parse_fairseq(program: str, arguments: list[str]) -> None:
     parser = options.get_training_parser() if program == "fairseq-train" else options.get_generation_parser()
-    data = ["DATA"] if arguments[0].startswith("--") else []
+    data = ["DATA", "--task", "speech_to_text_mla"] if arguments[0].startswith("--") else []  # "..." for them
     path = [] if program == "fairseq-train" or "--path" in arguments else ["--path", "CKPT"]
     options.parse_args_and_arch(parser, [*data, *arguments, *path])
 
