@@ -46,7 +46,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--system", default="", help="name in table and picture; default: the output folder's")
     parser.add_argument("--title", default="", help="written above the picture")
     parser.add_argument(
-        "--timelines", type=int, nargs="*", default=[0, 1, 2], metavar="I", help="sentences to draw and to print, at the middle k"
+        "--timelines",
+        type=int,
+        nargs="*",
+        default=[0, 1, 2],
+        metavar="I",
+        help="sentences to draw and to print, at the middle k",
     )
     parser.add_argument("--tokenize", default="13a", help="sacrebleu's tokeniser for BLEU")
     parser.add_argument("--lowercase", action="store_true", help="BLEU and chrF without case")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
@@ -25,15 +26,22 @@ class ELUFeatures(nn.Module):
     """phi(x) = ELU(x) + 1 (Katharopoulos et al. 2020, arXiv 2006.16236, equation 7); F = d."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return _ELUPlusOne.apply(x)
+        if torch.is_grad_enabled() and x.requires_grad:
+            return _ELUPlusOne.apply(x)
+        return _elu_plus_one(x)
+
+
+def _elu_plus_one(x: Tensor) -> Tensor:
+    """exp(min(x, 0)) + max(x, 0): half the time of torch's ELU."""
+    return x.clamp_max(0).exp_().add_(F.relu(x))
 
 
 class _ELUPlusOne(Function):
-    """exp(min(x, 0)) + max(x, 0): half the time of torch's ELU, and the slope is min(phi(x), 1)."""
+    """The slope is min(phi(x), 1)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = x.clamp_max(0).exp_().add_(F.relu(x))
+        y = _elu_plus_one(x)
         ctx.save_for_backward(y)
         return y
 

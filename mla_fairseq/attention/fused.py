@@ -167,7 +167,7 @@ def _pairs_gradient(
     h: Tensor, c: Tensor, q: Tensor, k: Tensor, v: Tensor, scores: Tensor, factor: Tensor | None, lead: Sequence[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dq, dk, dv by way of W."""
-    gradient = _times_factor_(torch.baddbmm(c, h, v.mT), factor, lead)
+    gradient = _times_factor_(torch.bmm(h, v.mT).add_(c), factor, lead)  # baddbmm would first copy c T times
     return torch.bmm(gradient, k), torch.bmm(gradient.mT, q), torch.bmm(scores.mT, h)
 
 

@@ -36,7 +36,8 @@ def attend(
 ) -> Tensor:
     """Quadratic form (B, H, T, D) in plain operations: the oracle.
 
-    ``visible`` is boolean, (.., T, S), broadcasting to (B, H); ``None`` means that every query sees every key.
+    ``visible`` is boolean, (.., T, S), broadcasting to (B, H); ``None`` means that every query sees every key. Numbers
+    in its place multiply the weights.
     """
     with full_precision(q):
         q, k, values = q.to(work := work_dtype(v)), k.to(work), v.to(work)
@@ -198,13 +199,18 @@ def _scores(q: Tensor, k: Tensor, pq: Tensor | None, pk: Tensor | None, visible:
     return scores if visible is None else scores * visible
 
 
+def position_factor(pq: Tensor, pk: Tensor, visible: Tensor | None) -> Tensor:
+    """What scores are multiplied by, (.., T, S), all heads alike."""
+    positions = pq @ pk.transpose(-1, -2)
+    return positions if visible is None else positions * visible
+
+
 def _factor(pq: Tensor | None, pk: Tensor | None, visible: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """What the scores are multiplied by, (.., T, S), all heads alike."""
+    """``position_factor`` of what there is."""
     visible = _with_heads(visible, dtype)
     if pq is None or pk is None:
         return visible
-    positions = _with_heads(pq, dtype) @ _with_heads(pk, dtype).transpose(-1, -2)
-    return positions if visible is None else positions * visible
+    return position_factor(_with_heads(pq, dtype), _with_heads(pk, dtype), visible)
 
 
 def _with_heads(x: Tensor | None, dtype: torch.dtype) -> Tensor | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -62,8 +63,12 @@ class LinearAttention(nn.Module):
                 the numbers of queries and keys.
         """
         _check_view(view, q, k)
+        pays = self._quadratic_pays(view, q, k, v)
+        if pays and self._fixed and not isinstance(view, Prefix):
+            factor = self._fixed_factor(view, q, k, key_mask, lengths)
+            return kernels.quadratic(self._features(q, None), self._features(k, key_mask), v, visible=factor)
         q, k, pq, pk = self._project(q, k, key_mask, lengths)
-        if self._quadratic_pays(view, q, k, v):
+        if pays:
             return kernels.quadratic(q, k, v, pq, pk, _mask(view, q, k))
         return self._linear(view, q, k, v, pq, pk, None)[0]
 
@@ -152,13 +157,24 @@ class LinearAttention(nn.Module):
             return q, k, None, None
         lengths = _whole_lengths(q, k, key_mask, lengths)
         pq = self.positions.query(q, span(1, q.shape[-2], q.device).unsqueeze(0), lengths.query)
-        if (
-            lengths.query is lengths.key
-            and q.shape[-2] == k.shape[-2]
-            and getattr(self.positions, "same_for_keys", False)
-        ):
+        if lengths.query is lengths.key and q.shape[-2] == k.shape[-2] and self._fixed:
             return q, k, pq, pq
         return q, k, pq, self.positions.key(k, span(1, k.shape[-2], k.device).unsqueeze(0), lengths.key)
+
+    @property
+    def _fixed(self) -> bool:
+        """Whether what scores are multiplied by depends on nothing but view, numbers and lengths."""
+        return self.positions is None or getattr(self.positions, "fixed", False)
+
+    def _fixed_factor(self, view: View, q: Tensor, k: Tensor, key_mask: Tensor | None, lengths: Lengths) -> Tensor:
+        """What scores are multiplied by, from the layer before where that had the same: short sequences notice."""
+        names = (None, None)
+        if self.positions is not None and (key_mask is not None or lengths != UNKNOWN):
+            lengths = _whole_lengths(q, k, key_mask, lengths)
+            names = (Unchanged(lengths.query), Unchanged(lengths.key))
+        kind = None if self.positions is None else type(self.positions)
+        sizes = (q.shape[-2], k.shape[-2])
+        return fixed_factor(kind, view, *sizes, *names, work_dtype(q), q.device, torch.is_inference_mode_enabled())
 
     def _open(self, state: Tensors, x: Tensor, lengths: Lengths) -> Tensors:
         """Fix the lengths before the first token: positions are baked into the sum, and cannot be changed later."""
@@ -185,6 +201,50 @@ class LinearAttention(nn.Module):
         if self.positions is None:
             return None
         return self.positions.key(features, _index(state["keys"], features), state["key_length"])
+
+
+class Unchanged:
+    """A tensor as a key: this very one, not written to since."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self.version = 0 if tensor.is_inference() else tensor._version
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Unchanged) and self.tensor is other.tensor and self.version == other.version
+
+    def __hash__(self) -> int:
+        return id(self.tensor)
+
+
+@lru_cache(maxsize=4)
+def fixed_factor(
+    kind: type | None,
+    view: View,
+    queries: int,
+    keys: int,
+    query_length: Unchanged | None,
+    key_length: Unchanged | None,
+    dtype: torch.dtype,
+    device: torch.device,
+    inference: bool,
+) -> Tensor | None:
+    """Positions of the class ``kind`` times visibility, (.., T, S); remembered, as layers ask for the same in turn.
+
+    Lengths are (B,), and ``None`` what there is; ``inference`` keeps apart what autograd may not see.
+    """
+    q, k = (torch.empty(1, 1, number, 0, dtype=dtype, device=device) for number in (queries, keys))
+    mask = _mask(view, q, k)
+    if kind is None:
+        return mask
+    given = Lengths(*(None if length is None else length.tensor for length in (query_length, key_length)))
+    lengths, positions = _whole_lengths(q, k, None, given), kind()
+    with full_precision(q):
+        return kernels.position_factor(
+            positions.query(q, span(1, queries, device).unsqueeze(0), lengths.query),
+            positions.key(k, span(1, keys, device).unsqueeze(0), lengths.key),
+            mask,
+        )
 
 
 def _index(counter: Tensor, features: Tensor) -> Tensor:

@@ -6,8 +6,9 @@ A position class has two methods, ``query`` and ``key``, with the same arguments
     index    (B or 1, N)    1 for the first token of the sequence, as in the papers
     length   (B or 1,)      the length that the index is measured against, in tokens
 
-and returns psi, (B or 1, H or 1, N, M). Weights are multiplied by psi_q(t) . psi_k(s). ``size`` is M; with
-``same_for_keys`` (false where it is missing) psi ignores the features, and ``key`` returns what ``query`` returns.
+and returns psi, (B or 1, H or 1, N, M). Weights are multiplied by psi_q(t) . psi_k(s). ``size`` is M. A class that is
+``fixed`` (false where it is missing) is one formula of index and length: it is made without arguments, its psi ignores
+the features, and ``key`` returns what ``query`` returns. Layers then share what it gave.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class CosinePositions(nn.Module):
     """
 
     size = 2
-    same_for_keys = True
+    fixed = True
 
     def query(self, features: Tensor, index: Tensor, length: Tensor) -> Tensor:
         angle = proportion(index.to(features.dtype), length).mul_(math.pi / 2)

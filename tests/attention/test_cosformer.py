@@ -106,3 +106,26 @@ def test_cross_attention_knows_its_lengths() -> None:
     mask = torch.arange(6) < torch.tensor([[6], [4]])
     told = mechanism.parallel(x.q, x.k, x.v, Full(), mask, lengths([3, 3], [6, 4]))
     assert torch.equal(mechanism.parallel(x.q, x.k, x.v, Full(), mask), told)
+
+
+def test_lengths_that_were_written_to_are_read_again() -> None:
+    """What layers share must not outlive the lengths that it was made of."""
+    mechanism, (q, k, v) = build_attention("cosformer", 4), torch.rand(3, 2, 1, 5, 4)
+    lengths = torch.tensor([5, 3])
+    before = mechanism.parallel(q, k, v, Causal(), lengths=Lengths(lengths, lengths))
+    lengths += 4
+    after = mechanism.parallel(q, k, v, Causal(), lengths=Lengths(lengths, lengths))
+    fresh = mechanism.parallel(q, k, v, Causal(), lengths=Lengths(lengths.clone(), lengths.clone()))
+    assert after.equal(fresh)
+    assert not after.equal(before)
+
+
+def test_training_may_follow_inference_mode() -> None:
+    """Autograd refuses what inference mode made."""
+    mechanism, (q, k, v) = build_attention("cosformer", 4), torch.rand(3, 2, 1, 6, 4)
+    with torch.inference_mode():
+        expected = mechanism.parallel(q, k, v, Causal())
+    output = mechanism.parallel(q.requires_grad_(), k, v, Causal())
+    output.sum().backward()
+    assert output.equal(expected)
+    assert q.grad.abs().sum() > 0
