@@ -17,8 +17,9 @@ setup:  ## make or refresh .venv; every target below does this by itself
 		echo "error: no Python 3.11 or newer on the PATH: install one, or name it: make PYTHON=/path/to/python3.11" >&2; \
 		exit 1; fi; "$$python" scripts/setup_env.py
 
-demo: setup  ## make a small speech corpus, train on it, translate, print BLEU (minutes)
+demo: setup  ## make a small speech corpus, train on it, translate it, whole and while it is spoken (minutes)
 	@$(BIN)/python scripts/run_recipe.py configs/demo.yaml
+	@$(BIN)/python scripts/run_recipe.py configs/demo_simul.yaml
 
 test: lint  ## lint, then every test that is fast (minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m "not slow"
@@ -26,9 +27,10 @@ test: lint  ## lint, then every test that is fast (minutes)
 test-slow: setup  ## the tests that train models or run whole recipes
 	@OMP_NUM_THREADS=$(JOBS) $(BIN)/python -m pytest -m slow
 
-bench: setup  ## time attention and training against torch and fairseq, side by side (minutes; a quiet machine)
+bench: setup  ## time attention, training and streaming against torch's and fairseq's ways (minutes; a quiet machine)
 	@$(BIN)/python scripts/bench_attention.py --output docs/bench_attention.md
 	@$(BIN)/python scripts/bench_training.py --output docs/bench_training.md
+	@$(BIN)/python scripts/bench_streaming.py --output docs/bench_streaming.md
 
 lint: setup  ## check style and format, change nothing
 	@$(BIN)/ruff check .

@@ -42,7 +42,9 @@ SENTENCE = 40
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--wavs", type=Path, required=True, help="folder of 16 kHz recordings, joined to a long one")
+    parser.add_argument(
+        "--wavs", type=Path, default=Path("runs/data/demo_corpus"), help="folder of 16 kHz recordings, which are joined"
+    )
     parser.add_argument("--arch", default="s2t_transformer_simul_mla_s", help="simultaneous architecture")
     parser.add_argument("--minutes", type=float, default=10.0, help="length of the recording")
     parser.add_argument("--again-minutes", type=float, default=2.0, help="how far to go when encoding anew")

@@ -6,7 +6,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from mla_fairseq.attention import LinearAttention, Mechanism, registry
@@ -88,3 +90,25 @@ def test_training_is_timed_against_the_stock_model(report: Report) -> None:
     for _, stock, relu in table:
         speed, ratio = re.fullmatch(r"([\d.]+) \(([\d.]+)\)", relu).groups()
         assert float(speed) / float(stock) == pytest.approx(float(ratio), rel=0.05)
+
+
+STREAMED = ("--arch", "s2t_transformer_simul_mla_tiny", "--minutes", "0.2", "--vocabulary", "50", "--threads", "1")
+
+
+def test_streaming_is_timed_beside_encoding_anew(report: Report, tmp_path: Path) -> None:
+    noise = np.random.default_rng(1).integers(-3000, 3000, 5 * 16_000, dtype=np.int16)
+    soundfile.write(tmp_path / "noise.wav", noise, 16_000)
+    text = report(
+        "bench_streaming.py", "--wavs", str(tmp_path), *STREAMED, "--again-minutes", "0.1", "--again-every", "3"
+    )
+    ((minute, *ways, _),) = rows(text, "## Streaming")
+    assert minute == "1"
+    assert len(ways) == 3
+    assert all(float(number) > 0 for way in ways for number in way.split(" / "))
+    for name in ("relu everywhere", "cosformer everywhere", "softmax, window"):
+        assert re.search(rf"\* {name}: .* real-time factor 0\.\d+; encoding anew costs \d+ times", text)
+
+
+def test_streaming_without_a_recording_is_one_line(report: Report, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"error: no wav under .*: give a folder of 16 kHz recordings, or .*make demo"):
+        report("bench_streaming.py", "--wavs", str(tmp_path), *STREAMED)
