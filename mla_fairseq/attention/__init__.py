@@ -1,6 +1,6 @@
 """Attention as a replaceable part: mechanisms, views and states. Needs torch and nothing else."""
 
-from mla_fairseq.attention.kernels import attend, blocks, causal, prefix, read, weights, write
+from mla_fairseq.attention.kernels import attend, blocks, causal, full, prefix, quadratic, read, weights, write
 from mla_fairseq.attention.linear import Lengths, LinearAttention
 from mla_fairseq.attention.multihead import MultiheadAttention
 from mla_fairseq.attention.positions import CosinePositions, LengthOptions
@@ -36,8 +36,10 @@ __all__ = [
     "build_attention",
     "causal",
     "fork",
+    "full",
     "nbytes",
     "prefix",
+    "quadratic",
     "read",
     "register_attention",
     "reorder",

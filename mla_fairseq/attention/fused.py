@@ -16,7 +16,8 @@ and back, with h = gradient / norm and c = -h . output for each query::
 
 ``Pairs`` has W alone, ``Summary`` A and z alone, ``Chunks`` both. Shapes are those of ``kernels.py``, with batch and
 heads in front; inside, tensors are (G, rows, columns), where G counts batch, heads and chunks, A is ``sums``
-(G, F, D) and z is ``norms`` (G, 1, F). Factors and positions get no gradient here.
+(G, F, D) and z is ``norms`` (G, 1, F). Factors and positions get no gradient here. Gradients are of first order:
+there is no double backward, and ``torch.func`` cannot look inside.
 """
 
 from __future__ import annotations
