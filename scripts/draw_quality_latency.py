@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Draws quality against latency: a line for each system, its offline BLEU dashed, as png and svg.
 
-The table is tab-separated: system, k (or chunk), then figures such as bleu, chrf, al, laal, al_ca and offline_bleu.
+Tables are tab-separated, as scripts/sweep_wait_k.py writes them: system, k (or chunk), then figures such as
+bleu, chrf, al, laal, al_ca and offline_bleu.
 """
 
 import argparse
@@ -9,12 +10,12 @@ import logging
 from pathlib import Path
 
 from mla_fairseq.errors import UserError, user_errors
-from mla_fairseq.evaluation.quality_latency import draw_quality_latency
+from mla_fairseq.evaluation.quality_latency import draw_quality_latency, read_points
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("points", type=Path, metavar="POINTS.tsv", help="one row for each run")
+    parser.add_argument("points", type=Path, nargs="+", metavar="POINTS.tsv", help="tables of what is compared")
     parser.add_argument("--output", type=Path, required=True, metavar="STEM", help="the pictures' path without suffix")
     parser.add_argument("--latency", default="al", help="column along the bottom, such as al, laal, dal or al_ca")
     parser.add_argument("--quality", default="bleu", help="column up the side: bleu or chrf")
@@ -27,7 +28,8 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     try:
         with user_errors():
-            pictures = draw_quality_latency(args.points, args.output, args.latency, args.quality, args.title)
+            points = [point for table in args.points for point in read_points(table)]
+            pictures = draw_quality_latency(points, args.output, args.latency, args.quality, args.title)
     except ModuleNotFoundError as error:
         raise UserError(f"{error}; `pip install mla-fairseq[plots]` brings it.") from error
     print("\n".join(map(str, pictures)))

@@ -142,6 +142,11 @@ def test_the_script_draws_and_names_what_is_wrong(points, tmp_path, monkeypatch,
     monkeypatch.setattr(sys, "argv", ["draw", str(points), "--output", stem, "--latency", "laal"])
     main()
     assert capsys.readouterr().out.split() == [f"{stem}.png", f"{stem}.svg"]
+    alone = Path(f"{stem}.svg").read_bytes()
+    write_points(tmp_path / "other.tsv", [{**ROWS[0], "system": "another"}])
+    monkeypatch.setattr(sys, "argv", ["draw", str(points), str(tmp_path / "other.tsv"), "--output", stem])
+    main()
+    assert len(Path(f"{stem}.svg").read_bytes()) > len(alone)
     monkeypatch.setattr(sys, "argv", ["draw", str(tmp_path / "no.tsv"), "--output", stem])
     with pytest.raises(SystemExit, match=r"^error: .*no\.tsv does not exist"):
         main()
