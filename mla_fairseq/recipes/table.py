@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+from mla_fairseq.evaluation.quality_latency import Point, read_points
 
 _SITES = ("encoder", "decoder", "cross")
 _HEADER = (
@@ -20,17 +22,22 @@ _HEADER = (
     "minutes",
     "decoding: words/s",
 )
+_SIMUL_HEADER = (*_HEADER[:2], "k", "BLEU", "chrF", "AL", "LAAL", "AP", "DAL", "of the BLEU with the whole source")
 _RIGHT_FROM = 2
 
 
 def read_results(folders: Iterable[Path]) -> list[dict[str, Any]]:
-    """The ``result.json`` of each folder that has one, in the order given.
+    """The ``result.json`` of each folder that has one, in the order given; ``simul``: its points of latency.
 
     Raises:
         ValueError: none has one, or one was not written by the score stage.
     """
     folders = list(folders)
-    results = [_read(path) for folder in folders if (path := folder / "result.json").is_file()]
+    results = [
+        {**_read(path), "simul": _read_simul(folder / "simul" / "points.tsv")}
+        for folder in folders
+        if (path := folder / "result.json").is_file()
+    ]
     if not results:
         raise ValueError(
             f"no result.json in {', '.join(map(str, folders)) or 'no folder'}; run a recipe to its end first."
@@ -49,13 +56,24 @@ def _read(path: Path) -> dict[str, Any]:
     return result
 
 
+def _read_simul(path: Path) -> list[Point]:
+    return read_points(path) if path.is_file() else []
+
+
 def render(results: list[dict[str, Any]]) -> str:
-    """The table; below it the metrics' signatures, the machines and commits, and one command per row."""
-    rules = ["---" if index < _RIGHT_FROM else "---:" for index in range(len(_HEADER))]
-    lines = [_line(_HEADER), _line(rules), *(_line(_cells(result)) for result in results), ""]
+    """The table, and one of the simultaneous runs' latencies; below them the metrics' signatures, the machines and
+    commits, and one command per row."""
+    lines = [*_head(_HEADER), *(_line(_cells(result)) for result in results), ""]
+    if any(result["simul"] for result in results):
+        points = [_line(cells) for result in results for cells in _simul_cells(result)]
+        lines += [*_head(_SIMUL_HEADER), *points, ""]
     lines += [f"- {line}" for line in _footnotes(results)]
     lines += ["", "Each row again:", "", "```sh", *(result["command"] for result in results), "```"]
     return "\n".join(lines) + "\n"
+
+
+def _head(titles: tuple[str, ...]) -> list[str]:
+    return [_line(titles), _line("---" if index < _RIGHT_FROM else "---:" for index in range(len(titles)))]
 
 
 def _line(cells: Iterable[str]) -> str:
@@ -63,12 +81,8 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _cells(result: dict[str, Any]) -> list[str]:
-    attention = result["attention"]
-    same = len(set(attention.values())) == 1
-    mix = f"{attention['encoder']} everywhere" if same else " / ".join(attention[site] for site in _SITES)
     return [
-        f"{result['corpus']}, {result['subset']}",
-        mix,
+        *_name(result),
         f"{result['bleu']:.1f}",
         f"{result['chrf']:.1f}",
         f"{result['parameters'] / 1e6:.2f} M",
@@ -78,6 +92,27 @@ def _cells(result: dict[str, Any]) -> list[str]:
         _number(result["train_minutes"]),
         _number(result["decode_words_per_second"]),
     ]
+
+
+def _name(result: dict[str, Any]) -> list[str]:
+    attention = result["attention"]
+    same = len(set(attention.values())) == 1
+    mix = f"{attention['encoder']} everywhere" if same else " / ".join(attention[site] for site in _SITES)
+    return [f"{result['corpus']}, {result['subset']}", mix]
+
+
+def _simul_cells(result: dict[str, Any]) -> Iterator[list[str]]:
+    for point in result["simul"]:
+        figures = point.figures
+        formats = {"bleu": ".1f", "chrf": ".1f", "al": ",.0f", "laal": ",.0f", "ap": ".2f", "dal": ",.0f"}
+        whole = figures["offline_bleu"]
+        share = f"{figures['bleu'] / whole:.0%}" if whole else "-"
+        yield [
+            *_name(result),
+            point.setting,
+            *(format(figures[key], kind) for key, kind in formats.items()),
+            share,
+        ]
 
 
 def _number(value: float | None) -> str:
@@ -92,6 +127,8 @@ def _footnotes(results: list[dict[str, Any]]) -> list[str]:
         **{f"chrF: `{result['chrf_signature']}`": None for result in results},
         **{f"machine: {_machine(result['machine'])}": None for result in results},
     }
+    if any(result["simul"] for result in results):
+        notes["AL, LAAL and DAL in ms of speech, AP as a ratio; k and the whole source with beam 1"] = None
     seeds = sorted({result["seed"] for result in results})
     commits = sorted({result["commit"] or "unknown" for result in results})
     return [*notes, f"seed: {', '.join(map(str, seeds))}; commit: {', '.join(commits)}"]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mla_fairseq.evaluation.quality_latency import write_points
 from mla_fairseq.recipes.table import read_results, render
 
 RESULT = {
@@ -45,6 +46,20 @@ def test_one_row_per_run_in_the_order_given(tmp_path):
     table = render(read_results(folder(tmp_path / name, corpus=name) for name in names))
     assert [row[0] for row in rows(table)[2:]] == ["b, tst-COMMON", "a, tst-COMMON"]
     assert len({len(row) for row in rows(table)}) == 1
+
+
+def test_simultaneous_runs_have_a_table_of_their_latencies(tmp_path):
+    for name in ("offline", "simul"):
+        folder(tmp_path / name, corpus=name)
+    figures = {"bleu": 9.0, "chrf": 30.0, "al": 1234.5, "laal": 1300.0, "ap": 0.8, "dal": 1500.0, "offline_bleu": 10.0}
+    write_points(tmp_path / "simul" / "simul" / "points.tsv", [{"system": "simul", "k": k, **figures} for k in (1, 5)])
+    table = render(read_results([tmp_path / "offline", tmp_path / "simul"]))
+    last = ["9.0", "30.0", "1,234", "1,300", "0.80", "1,500", "90%"]
+    assert [row for row in rows(table) if row[0] == "simul, tst-COMMON"][1:] == [
+        ["simul, tst-COMMON", "relu / softmax / softmax", k, *last] for k in ("1", "5")
+    ]
+    assert table.count("offline, tst-COMMON") == 1
+    assert "k and the whole source with beam 1" in table
 
 
 def test_a_row_shows_rounded_figures_and_a_dash_for_none(tmp_path):
