@@ -29,3 +29,19 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
         raise ValueError(_FOREIGN.format(path))
     return state
+
+
+def load_training(path: Path) -> tuple[dict[str, Any], str]:
+    """A checkpoint as fairseq needs it, with its options, and the name of its architecture.
+
+    Raises:
+        ValueError: as `load_checkpoint`, or the file holds weights alone.
+    """
+    state = load_checkpoint(path)
+    cfg, args = state.get("cfg"), state.get("args")
+    options = cfg.get("model") if isinstance(cfg, dict) else args
+    options = vars(options) if isinstance(options, argparse.Namespace) else options
+    known = "optimizer_history" in state or "best_loss" in state
+    if not isinstance(options, dict) or not known:
+        raise ValueError(f"{path} holds weights without fairseq's options: give a checkpoint that fairseq-train saved")
+    return state, str(options.get("_name") or options.get("arch"))

@@ -1,12 +1,13 @@
 """A checkpoint is data: what else may be in a file is told, never run."""
 
 import os
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
 
-from mla_fairseq.checkpoints import load_checkpoint
+from mla_fairseq.checkpoints import load_checkpoint, load_training
 
 
 class Evil:
@@ -43,3 +44,19 @@ def test_a_bad_file_is_named(tmp_path, content, words):
         torch.save(content, path)
     with pytest.raises(ValueError, match=rf"a\.pt.*{words}"):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize("more", [{}, {"cfg": None, "args": None}, {"cfg": {"model": {"_name": "a"}}}], ids=str)
+def test_weights_alone_are_no_training(tmp_path, more):
+    torch.save({"model": {"weight": torch.ones(1)}, **more}, tmp_path / "a.pt")
+    assert load_checkpoint(tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"a\.pt holds weights without fairseq's options"):
+        load_training(tmp_path / "a.pt")
+
+
+def test_a_training_names_its_architecture(tmp_path):
+    whole = {"model": {}, "cfg": {"model": Namespace(_name="some_arch")}, "optimizer_history": []}
+    torch.save(whole, tmp_path / "a.pt")
+    assert load_training(tmp_path / "a.pt")[1] == "some_arch"
+    torch.save({"model": {}, "args": Namespace(arch="old_arch"), "best_loss": 1.0}, tmp_path / "a.pt")
+    assert load_training(tmp_path / "a.pt")[1] == "old_arch"

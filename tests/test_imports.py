@@ -37,7 +37,7 @@ ROOMS = {
     "data": Room(inside=("errors", "files", "speech")),
     "tasks": Room(inside=("checkpoints", "data", "engine", "errors", "models")),
     "evaluation": Room(inside=("files",), outside=("matplotlib", "numpy", "sacrebleu", "yaml")),
-    "recipes": Room(inside=("checkpoints", "data", "evaluation", "files")),
+    "recipes": Room(inside=("attention", "checkpoints", "data", "evaluation", "files")),
 }
 # Packages that only some rooms may know of, whatever their line above says.
 OWNERS = {

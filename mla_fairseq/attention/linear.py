@@ -64,7 +64,7 @@ class LinearAttention(nn.Module):
         """
         _check_view(view, q, k)
         pays = self._quadratic_pays(view, q, k, v)
-        if pays and self._fixed and not isinstance(view, Prefix):
+        if pays and self._fixed and _may_be_shared(view, q, lengths):
             factor = self._fixed_factor(view, q, k, key_mask, lengths)
             return kernels.quadratic(self._features(q, None), self._features(k, key_mask), v, visible=factor)
         q, k, pq, pk = self._project(q, k, key_mask, lengths)
@@ -164,7 +164,7 @@ class LinearAttention(nn.Module):
     @property
     def _fixed(self) -> bool:
         """Whether what scores are multiplied by depends on nothing but view, numbers and lengths."""
-        return self.positions is None or getattr(self.positions, "fixed", False)
+        return self.positions is None or vars(type(self.positions)).get("fixed", False)  # a subclass says it anew
 
     def _fixed_factor(self, view: View, q: Tensor, k: Tensor, key_mask: Tensor | None, lengths: Lengths) -> Tensor:
         """What scores are multiplied by, from the layer before where that had the same: short sequences notice."""
@@ -203,12 +203,22 @@ class LinearAttention(nn.Module):
         return self.positions.key(features, _index(state["keys"], features), state["key_length"])
 
 
+def _may_be_shared(view: View, q: Tensor, lengths: Lengths) -> bool:
+    """Not where changes could go unseen (inference mode counts no versions), nor what a tracer has made."""
+    given = [length for length in (lengths.query, lengths.key) if length is not None]
+    return (
+        not isinstance(view, Prefix)
+        and all(type(x) is Tensor for x in (q, *given))
+        and not any(length.is_inference() for length in given)
+    )
+
+
 class Unchanged:
     """A tensor as a key: this very one, not written to since."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
-        self.version = 0 if tensor.is_inference() else tensor._version
+        self.version = tensor._version
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Unchanged) and self.tensor is other.tensor and self.version == other.version

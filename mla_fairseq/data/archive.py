@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import io
 import os
+import shutil
 import struct
 import zipfile
 import zlib
@@ -27,7 +28,8 @@ MEND = "prepare the data again with scripts/prep_mustc.py, or copy the archive a
 def check(path: Path, places: Iterable[tuple[int, int]] = (), wanted_by: Path | None = None) -> None:
     """Raise ValueError unless `path` is a whole, uncompressed zip with a member at each of `places` (offset, length).
 
-    Cheap: it reads only the directory. A copy that broke off has lost that, as it stands at the end of a zip.
+    Cheap: it reads the directory and a few bytes of each member. A copy that broke off has lost the directory, as it
+    stands at the end of a zip.
     `wanted_by` is named in the error: the manifest that gave the places.
     """
     if strangers := set(places) - set(members(path).values()):
@@ -83,7 +85,9 @@ class Writer:
 
     def __enter__(self) -> Writer:
         if not self.part.exists() and self.path.exists():
-            os.replace(self.path, self.part)
+            copy = Path(f"{self.part}.copy")  # the archive itself stays: somebody may be reading it
+            shutil.copyfile(self.path, copy)
+            os.replace(copy, self.part)
         self.part.parent.mkdir(parents=True, exist_ok=True)
         self.file = self.part.open("r+b" if self.part.exists() else "w+b")
         _lock(self.file, self.part)

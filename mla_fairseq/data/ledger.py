@@ -22,7 +22,12 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        self.entries: dict[str, str] = json.loads(self.path.read_text()) if self.path.exists() else {}
+        try:
+            self.entries: dict[str, str] = json.loads(self.path.read_text()) if self.path.exists() else {}
+        except ValueError as error:
+            raise ValueError(
+                f"{self.path} is broken ({error}): delete it, and what it tells of is made again"
+            ) from error
 
     def current(self, product: Path, made_from: str) -> bool:
         """Whether the product is there and was made from exactly this."""
@@ -30,5 +35,9 @@ class Ledger:
 
     def record(self, product: Path, made_from: str) -> None:
         """Note that the product has just been made."""
-        self.entries[product.name] = made_from
+        self.record_all({product.name: made_from})
+
+    def record_all(self, entries: dict[str, str]) -> None:
+        """Note what things are made from, by name."""
+        self.entries |= entries
         write_text(self.path, json.dumps(self.entries, indent=1, sort_keys=True) + "\n")

@@ -25,6 +25,7 @@ class Row:
 
 
 SLICE = re.compile(r"(.+):(\d+):(\d+)")
+NEEDED = ("id", "audio", "n_frames", "tgt_text")  # by fairseq
 HEADER = "\t".join(field.name for field in fields(Row))
 
 
@@ -38,15 +39,18 @@ def places(path: Path) -> dict[str, set[tuple[int, int]]]:
     """Which parts of which archives a manifest points at: archive -> {(offset, length) in bytes}.
 
     Manifests of other tools are read too; their rows that name plain audio files are left out. Raises ValueError if
-    the manifest is missing, has no `audio` column, or has a row that is too short.
+    the manifest is missing or empty, lacks a column that fairseq needs, or has a row that is too short.
     """
     path = Path(path)
     if not path.is_file():
         there = ", ".join(sorted(other.name for other in path.parent.glob("*.tsv"))) or "none"
         raise ValueError(f"{path} is missing (manifests there: {there}): prepare the data with scripts/prep_mustc.py")
     header, *lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
-    if "audio" not in (columns := header.split("\t")):
-        raise ValueError(f"{path} has the columns {columns}, but `audio` is needed: prepare the data again")
+    columns = header.split("\t")
+    if missing := [name for name in NEEDED if name not in columns]:
+        raise ValueError(f"{path} has the columns {columns}, but `{missing[0]}` is needed: prepare the data again")
+    if not lines:
+        raise ValueError(f"{path} holds no utterance: prepare the data again")
     found: dict[str, set[tuple[int, int]]] = {}
     for number, line in enumerate(lines, start=2):
         values = line.split("\t")

@@ -44,6 +44,7 @@ class Preparation:
             raise ValueError(f"{self.corpus.root / 'data'} has no train split, but the vocabulary is trained on it")
         kept = {split: self.filter(split, members) for split, members in segments.items()}
         model = self.train_vocabulary([self.text(segment) for segment in kept["train"]])
+        self.drop_features_of_other_audio({segment.wav for members in segments.values() for segment in members})
         extract(self.output / ARCHIVE, segments, self.options.workers)  # filters may change, so all segments go in
         places = archive.members(self.output / ARCHIVE)
         for split, members in kept.items():
@@ -60,6 +61,17 @@ class Preparation:
         build()
         for product in products:
             self.ledger.record(product, made_from)
+
+    def drop_features_of_other_audio(self, wavs: set[Path]) -> None:
+        """Delete the archive if a recording has been written to since: its features would never be looked at again."""
+        now = {f"{wav.parent.parent.name}/{wav.name}": audio_fingerprint(wav) for wav in wavs}
+        before = self.ledger.entries
+        if changed := sorted(name for name in now if before.get(name, now[name]) != now[name]):
+            log.warning("%s has changed (and %d others): extracting all features again", changed[0], len(changed) - 1)
+            for name in (ARCHIVE, f"{ARCHIVE}.part", "gcmvn.npz"):
+                (self.output / name).unlink(missing_ok=True)
+        if not now.items() <= before.items():
+            self.ledger.record_all(now)
 
     def write_manifest(self, split: str, segments: list[Segment], places: dict[str, tuple[int, int]]) -> None:
         """Write the manifest of one split, whose features lie at `places` in the archive."""
@@ -124,6 +136,12 @@ class Preparation:
 
         self.make([path], fingerprint(*places), build)
         return path
+
+
+def audio_fingerprint(wav: Path) -> str:
+    """Changes when the file is written to."""
+    stat = wav.stat()
+    return fingerprint(stat.st_size, stat.st_mtime_ns)
 
 
 def prepare(pair: Path, output: Path | None, options: Options) -> Path:

@@ -12,7 +12,7 @@ import torch
 from fairseq.models import FairseqEncoder
 from torch import Tensor, nn
 
-from mla_fairseq.checkpoints import load_checkpoint
+from mla_fairseq.checkpoints import load_checkpoint, load_training
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.models.options import SITES, site_type
 
@@ -42,7 +42,9 @@ def check_continued(args: Namespace) -> None:
     last = Path(getattr(args, "save_dir", None) or "", "checkpoint_last.pt")
     if getattr(args, "restore_file", last.name) != last.name or not last.is_file():
         return  # a file that was named is a start, not what the same command left
-    saved = load_checkpoint(last)["cfg"]["model"]
+    state, _ = load_training(last)
+    saved = (state.get("cfg") or {}).get("model") or state["args"]
+    saved = Namespace(**saved) if isinstance(saved, dict) else saved
     for site in SITES:
         before, now = site_type(saved, site), site_type(args, site)
         if before != now:

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from mla_fairseq.attention import available_attention
 from mla_fairseq.recipes.schema import SECTIONS, TOP_KEYS, Recipe, build_section, unknown_key
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
@@ -43,6 +44,12 @@ def load_recipe(
 
 def _check_together(sections: dict[str, Any], where: str) -> None:
     """What no section can see alone."""
+    model = sections["model"]
+    sites = {key: name for key, name in vars(model).items() if key.endswith("attn_type") and name is not None}
+    known = available_attention()
+    for key, name in () if model.user_dir else sites.items():  # a plugin may bring mechanisms of its own
+        if name not in known:
+            raise ValueError(f"{where}: model.{key} is '{name}', but must be one of {', '.join(known)}.")
     last, kept = sections["average"].last, sections["train"].keep_interval_updates
     if last > kept >= 0:
         raise ValueError(

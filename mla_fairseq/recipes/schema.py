@@ -18,14 +18,16 @@ REQUIRED = "<required>"
 _MULTIPLE = "batch sizes are multiples of this; above 1 fairseq silently drops what is left over"
 
 
-def about(help: str, flag: str | None = "", choices: tuple[str, ...] = ()) -> dict[str, Any]:
+def about(
+    help: str, flag: str | None = "", choices: tuple[str, ...] = (), least: float | None = None
+) -> dict[str, Any]:
     """What is known of a key.  ``flag``: "" = ``--key-with-dashes``, None = not a flag of the section's program."""
-    return {"help": help, "flag": flag, "choices": choices}
+    return {"help": help, "flag": flag, "choices": choices, "least": least}
 
 
-def option(default: Any, help: str, flag: str | None = "", choices: tuple[str, ...] = ()) -> Any:
+def option(default: Any, help: str, flag: str | None = "", choices: tuple[str, ...] = (), least: float | None = None):
     """A key of a recipe with its default; the rest as in :func:`about`."""
-    return field(default=default, metadata=about(help, flag, choices))
+    return field(default=default, metadata=about(help, flag, choices, least))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,7 @@ class Data:
     pair: str = option(REQUIRED, "pair folder in MuST-C layout, such as en-de", flag="--pairs")
     task: str = option("st", "speech translation or recognition", choices=("st", "asr"))
     vocab_type: str = option("unigram", "kind of SentencePiece vocabulary", choices=("unigram", "bpe", "char"))
-    vocab_size: int = option(1000, "size of the vocabulary (not used for char)")
+    vocab_size: int = option(1000, "size of the vocabulary (not used for char)", least=1)
     cmvn: str = option("utterance", "feature normalisation; streaming needs global", choices=("utterance", "global"))
     specaugment: str = option("sm", "masks over the features in training", choices=tuple(SPECAUGMENT))
     train: str = option("train", "training split", flag=None)
@@ -55,7 +57,7 @@ class Model:
     encoder_attn_type: str | None = option(None, "mechanism of the encoder's self-attention")
     decoder_attn_type: str | None = option(None, "mechanism of the decoder's self-attention")
     cross_attn_type: str | None = option(None, "mechanism of the decoder's cross-attention")
-    dropout: float | None = option(None, "dropout probability")
+    dropout: float | None = option(None, "dropout probability", least=0)
     load_pretrained_encoder_from: str | None = option(None, "checkpoint whose encoder is the start of this one")
     fairseq_task: str = option("speech_to_text_mla", "fairseq task, in training and decoding", flag=None)
     user_dir: str = option("", "fairseq plugin folder; empty = this package", flag=None)
@@ -67,27 +69,27 @@ class Train:
     """Options of ``fairseq-train``."""
 
     seed: int = option(1, "seed of weights, batches and dropout")
-    max_update: int = option(REQUIRED, "number of updates")
-    max_tokens: int = option(20_000, "most frames (10 ms) in a batch, padding included")
-    update_freq: int = option(1, "batches per update")
+    max_update: int = option(REQUIRED, "number of updates", least=1)
+    max_tokens: int = option(20_000, "most frames (10 ms) in a batch, padding included", least=1)
+    update_freq: int = option(1, "batches per update", least=1)
     optimizer: str = option("adam", "optimizer")
-    lr: float = option(2e-3, "peak learning rate")
+    lr: float = option(2e-3, "peak learning rate", least=0)
     lr_scheduler: str = option("inverse_sqrt", "learning rate schedule")
-    warmup_updates: int | None = option(None, "updates until the peak learning rate")
+    warmup_updates: int | None = option(None, "updates until the peak learning rate", least=0)
     clip_norm: float = option(10.0, "gradient norm limit")
     weight_decay: float | None = option(None, "weight decay")
     criterion: str = option("label_smoothed_cross_entropy", "training criterion")
     label_smoothing: float | None = option(None, "label smoothing")
     report_accuracy: bool = option(False, "log the accuracy of the next token")
     patience: int | None = option(None, "stop after so many validations without a better loss")
-    save_interval_updates: int = option(100, "updates between checkpoints; each is validated")
+    save_interval_updates: int = option(100, "updates between checkpoints; each is validated", least=1)
     keep_interval_updates: int = option(10, "number of these checkpoints to keep")
     no_epoch_checkpoints: bool = option(True, "no checkpoint and no validation at the end of each epoch")
-    log_interval: int = option(10, "updates between log lines")
-    max_source_positions: int = option(6000, "longest utterance in frames; longer ones are skipped")
-    max_target_positions: int = option(1024, "longest target in tokens; longer ones are skipped")
+    log_interval: int = option(10, "updates between log lines", least=1)
+    max_source_positions: int = option(6000, "longest utterance in frames; longer ones are skipped", least=1)
+    max_target_positions: int = option(1024, "longest target in tokens; longer ones are skipped", least=1)
     skip_invalid_size_inputs_valid_test: bool = option(True, "skip too long utterances in validation as well")
-    required_batch_size_multiple: int = option(1, _MULTIPLE)
+    required_batch_size_multiple: int = option(1, _MULTIPLE, least=1)
     fp16: bool = option(False, "half precision (GPU only)")
     extra: dict = field(default_factory=dict, metadata=about("further flags of fairseq-train", flag=None))
 
@@ -96,7 +98,9 @@ class Train:
 class Average:
     """Which checkpoints become the model that is decoded."""
 
-    last: int = option(5, "average of the last N checkpoints; 0 = the one with the best validation loss", flag="--last")
+    last: int = option(
+        5, "average of the last N checkpoints; 0 = the one with the best validation loss", flag="--last", least=0
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,14 +108,16 @@ class Decode:
     """Options of ``fairseq-generate``."""
 
     subset: str = option("tst-COMMON", "split to translate", flag=None)
-    beam: int = option(5, "beam size")
+    beam: int = option(5, "beam size", least=1)
     lenpen: float = option(1.0, "length penalty: above 1 favours longer translations")
-    max_len_a: float = option(0.0, "a in: at most a * frames + b tokens")
-    max_len_b: int = option(200, "b in: at most a * frames + b tokens")
-    max_tokens: int = option(50_000, "most frames in a batch, padding included")
-    max_source_positions: int = option(6000, "longest utterance in frames; longer ones count as empty translations")
+    max_len_a: float = option(0.0, "a in: at most a * frames + b tokens", least=0)
+    max_len_b: int = option(200, "b in: at most a * frames + b tokens", least=0)
+    max_tokens: int = option(50_000, "most frames in a batch, padding included", least=1)
+    max_source_positions: int = option(
+        6000, "longest utterance in frames; longer ones count as empty translations", least=1
+    )
     skip_invalid_size_inputs_valid_test: bool = option(True, "skip too long utterances instead of stopping")
-    required_batch_size_multiple: int = option(1, _MULTIPLE)
+    required_batch_size_multiple: int = option(1, _MULTIPLE, least=1)
     extra: dict = field(default_factory=dict, metadata=about("further flags of fairseq-generate", flag=None))
 
 
@@ -121,7 +127,7 @@ class Score:
 
     tokenize: str = option("13a", "sacrebleu's tokenizer for BLEU", flag=None)
     lowercase: bool = option(False, "ignore case", flag=None)
-    samples: int = option(5, "translations to show", flag=None)
+    samples: int = option(5, "translations to show", flag=None, least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +135,7 @@ class Simul:
     """How a simultaneous model is evaluated: ``scripts/sweep_wait_k.py``."""
 
     laggings: str | None = option(None, "k of wait-k to decode with, such as 1,3,5; empty = the model is offline")
-    segment_size: int = option(280, "audio that comes at once, in ms")
+    segment_size: int = option(280, "audio that comes at once, in ms", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +143,8 @@ class Run:
     """How to run it here; changes no result beyond rounding, so it may differ from run to run."""
 
     device: str = option("auto", "auto = a GPU where torch sees one", choices=("auto", "cpu", "cuda"))
-    threads: int | None = option(None, "CPU threads of each program; empty = torch's own choice")
-    num_workers: int = option(1, "processes that load batches")
+    threads: int | None = option(None, "CPU threads of each program; empty = torch's own choice", least=1)
+    num_workers: int = option(1, "processes that load batches", least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +214,9 @@ def build_section(section: str, values: dict[str, Any], where: str) -> Any:
         choices = fields[key].metadata["choices"]
         if choices and value not in choices:
             raise ValueError(f"{where}: {section}.{key} is '{value}', but must be one of {', '.join(choices)}.")
+        least = fields[key].metadata["least"]
+        if least is not None and value is not None and value < least:
+            raise ValueError(f"{where}: {section}.{key} is {value}, but must be at least {least}.")
     return cls(**checked)
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import yaml
 from fairseq import utils
 from fairseq.data.audio.data_cfg import S2TDataConfig
+from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
 from fairseq.tasks import register_task
 from fairseq.tasks.speech_to_text import SpeechToTextTask
 
-from mla_fairseq.checkpoints import load_checkpoint
+from mla_fairseq.checkpoints import load_training
 from mla_fairseq.data import archive, manifest
 from mla_fairseq.engine.delays import Clock
 from mla_fairseq.engine.policies import WaitKPolicy
@@ -33,11 +35,19 @@ class FolderDataConfig(S2TDataConfig):
                 f"{yaml_path} is missing (configurations there: {there}): "
                 "prepare the data with scripts/prep_mustc.py, or correct --config-yaml"
             )
+        try:
+            content = yaml.safe_load(yaml_path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError):
+            content = None
+        if not isinstance(content, dict):
+            raise UserError(f"{yaml_path} is no data configuration: prepare the data again with scripts/prep_mustc.py")
         super().__init__(yaml_path)
         self.config["audio_root"] = self.inside(self.config.get("audio_root", ""))
         for section, key in (("bpe_tokenizer", "sentencepiece_model"), ("global_cmvn", "stats_npz_path")):
             if key in self.config.get(section, {}):
-                self.config[section][key] = self.inside(self.config[section][key])
+                self.config[section][key] = path = self.inside(self.config[section][key])
+                if not Path(path).is_file():
+                    raise UserError(f"{path} is missing: prepare the data again with scripts/prep_mustc.py")
 
     def inside(self, path: str) -> str:
         """The path seen from the folder of the yaml file; an absolute one stays."""
@@ -166,12 +176,17 @@ class SpeechToTextMLATask(SpeechToTextTask):
 
 
 def check_checkpoints(args) -> None:
-    """Read what fairseq is about to read (`--path`, `--finetune-from-model`), which would end in a traceback there.
+    """Read what fairseq is about to read (`--path`, `--finetune-from-model`, `--restore-file`), which would end in a
+    traceback there.
 
-    Raises UserError for a file that is missing or no checkpoint of fairseq's.
+    Raises UserError for a file that is missing, no checkpoint of fairseq's, or of an architecture that nobody knows.
     """
     paths = utils.split_paths(getattr(args, "path", None) or "")
     paths.append(getattr(args, "finetune_from_model", None))
+    if (start := getattr(args, "restore_file", None)) != "checkpoint_last.pt":  # which need not be there
+        paths.append(start)
     with user_errors():
         for path in filter(None, paths):
-            load_checkpoint(Path(path))
+            _, name = load_training(Path(path))
+            if name not in MODEL_REGISTRY and name not in ARCH_MODEL_REGISTRY:
+                raise ValueError(f"{path} is of the architecture {name}, which is not known: add its --user-dir")

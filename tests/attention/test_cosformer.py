@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from mla_fairseq.attention import Blocks, Causal, CosinePositions, Full, Lengths, build_attention
+from mla_fairseq.attention import Blocks, Causal, CosinePositions, Full, Lengths, LinearAttention, build_attention
+from mla_fairseq.attention.features import ReLUFeatures
 from mla_fairseq.attention.positions import proportion
 from tests.attention.cases import assert_close, problem
 
@@ -129,3 +130,39 @@ def test_training_may_follow_inference_mode() -> None:
     output.sum().backward()
     assert output.equal(expected)
     assert q.grad.abs().sum() > 0
+
+
+def test_lengths_that_inference_mode_wrote_to_are_read_again() -> None:
+    mechanism, (q, k, v) = build_attention("cosformer", 4), torch.rand(3, 2, 1, 5, 4)
+    with torch.inference_mode():
+        lengths = torch.tensor([5, 3])
+        before = mechanism.parallel(q, k, v, Causal(), lengths=Lengths(lengths, lengths))
+        lengths += 4
+        after = mechanism.parallel(q, k, v, Causal(), lengths=Lengths(lengths, lengths))
+        fresh = mechanism.parallel(q, k, v, Causal(), lengths=Lengths(lengths.clone(), lengths.clone()))
+    assert after.equal(fresh)
+    assert not after.equal(before)
+
+
+class Slower(CosinePositions):
+    """As a researcher would vary it."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def query(self, features: torch.Tensor, index: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+        return super().query(features, index * self.rate, length)
+
+    key = query
+
+
+def test_a_subclass_is_not_taken_for_its_parent() -> None:
+    q, k, v = torch.rand(3, 2, 1, 5, 4)
+    lengths = Lengths(*[torch.tensor([5, 5])] * 2)
+    for rate in (1.0, 0.2):
+        mechanism = LinearAttention(ReLUFeatures(), Slower(rate))
+        assert_close(
+            mechanism.parallel(q, k, v, Causal(), lengths=lengths),
+            mechanism.advance({}, q, k, v, Causal(), lengths=lengths)[0],
+        )

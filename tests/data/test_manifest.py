@@ -7,6 +7,7 @@ import pytest
 from mla_fairseq.data import manifest
 
 ROW = manifest.Row("a_0", "f.zip:40:1288", 3, 'Er sagt: "nein."', "spk", "He says 'no'.", "en", "de")
+COLUMNS = "id\taudio\tn_frames\ttgt_text"
 
 
 def test_fairseq_reads_every_column(tmp_path: Path) -> None:
@@ -18,7 +19,7 @@ def test_fairseq_reads_every_column(tmp_path: Path) -> None:
 
 def test_places_are_gathered_by_archive(tmp_path: Path) -> None:
     path = tmp_path / "train_st.tsv"
-    path.write_text("id\taudio\na\tf.zip:1:2\nb\tg:h.zip:3:4\nc\tf.zip:5:6\nd\tplain.wav\n")
+    path.write_text(f"{COLUMNS}\na\tf.zip:1:2\t1\tx\nb\tg:h.zip:3:4\t1\tx\nc\tf.zip:5:6\t1\tx\nd\tplain.wav\t1\tx\n")
     assert manifest.places(path) == {"f.zip": {(1, 2), (5, 6)}, "g:h.zip": {(3, 4)}}
 
 
@@ -26,8 +27,10 @@ def test_places_are_gathered_by_archive(tmp_path: Path) -> None:
     ("content", "message"),
     [
         pytest.param("id\tpath\n", r"columns \['id', 'path'\], but `audio` is needed", id="no audio"),
-        pytest.param("id\taudio\na\tb\tc\n", r"train_st\.tsv:2 has 3 columns, not 2", id="a column too many"),
-        pytest.param("id\taudio\na\tb\nc\n", r"train_st\.tsv:3 has 1 columns, not 2", id="cut short"),
+        pytest.param("id\taudio\ttgt_text\n", "but `n_frames` is needed", id="no lengths"),
+        pytest.param(f"{COLUMNS}\n", r"train_st\.tsv holds no utterance", id="empty"),
+        pytest.param(f"{COLUMNS}\na\tb\t1\tx\tc\n", r"train_st\.tsv:2 has 5 columns, not 4", id="a column too many"),
+        pytest.param(f"{COLUMNS}\na\tb\t1\tx\nc\n", r"train_st\.tsv:3 has 1 columns, not 4", id="cut short"),
     ],
 )
 def test_a_broken_manifest_is_named(tmp_path: Path, content: str, message: str) -> None:

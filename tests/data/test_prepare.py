@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import yaml
 
 from mla_fairseq.data import archive, manifest
@@ -170,6 +171,17 @@ def test_a_corrected_segment_list_gives_new_features(pair: Path) -> None:
     samples = Corpus(pair).read("dev")[1]
     assert samples.start == 48_000
     assert archive.read(pair / ARCHIVE, int(offset), int(length)).shape == (samples.num_frames, 80)
+
+
+def test_a_changed_recording_gives_new_features(pair: Path) -> None:
+    prepare(pair, None, replace(OPTIONS, cmvn="global"))
+    before = contents(pair)
+    wav = next((pair / "data/train/wav").glob("*.wav"))
+    samples, rate = soundfile.read(wav, dtype="int16")
+    soundfile.write(wav, samples // 2, rate)
+    prepare(pair, None, replace(OPTIONS, cmvn="global"))
+    after = contents(pair)
+    assert {name for name in after if after[name] != before[name]} == {".prepared.json", ARCHIVE, "gcmvn.npz"}
 
 
 def test_a_split_can_be_added_later(pair: Path, make_pair: Callable[..., Path]) -> None:

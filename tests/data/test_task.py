@@ -116,10 +116,20 @@ def swap_archive(folder: Path) -> None:
         pytest.param(
             lambda folder: (folder / "spm_char_st.txt").unlink(), r"spm_char_st\.txt is missing", id="no dictionary"
         ),
+        pytest.param(
+            lambda folder: (folder / "spm_char_st.model").unlink(), r"spm_char_st\.model is missing", id="no pieces"
+        ),
+        pytest.param(lambda folder: (folder / "gcmvn.npz").unlink(), r"gcmvn\.npz is missing", id="no statistics"),
+        pytest.param(
+            lambda folder: (folder / "config_st.yaml").write_text("a: [b"), "is no data configuration", id="no yaml"
+        ),
+        pytest.param(
+            lambda folder: (folder / "config_st.yaml").write_text(""), "is no data configuration", id="empty yaml"
+        ),
     ],
 )
 def test_faults_end_fairseq_with_one_line(pair: Path, damage, message: str) -> None:
-    prepare(pair, None, OPTIONS)
+    prepare(pair, None, replace(OPTIONS, cmvn="global"))
     damage(pair)
     with pytest.raises(UserError, match=rf"^error: .*{message}.*prep_mustc\.py") as ending:
         load(pair)

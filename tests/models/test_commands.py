@@ -53,6 +53,12 @@ def check_hypotheses(done: Done) -> None:
     assert all(score < 0 and text for _, score, text in done.hypotheses())
 
 
+def rename(state: dict) -> dict:
+    """A checkpoint of a model that nobody here has."""
+    state["cfg"]["model"]._name = state["cfg"]["model"].arch = "somebody_elses"
+    return state
+
+
 @pytest.mark.parametrize("flags", EVERYWHERE.values(), ids=EVERYWHERE)
 def test_every_mechanism_trains_and_translates(train: Train, generate: Generate, flags: str) -> None:
     check_hypotheses(generate(train(flags)))
@@ -146,6 +152,32 @@ def test_a_bad_override_ends_decoding_with_one_line(
     done = generate(train(EVERYWHERE["softmax"]), "--model-overrides", overrides)
     assert done.code == 1
     assert done.last_line.startswith(f"error: {message}")
+
+
+@pytest.mark.parametrize("program", ["path", "finetune-from-model", "restore-file"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (None, "no checkpoint .*new.pt: check the path"),
+        (lambda state: {"model": state["model"]}, ".*new.pt holds weights without fairseq's options"),
+        (rename, ".*new.pt is of the architecture somebody_elses, which is not known: add its --user-dir"),
+    ],
+    ids=["missing", "weights", "unknown"],
+)
+def test_a_foreign_checkpoint_is_one_line(
+    train: Train, generate: Generate, run: Run, corpus: Path, tmp_path: Path, program: str, change, message: str
+) -> None:
+    if change is not None:
+        state = torch.load(train(EVERYWHERE["softmax"]), weights_only=True)
+        torch.save(change(state), tmp_path / "new.pt")
+    if program == "path":
+        done = generate(tmp_path / "new.pt")
+    else:
+        command = [corpus, "--task", "speech_to_text_mla", "--arch", "s2t_transformer_mla", *SIZES, *TRAINING]
+        flags = ["--max-update", 1, "--save-dir", tmp_path / "model", f"--{program}", tmp_path / "new.pt"]
+        done = run("fairseq-train", command, flags)
+    assert done.code == 1
+    assert re.fullmatch(f"error: {message}.*", done.last_line)
 
 
 def test_two_mechanisms_are_one_ensemble(train: Train, generate: Generate) -> None:

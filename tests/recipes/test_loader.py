@@ -71,6 +71,8 @@ def test_set_changes_one_key(write, small, override, section, key, value):
         pytest.param("", ["model.arch=3"], ["model.arch", "must be text"], id="number-for-text"),
         pytest.param("", ["model.arch=null"], ["model.arch", "None", "must be text"], id="null-where-needed"),
         pytest.param("", ["data.cmvn=glob"], ["data.cmvn", "'glob'", "utterance, global"], id="not-a-choice"),
+        pytest.param("", ["decode.beam=0"], ["decode.beam is 0", "at least 1"], id="too-little"),
+        pytest.param("", ["model.attn_type=foo"], ["model.attn_type is 'foo'", "cosformer"], id="no-mechanism"),
         pytest.param("", ["data.pair=null"], ["data.pair", "missing"], id="required"),
         pytest.param("", ["average.last=6"], ["average.last is 6", "keeps only 5"], id="more-than-is-kept"),
         pytest.param("train: 5", [], ["'train'", "mapping"], id="section-is-a-number"),
