@@ -17,7 +17,7 @@ def sweep(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def test_a_sweep_leaves_table_pictures_and_transcripts_and_goes_on(save, data: Path, tmp_path: Path) -> None:
     common = (data, "--path", save("--attn-type relu"), "--output", tmp_path)
-    first = sweep(*common, "--laggings", "1")
+    first = sweep(*common, "--laggings", "1", "--timelines")
     assert first.returncode == 0, first.stderr
     made = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/generate.txt")}
     assert {path.parent.name for path in made} == {"k1", "whole"}
