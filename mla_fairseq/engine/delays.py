@@ -42,6 +42,14 @@ class Clock:
         return min(length, math.ceil(milliseconds(needed) / self.segment) * self.segment)
 
 
+def longest(policy: WaitKPolicy, frames_before: Callable[[int], int], frames: int, a: float, b: float) -> int:
+    """How many tokens a session lets a sentence of so many frames have, given ``max_len_a`` and ``max_len_b``."""
+    token = 0
+    while token < int(a * min(frames, frames_before(policy.wants(token))) + b):
+        token += 1
+    return token
+
+
 def word_delays(pieces: Sequence[str], frames: int, policy: WaitKPolicy, clock: Clock) -> tuple[list[str], list[float]]:
     """Each word of a finished sentence and its delay in milliseconds.
 

@@ -36,7 +36,8 @@ class Session:
             what the best one has written goes out, and those that say otherwise are dropped. When it has ended, the
             rest of the sentence is searched as ``fairseq-generate`` does. 1 is greedy.
         lenpen: length penalty of that search: above 1 favours longer translations.
-        max_len_a, max_len_b: at most ``a * frames + b`` tokens in a sentence, frames being those heard so far.
+        max_len_a, max_len_b: at most ``a * frames + b`` tokens in a sentence, frames being those that come before the
+            encoder states which a token is written upon.
         continuous: after the model has ended a sentence, begin another; else what follows is heard and not translated.
 
     Raises:
@@ -73,11 +74,12 @@ class Session:
             RuntimeError: after the end.
         """
         self.stream.listen(samples, final)
-        self.frames_of_sentence = self.stream.frames - self.frames_before
         writes = []
         while not self.search.ended and (upto := self._reads()) is not None and upto > 0:
-            self.search.step(self.stream, upto, self._longest(), self.stream.ended and upto == self.stream.heard)
-            self._commit(writes)
+            frames = self._frames(upto)
+            longest = int(self.max_len_a * (frames - self.start) + self.max_len_b)
+            self.search.step(self.stream, upto, longest, self.stream.ended and upto == self.stream.heard)
+            self._commit(writes, frames)
         if self.search.ended and not self.continuous:
             self.stream.unread = self.stream.unread[:0]  # nobody will read it
         return writes
@@ -105,10 +107,13 @@ class Session:
     def _reads(self) -> int | None:
         return self.policy.reads(Progress(self.stream.heard, self.stream.written, self.stream.ended))
 
-    def _longest(self) -> int:
-        return int(self.max_len_a * self.frames_of_sentence + self.max_len_b)
+    def _frames(self, upto: int) -> int:
+        """Frames that come before so many states, or all there are at the end: the same for any cutting."""
+        if self.policy.reads(Progress(self.stream.heard, self.stream.written, ended=False)) is None:
+            return self.stream.frames
+        return min(self.stream.frames, self.stream.translator.model.encoder.frames_before(upto))
 
-    def _commit(self, writes: list[Write]) -> None:
+    def _commit(self, writes: list[Write], frames: int) -> None:
         """Send out the whole words of the best hypothesis."""
         search = self.search
         if not search.ended and search.tail:
@@ -121,11 +126,10 @@ class Session:
             writes.append(Write(text, self.stream.heard, search.ended))
         if search.ended and self.continuous:
             self.stream.begin_sentence()
-            self._begin()
+            self._begin(frames)
 
-    def _begin(self) -> None:
-        """A sentence begins."""
+    def _begin(self, start: int = 0) -> None:
+        """A sentence begins, after so many frames."""
         symbols = (self.dictionary.eos(), self.dictionary.pad(), self.dictionary.unk())
         self.search = BeamSearch(self.beam, self.lenpen, *symbols)
-        self.frames_before = self.stream.frames
-        self.frames_of_sentence = 0
+        self.start = start

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 import yaml
 from fairseq import utils
 from fairseq.data.audio.data_cfg import S2TDataConfig
@@ -18,7 +19,7 @@ from fairseq.tasks.speech_to_text import SpeechToTextTask
 
 from mla_fairseq.checkpoints import load_training
 from mla_fairseq.data import archive, manifest
-from mla_fairseq.engine.delays import Clock
+from mla_fairseq.engine.delays import Clock, longest
 from mla_fairseq.engine.policies import WaitKPolicy
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.models.checks import check_continued, check_length_rule
@@ -139,10 +140,14 @@ class SpeechToTextMLATask(SpeechToTextTask):
         return super().build_generator(models, args, *more, **kwargs)
 
     def inference_step(self, generator, models, sample, *more, **kwargs):
-        """As fairseq's; the simultaneous log is written on the way."""
+        """As fairseq's; by wait-k every sentence has its own longest length, and the log is written on the way."""
         found = super().inference_step(generator, models, sample, *more, **kwargs)
+        lengths = sample["net_input"]["src_lengths"].tolist()
+        if (lagging := getattr(self.args, "simul_waitk_lagging", None)) is not None:
+            policy, before = WaitKPolicy(lagging, models[0].decoder.wait_k.ratio), models[0].encoder.frames_before
+            for frames, hypotheses in zip(lengths, found, strict=True):
+                cut(hypotheses[0], longest(policy, before, frames, generator.max_len_a, generator.max_len_b))
         if self.simul_log is not None:
-            lengths = sample["net_input"]["src_lengths"].tolist()
             for index, frames, hypotheses in zip(sample["id"].tolist(), lengths, found, strict=True):
                 dataset = self.dataset(self.args.gen_subset)
                 tokens = [token for token in hypotheses[0]["tokens"].tolist() if token != self.target_dictionary.eos()]
@@ -173,6 +178,18 @@ class SpeechToTextMLATask(SpeechToTextTask):
         with user_errors():
             for name, places in manifest.places(path).items():
                 archive.check(Path(self.data_cfg.audio_root) / name, places, wanted_by=path)
+
+
+def cut(hypothesis: dict, most: int) -> None:
+    """End a hypothesis after ``most`` tokens, as the agent would: fairseq measures by the longest source of a batch.
+
+    The end of sentence takes the score of the token that stood in its place.
+    """
+    tokens, scores = hypothesis["tokens"], hypothesis["positional_scores"]
+    if len(tokens) > most + 1:
+        hypothesis["tokens"] = torch.cat((tokens[:most], tokens[-1:]))
+        hypothesis["positional_scores"] = scores[: most + 1]
+        hypothesis["score"] = scores[: most + 1].mean()
 
 
 def check_checkpoints(args) -> None:
