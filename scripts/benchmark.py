@@ -62,10 +62,16 @@ def signature() -> str:
 
 
 def _commit() -> str:
-    """The commit of this checkout, with a ``+`` if files differ from it."""
-    describe = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=10", "--exclude=*", "--dirty=+"]
-    done = subprocess.run(describe, capture_output=True, text=True)
-    return done.stdout.strip() if done.returncode == 0 else "unknown"
+    """The commit of this checkout, with a ``+`` if files other than documents differ from it."""
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
+
+    head = git("rev-parse", "--short=10", "HEAD")
+    if head.returncode != 0:
+        return "unknown"
+    changed = git("diff", "--quiet", "HEAD", "--", ".", ":!*.md").returncode != 0
+    return head.stdout.strip() + "+" * changed
 
 
 @contextlib.contextmanager
