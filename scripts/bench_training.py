@@ -44,11 +44,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seconds", nargs="+", type=float, default=[0.0, 30.0, 60.0], help="length of the utterances; 0: like MuST-C"
     )
-    parser.add_argument("--max-tokens", type=int, default=12000, help="frames in a batch, padding included")
-    parser.add_argument("--batches", type=int, default=6, help="batches of each length")
+    parser.add_argument("--max-tokens", type=int, default=6000, help="frames in a batch, padding included")
+    parser.add_argument("--batches", type=int, default=3, help="batches of each length")
     parser.add_argument("--vocabulary", type=int, default=8000, help="target symbols")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads")
-    parser.add_argument("--repeats", type=int, default=2, help="times that each batch is trained on by each model")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads")
+    parser.add_argument("--repeats", type=int, default=1, help="times that each batch is trained on by each model")
     parser.add_argument("--output", type=Path, help="markdown file for the report")
     return parser
 
