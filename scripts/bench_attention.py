@@ -178,6 +178,7 @@ def main() -> None:
     args = build_parser().parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(1)
+    benchmark.settle_allocator()
     title = f"## Attention (B = {args.batch}, H = {args.heads}, head size {args.head_size}, float32)"
     sections = [title, *speed_tables(args), memory_table(args), decoding_table(args), benchmark.signature()]
     benchmark.publish("\n\n".join(sections), args.output)

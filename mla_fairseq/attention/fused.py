@@ -15,9 +15,9 @@ and back, with h = gradient / norm and c = -h . output for each query::
     dk = dW' q + sum_m pk_m (v dA_m' + dz_m')                         dv = W' h + sum_m pk_m k dA_m
 
 ``Pairs`` has W alone, ``Summary`` A and z alone, ``Chunks`` both. Shapes are those of ``kernels.py``, with batch and
-heads in front; inside, tensors are (G, rows, columns), where G counts batch, heads and chunks, A is ``sums``
-(G, F, D) and z is ``norms`` (G, 1, F). Factors and positions get no gradient here. Gradients are of first order:
-there is no double backward, and ``torch.func`` cannot look inside.
+heads in front; inside, tensors are (G, rows, columns), where G counts batch, heads and chunks, all A_m side by side
+are ``sums`` (G, F, M D), all z_m ``norms`` (G, M, F): one product serves every position feature. Factors and positions
+get no gradient here. Gradients are of first order: there is no double backward, and ``torch.func`` cannot look inside.
 """
 
 from __future__ import annotations
@@ -72,29 +72,22 @@ class Summary(Function):
         ctx.lead = q.shape[:-2]
         pq, pk = _rows(pq, q), _rows(pk, k)
         q, k, v, state = _flat(q, k, v, state)
-        num = norm = None
-        seen = []
-        for m, (sums, norms) in enumerate(_columns(state, v)):
-            own_sums, own_norms = _write(k, v, pk, m)
-            seen += [own_sums.add_(sums), own_norms.add_(norms)]
-            num, norm = _read(num, norm, q, pq, m, *seen[-2:])
-        output, norm = _divide_(num, norm)
-        ctx.save_for_backward(q, k, v, pq, pk, output, norm, *seen)
-        return _unflat(ctx.lead, output, _join(seen))
+        sums, norms = (own.add_(before) for own, before in zip(_write(k, v, pk), _columns(state, v), strict=True))
+        output, norm = _divide_(*_read(None, None, q, pq, sums, norms))
+        ctx.save_for_backward(q, k, v, pq, pk, output, norm, sums, norms)
+        return _unflat(ctx.lead, output, _join(sums, norms))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, gradient_after: Tensor) -> Gradients:
-        q, k, v, pq, pk, output, norm, *seen = ctx.saved_tensors
-        dq = dk = dv = None
-        before = []
+        q, k, v, pq, pk, output, norm, sums, norms = ctx.saved_tensors
         with full_precision(gradient):
             h, c = _divide_gradient(gradient, output, norm)
-            for m, (sums, norms) in enumerate(_columns(*_flat(gradient_after), v)):
-                dq, own_sums, own_norms = _read_gradient(dq, h, c, q, pq, m, *seen[2 * m : 2 * m + 2])
-                before += [own_sums.add_(sums), own_norms.add_(norms)]
-                dk, dv = _write_gradient(dk, dv, k, v, pk, m, *before[-2:])
-        dq, dk, dv, dstate = _unflat(ctx.lead, dq, dk, dv, _join(before))
+            dq, *own = _read_gradient(None, h, c, q, pq, sums, norms)
+            after = _columns(*_flat(gradient_after), v)
+            dsums, dnorms = (x.add_(later) for x, later in zip(own, after, strict=True))
+            dk, dv = _write_gradient(None, None, k, v, pk, dsums, dnorms)
+        dq, dk, dv, dstate = _unflat(ctx.lead, dq, dk, dv, _join(dsums, dnorms))
         return dq, dk, dv, None, None, dstate
 
 
@@ -123,33 +116,24 @@ class Chunks(Function):
         q, k, v = _flat(q, k, v)
         scores = _times_factor_(torch.bmm(q, k.mT), factor, ctx.lead)
         num, norm = torch.bmm(scores, v), scores.sum(-1, keepdim=True)
-        running, after = [], []
-        for m, (sums, norms) in enumerate(_columns(state, v)):
-            own_sums, own_norms = _write(k, v, pk, m)
-            sums, last_sums = _run_(own_sums, sums, ctx.lead)
-            norms, last_norms = _run_(own_norms, norms, ctx.lead)
-            num, norm = _read(num, norm, q, pq, m, sums, norms)
-            running += [sums, norms]
-            after += [last_sums, last_norms]
-        output, norm = _divide_(num, norm)
-        ctx.save_for_backward(q, k, v, factor, pq, pk, scores, output, norm, *running)
-        return *_uncut(ctx, output), _join(after)
+        own = zip(_write(k, v, pk), _columns(state, v), strict=True)
+        (sums, last_sums), (norms, last_norms) = (_run(x, start, ctx.lead) for x, start in own)
+        output, norm = _divide_(*_read(num, norm, q, pq, sums, norms))
+        ctx.save_for_backward(q, k, v, factor, pq, pk, scores, output, norm, sums, norms)
+        return *_uncut(ctx, output), _join(last_sums, last_norms)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, gradient_after: Tensor) -> Gradients:
-        q, k, v, factor, pq, pk, scores, output, norm, *running = ctx.saved_tensors
-        before = []
+        q, k, v, factor, pq, pk, scores, output, norm, sums, norms = ctx.saved_tensors
         with full_precision(gradient):
             h, c = _divide_gradient(cut(gradient, q.shape[-2]), output, norm)
             dq, dk, dv = _pairs_gradient(h, c, q, k, v, scores, factor, ctx.lead)
-            for m, (sums, norms) in enumerate(_columns(gradient_after, v)):
-                dq, own_sums, own_norms = _read_gradient(dq, h, c, q, pq, m, *running[2 * m : 2 * m + 2])
-                sums, first_sums = _run_(own_sums, sums, ctx.lead, step=-1)
-                norms, first_norms = _run_(own_norms, norms, ctx.lead, step=-1)
-                dk, dv = _write_gradient(dk, dv, k, v, pk, m, sums, norms)
-                before += [first_sums, first_norms]
-        return *_uncut(ctx, dq, dk, dv), None, None, None, _join(before), None
+            dq, *own = _read_gradient(dq, h, c, q, pq, sums, norms)
+            after = zip(own, _columns(gradient_after, v), strict=True)
+            (dsums, first_sums), (dnorms, first_norms) = (_run(x, end, ctx.lead, step=-1) for x, end in after)
+            dk, dv = _write_gradient(dk, dv, k, v, pk, dsums, dnorms)
+        return *_uncut(ctx, dq, dk, dv), None, None, None, _join(first_sums, first_norms), None
 
 
 def cut(x: Tensor, chunk: int) -> Tensor:
@@ -172,37 +156,37 @@ def _pairs_gradient(
     return torch.bmm(gradient, k), torch.bmm(gradient.mT, q), torch.bmm(scores.mT, h)
 
 
-def _write(k: Tensor, v: Tensor, pk: Tensor | None, m: int) -> tuple[Tensor, Tensor]:
-    """A_m and z_m of these keys alone."""
-    k = _times_position(k, pk, m)
-    return torch.bmm(k.mT, v), k.sum(1, keepdim=True)
+def _write(k: Tensor, v: Tensor, pk: Tensor | None) -> tuple[Tensor, Tensor]:
+    """A and z of these keys alone."""
+    norms = k.sum(1, keepdim=True) if pk is None else torch.bmm(pk.mT, k)
+    return torch.bmm(k.mT, _spread(v, pk)), norms
 
 
 def _write_gradient(
-    dk: Tensor | None, dv: Tensor | None, k: Tensor, v: Tensor, pk: Tensor | None, m: int, dsums: Tensor, dnorms: Tensor
+    dk: Tensor | None, dv: Tensor | None, k: Tensor, v: Tensor, pk: Tensor | None, dsums: Tensor, dnorms: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """dk and dv, their share by way of A_m and z_m added."""
-    dk = _plus_product(dk, _times_position(v, pk, m), dsums.mT)
-    dk = dk.add_(dnorms) if pk is None else dk.addcmul_(pk[..., m : m + 1], dnorms)
-    return dk, _plus_product(dv, _times_position(k, pk, m), dsums)
+    """dk and dv, their share by way of A and z added."""
+    dk = _plus_product(dk, _spread(v, pk), dsums.mT)
+    dk = dk.add_(dnorms) if pk is None else dk.baddbmm_(pk, dnorms)
+    return dk, _plus_gathered(dv, k, dsums, pk)
 
 
 def _read(
-    num: Tensor | None, norm: Tensor | None, q: Tensor, pq: Tensor | None, m: int, sums: Tensor, norms: Tensor
+    num: Tensor | None, norm: Tensor | None, q: Tensor, pq: Tensor | None, sums: Tensor, norms: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Numerator (G, T, D) and normaliser (G, T, 1), what the queries read of A_m and z_m added."""
-    q = _times_position(q, pq, m)
-    seen = (q * norms).sum(-1, keepdim=True)
-    return _plus_product(num, q, sums), seen if norm is None else norm.add_(seen)
+    """Numerator (G, T, D) and normaliser (G, T, 1), what the queries read of A and z added."""
+    seen = q * norms if pq is None else torch.bmm(q, norms.mT).mul_(pq)
+    seen = seen.sum(-1, keepdim=True)
+    return _plus_gathered(num, q, sums, pq), seen if norm is None else norm.add_(seen)
 
 
 def _read_gradient(
-    dq: Tensor | None, h: Tensor, c: Tensor, q: Tensor, pq: Tensor | None, m: int, sums: Tensor, norms: Tensor
+    dq: Tensor | None, h: Tensor, c: Tensor, q: Tensor, pq: Tensor | None, sums: Tensor, norms: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """dq, its share by way of A_m and z_m added; dA_m and dz_m of these queries alone."""
-    h, c = _times_position(h, pq, m), _times_position(c, pq, m)
-    dq = _plus_product(dq, h, sums.mT).addcmul_(c, norms)
-    return dq, torch.bmm(q.mT, h), (q * c).sum(1, keepdim=True)
+    """dq, its share by way of A and z added; dA and dz of these queries alone."""
+    h, c = _spread(h, pq), _spread(c, pq)
+    dq = _plus_product(dq, h, sums.mT).baddbmm_(c, norms)
+    return dq, torch.bmm(q.mT, h), torch.bmm(c.mT, q)
 
 
 def _divide_(num: Tensor, norm: Tensor) -> tuple[Tensor, Tensor]:
@@ -218,40 +202,54 @@ def _divide_gradient(gradient: Tensor, output: Tensor, norm: Tensor) -> tuple[Te
     return h, c.mul_(norm > EPS)
 
 
-def _run_(own: Tensor, start: Tensor, lead: Sequence[int], step: int = 1) -> tuple[Tensor, Tensor]:
+def _run(own: Tensor, start: Tensor, lead: Sequence[int], step: int = 1) -> tuple[Tensor, Tensor]:
     """What stands before each chunk: ``start`` and what the chunks before have of their own; and all of it.
 
-    With ``step`` -1 from the last chunk to the first. On a CPU, ``torch.cumsum`` takes 20 times as long for matrices:
-    it walks across rows.
+    With ``step`` -1 from the last chunk to the first. On a CPU, ``torch.cumsum`` takes four times as long as these
+    additions where there is much to add: it walks across rows.
     """
     own = own.unflatten(0, lead)
-    if own.is_cuda or own.shape[-2] == 1:
+    if own.is_cuda or own.shape[-2] < 8:
         sums = torch.cat((start.unsqueeze(2), own if step > 0 else own.flip(2)), dim=2).cumsum(2)
         before = sums[:, :, :-1]
         return (before if step > 0 else before.flip(2)).flatten(0, 2), sums[:, :, -1]
-    chunks = (start, *own.unbind(2)[::step])
-    for before, chunk in pairwise(chunks):
-        chunk.add_(before)
-    return torch.stack(chunks[:-1][::step], dim=2).flatten(0, 2), chunks[-1]
+    before = torch.empty_like(own)
+    places, chunks = before.unbind(2)[::step], own.unbind(2)[::step]
+    places[0].copy_(start)
+    for chunk, (here, after) in zip(chunks, pairwise(places), strict=False):
+        torch.add(here, chunk, out=after)
+    return before.flatten(0, 2), places[-1] + chunks[-1]
 
 
-def _columns(state: Tensor, v: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Views of a state (.., F, M (D + 1)): for each position feature A_m (.., F, D) and z_m (.., 1, F)."""
-    parts = state.unflatten(-1, (-1, v.shape[-1] + 1)).unbind(-2)
-    return [(part[..., :-1], part[..., -1:].mT) for part in parts]
+def _columns(state: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """A (.., F, M D) and z (.., M, F) of a state (.., F, M (D + 1))."""
+    columns = state.unflatten(-1, (-1, v.shape[-1] + 1))
+    return columns[..., :-1].flatten(-2), columns[..., -1].mT
 
 
-def _join(columns: Sequence[Tensor]) -> Tensor:
-    """The state of [A_0, z_0, A_1, z_1, ..]."""
-    return torch.cat([x if i % 2 == 0 else x.mT for i, x in enumerate(columns)], dim=-1)
+def _join(sums: Tensor, norms: Tensor) -> Tensor:
+    """The state that holds A and z."""
+    columns = sums.unflatten(-1, (norms.shape[-2], -1))
+    return torch.cat((columns, norms.mT.unsqueeze(-1)), dim=-1).flatten(-2)
 
 
 def _plus_product(total: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
     return torch.bmm(a, b) if total is None else total.baddbmm_(a, b)
 
 
-def _times_position(x: Tensor, positions: Tensor | None, m: int) -> Tensor:
-    return x if positions is None else x * positions[..., m : m + 1]
+def _spread(x: Tensor, positions: Tensor | None) -> Tensor:
+    """(G, rows, X) -> (G, rows, M X), the rows times each position feature."""
+    return x if positions is None else (positions.unsqueeze(-1) * x.unsqueeze(-2)).flatten(-2)
+
+
+def _plus_gathered(total: Tensor | None, x: Tensor, sums: Tensor, positions: Tensor | None) -> Tensor:
+    """total + sum_m p_m x A_m, (G, rows, D)."""
+    if positions is None:
+        return _plus_product(total, x, sums)
+    parts = torch.bmm(x, sums).chunk(positions.shape[-1], dim=-1)
+    for part, position in zip(parts, positions.split(1, dim=-1), strict=True):
+        total = part * position if total is None else total.addcmul_(part, position)
+    return total
 
 
 def _times_factor_(scores: Tensor, factor: Tensor | None, lead: Sequence[int]) -> Tensor:

@@ -147,7 +147,7 @@ def blocks(
         pq, pk = (None if x is None else cut(_with_heads(x, work), chunk) for x in (pq, pk))
         factor = _factor(pq, pk, _block_triangle(chunk, size, q), work)
         tensors = (to(work, q), to(work, k), to(work, v), factor, pq, pk, state)
-        output, state = parts.apply(Chunks, length * q.shape[-1], *tensors, chunk)
+        output, state = parts.apply(Chunks, length * state.shape[-1], *tensors, chunk)
         return to(v.dtype, output), state
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-PART = 2**18
-"""Numbers (1 MB in float32) in a tensor of a part."""
+PART = 2**20
+"""Numbers (4 MB in float32) in a tensor of a part."""
 
 Part = tuple[slice, slice]
 """Which streams, which heads."""

@@ -122,7 +122,7 @@ def test_positions_broadcast_over_batch_and_heads(kernel: str) -> None:
     x |= {"pq": x["pq"][:1], "pk": x["pk"][:1]}
     shared = {**x, "pq": x["pq"][0, 0], "pk": x["pk"][0, 0]}
     first, second = (KERNELS[kernel][1](**tensors) for tensors in (x, shared))
-    assert torch.equal(*(y if kernel == "attend" else y[0] for y in (first, second)))
+    assert_close(*(y if kernel == "attend" else y[0] for y in (first, second)))
 
 
 def test_causal_with_one_token_is_write_then_read() -> None:
