@@ -14,6 +14,7 @@ import resource
 import statistics
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 
@@ -97,21 +98,45 @@ def resident() -> float:
     return pages * resource.getpagesize() / 2**20
 
 
-def stream(args: argparse.Namespace, label: str, flags: str, samples: np.ndarray) -> list[tuple[float, float, float]]:
-    """For each minute: mean milliseconds of compute per segment, KB that the session carries, MB resident."""
-    translator = build(args, flags)
+@dataclass
+class Curve:
+    """What a stream costs.
+
+    Attributes:
+        minutes: for each minute, mean milliseconds of compute per segment, KB that the session carries, MB resident.
+        growth: the last minute's compute against that of a stream which begins there and hears the same, in turn.
+    """
+
+    minutes: list[tuple[float, float, float]]
+    growth: float
+
+
+def begin(args: argparse.Namespace, translator: Translator) -> Session:
     policy = WaitKPolicy(args.waitk_lagging, translator.wait_k.ratio)
-    session = Session(translator, policy, max_len_a=0, max_len_b=SENTENCE, continuous=True)
-    minutes, times = [], []
+    return Session(translator, policy, max_len_a=0, max_len_b=SENTENCE, continuous=True)
+
+
+def push(session: Session, piece: np.ndarray) -> float:
+    """Milliseconds that a segment takes."""
+    start = time.perf_counter()
+    session.push(piece)
+    return (time.perf_counter() - start) * 1000
+
+
+def stream(args: argparse.Namespace, label: str, flags: str, samples: np.ndarray) -> Curve:
+    """Send the recording through a model."""
+    translator = build(args, flags)
+    session, fresh = begin(args, translator), begin(args, translator)
+    minutes, times, fresh_times = [], [], []
     pieces = list(segments(samples, args.segment))
+    minute = min(60_000 // args.segment, len(pieces))
     for i, piece in enumerate(tqdm(pieces, desc=label, unit="segment"), start=1):
-        start = time.perf_counter()
-        session.push(piece)
-        times.append((time.perf_counter() - start) * 1000)
-        if len(times) * args.segment >= 60_000 or i == len(pieces):
-            minutes.append((statistics.mean(times), session.nbytes / 1024, resident()))
-            times = []
-    return minutes
+        times.append(push(session, piece))
+        if i > len(pieces) - minute:
+            fresh_times.append(push(fresh, piece))
+        if i % minute == 0:
+            minutes.append((statistics.mean(times[-minute:]), session.nbytes / 1024, resident()))
+    return Curve(minutes, statistics.mean(times[-minute:]) / statistics.mean(fresh_times))
 
 
 @torch.no_grad()
@@ -135,10 +160,8 @@ def report(args: argparse.Namespace) -> str:
     curves = {label: stream(args, label, flags, samples) for label, flags in WAYS.items()}
     again = encode_anew(args, samples)
     rows = []
-    for minute in range(len(next(iter(curves.values())))):
-        cells = [
-            f"{curve[minute][0]:.1f} / {curve[minute][1]:.0f} / {curve[minute][2]:.0f}" for curve in curves.values()
-        ]
+    for minute, costs in enumerate(zip(*(curve.minutes for curve in curves.values()), strict=True)):
+        cells = [f"{compute:.1f} / {carried:.0f} / {memory:.0f}" for compute, carried, memory in costs]
         now = again.get(60.0 * (minute + 1))
         rows.append([str(minute + 1), *cells, "" if now is None else f"{now:.0f}"])
     head = ["minute", *(f"{label}: ms / KB / MB" for label in curves), f"{AGAIN}: ms"]
@@ -146,14 +169,15 @@ def report(args: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def summary(args: argparse.Namespace, name: str, curve: list[tuple[float, float, float]], again: dict) -> str:
+def summary(args: argparse.Namespace, name: str, curve: Curve, again: dict[float, float]) -> str:
     """What the table says of one way, in a line."""
-    factor = statistics.mean(cost for cost, _, _ in curve) / args.segment
+    factor = statistics.mean(cost for cost, _, _ in curve.minutes) / args.segment
     last = max(again)
-    there = min(len(curve), max(1, round(last / 60))) - 1
+    there = min(len(curve.minutes), max(1, round(last / 60))) - 1
     return (
-        f"* {name}: last minute / first minute {curve[-1][0] / curve[0][0]:.2f}, real-time factor {factor:.3f}; "
-        f"encoding anew costs {again[last] / curve[there][0]:.0f} times as much at {last:.0f} s"
+        f"* {name}: the last minute takes {curve.growth:.2f} times what a stream takes that begins there (in turn, the "
+        f"same audio); real-time factor {factor:.3f}; encoding anew costs {again[last] / curve.minutes[there][0]:.0f} "
+        f"times as much at {last:.0f} s"
     )
 
 
