@@ -2,6 +2,8 @@
 
 from mla_fairseq.attention.kernels import attend, blocks, causal, full, prefix, quadratic, read, weights, write
 from mla_fairseq.attention.linear import Lengths, LinearAttention
+from mla_fairseq.attention.monotonic import chunkwise, expected_alignment, infinite_lookback
+from mla_fairseq.attention.monotonic_multihead import Monotonic, MonotonicMultiheadAttention
 from mla_fairseq.attention.multihead import MultiheadAttention
 from mla_fairseq.attention.positions import CosinePositions, LengthOptions
 from mla_fairseq.attention.registry import (
@@ -24,6 +26,8 @@ __all__ = [
     "Lengths",
     "LinearAttention",
     "Mechanism",
+    "Monotonic",
+    "MonotonicMultiheadAttention",
     "MultiheadAttention",
     "Prefix",
     "SoftmaxAttention",
@@ -35,8 +39,11 @@ __all__ = [
     "blocks",
     "build_attention",
     "causal",
+    "chunkwise",
+    "expected_alignment",
     "fork",
     "full",
+    "infinite_lookback",
     "nbytes",
     "prefix",
     "quadratic",

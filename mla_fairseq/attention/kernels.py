@@ -41,8 +41,8 @@ def attend(
     """
     with full_precision(q):
         q, k, values = q.to(work := work_dtype(v)), k.to(work), v.to(work)
-        scores = _scores(q, k, pq, pk, visible)
-        return (scores @ values / scores.sum(-1, keepdim=True).clamp_min(EPS)).to(v.dtype)
+        pairs = scores(q, k, pq, pk, visible)
+        return (pairs @ values / pairs.sum(-1, keepdim=True).clamp_min(EPS)).to(v.dtype)
 
 
 def quadratic(
@@ -62,8 +62,18 @@ def weights(
 ) -> Tensor:
     """Normalised weights (B, H, T, S) of ``attend``; rows sum to one, or to zero where nothing is seen."""
     with full_precision(q):
-        scores = _scores(q.to(work := work_dtype(q)), k.to(work), pq, pk, visible)
-        return (scores / scores.sum(-1, keepdim=True).clamp_min(EPS)).to(q.dtype)
+        pairs = scores(q.to(work := work_dtype(q)), k.to(work), pq, pk, visible)
+        return (pairs / pairs.sum(-1, keepdim=True).clamp_min(EPS)).to(q.dtype)
+
+
+def scores(
+    q: Tensor, k: Tensor, pq: Tensor | None = None, pk: Tensor | None = None, visible: Tensor | None = None
+) -> Tensor:
+    """Unnormalised weights (.., T, S)."""
+    products = q @ k.transpose(-1, -2)
+    if pq is not None and pk is not None:
+        products = products * (pq.to(q.dtype) @ pk.to(q.dtype).transpose(-1, -2))
+    return products if visible is None else products * visible
 
 
 def write(state: Tensor | None, k: Tensor, v: Tensor, pk: Tensor | None = None) -> Tensor:
@@ -183,20 +193,12 @@ def prefix(
             k_own, v_own, pk_own = _rows(written, seen_by_any, k, v, pk)
             queries, pq_own = q[..., part, :].to(work), None if pq is None else pq[..., part, :]
             mask = (keys[written:seen_by_any] < now.unsqueeze(-1)).unsqueeze(1)
-            sums = _scores(queries, k_own.to(work), pq_own, pk_own, mask) @ _values_and_one(v_own.to(work), None)
+            sums = scores(queries, k_own.to(work), pq_own, pk_own, mask) @ _values_and_one(v_own.to(work), None)
             outputs.append(_normalise(sums if state is None else sums + _query(queries, state, pq_own)))
         if written < total or state is None:
             state = write(state, *_rows(written, total, k, v, pk))
         nothing = v.new_zeros(*q.shape[:-2], 0, v.shape[-1])
         return torch.cat([nothing, *outputs], dim=-2).to(v.dtype), state
-
-
-def _scores(q: Tensor, k: Tensor, pq: Tensor | None, pk: Tensor | None, visible: Tensor | None) -> Tensor:
-    """Unnormalised weights (.., T, S)."""
-    scores = q @ k.transpose(-1, -2)
-    if pq is not None and pk is not None:
-        scores = scores * (pq.to(q.dtype) @ pk.to(q.dtype).transpose(-1, -2))
-    return scores if visible is None else scores * visible
 
 
 def position_factor(pq: Tensor, pk: Tensor, visible: Tensor | None) -> Tensor:

@@ -80,6 +80,38 @@ class LinearAttention(nn.Module):
         q, k, pq, pk = self._project(q, k, key_mask, lengths)
         return kernels.weights(q, k, pq, pk, _mask(view, q, k))
 
+    def scores(
+        self,
+        q: Tensor,
+        k: Tensor,
+        query_start: Tensor,
+        key_start: Tensor,
+        key_mask: Tensor | None = None,
+        lengths: Lengths = UNKNOWN,
+    ) -> Tensor:
+        """Unnormalised weights (B, H, T, S) of queries and keys, the first of which stand at (B or 1,) starts."""
+        q, k = self._features(q, None), self._features(k, key_mask)
+        if self.positions is None:
+            return kernels.scores(q, k)
+        lengths = _whole_lengths(q, k, key_mask, lengths)
+        pq = self.positions.query(q, _index(query_start, q), lengths.query)
+        return kernels.scores(q, k, pq, self.positions.key(k, _index(key_start, k), lengths.key))
+
+    def accumulate(
+        self, memory: Tensor | None, k: Tensor, v: Tensor, keep: Tensor, start: Tensor, lengths: Lengths = UNKNOWN
+    ) -> Tensor:
+        """``write`` for heads that move on apart: of these keys, the first at (B,) ``start``, each head takes those
+        that ``keep`` (B, H, S) says."""
+        k = self._features(k, None) * keep.unsqueeze(-1)
+        pk = None if self.positions is None else self.positions.key(k, _index(start, k), lengths.key)
+        return kernels.write(memory, k, v, pk)
+
+    def recall(self, memory: Tensor, q: Tensor, start: Tensor, lengths: Lengths = UNKNOWN) -> Tensor:
+        """``read`` of what ``accumulate`` gave, by queries of which the first stands at (B,) ``start``."""
+        q_features = self._features(q, None)
+        pq = None if self.positions is None else self.positions.query(q_features, _index(start, q), lengths.query)
+        return kernels.read(memory, q_features, pq).to(q.dtype)
+
     def write(
         self, state: Tensors, k: Tensor, v: Tensor, key_mask: Tensor | None = None, lengths: Lengths = UNKNOWN
     ) -> Tensors:

@@ -96,7 +96,7 @@ class MultiheadAttention(nn.Module):
             else:
                 before = state.get(self.name, {})
                 output, state[self.name] = self.mechanism.advance(before, q, k, v, view or Full(), key_mask, lengths)
-        return self.out_proj(self.dropout(output.permute(2, 0, 1, 3).flatten(2)))
+        return self._join(output)
 
     def weights(
         self,
@@ -115,6 +115,10 @@ class MultiheadAttention(nn.Module):
     def _heads(self, x: Tensor) -> Tensor:
         """(T, B, C) -> (B, H, T, D)"""
         return x.unflatten(-1, (self.num_heads, self.head_dim)).permute(1, 2, 0, 3)
+
+    def _join(self, x: Tensor) -> Tensor:
+        """(B, H, T, D) -> (T, B, C), the output of all heads."""
+        return self.out_proj(self.dropout(x.permute(2, 0, 1, 3).flatten(2)))
 
     def _check(self, query: Tensor, key: Tensor | None, key_mask: Tensor | None, state: State | None) -> None:
         if query.dim() != 3 or query.shape[-1] != self.q_proj.in_features:

@@ -37,6 +37,26 @@ class SoftmaxAttention(nn.Module):
         weights = scores.softmax(-1)
         return (weights if visible is None else weights * visible).to(q.dtype)
 
+    def scores(
+        self,
+        q: Tensor,
+        k: Tensor,
+        query_start: Tensor,
+        key_start: Tensor,
+        key_mask: Tensor | None = None,
+        lengths: Lengths = UNKNOWN,
+    ) -> Tensor:
+        """Weights (B, H, T, S) before they are normalised, the largest of a row 1; starts and lengths say nothing here.
+
+        None is below the smallest that can be divided by: 1e-35 in float32.
+        """
+        energy = (q @ k.transpose(-1, -2)).to(torch.promote_types(q.dtype, torch.float32)) * q.shape[-1] ** -0.5
+        if key_mask is not None:
+            energy = energy.masked_fill(~key_mask[:, None, None], -torch.inf)
+        energy = energy - energy.amax(-1, keepdim=True).detach()
+        weights = energy.clamp_min(-80 if energy.dtype == torch.float32 else -600).exp()
+        return weights if key_mask is None else weights * key_mask[:, None, None]
+
     def write(
         self, state: Tensors, k: Tensor, v: Tensor, key_mask: Tensor | None = None, lengths: Lengths = UNKNOWN
     ) -> Tensors:
