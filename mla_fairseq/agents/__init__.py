@@ -1,6 +1,7 @@
 """Agents for SimulEval 1.1: ``simuleval --agent-class mla_fairseq.agents.WaitKAgent``."""
 
 from mla_fairseq.agents.agent import StreamingAgent
+from mla_fairseq.agents.monotonic import MonotonicAgent
 from mla_fairseq.agents.wait_k import WaitKAgent
 
-__all__ = ["StreamingAgent", "WaitKAgent"]
+__all__ = ["MonotonicAgent", "StreamingAgent", "WaitKAgent"]

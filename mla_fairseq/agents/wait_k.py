@@ -31,6 +31,8 @@ class WaitKAgent(StreamingAgent):
         Raises:
             ValueError: an offline model and no k, or numbers below 1.
         """
+        if translator.model.decoder.monotonic is not None:
+            raise ValueError("the heads of this model decide for themselves: take MonotonicAgent")
         lagging, ratio = args.waitk_lagging, args.fixed_pre_decision_ratio
         if trained := translator.wait_k:
             lagging = trained.middle if lagging is None else lagging

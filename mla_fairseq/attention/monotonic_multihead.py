@@ -171,7 +171,8 @@ class MonotonicMultiheadAttention(MultiheadAttention):
         """The next target (1, B, C) upon what was fed.
 
         Returns the output (1, B, C); how many states each head has read, (B, H); and whether any head of a stream
-        would read on, (B,): then the output means nothing, and going back to the state of before is the caller's.
+        would read on, (B,): unless the source is over, the output then means nothing, and going back to the state of
+        before is the caller's.
         """
         own, rule = dict(state[self.name]), self.monotonic
         p = self._write_probability(self._heads(self.q_proj_mono(query)), own["decide"])[:, :, 0]
@@ -181,7 +182,6 @@ class MonotonicMultiheadAttention(MultiheadAttention):
         writes = (p > 0.5) & (places >= own["step"].unsqueeze(-1)) & (places < known.unsqueeze(-1))
         found = writes.any(-1)
         at = own["first_step"].unsqueeze(-1) + F.pad(writes.int(), (0, 1)).argmax(-1)  # the first
-        wants = ~found & ~own["over"].unsqueeze(-1)
         last = known.expand_as(at) - 1 if rule.mass_preservation else known.expand_as(at)  # or beyond, for good
         own["step"] = torch.where(found, at, last)
         own["seen"] = torch.minimum((own["step"] + 1) * rule.ratio, own["fed"].unsqueeze(-1))
@@ -194,7 +194,7 @@ class MonotonicMultiheadAttention(MultiheadAttention):
             output = output * found[..., None, None]
         own["targets"] = own["targets"] + 1
         state[self.name] = own
-        return self._join(output), own["seen"], wants.any(-1)
+        return self._join(output), own["seen"], ~found.all(-1)
 
     def _recall(self, own: dict[str, Tensor], q: Tensor, lengths: Lengths) -> Tensor:
         """From each head's memory, (B, H, 1, D), after it has taken what the head has read since."""

@@ -1,4 +1,4 @@
-"""When the words of a wait-k translation appear: what the agent would do, computed for a whole batch at once."""
+"""When the words of a translation appear: what the agent would do, computed for a whole batch at once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mla_fairseq.engine.policies import WaitKPolicy
 from mla_fairseq.engine.words import words
 from mla_fairseq.speech.features import SAMPLE_RATE, SHIFT, WINDOW
 
@@ -42,18 +41,22 @@ class Clock:
         return min(length, math.ceil(milliseconds(needed) / self.segment) * self.segment)
 
 
-def longest(policy: WaitKPolicy, frames_before: Callable[[int], int], frames: int, a: float, b: float) -> int:
+Reads = Callable[[int], int]
+"""Encoder states that a token, from 0, is written upon, if there are as many."""
+
+
+def longest(reads: Reads, frames_before: Callable[[int], int], frames: int, a: float, b: float) -> int:
     """How many tokens a session lets a sentence of so many frames have, given ``max_len_a`` and ``max_len_b``."""
     token = 0
-    while token < int(a * min(frames, frames_before(policy.wants(token))) + b):
+    while token < int(a * min(frames, frames_before(reads(token))) + b):
         token += 1
     return token
 
 
-def word_delays(pieces: Sequence[str], frames: int, policy: WaitKPolicy, clock: Clock) -> tuple[list[str], list[float]]:
+def word_delays(pieces: Sequence[str], frames: int, reads: Reads, clock: Clock) -> tuple[list[str], list[float]]:
     """Each word of a finished sentence and its delay in milliseconds.
 
     A word goes out with the token that shows it to be whole: the first of the next word, or the end of the sentence.
     """
     found = list(words(pieces))
-    return [text for text, _ in found], [clock.arrival(policy.wants(token), frames) for _, token in found]
+    return [text for text, _ in found], [clock.arrival(reads(token), frames) for _, token in found]

@@ -59,6 +59,15 @@ class WaitKPolicy:
 
 
 @dataclass(frozen=True)
+class MonotonicPolicy:
+    """The heads of a model with monotonic attention decide, each time there is something new."""
+
+    def reads(self, progress: Progress) -> int | None:
+        """All that is there: who reads on says so."""
+        return progress.heard or None
+
+
+@dataclass(frozen=True)
 class WholeSourcePolicy:
     """Nothing is written before the source has ended: offline translation, the upper end of every latency curve."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ class BeamSearch:
     Attributes:
         best: tokens of the leading hypothesis, or, once ``ended``, of the one that has won.
         committed: how many of them went out.
-        tail: whether the source has ended.
+        tail: whether tokens are written because the source has ended.
         ended: whether the sentence has.
     """
 
@@ -44,24 +45,27 @@ class BeamSearch:
         other.finished = list(self.finished)
         return other
 
-    def step(self, stream: Stream, upto: int, longest: int, tail: bool) -> None:
-        """Make every hypothesis one token longer upon the first ``upto`` encoder states.
+    def step(self, stream: Stream, upto: int, longest: Callable[[], int], tail: bool) -> bool:
+        """Make every hypothesis one token longer upon the first ``upto`` encoder states, or fewer if heads decide.
 
-        ``longest`` is the most tokens that a sentence may have; ``tail`` says that the whole source was read.
+        ``longest`` says, after that, how many tokens the sentence may have; ``tail``: this token is written because the
+        source has ended. False: the heads want to read on, and nothing has happened.
         """
-        self.tail = tail
-        device = stream.translator.parameter.device
-        scores = stream.step(self.tokens[:, -1].to(device), upto).cpu()
-        scores = self.scores.unsqueeze(1) + self._allowed(scores, longest)
+        scores = stream.step(self.tokens[:, -1].to(stream.translator.parameter.device), upto)
+        if scores is None:
+            return False
+        self.tail = tail or stream.forced
+        scores = self.scores.unsqueeze(1) + self._allowed(scores.cpu(), longest())
         values, places = scores.flatten().topk(min(2 * self.beam, scores.numel()))
         hypotheses, tokens = places // scores.shape[1], places % scores.shape[1]
         going = self._set_aside(values, hypotheses, tokens)
         if self.ended:
-            return
+            return True
         going = going[: self.beam]
         self.tokens = torch.cat((self.tokens[hypotheses[going]], tokens[going].unsqueeze(1)), dim=1)
         self.scores = values[going]
         stream.keep(hypotheses[going])
+        return True
 
     def commit(self, stream: Stream, upto: int) -> None:
         """The first ``upto`` tokens of the best hypothesis are out: those that say otherwise end."""

@@ -76,10 +76,10 @@ class Session:
         self.stream.listen(samples, final)
         writes = []
         while not self.search.ended and (upto := self._reads()) is not None and upto > 0:
-            frames = self._frames(upto)
-            longest = int(self.max_len_a * (frames - self.start) + self.max_len_b)
-            self.search.step(self.stream, upto, longest, self.stream.ended and upto == self.stream.heard)
-            self._commit(writes, frames)
+            tail = self.policy.reads(Progress(self.stream.heard, self.stream.written, ended=False)) is None
+            if not self.search.step(self.stream, upto, self._longest, tail):
+                break
+            self._commit(writes)
         if self.search.ended and not self.continuous:
             self.stream.unread = self.stream.unread[:0]  # nobody will read it
         return writes
@@ -107,13 +107,17 @@ class Session:
     def _reads(self) -> int | None:
         return self.policy.reads(Progress(self.stream.heard, self.stream.written, self.stream.ended))
 
-    def _frames(self, upto: int) -> int:
-        """Frames that come before so many states, or all there are at the end: the same for any cutting."""
-        if self.policy.reads(Progress(self.stream.heard, self.stream.written, ended=False)) is None:
-            return self.stream.frames
-        return min(self.stream.frames, self.stream.translator.model.encoder.frames_before(upto))
+    def _longest(self) -> int:
+        """Tokens that the sentence may have, by what was read for the last one: the same for any cutting."""
+        return int(self.max_len_a * (self._frames() - self.start) + self.max_len_b)
 
-    def _commit(self, writes: list[Write], frames: int) -> None:
+    def _frames(self) -> int:
+        """Frames that come before the states that the last token was written upon, or all there are at the end."""
+        if self.policy.reads(Progress(self.stream.heard, self.stream.written - 1, ended=False)) is None:
+            return self.stream.frames  # it was written because the source had ended
+        return min(self.stream.frames, self.stream.translator.model.encoder.frames_before(self.stream.read))
+
+    def _commit(self, writes: list[Write]) -> None:
         """Send out the whole words of the best hypothesis."""
         search = self.search
         if not search.ended and search.tail:
@@ -125,6 +129,7 @@ class Session:
         if text or search.ended:
             writes.append(Write(text, self.stream.heard, search.ended))
         if search.ended and self.continuous:
+            frames = self._frames()
             self.stream.begin_sentence()
             self._begin(frames)
 

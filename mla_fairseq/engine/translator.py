@@ -91,6 +91,8 @@ class Stream:
         unread: (n, 1, C), encoder states that are there and that the decoder has not read.
         frames: frames that were heard.
         read: encoder states that the decoder has read.
+        fed, fed_all: those that monotonic heads were given, and whether they know that there is no more.
+        refused, forced: whether they want more than these, and whether they wrote only because there is no more.
         written: tokens that the decoder holds.
         ended: whether the recording is over.
     """
@@ -102,6 +104,10 @@ class Stream:
     unread: Tensor
     frames: int = 0
     read: int = 0
+    fed: int = 0
+    fed_all: bool = False
+    refused: bool = False
+    forced: bool = False
     written: int = 0
     ended: bool = False
 
@@ -133,14 +139,45 @@ class Stream:
             self.unread = torch.cat((self.unread, encoder.stream(frames, self.encoder_state, final)))
 
     @torch.no_grad()
-    def step(self, tokens: Tensor, upto: int) -> Tensor:
-        """Log-probabilities (B, V) of what follows ``tokens`` (B,), upon the first ``upto`` encoder states."""
-        new, self.unread = self.unread[: upto - self.read], self.unread[upto - self.read :].clone()
-        source = new.expand(-1, len(tokens), -1) if len(new) else None
-        scores = self.translator.model.decoder.step(tokens.unsqueeze(1), self.written, source, self.decoder_state)
-        self.read += len(new)
+    def step(self, tokens: Tensor, upto: int) -> Tensor | None:
+        """Log-probabilities (B, V) of what follows ``tokens`` (B,), upon the first ``upto`` encoder states.
+
+        Monotonic heads read of these what they want. ``None``: they want more, and nothing has happened.
+        """
+        decoder = self.translator.model.decoder
+        if decoder.monotonic:
+            scores = self._attempt(tokens, upto)
+            if scores is None:
+                return None
+        else:
+            source = self._read(upto, len(tokens))
+            scores = decoder.step(tokens.unsqueeze(1), self.written, source, self.decoder_state)
         self.written += 1
         return scores.float().log_softmax(-1)
+
+    def _read(self, upto: int, hypotheses: int) -> Tensor | None:
+        """Encoder states (n, B, C) that come up to there; ``None``: no new one."""
+        new, self.unread = self.unread[: upto - self.read], self.unread[upto - self.read :].clone()
+        self.read += len(new)
+        return new.expand(-1, hypotheses, -1) if len(new) else None
+
+    def _attempt(self, tokens: Tensor, upto: int) -> Tensor | None:
+        """As ``step``, with monotonic heads: what they were fed stays unread until they have read it."""
+        decoder = self.translator.model.decoder
+        new = self.unread[self.fed - self.read : upto - self.read]
+        if len(new) or self.ended > self.fed_all:
+            decoder.feed(new.expand(-1, len(tokens), -1), self.decoder_state, self.ended)
+            self.fed, self.fed_all, self.refused = self.fed + len(new), self.ended, False
+        if self.refused:
+            return None
+        before = fork(self.decoder_state)
+        scores, seen, wants = decoder.attempt(tokens.unsqueeze(1), self.written, self.decoder_state)
+        self.forced = bool(wants.any())
+        if self.forced and not self.fed_all:
+            self.decoder_state, self.refused = before, True
+            return None
+        self._read(max(self.read, int(seen.max())), len(tokens))
+        return scores
 
     def keep(self, hypotheses: Tensor) -> None:
         """Let hypothesis ``hypotheses[i]`` (int64) go on at place i; all others end."""
@@ -149,6 +186,7 @@ class Stream:
     def begin_sentence(self) -> None:
         """Forget what was written and read; the encoder goes on, and the next sentence begins at the unread states."""
         self.decoder_state, self.read, self.written = {}, 0, 0
+        self.fed, self.fed_all, self.refused, self.forced = 0, False, False, False
 
     def fork(self) -> Stream:
         """A snapshot: each goes its own way from here. Copies no tensor."""

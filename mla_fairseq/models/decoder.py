@@ -14,7 +14,7 @@ from mla_fairseq.attention import Causal, Full, Prefix, State, View, reorder
 from mla_fairseq.models.layers import DecoderLayer, SinusoidalPositions
 from mla_fairseq.models.length import LengthRule, source_lengths
 from mla_fairseq.models.options import length_options
-from mla_fairseq.models.simul import build_wait_k, chunk_size
+from mla_fairseq.models.simul import build_monotonic, build_wait_k, chunk_size
 
 CAUSAL, FULL = Causal(), Full()
 LENGTH_BUFFER = "length_rule.tokens_and_states"
@@ -27,7 +27,8 @@ class TextDecoder(FairseqIncrementalDecoder):
     length rule's while decoding step by step; in a model that streams it is the rule's throughout.
 
     With wait-k, ``lagging`` is the k of evaluation and decoding (``None``: the whole source is there); training draws
-    its own for each batch.
+    its own for each batch. With monotonic attention the heads decide: in expectation over a whole target, and one by
+    one with a state, over the source that ``feed`` gave.
     """
 
     def __init__(self, args: Namespace, dictionary: Dictionary, embed_tokens: nn.Embedding) -> None:
@@ -50,7 +51,8 @@ class TextDecoder(FairseqIncrementalDecoder):
             nn.init.normal_(self.output_projection.weight, std=channels**-0.5)
         self.wait_k = build_wait_k(args)
         self.lagging = None if self.wait_k is None else self.wait_k.middle
-        streaming = self.wait_k is not None or chunk_size(args) > 0
+        self.monotonic = build_monotonic(args)
+        streaming = self.wait_k is not None or self.monotonic is not None or chunk_size(args) > 0
         self.length_rule = LengthRule(length_options(args), streaming) if self._needs_lengths() else None
 
     def forward(
@@ -75,6 +77,9 @@ class TextDecoder(FairseqIncrementalDecoder):
             alignment_layer: return this layer's cross-attention weights, (B, T, S), averaged over heads, as
                 ``extra["attn"][0]``; they are computed only when a layer is named.
             target_lengths: (B,), the expected lengths, where the caller knows better than the length rule.
+
+        With monotonic attention ``extra["delays"]`` (B, layers * H, T) are the encoder states that each head is
+        expected to have read, of ``extra["source_lengths"]`` (B,).
         """
         source, source_mask, source_lengths = _source(encoder_out)
         start = 0 if incremental_state is None else prev_output_tokens.shape[1] - 1
@@ -82,12 +87,14 @@ class TextDecoder(FairseqIncrementalDecoder):
         mask = tokens.ne(self.padding_idx)
         if target_lengths is None:
             target_lengths = self._target_lengths(mask, source_lengths, incremental_state)
-        view = FULL
+        view, lengths = FULL, source_lengths
         if incremental_state is None:
             view = self._cross_view(tokens.shape[1], source)
         else:
             source, source_mask = self._unread(source, source_mask, start, incremental_state)
-        x, weights = self._run_layers(
+            if self.monotonic and source is not None:
+                self.feed(source, incremental_state, True, source_mask)
+        x, notes = self._run_layers(
             self._embed(tokens, start),
             alignment_layer,
             source=source,
@@ -99,9 +106,12 @@ class TextDecoder(FairseqIncrementalDecoder):
             cross_view=view,
             target_mask=None if bool(mask.all()) else mask,
         )
+        weights = next((said["weights"] for said in notes if "weights" in said), None)
         extra = {"attn": [None if weights is None else weights.mean(1)]}
         if incremental_state is None:
             extra["encoder_out"] = encoder_out
+            if self.monotonic:
+                extra |= {"delays": torch.cat([said["delays"] for said in notes], dim=1), "source_lengths": lengths}
         return x if features_only else self.output_layer(x), extra
 
     def step(self, tokens: Tensor, start: int, source: Tensor | None, state: State) -> Tensor:
@@ -112,26 +122,60 @@ class TextDecoder(FairseqIncrementalDecoder):
         Raises:
             ValueError: a model whose positions are measured against lengths that are not known yet.
         """
+        return self._step(tokens, start, source, state)[0]
+
+    def _step(
+        self, tokens: Tensor, start: int, source: Tensor | None, state: State
+    ) -> tuple[Tensor, list[dict[str, Tensor]]]:
         lengths = torch.ones(tokens.shape[0], dtype=torch.long, device=tokens.device)  # fixed lengths look at no value
         target_lengths = None if self.length_rule is None else self.length_rule(lengths)
-        x, _ = self._run_layers(
+        x, notes = self._run_layers(
             self._embed(tokens, start),
             source=source,
             target_lengths=target_lengths,
             source_lengths=self._source_lengths(lengths),
             state=state,
         )
-        return self.output_layer(x)[:, -1]
+        return self.output_layer(x)[:, -1], notes
+
+    def feed(self, source: Tensor | None, state: State, final: bool, source_mask: Tensor | None = None) -> None:
+        """Give monotonic heads the next encoder states (n, B, C); ``final``: the last ones, maybe with padding."""
+        for layer in self.layers:
+            layer.encoder_attn.feed(source, state, final, source_mask)
+
+    def attempt(self, tokens: Tensor, start: int, state: State) -> tuple[Tensor, Tensor, Tensor]:
+        """Try the token after ``tokens`` (B, 1), which stand at ``start``, upon what monotonic heads were fed.
+
+        Returns scores (B, V), how many encoder states the heads have read by then, (B,), and whether any of them would
+        read on, (B,): unless the source is over, the scores then mean nothing, and the state is the caller's to put
+        back.
+
+        Raises:
+            ValueError: a model whose positions are measured against lengths that are not known yet.
+        """
+        scores, notes = self._step(tokens, start, None, state)
+        seen = torch.stack([said["seen"].amax(-1) for said in notes]).amax(0)
+        return scores, seen, torch.stack([said["wants"] for said in notes]).any(0)
+
+    @torch.no_grad()
+    def reads(self, prev_output_tokens: Tensor, encoder_out: dict) -> Tensor:
+        """Encoder states that monotonic heads have read when they write each target, (B, T)."""
+        source, source_mask, _ = _source(encoder_out)
+        state, seen = {}, []
+        self.feed(source, state, True, source_mask)
+        for place, tokens in enumerate(prev_output_tokens.split(1, dim=1)):
+            seen.append(self.attempt(tokens, place, state)[1])
+        return torch.stack(seen, dim=1)
 
     def _run_layers(
         self, x: Tensor, alignment_layer: int | None = None, **given: Tensor | View | State | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Embedded tokens (T, B, C) to features (B, T, C), and the weights of one layer; ``given`` to every layer."""
-        weights = None
+    ) -> tuple[Tensor, list[dict[str, Tensor]]]:
+        """Embedded tokens (T, B, C) to features (B, T, C), and what each layer said; ``given`` to every layer."""
+        notes = []
         for i, layer in enumerate(self.layers):
-            x, layer_weights = layer(x, need_weights=i == alignment_layer, **given)
-            weights = weights if layer_weights is None else layer_weights
-        return (x if self.layer_norm is None else self.layer_norm(x)).transpose(0, 1), weights
+            x, said = layer(x, need_weights=i == alignment_layer, **given)
+            notes.append(said)
+        return (x if self.layer_norm is None else self.layer_norm(x)).transpose(0, 1), notes
 
     def output_layer(self, features: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, V)"""
@@ -152,7 +196,20 @@ class TextDecoder(FairseqIncrementalDecoder):
             state_dict.pop(key, None)
         else:
             state_dict.setdefault(key, self.length_rule.tokens_and_states.clone())
+        if self.monotonic:
+            self._start_deciding(state_dict, name)
         return state_dict
+
+    def _start_deciding(self, state_dict: dict, name: str) -> None:
+        """A model without monotonic attention initialises one with: its heads decide by what they attend by."""
+        for i, layer in enumerate(self.layers):
+            prefix = f"{name}.layers.{i}.encoder_attn."
+            for side in ("q_proj", "k_proj"):
+                for part in ("weight", "bias"):
+                    if (known := state_dict.get(f"{prefix}{side}.{part}")) is not None:
+                        state_dict.setdefault(f"{prefix}{side}_mono.{part}", known.clone())
+            if (bias := layer.encoder_attn.energy_bias) is not None:
+                state_dict.setdefault(f"{prefix}energy_bias", bias.detach().clone())
 
     def _embed(self, tokens: Tensor, start: int) -> Tensor:
         """(B, T) -> (T, B, C)"""

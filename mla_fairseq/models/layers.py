@@ -9,8 +9,9 @@ import torch
 from fairseq import utils
 from torch import Tensor, nn
 
-from mla_fairseq.attention import Causal, MultiheadAttention, State, View
+from mla_fairseq.attention import Causal, MonotonicMultiheadAttention, MultiheadAttention, State, View
 from mla_fairseq.models.options import build_site
+from mla_fairseq.models.simul import build_monotonic
 
 
 class SinusoidalPositions(nn.Module):
@@ -111,13 +112,15 @@ class DecoderLayer(TransformerLayer):
             name=f"{name}.self_attn",
         )
         self.self_attn_layer_norm = nn.LayerNorm(channels)
-        self.encoder_attn = MultiheadAttention(
+        monotonic = build_monotonic(args)
+        self.encoder_attn = (MonotonicMultiheadAttention if monotonic else MultiheadAttention)(
             channels,
             heads,
             build_site(args, "cross", channels // heads),
             kdim=args.encoder_embed_dim,
             dropout=args.attention_dropout,
             name=f"{name}.encoder_attn",
+            **({"monotonic": monotonic} if monotonic else {}),
         )
         self.encoder_attn_layer_norm = nn.LayerNorm(channels)
 
@@ -134,11 +137,14 @@ class DecoderLayer(TransformerLayer):
         cross_view: View | None = None,
         target_mask: Tensor | None = None,
         need_weights: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Tokens (T, B, C) over source states (S, B, C') -> (T, B, C), and cross weights (B, H, T, S) if asked.
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Tokens (T, B, C) over source states (S, B, C') -> (T, B, C), and what there is to say of the cross-attention.
 
         ``source_mask`` (B, S) and ``target_mask`` (B, T) are true for what is real; the lengths are (B,). With a
         state, tokens and source follow those that it holds; ``None``: no new source.
+
+        Said are ``weights`` (B, H, T, S) if asked; of monotonic attention the expected ``delays`` (B, H, T) in encoder
+        states or, with a state, which must have been fed, the states ``seen`` (B, H) and who ``wants`` to read (B,).
         """
         y = self.open(x, self.self_attn_layer_norm)
         y = self.self_attn(y, y, self_view or Causal(), target_mask, state, target_lengths, target_lengths)
@@ -146,7 +152,14 @@ class DecoderLayer(TransformerLayer):
 
         y = self.open(x, self.encoder_attn_layer_norm)
         lengths = {"query_length": target_lengths, "key_length": source_lengths}
-        weights = self.encoder_attn.weights(y, source, cross_view, source_mask, **lengths) if need_weights else None
-        y = self.encoder_attn(y, source, cross_view, source_mask, state, **lengths)
+        notes = {}
+        if need_weights:
+            notes["weights"] = self.encoder_attn.weights(y, source, cross_view, source_mask, **lengths)
+        if not isinstance(self.encoder_attn, MonotonicMultiheadAttention):
+            y = self.encoder_attn(y, source, cross_view, source_mask, state, **lengths)
+        elif state is None:
+            y, notes["delays"] = self.encoder_attn.expect(y, source, source_mask, **lengths)
+        else:
+            y, notes["seen"], notes["wants"] = self.encoder_attn.advance(y, state, **lengths)
         x = self.close(y, x, self.encoder_attn_layer_norm)
-        return self.feed_forward(x), weights
+        return self.feed_forward(x), notes

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 
 from torch import nn
 
-from mla_fairseq.attention import Blocks, Full, LinearAttention, View
+from mla_fairseq.attention import Blocks, Full, LinearAttention, Monotonic, View
 from mla_fairseq.models.wait_k import WaitK
 
-SIMUL_TYPES = ("waitk_fixed_pre_decision",)
+PRE_DECISION = "_fixed_pre_decision"
+RULES = ("waitk", "hard_aligned", "infinite_lookback", "chunkwise")
+SIMUL_TYPES = tuple(f"{rule}{suffix}" for rule in RULES for suffix in ("", PRE_DECISION))
 
 
 def add_chunk_args(parser: ArgumentParser) -> None:
@@ -31,7 +33,14 @@ def add_chunk_args(parser: ArgumentParser) -> None:
 
 def add_simul_args(parser: ArgumentParser) -> None:
     """Flags of the read/write rule, under fairseq's names."""
-    parser.add_argument("--simul-type", choices=SIMUL_TYPES, help="read/write rule (default: waitk_fixed_pre_decision)")
+    parser.add_argument(
+        "--simul-type",
+        choices=SIMUL_TYPES,
+        help="read/write rule: wait-k, or monotonic attention, whose heads decide for themselves and attend to the "
+        "state at which they stop (hard_aligned), all states up to it (infinite_lookback) or the last few (chunkwise); "
+        "each with steps of several encoder states or, without _fixed_pre_decision, of one "
+        "(default: waitk_fixed_pre_decision)",
+    )
     parser.add_argument(
         "--waitk-lagging",
         metavar="K",
@@ -47,14 +56,51 @@ def add_simul_args(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--fixed-pre-decision-type",
         choices=("average", "last"),
-        help="how a monotonic rule pools the states of a step; wait-k looks at none (default: average)",
+        help="how a monotonic rule pools the states of a step, in training too; wait-k looks at none "
+        "(default: average)",
     )
     parser.add_argument(
         "--fixed-pre-decision-pad-threshold",
         type=float,
         metavar="P",
-        help="the last step counts if this part of it is there, for a monotonic rule; wait-k reads what is there "
-        "(default: 0.3)",
+        help="the last step of a sentence counts unless more than this part of it is missing, and if it does not, no "
+        "monotonic head sees its states; wait-k reads what is there (default: 1, it counts)",
+    )
+    parser.add_argument(
+        "--mass-preservation",
+        action=BooleanOptionalAction,
+        default=None,
+        help="monotonic: a head that comes to the last step writes there (default: yes)",
+    )
+    parser.add_argument(
+        "--noise-mean",
+        type=float,
+        metavar="X",
+        help="monotonic: mean of the noise on energies in training (default: 0)",
+    )
+    parser.add_argument(
+        "--noise-var",
+        type=float,
+        metavar="X",
+        help="monotonic: variance of that noise; it teaches to decide (default: 1)",
+    )
+    parser.add_argument(
+        "--energy-bias", action="store_true", default=None, help="monotonic: learn a bias on the energies of a layer"
+    )
+    parser.add_argument(
+        "--energy-bias-init", type=float, metavar="X", help="monotonic: what it starts from (default: -2)"
+    )
+    parser.add_argument(
+        "--mocha-chunk-size",
+        type=int,
+        metavar="N",
+        help="chunkwise: encoder states that a head attends to (default: 10)",
+    )
+    parser.add_argument(
+        "--attention-eps",
+        type=float,
+        metavar="X",
+        help="accepted as fairseq has it, and not needed: the expectation is computed without a division",
     )
 
 
@@ -65,7 +111,13 @@ def set_simul_defaults(args: Namespace) -> None:
         "waitk_lagging": "3",
         "fixed_pre_decision_ratio": 7,
         "fixed_pre_decision_type": "average",
-        "fixed_pre_decision_pad_threshold": 0.3,
+        "fixed_pre_decision_pad_threshold": 1.0,
+        "mass_preservation": True,
+        "noise_mean": 0.0,
+        "noise_var": 1.0,
+        "energy_bias": False,
+        "energy_bias_init": -2.0,
+        "mocha_chunk_size": 10,
         "encoder_left_chunks": -1,
         "cosformer_length": "fixed",
         "cosformer_source_length": 750,
@@ -78,14 +130,48 @@ def set_simul_defaults(args: Namespace) -> None:
 
 
 def build_wait_k(args: Namespace) -> WaitK | None:
-    """The wait-k rule of a simultaneous model; ``None`` in an offline one.
+    """The wait-k rule of a simultaneous model; ``None`` in an offline or a monotonic one.
 
     Raises:
         ValueError: flags that make no rule.
     """
-    if getattr(args, "simul_type", None) is None:
+    if _rule(args) != "waitk":
         return None
-    return WaitK.parse(args.waitk_lagging, args.fixed_pre_decision_ratio)
+    return WaitK.parse(args.waitk_lagging, _ratio(args))
+
+
+def build_monotonic(args: Namespace) -> Monotonic | None:
+    """The rule of monotonic attention; ``None`` in a model without.
+
+    Raises:
+        ValueError: flags that make no rule.
+    """
+    rule = _rule(args)
+    if rule in (None, "waitk"):
+        return None
+    return Monotonic(
+        rule,
+        ratio=_ratio(args),
+        pooling=args.fixed_pre_decision_type,
+        pad_threshold=args.fixed_pre_decision_pad_threshold,
+        chunk=args.mocha_chunk_size,
+        mass_preservation=args.mass_preservation,
+        noise_mean=args.noise_mean,
+        noise_var=args.noise_var,
+        energy_bias=args.energy_bias,
+        energy_bias_init=args.energy_bias_init,
+    )
+
+
+def _rule(args: Namespace) -> str | None:
+    """One of ``RULES``, or ``None`` for an offline model."""
+    kind = getattr(args, "simul_type", None)
+    return None if kind is None else kind.removesuffix(PRE_DECISION)
+
+
+def _ratio(args: Namespace) -> int:
+    """Encoder states in a decision step."""
+    return args.fixed_pre_decision_ratio if args.simul_type.endswith(PRE_DECISION) else 1
 
 
 def chunk_size(args: Namespace) -> int:

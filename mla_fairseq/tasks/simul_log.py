@@ -8,8 +8,7 @@ from pathlib import Path
 
 from fairseq.data import Dictionary
 
-from mla_fairseq.engine.delays import Clock, milliseconds, word_delays
-from mla_fairseq.engine.policies import WaitKPolicy
+from mla_fairseq.engine.delays import Clock, Reads, milliseconds, word_delays
 
 
 class SimulLog:
@@ -21,19 +20,19 @@ class SimulLog:
     Args:
         path: the file; what is in it is lost.
         dictionary: the target dictionary.
-        policy: the rule that was decoded with.
         clock: when encoder states are there.
     """
 
-    def __init__(self, path: Path, dictionary: Dictionary, policy: WaitKPolicy, clock: Clock) -> None:
-        self.path, self.dictionary, self.policy, self.clock = path, dictionary, policy, clock
+    def __init__(self, path: Path, dictionary: Dictionary, clock: Clock) -> None:
+        self.path, self.dictionary, self.clock = path, dictionary, clock
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("", encoding="utf-8")
 
-    def add(self, index: int, tokens: Sequence[int], frames: int, reference: str, source: str) -> None:
-        """A sentence: its place in the set, its tokens without the end's sign, its frames, and what belongs to it."""
+    def add(self, index: int, tokens: Sequence[int], reads: Reads, frames: int, reference: str, source: str) -> None:
+        """A sentence: its place in the set, its tokens without the end's sign, the encoder states that each is written
+        upon, its frames, and what belongs to it."""
         pieces = [self.dictionary[token] for token in tokens]
-        words, delays = word_delays(pieces, frames, self.policy, self.clock)
+        words, delays = word_delays(pieces, frames, reads, self.clock)
         line = {
             "index": index,
             "prediction": " ".join(words),

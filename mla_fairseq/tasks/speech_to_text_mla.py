@@ -19,7 +19,7 @@ from fairseq.tasks.speech_to_text import SpeechToTextTask
 
 from mla_fairseq.checkpoints import load_training
 from mla_fairseq.data import archive, manifest
-from mla_fairseq.engine.delays import Clock, longest
+from mla_fairseq.engine.delays import Clock, Reads, longest
 from mla_fairseq.engine.policies import WaitKPolicy
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.models.checks import check_continued, check_length_rule
@@ -72,7 +72,7 @@ class SpeechToTextMLATask(SpeechToTextTask):
         parser.add_argument(
             "--simul-log",
             metavar="FILE",
-            help="write words and delays here, as SimulEval's instances.log",
+            help="write words and delays here, as SimulEval's instances.log (wait-k and monotonic models)",
         )
         parser.add_argument(
             "--simul-segment-size",
@@ -116,43 +116,61 @@ class SpeechToTextMLATask(SpeechToTextTask):
         super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
 
     def build_generator(self, models, args, *more, **kwargs):
-        """As fairseq's; simultaneous models decode by wait-k if that was asked for, else with the whole source.
+        """As fairseq's; wait-k models decode by wait-k if that was asked for, else with the whole source.
 
         Raises UserError for a model or a beam that cannot.
         """
         lagging = getattr(self.args, "simul_waitk_lagging", None)
         log = getattr(self.args, "simul_log", None)
-        if log is not None and lagging is None:
+        decoder = getattr(models[0], "decoder", None)
+        if log is not None and lagging is None and getattr(decoder, "monotonic", None) is None:
             raise UserError("--simul-log needs --simul-waitk-lagging: with the whole source there are no delays")
-        if lagging is not None and getattr(args, "beam", 1) != 1:
-            raise UserError(
-                f"--beam is {args.beam}, but words that are out cannot be taken back: decode by wait-k with --beam 1"
-            )
+        if (lagging is not None or log is not None) and getattr(args, "beam", 1) != 1:
+            raise UserError(f"--beam is {args.beam}, but words that are out cannot be taken back: decode with --beam 1")
+        if log is not None and len(models) > 1:
+            raise UserError("--simul-log needs a single model: several have delays of their own")
         for model in models:
             with user_errors():
                 check_length_rule(model)
             if lagging is not None or getattr(getattr(model, "decoder", None), "wait_k", None) is not None:
                 self.wait(model, lagging)
         if log is not None:
-            encoder, ratio = models[0].encoder, models[0].decoder.wait_k.ratio
+            encoder = models[0].encoder
+            if not encoder.streams:
+                raise UserError("--simul-log needs a model that streams: train one with --encoder-chunk-size")
             clock = Clock(encoder.view.size, encoder.frames_before, self.args.simul_segment_size)
-            self.simul_log = SimulLog(Path(log), self.target_dictionary, WaitKPolicy(lagging, ratio), clock)
+            self.simul_log = SimulLog(Path(log), self.target_dictionary, clock)
         return super().build_generator(models, args, *more, **kwargs)
 
     def inference_step(self, generator, models, sample, *more, **kwargs):
-        """As fairseq's; by wait-k every sentence has its own longest length, and the log is written on the way."""
+        """As fairseq's; simultaneously every sentence has its own longest length, and the log is written on the way."""
         found = super().inference_step(generator, models, sample, *more, **kwargs)
-        lengths = sample["net_input"]["src_lengths"].tolist()
-        if (lagging := getattr(self.args, "simul_waitk_lagging", None)) is not None:
-            policy, before = WaitKPolicy(lagging, models[0].decoder.wait_k.ratio), models[0].encoder.frames_before
-            for frames, hypotheses in zip(lengths, found, strict=True):
-                cut(hypotheses[0], longest(policy, before, frames, generator.max_len_a, generator.max_len_b))
-        if self.simul_log is not None:
-            for index, frames, hypotheses in zip(sample["id"].tolist(), lengths, found, strict=True):
+        lagging = getattr(self.args, "simul_waitk_lagging", None)
+        if lagging is None and self.simul_log is None:
+            return found
+        if lagging is None:
+            rules = self.monotonic_reads(models[0], sample, [hypotheses[0]["tokens"] for hypotheses in found])
+        else:
+            rules = [WaitKPolicy(lagging, models[0].decoder.wait_k.ratio).wants] * len(found)
+        lengths, before = sample["net_input"]["src_lengths"].tolist(), models[0].encoder.frames_before
+        for index, frames, hypotheses, reads in zip(sample["id"].tolist(), lengths, found, rules, strict=True):
+            cut(hypotheses[0], longest(reads, before, frames, generator.max_len_a, generator.max_len_b))
+            if self.simul_log is not None:
                 dataset = self.dataset(self.args.gen_subset)
                 tokens = [token for token in hypotheses[0]["tokens"].tolist() if token != self.target_dictionary.eos()]
-                self.simul_log.add(index, tokens, frames, dataset.tgt_texts[index], dataset.audio_paths[index])
+                self.simul_log.add(index, tokens, reads, frames, dataset.tgt_texts[index], dataset.audio_paths[index])
         return found
+
+    def monotonic_reads(self, model, sample, targets: list[torch.Tensor]) -> list[Reads]:
+        """What monotonic heads had read when they wrote each token of these targets (T,), end of sentence included."""
+        eos, pad = self.target_dictionary.eos(), self.target_dictionary.pad()
+        tokens = torch.nn.utils.rnn.pad_sequence(targets, batch_first=True, padding_value=pad)
+        before = torch.cat((tokens.new_full((len(tokens), 1), eos), tokens[:, :-1]), dim=1)
+        net_input = sample["net_input"]
+        with torch.no_grad():
+            encoder_out = model.encoder(net_input["src_tokens"], net_input["src_lengths"])
+            reads = model.decoder.reads(before, encoder_out).tolist()
+        return [lambda token, row=row: row[min(token, len(row) - 1)] for row in reads]
 
     @staticmethod
     def wait(model, lagging: int | None) -> None:

@@ -25,7 +25,7 @@ SIZES = (
     "--encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 16 --conv-channels 16 --conv-out-channels 4 "
     "--encoder-ffn-embed-dim 32 --encoder-attention-heads 2 --decoder-attention-heads 2 --dropout 0 "
     "--fixed-pre-decision-ratio 3 --encoder-chunk-size 4 --waitk-lagging 1-3 "
-    "--cosformer-source-length 30 --cosformer-length-fixed 12"
+    "--cosformer-source-length 30 --cosformer-length-fixed 12 --energy-bias --energy-bias-init 1"
 )
 ARCH = "s2t_transformer_simul_mla"
 
@@ -76,10 +76,12 @@ def save(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Save:
         command = f"{data} --task speech_to_text_mla --config-yaml config_st.yaml --arch {arch} {SIZES} {flags}".split()
         args = options.parse_args_and_arch(options.get_training_parser(), command)
         config = convert_namespace_to_omegaconf(args)
-        torch.manual_seed(5)
         task = tasks.setup_task(config.task)
+        torch.manual_seed(17 if "--simul-type" in flags else 5)  # with which something is said while it listens
         model = task.build_model(config.model)
         enliven(model)
+        if model.decoder.monotonic:
+            unsettle(model)
         path = tmp_path_factory.mktemp("model") / "checkpoint.pt"
         cfg = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
         history = [{"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}]
@@ -101,11 +103,24 @@ def enliven(model: torch.nn.Module) -> None:
                 attention.v_proj.weight.mul_(3)
             layer.encoder_attn.q_proj.weight.mul_(3)
             layer.encoder_attn.out_proj.weight.mul_(4)
+            if decoder.monotonic:
+                layer.encoder_attn.q_proj_mono.weight.mul_(3)
         decoder.embed_tokens.weight.mul_(0.3)
         decoder.output_projection.weight.mul_(3)
         decoder.layer_norm.bias.normal_()
         begins = torch.tensor([begins_word(symbol) for symbol in decoder.dictionary.symbols])
         decoder.output_projection.weight[begins] += 0.3 * decoder.layer_norm.bias
+
+
+@torch.no_grad()
+def unsettle(model: torch.nn.Module) -> None:
+    """Heads with drawn weights read all or nothing: let what they decide by have no mean over time, and be large."""
+    states = model.eval().encoder(torch.randn(1, 400, 80), torch.tensor([400]))["encoder_out"][0][:, 0]
+    for layer in model.decoder.layers:
+        attention = layer.encoder_attn
+        keys = (states - states.mean(0)) @ attention.k_proj_mono.weight.T
+        attention.k_proj_mono.weight.mul_(2 / keys.std())
+        attention.k_proj_mono.bias.copy_(-(attention.k_proj_mono.weight @ states.mean(0)))
 
 
 @pytest.fixture(scope="session")

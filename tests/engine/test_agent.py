@@ -23,9 +23,11 @@ def run(*command: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(word) for word in command], capture_output=True, text=True, cwd=ROOT)
 
 
-def simuleval(folder: Path, data: Path, checkpoint: Path, wavs: list[Path], *flags: object) -> list[dict]:
+def simuleval(
+    folder: Path, data: Path, checkpoint: Path, wavs: list[Path], *flags: object, agent: tuple[str, object] = ()
+) -> list[dict]:
     """The lines of SimulEval's log."""
-    done = attempt(folder, data, checkpoint, wavs, *flags)
+    done = attempt(folder, data, checkpoint, wavs, *flags, agent=agent)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line) for line in (folder / "out/instances.log").read_text().splitlines()]
 
@@ -47,16 +49,24 @@ def wavs(data: Path) -> list[Path]:
     return sorted((data / "data/tst-COMMON/wav").glob("*.wav"))
 
 
-@pytest.mark.parametrize("flags", ["", "--attn-type cosformer"], ids=["softmax", "cosformer"])
+MONOTONIC = "--simul-type infinite_lookback_fixed_pre_decision --cross-attn-type relu"
+
+
+@pytest.mark.parametrize(
+    "flags", ["", "--attn-type cosformer", MONOTONIC], ids=["softmax", "cosformer", "monotonic-relu"]
+)
 def test_the_agent_writes_what_a_batch_does_when_it_says(
     save, data: Path, wavs: list[Path], tmp_path: Path, flags: str
 ) -> None:
-    checkpoint = save(flags)
-    told = simuleval(tmp_path / "agent", data, checkpoint, wavs, "--waitk-lagging", 2)
+    checkpoint, rule = save(flags), ["--waitk-lagging", 2]
+    agent, simul = ("--agent-class", "mla_fairseq.agents.WaitKAgent"), ["--simul-waitk-lagging", 2]
+    if flags == MONOTONIC:
+        agent, rule, simul = ("--agent-class", "mla_fairseq.agents.MonotonicAgent"), [], []
+    told = simuleval(tmp_path / "agent", data, checkpoint, wavs, *rule, agent=agent)
     log = tmp_path / "batch.log"
     task = [data, "--user-dir", "mla_fairseq", "--task", "speech_to_text_mla", "--config-yaml", "config_st.yaml"]
     decode = ["--gen-subset", "tst-COMMON_st", "--path", checkpoint, "--beam", 1, *LONGEST, "--cpu"]
-    done = run(BIN / "fairseq-generate", *task, *decode, "--simul-waitk-lagging", 2, "--simul-log", log)
+    done = run(BIN / "fairseq-generate", *task, *decode, *simul, "--simul-log", log)
     assert done.returncode == 0, done.stderr[-3000:]
     batch = {line["index"]: line for line in map(json.loads, log.read_text().splitlines())}
     assert len(told) == len(batch) == len(wavs)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from mla_fairseq.engine import Session, WaitKPolicy, WholeSourcePolicy
+from mla_fairseq.engine import MonotonicPolicy, Policy, Session, WaitKPolicy, WholeSourcePolicy
 from tests.engine.conftest import RATE, noise
 
 MIXES = {
@@ -16,6 +16,16 @@ MIXES = {
     "cosformer-but-cross": "--attn-type cosformer --cross-attn-type softmax",
     "window": "--encoder-left-chunks 1",
 }
+MONOTONIC = {
+    "hard_aligned": "--simul-type hard_aligned",
+    "infinite_lookback-relu": "--simul-type infinite_lookback --cross-attn-type relu",
+    "chunkwise": "--simul-type chunkwise --mocha-chunk-size 4",
+    "hard_aligned-steps": "--simul-type hard_aligned_fixed_pre_decision",
+    "infinite_lookback-steps": "--simul-type infinite_lookback_fixed_pre_decision --no-mass-preservation",
+    "infinite_lookback-steps-cosformer": "--simul-type infinite_lookback_fixed_pre_decision --attn-type cosformer",
+    "chunkwise-steps-relu": "--simul-type chunkwise_fixed_pre_decision --attn-type relu",
+}
+MIXES |= MONOTONIC
 every_mix = pytest.mark.parametrize("flags", MIXES.values(), ids=MIXES)
 every_arch = pytest.mark.parametrize("arch", ["s2t_transformer_simul_mla", "convtransformer_simul_mla"])
 
@@ -30,6 +40,10 @@ def say(session: Session, samples: np.ndarray, cuts: list[int]) -> list[tuple[st
     return [(word, write.heard) for write in writes for word in write.text.split()]
 
 
+def policy_of(flags: str, lagging: int) -> Policy:
+    return MonotonicPolicy() if "--simul-type" in flags else WaitKPolicy(lagging, 3)
+
+
 def words(said: list[tuple[str, int]]) -> list[str]:
     return [word for word, _ in said]
 
@@ -39,7 +53,7 @@ def words(said: list[tuple[str, int]]) -> list[str]:
 @settings(max_examples=6, phases=[Phase.explicit, Phase.generate])
 @given(cuts=st.lists(st.integers(0, 12_000), max_size=6), beam=st.sampled_from([1, 3]))
 def test_any_cutting_gives_the_same_words(translator, arch: str, flags: str, cuts: list[int], beam: int) -> None:
-    samples, policy = noise(2.3, 3), WaitKPolicy(2, 3)
+    samples, policy = noise(2.3, 3), policy_of(flags, 2)
     model = translator(flags, arch)
     expected = say(Session(model, policy, beam), samples, [])
     assert words(say(Session(model, policy, beam), samples, cuts)) == words(expected)
@@ -49,7 +63,7 @@ def test_any_cutting_gives_the_same_words(translator, arch: str, flags: str, cut
 @every_mix
 @pytest.mark.parametrize("beam", [1, 3])
 def test_no_word_depends_on_audio_that_had_not_come(translator, flags: str, beam: int) -> None:
-    model, policy = translator(flags), WaitKPolicy(1, 3)
+    model, policy = translator(flags), policy_of(flags, 1)
     samples = noise(3.0, 3)
     for cut in (RATE // 2, RATE, 2 * RATE):
         changed = samples.copy()
@@ -66,14 +80,14 @@ def test_no_word_depends_on_audio_that_had_not_come(translator, flags: str, beam
 
 @every_mix
 def test_streaming_starts_before_the_end(translator, flags: str) -> None:
-    session, samples = Session(translator(flags), WaitKPolicy(1, 3)), noise(3.0, 3)
+    session, samples = Session(translator(flags), policy_of(flags, 1)), noise(3.0, 3)
     assert any(session.push(piece) for piece in np.array_split(samples, 20))
 
 
 @every_mix
 @pytest.mark.parametrize("beam", [1, 3])
 def test_a_snapshot_can_be_returned_to(translator, flags: str, beam: int) -> None:
-    session, samples = Session(translator(flags), WaitKPolicy(1, 3), beam), noise(3.0, 3)
+    session, samples = Session(translator(flags), policy_of(flags, 1), beam), noise(3.0, 3)
     session.push(samples[:20_000])
     snapshot = session.snapshot()
     expected = session.push(samples[20_000:], final=True)
@@ -104,9 +118,9 @@ def test_a_beam_finds_what_is_at_least_as_likely(translator) -> None:
     assert scores[4] > scores[1]
 
 
-@pytest.mark.parametrize("flags", [MIXES["cosformer"], MIXES["relu"]])
+@pytest.mark.parametrize("flags", [MIXES["cosformer"], MIXES["relu"], MIXES["infinite_lookback-steps-cosformer"]])
 def test_a_continuous_session_goes_on_in_constant_memory(translator, flags: str) -> None:
-    session = Session(translator(flags), WaitKPolicy(1, 3), max_len_a=0, max_len_b=10, continuous=True)
+    session = Session(translator(flags), policy_of(flags, 1), max_len_a=0, max_len_b=10, continuous=True)
     sizes, sentences = [], 0
     for second in range(40):
         writes = session.push(noise(1.0, second))

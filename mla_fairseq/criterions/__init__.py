@@ -1,0 +1,1 @@
+"""Criterions for fairseq; importing a module of this package registers its criterion."""
