@@ -2,6 +2,16 @@
 
 from mla_fairseq.agents.agent import StreamingAgent
 from mla_fairseq.agents.monotonic import MonotonicAgent
+from mla_fairseq.agents.offline import AlignAttAgent, EDAttAgent, HoldAgent, LocalAgreementAgent, OfflineWaitKAgent
 from mla_fairseq.agents.wait_k import WaitKAgent
 
-__all__ = ["MonotonicAgent", "StreamingAgent", "WaitKAgent"]
+__all__ = [
+    "AlignAttAgent",
+    "EDAttAgent",
+    "HoldAgent",
+    "LocalAgreementAgent",
+    "MonotonicAgent",
+    "OfflineWaitKAgent",
+    "StreamingAgent",
+    "WaitKAgent",
+]

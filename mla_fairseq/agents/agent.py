@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from argparse import ArgumentParser, Namespace
+from typing import Any
 
 from simuleval.agents import AgentStates, SpeechToTextAgent
 from simuleval.agents.actions import Action, ReadAction, WriteAction
 from simuleval.data.segments import EmptySegment, Segment
 
 from mla_fairseq.agents.audio import Samples
-from mla_fairseq.engine import Policy, Session, Translator
+from mla_fairseq.engine import OfflinePolicy, OfflineSession, Policy, Session, Translator
 from mla_fairseq.errors import user_errors
 
 
@@ -48,18 +49,14 @@ class StreamingAgent(SpeechToTextAgent):
         with user_errors():
             self.translator = Translator.load(args.model_path, args.data_bin, args.config_yaml)
             self.chosen = self.build_policy(args, self.translator)
-        self.session_options = {
-            "beam": args.beam,
-            "lenpen": args.lenpen,
-            "max_len_a": args.max_len_a,
-            "max_len_b": args.max_len_b,
-        }
+            self.session_options = self.build_options(args)
+            self.begin()  # what is wrong with model or options shows here
         super().__init__(args)
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
         """Flags of every agent."""
-        parser.add_argument("--model-path", required=True, metavar="FILE", help="checkpoint of a simultaneous model")
+        parser.add_argument("--model-path", required=True, metavar="FILE", help="checkpoint of the model")
         parser.add_argument(
             "--data-bin", required=True, metavar="DIR", help="folder that the model's data was prepared in"
         )
@@ -74,14 +71,19 @@ class StreamingAgent(SpeechToTextAgent):
         parser.add_argument("--max-len-b", type=int, default=20, metavar="B", help="see --max-len-a")
 
     @abstractmethod
-    def build_policy(self, args: Namespace, translator: Translator) -> Policy:
+    def build_policy(self, args: Namespace, translator: Translator) -> Policy | OfflinePolicy:
         """The policy that the flags ask for.
 
         Raises:
             ValueError: flags that make none.
         """
 
-    def begin(self) -> Session:
+    def build_options(self, args: Namespace) -> dict[str, Any]:
+        """Options of every session."""
+        names = ("beam", "lenpen", "max_len_a", "max_len_b")
+        return {name: getattr(args, name) for name in names}
+
+    def begin(self) -> Session | OfflineSession:
         """A session for the next recording."""
         return Session(self.translator, self.chosen, **self.session_options)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mla_fairseq.attention.fused import EPS
 from mla_fairseq.attention.linear import Lengths
 from mla_fairseq.attention.registry import build_attention
 from mla_fairseq.attention.state import State
@@ -111,6 +112,24 @@ class MultiheadAttention(nn.Module):
         self._check(query, key, key_mask, None)
         q, k = self._heads(self.q_proj(query)), self._heads(self.k_proj(key))
         return self.mechanism.weights(q, k, view or Full(), key_mask, Lengths(query_length, key_length))
+
+    def keys(self, key: Tensor) -> Tensor:
+        """Keys (B, H, S, d) of a source (S, B, kdim), for ``weights_upon``."""
+        return self._heads(self.k_proj(key))
+
+    def weights_upon(
+        self,
+        query: Tensor,
+        keys: Tensor,
+        start: int,
+        query_length: Tensor | None = None,
+        key_length: Tensor | None = None,
+    ) -> Tensor:
+        """Normalised weights (B, H, T, S) of queries (T, B, C), the first at ``start``, over what ``keys`` gave."""
+        places = torch.tensor([start, 0], device=query.device).unsqueeze(-1)
+        lengths = Lengths(query_length, key_length)
+        scores = self.mechanism.scores(self._heads(self.q_proj(query)), keys, *places, lengths=lengths)
+        return scores / scores.sum(-1, keepdim=True).clamp_min(EPS)
 
     def _heads(self, x: Tensor) -> Tensor:
         """(T, B, C) -> (B, H, T, D)"""

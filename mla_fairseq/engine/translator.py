@@ -19,15 +19,9 @@ from mla_fairseq.models.wait_k import WaitK
 
 
 class Translator:
-    """A model, its dictionary and its normalisation: what all streams share, and none changes.
-
-    Raises:
-        ValueError: a model that cannot stream.
-    """
+    """A model, its dictionary and its normalisation: what all streams share, and none changes."""
 
     def __init__(self, model: S2TTransformerMLAModel, dictionary: Dictionary, normalisation: Normalisation) -> None:
-        if not model.encoder.streams:
-            raise ValueError("this model's encoder hears whole utterances: train one with --encoder-chunk-size")
         self.model = model.eval()
         self.dictionary = dictionary
         self.normalisation = normalisation
@@ -37,7 +31,7 @@ class Translator:
         """From a checkpoint and the folder that it was prepared in (dictionary, statistics and ``config_yaml``).
 
         Raises:
-            ValueError: a file that is missing or of another kind, or a model that cannot stream.
+            ValueError: a file that is missing or of another kind, or a model of another package.
         """
         load_checkpoint(Path(checkpoint))
         normalisation = Normalisation.read(Path(data) / config_yaml)
@@ -75,7 +69,16 @@ class Translator:
         return self.model.encoder.layer_norm.weight if self.model.encoder.layer_norm else next(self.model.parameters())
 
     def open(self) -> Stream:
-        """A stream that has heard and written nothing."""
+        """A stream that has heard and written nothing.
+
+        Raises:
+            ValueError: a model that cannot stream.
+        """
+        if not self.model.encoder.streams:
+            raise ValueError(
+                "this model's encoder hears whole utterances: train one with --encoder-chunk-size, or take an agent "
+                "for offline models, such as AlignAttAgent"
+            )
         empty = self.parameter.new_zeros(0, 1, self.model.encoder.channels)
         return Stream(self, FeatureStream(self.normalisation), {}, {}, empty)
 

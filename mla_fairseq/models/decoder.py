@@ -125,9 +125,16 @@ class TextDecoder(FairseqIncrementalDecoder):
         return self._step(tokens, start, source, state)[0]
 
     def _step(
-        self, tokens: Tensor, start: int, source: Tensor | None, state: State
+        self,
+        tokens: Tensor,
+        start: int,
+        source: Tensor | None,
+        state: State,
+        lengths: Tensor | None = None,
+        probe: tuple[int, Tensor] | None = None,
     ) -> tuple[Tensor, list[dict[str, Tensor]]]:
-        lengths = torch.ones(tokens.shape[0], dtype=torch.long, device=tokens.device)  # fixed lengths look at no value
+        if lengths is None:  # then they are fixed, and no value is looked at
+            lengths = torch.ones(tokens.shape[0], dtype=torch.long, device=tokens.device)
         target_lengths = None if self.length_rule is None else self.length_rule(lengths)
         x, notes = self._run_layers(
             self._embed(tokens, start),
@@ -135,8 +142,25 @@ class TextDecoder(FairseqIncrementalDecoder):
             target_lengths=target_lengths,
             source_lengths=self._source_lengths(lengths),
             state=state,
+            probes={} if probe is None else {probe[0]: (probe[1], start)},
         )
         return self.output_layer(x)[:, -1], notes
+
+    def step_over(
+        self,
+        tokens: Tensor,
+        start: int,
+        source: Tensor | None,
+        state: State,
+        source_lengths: Tensor,
+        probe: tuple[int, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """As ``step``, over a source of ``source_lengths`` (B,) states, taken for whole, given at the first token.
+
+        With ``probe``, a layer and what ``keys`` of its cross-attention gave, also the weights (B, H, S) there.
+        """
+        scores, notes = self._step(tokens, start, source, state, source_lengths, probe)
+        return scores, None if probe is None else notes[probe[0]]["weights"][:, :, -1]
 
     def feed(self, source: Tensor | None, state: State, final: bool, source_mask: Tensor | None = None) -> None:
         """Give monotonic heads the next encoder states (n, B, C); ``final``: the last ones, maybe with padding."""
@@ -168,12 +192,16 @@ class TextDecoder(FairseqIncrementalDecoder):
         return torch.stack(seen, dim=1)
 
     def _run_layers(
-        self, x: Tensor, alignment_layer: int | None = None, **given: Tensor | View | State | None
+        self,
+        x: Tensor,
+        alignment_layer: int | None = None,
+        probes: dict[int, tuple[Tensor, int]] | None = None,
+        **given: Tensor | View | State | None,
     ) -> tuple[Tensor, list[dict[str, Tensor]]]:
         """Embedded tokens (T, B, C) to features (B, T, C), and what each layer said; ``given`` to every layer."""
         notes = []
         for i, layer in enumerate(self.layers):
-            x, said = layer(x, need_weights=i == alignment_layer, **given)
+            x, said = layer(x, need_weights=i == alignment_layer, probe=(probes or {}).get(i), **given)
             notes.append(said)
         return (x if self.layer_norm is None else self.layer_norm(x)).transpose(0, 1), notes
 

@@ -137,14 +137,17 @@ class DecoderLayer(TransformerLayer):
         cross_view: View | None = None,
         target_mask: Tensor | None = None,
         need_weights: bool = False,
+        probe: tuple[Tensor, int] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Tokens (T, B, C) over source states (S, B, C') -> (T, B, C), and what there is to say of the cross-attention.
 
         ``source_mask`` (B, S) and ``target_mask`` (B, T) are true for what is real; the lengths are (B,). With a
         state, tokens and source follow those that it holds; ``None``: no new source.
 
-        Said are ``weights`` (B, H, T, S) if asked; of monotonic attention the expected ``delays`` (B, H, T) in encoder
-        states or, with a state, which must have been fed, the states ``seen`` (B, H) and who ``wants`` to read (B,).
+        Said are ``weights`` (B, H, T, S) if asked, or if a ``probe`` is given (what ``keys`` of the cross-attention
+        gave of the whole source, and the place of these tokens). Of monotonic attention, the expected ``delays``
+        (B, H, T) in encoder states are said or, with a state, which must have been fed, the states ``seen`` (B, H) and
+        who ``wants`` to read (B,).
         """
         y = self.open(x, self.self_attn_layer_norm)
         y = self.self_attn(y, y, self_view or Causal(), target_mask, state, target_lengths, target_lengths)
@@ -155,6 +158,8 @@ class DecoderLayer(TransformerLayer):
         notes = {}
         if need_weights:
             notes["weights"] = self.encoder_attn.weights(y, source, cross_view, source_mask, **lengths)
+        if probe is not None:
+            notes["weights"] = self.encoder_attn.weights_upon(y, *probe, **lengths)
         if not isinstance(self.encoder_attn, MonotonicMultiheadAttention):
             y = self.encoder_attn(y, source, cross_view, source_mask, state, **lengths)
         elif state is None:

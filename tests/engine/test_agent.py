@@ -89,6 +89,22 @@ def test_two_runs_are_identical_and_sentences_do_not_hear_each_other(
     ]
 
 
+@pytest.mark.parametrize(
+    "agent",
+    ["AlignAttAgent --frame-num 2 --attn-layer 1 --attn-heads 0", "EDAttAgent", "LocalAgreementAgent --beam 2",
+     "HoldAgent --hold 2", "OfflineWaitKAgent --waitk-lagging 2"],
+)  # fmt: skip
+def test_an_offline_model_may_speak_early(save, data: Path, wavs: list[Path], tmp_path: Path, agent: str) -> None:
+    name, *flags = agent.split()
+    agent = ("--agent-class", f"mla_fairseq.agents.{name}")
+    runs = [
+        simuleval(tmp_path / str(i), data, save("--encoder-chunk-size 0"), wavs, *flags, agent=agent) for i in range(2)
+    ]
+    first, second = ([(line["prediction"], line["delays"]) for line in lines] for lines in runs)
+    assert first == second
+    assert all(line["prediction"] for line in runs[0] if line["source_length"] > 100)
+
+
 def test_an_agent_may_be_a_file_and_the_rate_any_other(save, data: Path, tmp_path: Path) -> None:
     """8 kHz holds half of what 16 kHz does, so the words may differ; the translation comes."""
     path = tmp_path / "slow.wav"

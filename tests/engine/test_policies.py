@@ -79,7 +79,7 @@ def test_states_arrive_with_their_chunk_at_the_end_of_a_segment(
 def test_delays_of_a_translation() -> None:
     """k = 1, 7 states at once: token t is written upon 7 (t + 1) states of 40 ms, which need 45 ms more of audio."""
     clock = Clock(7, lambda n: frames_before([5, 5], n), 40)
-    texts, delays = word_delays(["▁Das", "▁Ha", "us", "▁steht"], 200, WaitKPolicy(1, 7), clock)
+    texts, delays = word_delays(["▁Das", "▁Ha", "us", "▁steht"], 200, WaitKPolicy(1, 7).wants, clock)
     assert texts == ["Das", "Haus", "steht"]
     assert delays == [640, 1200, 1480]  # 605, 1165 and 1445, in steps of 40: the words are whole with tokens 1, 3 and 4
-    assert word_delays(["▁Das"], 40, WaitKPolicy(1, 7), clock)[1] == [milliseconds(40)]
+    assert word_delays(["▁Das"], 40, WaitKPolicy(1, 7).wants, clock)[1] == [milliseconds(40)]
