@@ -175,17 +175,17 @@ class Attempt:
 
     def force(self, tokens: Sequence[int]) -> None:
         """Let these be said, after the sign that begins a sentence; the last one is the next to be given."""
-        for token in [self.translator.dictionary.eos(), *tokens][:-1]:
-            self._step(torch.tensor([token]), probe=False)
+        if tokens:
+            self._step(torch.tensor([[self.translator.dictionary.eos(), *tokens[:-1]]]), probe=False)
 
     def look(self, token: int) -> tuple[Tensor, list[float]]:
         """Scores (V,) of what follows, and how the chosen heads attend to the states."""
-        scores, weights = self._step(torch.tensor([token]), probe=self.keys is not None)
+        scores, weights = self._step(torch.tensor([[token]]), probe=self.keys is not None)
         return scores[0], [] if weights is None else weights[0, self.session.heads].mean(0).tolist()
 
     def step(self, tokens: Tensor, upto: int) -> Tensor:
         """Log-probabilities (B, V) of what follows ``tokens`` (B,)."""
-        return self._step(tokens, probe=False)[0].float().log_softmax(-1)
+        return self._step(tokens.unsqueeze(1), probe=False)[0].float().log_softmax(-1)
 
     def keep(self, hypotheses: Tensor) -> None:
         """Let hypothesis ``hypotheses[i]`` (int64) go on at place i; all others end."""
@@ -196,12 +196,12 @@ class Attempt:
         lengths = torch.full((len(tokens),), len(states), device=states.device)
         source = states.expand(-1, len(tokens), -1) if self.written == 0 else None
         found = self.translator.model.decoder.step_over(
-            tokens.to(states.device).unsqueeze(1),
+            tokens.to(states.device),
             self.written,
             source,
             self.state,
             lengths,
             (self.session.layer, self.keys) if probe else None,
         )
-        self.written += 1
+        self.written += tokens.shape[1]
         return found

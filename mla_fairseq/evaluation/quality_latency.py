@@ -13,7 +13,7 @@ from mla_fairseq.evaluation.pictures import COLOURS, new_figure, save
 from mla_fairseq.files import write_text
 
 OFFLINE = "offline_bleu"
-_KNOBS = ("k", "chunk")
+_KNOBS = ("k", "chunk", "setting")
 _AXES = {
     "al": "average lagging AL (ms)",
     "laal": "length-adaptive average lagging LAAL (ms)",
@@ -27,7 +27,7 @@ _MARKERS = "osD^vP*X"
 
 @dataclass(frozen=True)
 class Point:
-    """One run of a system.  ``knob``: what sets its latency, ``k`` or ``chunk``; ``figures``: the row's numbers."""
+    """One run of a system.  ``knob``: what sets its latency, one of k, chunk, setting; ``figures``: its numbers."""
 
     system: str
     knob: str
