@@ -13,7 +13,7 @@ import logging
 import resource
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -26,7 +26,15 @@ from tqdm import tqdm
 
 import mla_fairseq  # noqa: F401 -- registers the architectures
 from mla_fairseq.attention import Full
-from mla_fairseq.engine import Session, Translator, WaitKPolicy
+from mla_fairseq.engine import (
+    AlignAttPolicy,
+    LocalAgreementPolicy,
+    MonotonicPolicy,
+    OfflineSession,
+    Session,
+    Translator,
+    WaitKPolicy,
+)
 from mla_fairseq.engine.frontend import FeatureStream, Normalisation
 from mla_fairseq.speech import read_audio
 from mla_fairseq.speech.features import NUM_BINS, SAMPLE_RATE
@@ -37,6 +45,20 @@ WAYS = {
     "softmax, window": "--attn-type softmax --encoder-left-chunks 16",
 }
 AGAIN = "softmax, encoded anew"
+WHOLE = "--encoder-chunk-size 0"
+LIMITS = {"max_len_a": 0, "max_len_b": 40}
+POLICIES: dict[str, tuple[str, Callable[[Translator], Session | OfflineSession]]] = {
+    "wait-k": ("", lambda t: Session(t, WaitKPolicy(5, t.wait_k.ratio), **LIMITS)),
+    "monotonic, infinite lookback": (
+        "--simul-type infinite_lookback_fixed_pre_decision", lambda t: Session(t, MonotonicPolicy(), **LIMITS)
+    ),
+    "AlignAtt, chunked encoder": ("", lambda t: OfflineSession(t, AlignAttPolicy(4), **LIMITS)),
+    "AlignAtt, encoder of whole utterances": (WHOLE, lambda t: OfflineSession(t, AlignAttPolicy(4), **LIMITS)),
+    "local agreement, chunked encoder": ("", lambda t: OfflineSession(t, LocalAgreementPolicy(), **LIMITS)),
+    "local agreement, encoder of whole utterances": (
+        WHOLE, lambda t: OfflineSession(t, LocalAgreementPolicy(), **LIMITS)
+    ),
+}  # fmt: skip
 SENTENCE = 40
 """Tokens after which a sentence ends: random weights end none."""
 
@@ -166,7 +188,23 @@ def report(args: argparse.Namespace) -> str:
         rows.append([str(minute + 1), *cells, "" if now is None else f"{now:.0f}"])
     head = ["minute", *(f"{label}: ms / KB / MB" for label in curves), f"{AGAIN}: ms"]
     lines = [benchmark.table(head, rows), "", *(summary(args, name, curve, again) for name, curve in curves.items())]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", policy_table(args, samples)])
+
+
+def policy_table(args: argparse.Namespace, samples: np.ndarray) -> str:
+    """What each policy costs on an utterance of 20 s, early and late in it, with ReLU and with softmax everywhere."""
+    pieces = list(segments(samples[: 20 * SAMPLE_RATE], args.segment))
+    half, rows = len(pieces) // 2, []
+    for name, (flags, begin_session) in tqdm(POLICIES.items(), desc="policies", unit="policy"):
+        cells = []
+        for mechanism in ("relu", "softmax"):
+            session = begin_session(build(args, f"--attn-type {mechanism} {flags}"))
+            times = [push(session, piece) for piece in pieces]
+            cells += [f"{statistics.mean(part):.1f}" for part in (times[:half], times[half:])]
+        rows.append([name, *cells])
+    head = ["policy", *(f"{m}: ms, {part} half" for m in ("relu", "softmax") for part in ("first", "second"))]
+    title = "### What a segment costs under each policy, in an utterance of 20 s (at most 40 tokens)"
+    return f"{title}\n\n{benchmark.table(head, rows)}"
 
 
 def summary(args: argparse.Namespace, name: str, curve: Curve, again: dict[float, float]) -> str:

@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> None:
 def main() -> None:
     args = build_parser().parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    with user_errors():
+    with user_errors(kinds=(ValueError, OSError)):
         run(args)
 
 

@@ -16,6 +16,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from sacrebleu.metrics import BLEU
 from tqdm import tqdm
 
 from mla_fairseq import agents
@@ -42,7 +43,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--values", help="its values, with commas between")
     parser.add_argument("--system", default="", help="name in table and picture; default: the output folder's")
     parser.add_argument("--title", default="", help="written above the picture")
-    parser.add_argument("--tokenize", default="13a", help="sacrebleu's tokeniser for BLEU")
+    parser.add_argument(
+        "--tokenize", default="13a", choices=BLEU.TOKENIZERS, metavar="NAME", help="sacrebleu's tokeniser for BLEU"
+    )
     parser.add_argument("--lowercase", action="store_true", help="BLEU and chrF without case")
     parser.add_argument("simuleval", nargs="+", metavar="-- FLAGS", help="flags of simuleval and of the agent")
     return parser

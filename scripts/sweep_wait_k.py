@@ -17,6 +17,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from sacrebleu.metrics import BLEU
 from tqdm import tqdm
 
 from mla_fairseq.errors import user_errors
@@ -53,7 +54,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="I",
         help="sentences to draw and to print, at the middle k",
     )
-    parser.add_argument("--tokenize", default="13a", help="sacrebleu's tokeniser for BLEU")
+    parser.add_argument(
+        "--tokenize", default="13a", choices=BLEU.TOKENIZERS, metavar="NAME", help="sacrebleu's tokeniser for BLEU"
+    )
     parser.add_argument("--lowercase", action="store_true", help="BLEU and chrF without case")
     parser.add_argument("--cpu", action="store_true", help="leave the GPU alone")
     return parser
@@ -89,8 +92,11 @@ def generate(args: argparse.Namespace, folder: Path, flags: list[str]) -> Path:
     limits = ["--max-len-a", str(args.max_len_a), "--max-len-b", str(args.max_len_b)]
     limits += ["--max-tokens", str(args.max_tokens), *(["--cpu"] if args.cpu else [])]
     command = ["fairseq-generate", *task, *limits, *flags]
-    made_by = f"{shlex.join(command)} # {args.path.stat().st_mtime_ns}\n"
-    if out.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == made_by:
+    read = [args.path, args.data / f"{args.subset}.tsv", args.data / args.config_yaml, *sorted(args.data.glob("*.npz"))]
+    times = " ".join(str(path.stat().st_mtime_ns) for path in read if path.is_file())
+    made_by = f"{shlex.join(command)} # {times}\n"
+    made = [out, stamp, *([folder / LOG_NAME] if "--simul-log" in flags else [])]
+    if all(path.is_file() for path in made) and stamp.read_text(encoding="utf-8") == made_by:
         return out
     partial = out.with_suffix(".partial")
     with partial.open("w") as stdout, (folder / "log").open("w") as stderr:
@@ -126,7 +132,9 @@ def show(args: argparse.Namespace, scores: dict[str, SimultaneousScores]) -> Non
     k = list(scores)[len(scores) // 2]
     instances = {instance.index: instance for instance in read_instances(args.output / f"k{k}" / LOG_NAME)}
     for index in args.timelines:
-        if index in instances and instances[index].units:
+        if index not in instances:
+            print(f"no sentence {index} to draw: there are {min(instances)} to {max(instances)}")
+        elif instances[index].units:
             print(f"Sentence {index} as it appears, k = {k}; {instances[index].reference!r} is the reference:")
             print(f"\n{transcript(instances[index])}")
             draw_timeline(instances[index], args.output / f"timeline-{index}-k{k}", title=f"wait-{k}")

@@ -101,6 +101,8 @@ def test_streaming_is_timed_beside_encoding_anew(report: Report, tmp_path: Path)
     text = report(
         "bench_streaming.py", "--wavs", str(tmp_path), *STREAMED, "--again-minutes", "0.1", "--again-every", "3"
     )
+    policies = {row[0]: [float(cell) for cell in row[1:]] for row in rows(text, "### What a segment costs")}
+    assert len(policies) == 6 and all(len(costs) == 4 and min(costs) > 0 for costs in policies.values())
     ((minute, *ways, _),) = rows(text, "## Streaming")
     assert minute == "1"
     assert len(ways) == 3

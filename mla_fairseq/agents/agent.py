@@ -100,9 +100,8 @@ class StreamingAgent(SpeechToTextAgent):
     def policy(self, states: StreamStates | None = None) -> Action:
         """One action for the segment that has just come."""
         states = states or self.states
-        with user_errors():
-            samples = states.samples.take(final=states.source_finished)
-            writes = states.session.push(samples, final=states.source_finished)
+        samples = states.samples.take(final=states.source_finished)
+        writes = states.session.push(samples, final=states.source_finished)
         text = " ".join(write.text for write in writes if write.text)
         if states.source_finished:
             return WriteAction(text, finished=True)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import soxr
 
-from mla_fairseq.speech.features import SAMPLE_RATE
+from mla_fairseq.speech.features import SAMPLE_RATE, to_kaldi_scale
+
+logger = logging.getLogger(__name__)
 
 
 class Samples:
@@ -20,16 +24,28 @@ class Samples:
         """Samples (N,) in [-1, 1] at ``rate`` per second.
 
         Raises:
-            ValueError: two channels, or a rate that is none or another than before.
+            ValueError: two channels, samples that are no numbers in [-1, 1], or a rate that is none or another than
+                before.
         """
         samples = np.asarray(samples, dtype=np.float32)
         if samples.ndim != 1 and samples.size:
             raise ValueError(
-                f"the source has {samples.shape[-1]} channels, but one is needed: convert it first, for example with "
+                f"the source has {min(samples.shape)} channels, but one is needed: convert it first, for example with "
                 "`sox IN.wav -c 1 OUT.wav`"
             )
-        if rate <= 0 or rate != (self.rate or rate):
-            raise ValueError(f"a sample rate must be above 0 and stay what it is, but is {rate} after {self.rate}")
+        to_kaldi_scale(samples)
+        if rate <= 0:
+            raise ValueError(f"a sample rate must be above 0, but is {rate}")
+        if rate != (self.rate or rate):
+            raise ValueError(f"a sample rate must stay what it is, but is {rate} after {self.rate}")
+        if self.rate is None and rate < SAMPLE_RATE:
+            logger.warning(
+                "the source has %d samples per second, so nothing above %d Hz: a model that was trained at %d will "
+                "hardly understand it",
+                rate,
+                rate // 2,
+                SAMPLE_RATE,
+            )
         if self.rate is None and rate != SAMPLE_RATE:
             self.resampler = soxr.ResampleStream(rate, SAMPLE_RATE, num_channels=1, dtype="float32")
         self.rate = rate

@@ -48,7 +48,7 @@ Reads = Callable[[int], int]
 def longest(reads: Reads, frames_before: Callable[[int], int], frames: int, a: float, b: float) -> int:
     """How many tokens a session lets a sentence of so many frames have, given ``max_len_a`` and ``max_len_b``."""
     token = 0
-    while token < int(a * min(frames, frames_before(reads(token))) + b):
+    while token < max(1, int(a * min(frames, frames_before(reads(token))) + b)):
         token += 1
     return token
 

@@ -28,15 +28,21 @@ class Normalisation:
         """
         if not config.is_file():
             raise ValueError(f"{config} is missing: give the prepared data folder and its --config-yaml")
-        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
-        transforms = settings.get("feature_transforms", settings.get("transforms", {}))
-        if "global_cmvn" not in transforms.get("*", []):
+        try:
+            settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError):
+            settings = None
+        if not isinstance(settings, dict):
+            raise ValueError(f"{config} is no data configuration: give the --config-yaml of the prepared data")
+        transforms = settings.get("feature_transforms", settings.get("transforms")) or {}
+        used = transforms.get("_eval", transforms.get("*")) or []  # as fairseq chooses, for what is not trained on
+        if used != ["global_cmvn"]:
             raise ValueError(
-                f"{config} normalises by {', '.join(transforms.get('*', [])) or 'nothing'}: mean and deviation of an "
-                "utterance are known when it is over, so this model cannot stream. Prepare the data with "
-                "--cmvn global, and train again"
+                f"{config} transforms features by {', '.join(used) or 'nothing'}, but a stream can only follow "
+                "global_cmvn alone: mean and deviation of an utterance, for one, are known when it is over. Prepare "
+                "the data with --cmvn global, and train again"
             )
-        statistics = config.parent / settings["global_cmvn"]["stats_npz_path"]
+        statistics = config.parent / (settings.get("global_cmvn") or {}).get("stats_npz_path", "gcmvn.npz")
         if not statistics.is_file():
             raise ValueError(f"{statistics} is missing: it was written beside {config.name}, copy it there")
         with np.load(statistics) as arrays:

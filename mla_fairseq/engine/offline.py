@@ -17,7 +17,7 @@ from mla_fairseq.attention import State, reorder
 from mla_fairseq.engine.frontend import FeatureStream
 from mla_fairseq.engine.offline_policies import OfflinePolicy
 from mla_fairseq.engine.search import BeamSearch
-from mla_fairseq.engine.session import Write
+from mla_fairseq.engine.session import Write, check_limits
 from mla_fairseq.engine.translator import Translator
 from mla_fairseq.engine.words import join, whole
 
@@ -55,6 +55,7 @@ class OfflineSession:
         layers, all_heads = len(decoder.layers), decoder.layers[0].encoder_attn.num_heads
         if beam < 1:
             raise ValueError(f"the beam must be at least 1, but is {beam}")
+        check_limits(max_len_a, max_len_b)
         if decoder.monotonic is not None:
             raise ValueError("the heads of this model decide for themselves: take MonotonicAgent")
         if layer is not None and not 0 <= layer < layers:
@@ -150,7 +151,7 @@ class OfflineSession:
         return search.best
 
     def _longest(self) -> int:
-        return max(int(self.max_len_a * self.heard + self.max_len_b), len(self.committed))
+        return max(1, int(self.max_len_a * self.heard + self.max_len_b), len(self.committed))
 
     def _say(self, tokens: list[int], ended: bool) -> list[Write]:
         text = join(self._piece(token) for token in tokens[len(self.committed) :])

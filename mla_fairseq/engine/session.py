@@ -17,7 +17,7 @@ class Write:
 
     Attributes:
         text: one or more whole words.
-        heard: encoder states that were there at that moment.
+        heard: encoder states that were there at that moment, from the beginning of the recording.
         sentence_ended: whether the model ended its sentence with them.
     """
 
@@ -39,9 +39,11 @@ class Session:
         max_len_a, max_len_b: at most ``a * frames + b`` tokens in a sentence, frames being those that come before the
             encoder states which a token is written upon.
         continuous: after the model has ended a sentence, begin another; else what follows is heard and not translated.
+            The next sentence begins with what was not read: words that began before the last ones were written are
+            lost. It suits recordings with a pause between sentences.
 
     Raises:
-        ValueError: a beam below 1.
+        ValueError: a beam below 1, or limits that leave no room for a token.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Session:
     ) -> None:
         if beam < 1:
             raise ValueError(f"the beam must be at least 1, but is {beam}")
+        check_limits(max_len_a, max_len_b)
         self.policy = policy
         self.lenpen, self.beam = lenpen, beam
         self.max_len_a, self.max_len_b = max_len_a, max_len_b
@@ -109,13 +112,14 @@ class Session:
 
     def _longest(self) -> int:
         """Tokens that the sentence may have, by what was read for the last one: the same for any cutting."""
-        return int(self.max_len_a * (self._frames() - self.start) + self.max_len_b)
+        return max(1, int(self.max_len_a * (self._frames() - self.start) + self.max_len_b))
 
     def _frames(self) -> int:
         """Frames that come before the states that the last token was written upon, or all there are at the end."""
         if self.policy.reads(Progress(self.stream.heard, self.stream.written - 1, ended=False)) is None:
             return self.stream.frames  # it was written because the source had ended
-        return min(self.stream.frames, self.stream.translator.model.encoder.frames_before(self.stream.read))
+        states = self.stream.before + self.stream.read
+        return min(self.stream.frames, self.stream.translator.model.encoder.frames_before(states))
 
     def _commit(self, writes: list[Write]) -> None:
         """Send out the whole words of the best hypothesis."""
@@ -127,7 +131,7 @@ class Session:
         text = join(pieces[search.committed : upto])
         search.commit(self.stream, upto)
         if text or search.ended:
-            writes.append(Write(text, self.stream.heard, search.ended))
+            writes.append(Write(text, self.stream.before + self.stream.heard, search.ended))
         if search.ended and self.continuous:
             frames = self._frames()
             self.stream.begin_sentence()
@@ -138,3 +142,11 @@ class Session:
         symbols = (self.dictionary.eos(), self.dictionary.pad(), self.dictionary.unk())
         self.search = BeamSearch(self.beam, self.lenpen, *symbols)
         self.start = start
+
+
+def check_limits(max_len_a: float, max_len_b: int) -> None:
+    """Raise ValueError for limits of a sentence that leave no room for a token."""
+    if max_len_a < 0 or max_len_b < 0 or max_len_a == max_len_b == 0:
+        raise ValueError(
+            f"--max-len-a and --max-len-b must be at least 0, and one of them more, but are {max_len_a} and {max_len_b}"
+        )

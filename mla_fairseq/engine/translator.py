@@ -14,6 +14,7 @@ from torch import Tensor
 from mla_fairseq.attention import State, fork, nbytes, reorder
 from mla_fairseq.checkpoints import load_checkpoint
 from mla_fairseq.engine.frontend import FeatureStream, Normalisation
+from mla_fairseq.errors import UserError
 from mla_fairseq.models.s2t_transformer_mla import S2TTransformerMLAModel
 from mla_fairseq.models.wait_k import WaitK
 
@@ -40,6 +41,8 @@ class Translator:
         try:
             overrides = {"data": str(data), "config_yaml": config_yaml}
             models, _, task = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint)], overrides)
+        except UserError as error:  # which ends a command; a program may go on
+            raise ValueError(str(error).removeprefix("error: ")) from error
         finally:
             logging.disable(level)
         if not isinstance(models[0], S2TTransformerMLAModel):
@@ -93,6 +96,7 @@ class Stream:
         encoder_state, decoder_state: what the model carries; replaced, never changed inside.
         unread: (n, 1, C), encoder states that are there and that the decoder has not read.
         frames: frames that were heard.
+        before: encoder states that earlier sentences have read; all other numbers count from there.
         read: encoder states that the decoder has read.
         fed, fed_all: those that monotonic heads were given, and whether they know that there is no more.
         refused, forced: whether they want more than these, and whether they wrote only because there is no more.
@@ -106,6 +110,7 @@ class Stream:
     decoder_state: State
     unread: Tensor
     frames: int = 0
+    before: int = 0
     read: int = 0
     fed: int = 0
     fed_all: bool = False
@@ -188,6 +193,7 @@ class Stream:
 
     def begin_sentence(self) -> None:
         """Forget what was written and read; the encoder goes on, and the next sentence begins at the unread states."""
+        self.before += self.read
         self.decoder_state, self.read, self.written = {}, 0, 0
         self.fed, self.fed_all, self.refused, self.forced = 0, False, False, False
 

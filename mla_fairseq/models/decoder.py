@@ -155,7 +155,7 @@ class TextDecoder(FairseqIncrementalDecoder):
         source_lengths: Tensor,
         probe: tuple[int, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """As ``step``, of tokens (B, T), over a source of ``source_lengths`` (B,) states, given whole at the first token.
+        """As ``step``, of tokens (B, T), over a whole source of ``source_lengths`` (B,) states, given at first.
 
         With ``probe``, a layer and what ``keys`` of its cross-attention gave, also the weights (B, H, S) there.
         """

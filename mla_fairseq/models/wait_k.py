@@ -60,7 +60,7 @@ class WaitK:
 
     @property
     def middle(self) -> int:
-        """The k that stands for the range where one is needed: in validation."""
+        """The k that stands for the range where one is needed: in validation, and by default in an agent."""
         return (self.lowest + self.highest) // 2
 
     def states(self, lagging: int, target: int | Tensor) -> int | Tensor:

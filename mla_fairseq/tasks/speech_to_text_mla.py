@@ -127,6 +127,13 @@ class SpeechToTextMLATask(SpeechToTextTask):
             raise UserError("--simul-log needs --simul-waitk-lagging: with the whole source there are no delays")
         if (lagging is not None or log is not None) and getattr(args, "beam", 1) != 1:
             raise UserError(f"--beam is {args.beam}, but words that are out cannot be taken back: decode with --beam 1")
+        for option in ("sampling", "prefix_size", "unkpen", "diverse_beam_groups"):
+            if (lagging is not None or log is not None) and (getattr(args, option, None) or 0) > 0:
+                raise UserError(f"--{option.replace('_', '-')} is nothing that an agent does: leave it out")
+        if self.args.simul_segment_size <= 0:
+            raise UserError(f"--simul-segment-size must be above 0 ms, but is {self.args.simul_segment_size}")
+        if log is not None and Path(log).is_dir():
+            raise UserError(f"--simul-log {log} is a folder: name a file, such as {Path(log) / 'instances.log'}")
         if log is not None and len(models) > 1:
             raise UserError("--simul-log needs a single model: several have delays of their own")
         for model in models:

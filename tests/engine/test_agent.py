@@ -126,7 +126,7 @@ def test_what_cannot_be_done_is_one_line(save, data: Path, tmp_path: Path, what:
         data = Path(shutil.copytree(data, tmp_path / "data"))
         config = (data / "config_st.yaml").read_text().replace("global_cmvn\n", "utterance_cmvn\n")
         (data / "config_st.yaml").write_text(config)
-        message = "normalises by utterance_cmvn"
+        message = "transforms features by utterance_cmvn"
     else:
         checkpoint = save("--encoder-chunk-size 0")
         message = "error: this model's encoder hears whole utterances"

@@ -130,6 +130,28 @@ def test_a_continuous_session_goes_on_in_constant_memory(translator, flags: str)
     assert max(sizes[20:]) <= 1.2 * max(sizes[5:20])
 
 
+@pytest.mark.parametrize("flags", [MIXES["relu"], MIXES["infinite_lookback-relu"]])
+@pytest.mark.parametrize("beam", [1, 3])
+def test_a_continuous_session_counts_from_the_beginning(translator, flags: str, beam: int) -> None:
+    """With the limits that count frames: sentences go on as long as the recording does, and say when."""
+    session = Session(translator(flags), policy_of(flags, 1), beam, max_len_a=0.02, max_len_b=4, continuous=True)
+    writes, lengths = [], []
+    for second in range(30):
+        writes += session.push(noise(1.0, second))
+        lengths.append(session.stream.before + session.stream.heard)
+    writes += session.finish()
+    heard = [write.heard for write in writes]
+    assert heard == sorted(heard)
+    assert sum(write.sentence_ended for write in writes) > 2
+    assert heard[-1] > lengths[-2]
+
+
+@pytest.mark.parametrize("limits", [(0, 0), (-0.1, 20), (0.1, -1)])
+def test_limits_without_room_are_refused(translator, limits: tuple) -> None:
+    with pytest.raises(ValueError, match="--max-len-a and --max-len-b must be at least 0"):
+        Session(translator(), WaitKPolicy(1, 3), max_len_a=limits[0], max_len_b=limits[1])
+
+
 def test_what_is_no_speech_is_refused_and_changes_nothing(translator) -> None:
     session, samples = Session(translator(), WaitKPolicy(1, 3)), noise(2.0, 3)
     twin = Session(translator(), WaitKPolicy(1, 3))

@@ -28,7 +28,7 @@ def test_features_of_an_utterance_s_own_mean_cannot_stream(save, data: Path, tmp
     config = yaml.safe_load((folder / "config_st.yaml").read_text())
     config["feature_transforms"] = {"*": ["utterance_cmvn"], "_train": ["utterance_cmvn"]}
     (folder / "config_st.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(ValueError, match=r"normalises by utterance_cmvn.*--cmvn global, and train again"):
+    with pytest.raises(ValueError, match=r"transforms features by utterance_cmvn.*--cmvn global, and train again"):
         Translator.load(save(), folder)
 
 
@@ -41,7 +41,7 @@ def test_statistics_that_are_gone(save, data: Path, tmp_path: Path) -> None:
 
 def test_an_encoder_of_whole_utterances(save, data: Path) -> None:
     with pytest.raises(ValueError, match="hears whole utterances: train one with --encoder-chunk-size"):
-        Translator.load(save("--encoder-chunk-size 0"), data)
+        Translator.load(save("--encoder-chunk-size 0"), data).open()
 
 
 def test_a_device_that_is_not_here(translator) -> None:
