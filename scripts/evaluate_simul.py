@@ -32,6 +32,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--latency-unit", default="word", choices=UNITS, help="what SimulEval's --eval-latency-unit was"
     )
+    parser.add_argument(
+        "--first", type=int, metavar="N", help="only the first N sentences, to compare with a run of so many"
+    )
     parser.add_argument("--timeline", type=int, nargs="+", default=[], metavar="INDEX", help="sentences to draw")
     parser.add_argument("--pictures", type=Path, default=Path("pictures"), help="folder for the timelines")
     parser.add_argument("--no-waveform", action="store_true", help="timelines without the audio that the log names")
@@ -92,7 +95,12 @@ def show(args: argparse.Namespace, name: str, instance: Instance) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    logs = {name: read_instances(path, args.latency_unit) for name, path in name_logs(args.logs).items()}
+    if args.first is not None and args.first < 1:
+        raise ValueError(f"--first must be at least 1 sentence, but is {args.first}.")
+    logs = {
+        name: [one for one in read_instances(path, args.latency_unit) if args.first is None or one.index < args.first]
+        for name, path in name_logs(args.logs).items()
+    }
     wishes: list[tuple[Callable, list[int]]] = [(show, args.transcript), (draw, args.timeline)]
     # all are looked up before anything is scored, drawn or written
     tasks = [

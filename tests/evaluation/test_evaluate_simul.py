@@ -40,6 +40,16 @@ def test_the_table_and_the_json_say_the_same(run, write_log, tmp_path):
     assert "tok:intl" in shown
 
 
+def test_the_first_sentences_alone(run, write_log):
+    """As a run of so many would be scored."""
+    more = write_log({}, {"index": 1, "prediction": "a b c d", "delays": [9, 9, 9, 9]}, name="run")
+    few = write_log({}, name="few")
+    alone, _, both = (run(*arguments) for arguments in ((few,), (more,), (more, "--first", 1)))
+    assert both.replace("run", "few") == alone
+    with pytest.raises(SystemExit, match="--first must be at least 1 sentence, but is 0"):
+        run(more, "--first", 0)
+
+
 def test_folders_of_one_name_are_told_apart(run, write_log, tmp_path):
     logs = [write_log({}, name="a"), write_log({}, name="b")]
     moved = []
