@@ -7,6 +7,7 @@ Prints a markdown table with a row for each log. Can draw read/write timelines a
 import argparse
 import logging
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import soundfile
@@ -14,6 +15,7 @@ from sacrebleu.metrics import BLEU
 
 from mla_fairseq.errors import user_errors
 from mla_fairseq.evaluation.instances import UNITS, Instance, find_log, read_instances
+from mla_fairseq.evaluation.quality_latency import write_points
 from mla_fairseq.evaluation.simultaneous import render, score_instances, write_scores
 from mla_fairseq.evaluation.timeline import Waveform, draw_timeline
 from mla_fairseq.evaluation.transcript import transcript
@@ -35,6 +37,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--first", type=int, metavar="N", help="only the first N sentences, to compare with a run of so many"
     )
+    parser.add_argument(
+        "--points", type=Path, help="table for draw_quality_latency.py: each log is a point, named after its folder"
+    )
+    parser.add_argument("--system", default="", metavar="NAME", help="whose points they are (needed with --points)")
     parser.add_argument("--timeline", type=int, nargs="+", default=[], metavar="INDEX", help="sentences to draw")
     parser.add_argument("--pictures", type=Path, default=Path("pictures"), help="folder for the timelines")
     parser.add_argument("--no-waveform", action="store_true", help="timelines without the audio that the log names")
@@ -95,6 +101,8 @@ def show(args: argparse.Namespace, name: str, instance: Instance) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.points and not args.system:
+        raise ValueError("--points needs --system NAME: whose points they are.")
     if args.first is not None and args.first < 1:
         raise ValueError(f"--first must be at least 1 sentence, but is {args.first}.")
     logs = {
@@ -113,6 +121,9 @@ def run(args: argparse.Namespace) -> None:
     print(render(scores))
     if args.output:
         write_scores(args.output, scores)
+    if args.points:
+        rows = [{"system": args.system, "setting": name, **asdict(score)} for name, score in scores.items()]
+        write_points(args.points, rows)
     for task, name, instance in tasks:
         task(args, name, instance)
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from mla_fairseq.evaluation.quality_latency import read_points
+
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "evaluate_simul.py"
 
 
@@ -48,6 +50,15 @@ def test_the_first_sentences_alone(run, write_log):
     assert both.replace("run", "few") == alone
     with pytest.raises(SystemExit, match="--first must be at least 1 sentence, but is 0"):
         run(more, "--first", 0)
+
+
+def test_logs_become_points(run, write_log, tmp_path):
+    logs = [write_log({}, name=name) for name in ("k1", "k3")]
+    run(*logs, "--points", tmp_path / "points.tsv", "--system", "wait-k")
+    points = read_points(tmp_path / "points.tsv")
+    assert [(point.system, point.setting) for point in points] == [("wait-k", "k1"), ("wait-k", "k3")]
+    with pytest.raises(SystemExit, match="--points needs --system NAME"):
+        run(logs[0], "--points", tmp_path / "points.tsv")
 
 
 def test_folders_of_one_name_are_told_apart(run, write_log, tmp_path):
