@@ -16,12 +16,16 @@ from mla_fairseq.data.commands import Help, add_data, data_root
 from mla_fairseq.data.config import SPECAUGMENT
 from mla_fairseq.data.extraction import num_workers
 from mla_fairseq.data.prepare import Options, prepare
-from mla_fairseq.data.vocabulary import Vocabulary
+from mla_fairseq.data.vocabulary import GivenVocabulary, Vocabulary
 from mla_fairseq.errors import user_errors
 
 CMVN = (
     "normalise by the mean and variance of each utterance, or of the whole training split (needed where speech is "
     "translated as it arrives)"
+)
+VOCAB = (
+    "SentencePiece model to use in place of training one: that of the prepared folder whose model is to be fine-tuned "
+    "on this corpus (--vocab-type and --vocab-size then say nothing)"
 )
 MASKS = (
     "SpecAugment's masks in training: sm and ss hide at most a fifth of an utterance at a time, which short utterances "
@@ -38,6 +42,7 @@ def parse() -> argparse.Namespace:
     add("--task", choices=["asr", "st"], default="st", help="write the source text (asr) or its translation (st)")
     add("--vocab-type", choices=["unigram", "bpe", "char"], default="unigram", help="kind of SentencePiece model")
     add("--vocab-size", type=int, default=8000, help="pieces; about 1000 for a few thousand sentences; char needs none")
+    add("--vocab", type=Path, metavar="MODEL", help=VOCAB)
     add("--cmvn", choices=["utterance", "global"], default="utterance", help=CMVN)
     add("--specaugment", choices=list(SPECAUGMENT), default="sm", help=MASKS)
     add("--min-frames", type=int, default=5, help="shortest training utterance, in frames of 10 ms")
@@ -55,9 +60,10 @@ def main() -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Prepare every pair; raises ValueError or OSError."""
+    given = arguments.vocab and GivenVocabulary.read(arguments.vocab)
     options = Options(
         task=arguments.task,
-        vocabulary=Vocabulary(arguments.vocab_type, arguments.vocab_size),
+        vocabulary=given or Vocabulary(arguments.vocab_type, arguments.vocab_size),
         cmvn=arguments.cmvn,
         specaugment=arguments.specaugment,
         min_frames=arguments.min_frames,

@@ -11,7 +11,7 @@ from mla_fairseq.data import archive, config, manifest
 from mla_fairseq.data.extraction import extract, global_cmvn, member_name
 from mla_fairseq.data.ledger import Ledger, fingerprint
 from mla_fairseq.data.mustc import Corpus, Segment
-from mla_fairseq.data.vocabulary import Vocabulary
+from mla_fairseq.data.vocabulary import GivenVocabulary, Vocabulary
 
 log = logging.getLogger(__name__)
 ARCHIVE = "fbank80.zip"
@@ -22,7 +22,7 @@ class Options:
     """What to prepare. Lengths are in frames of 10 ms and filter the training split only."""
 
     task: str = "st"
-    vocabulary: Vocabulary = field(default_factory=lambda: Vocabulary("unigram", 8000))
+    vocabulary: Vocabulary | GivenVocabulary = field(default_factory=lambda: Vocabulary("unigram", 8000))
     cmvn: str = "utterance"
     specaugment: str = "sm"
     min_frames: int = 5
@@ -119,7 +119,7 @@ class Preparation:
         )
 
     def train_vocabulary(self, lines: list[str]) -> Path:
-        """Train SentencePiece on the training texts; returns the model's path."""
+        """Train SentencePiece on the training texts, or take what was given; returns the model's path."""
         model = self.output / f"{self.options.vocabulary.prefix(self.options.task)}.model"
         made_from = fingerprint(self.options.vocabulary, *lines)
         products = [model, model.with_suffix(".txt")]

@@ -65,8 +65,10 @@ class Paths:
     @property
     def prepared(self) -> Path:
         data = self.recipe.data
-        size = "" if data.vocab_type == "char" else data.vocab_size
-        return self.out / "data" / f"{data.corpus}_{data.task}_{data.vocab_type}{size}_{data.cmvn}"
+        kind = "char" if data.vocab_type == "char" else f"{data.vocab_type}{data.vocab_size}"
+        if data.vocab:  # made elsewhere: RUNS/data/FOLDER/PAIR/spm_*.model
+            kind = f"as_{Path(data.vocab).parent.parent.name}"
+        return self.out / "data" / f"{data.corpus}_{data.task}_{kind}_{data.cmvn}"
 
     @property
     def manifests(self) -> Path:

@@ -79,15 +79,16 @@ def _fold(value: Any, variables: Mapping[str, str]) -> Any:
     return f"${{{name}}}{rest}" if name else value
 
 
-def _check_pretrained(paths: Paths) -> None:
-    start = paths.recipe.model.load_pretrained_encoder_from
-    if start and not Path(start).is_file():
-        recipe = Path(paths.recipe.source).with_name(f"{Path(start).parent.name}.yaml")
-        first = f"run {recipe} first" if recipe.is_file() else "train it first"
-        raise ValueError(
-            f"model.load_pretrained_encoder_from is {start}, which does not exist: {first}, "
-            "or start from nothing with --set model.load_pretrained_encoder_from=null."
-        )
+def _check_start(paths: Paths) -> None:
+    for key in ("load_pretrained_encoder_from", "finetune_from_model"):
+        start = getattr(paths.recipe.model, key)
+        if start and not Path(start).is_file():
+            recipe = Path(paths.recipe.source).with_name(f"{Path(start).parent.name}.yaml")
+            first = f"run {recipe} first" if recipe.is_file() else "train it first"
+            raise ValueError(
+                f"model.{key} is {start}, which does not exist: {first}, or start from nothing with "
+                f"--set model.{key}=null."
+            )
 
 
 def _forget_training(paths: Paths) -> None:
@@ -96,7 +97,8 @@ def _forget_training(paths: Paths) -> None:
 
 
 _PREPARE_KEYS = tuple(
-    f"data.{key}" for key in ("root", "pair", "task", "vocab_type", "vocab_size", "cmvn", "specaugment", "extra")
+    f"data.{key}"
+    for key in ("root", "pair", "task", "vocab_type", "vocab_size", "vocab", "cmvn", "specaugment", "extra")
 )
 
 STAGES: tuple[Stage, ...] = (
@@ -121,7 +123,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="train",
         command=commands.train,
-        check=_check_pretrained,
+        check=_check_start,
         depends=("data", "model", "train"),
         after="prepare",
         outputs=lambda paths: [paths.checkpoints / "checkpoint_last.pt"],

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from mla_fairseq.data.vocabulary import Vocabulary
+from mla_fairseq.data.vocabulary import GivenVocabulary, Vocabulary
 
 WORDS = ["haus", "baum", "katze", "übel", "sonne", "zwei", "straße"]
 LINES = [" ".join(np.random.default_rng(seed).choice(WORDS, 5)) for seed in range(200)]
@@ -69,3 +69,28 @@ def test_a_size_is_needed_and_positive(size: int | None) -> None:
 def test_char_ignores_the_size() -> None:
     assert Vocabulary("char", 8_000) == Vocabulary("char")
     assert (Vocabulary("char").prefix("st"), Vocabulary("bpe", 9).prefix("asr")) == ("spm_char_st", "spm_bpe9_asr")
+
+
+def test_a_given_model_is_used_as_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Vocabulary("unigram", 26).train(LINES, tmp_path / "spm_a.model")
+    given = GivenVocabulary.read(tmp_path / "spm_a.model")
+    other = tmp_path / "other"
+    other.mkdir()
+    given.train(["haus qqq"], other / f"{given.prefix('st')}.model")
+    for name in ("spm_a.model", "spm_a.txt"):
+        assert (other / name).read_bytes() == (tmp_path / name).read_bytes()
+    assert "cannot spell 1 of" in caplog.text
+
+
+def test_a_given_model_that_does_not_fit_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "spm.model"
+    with pytest.raises(ValueError, match="does not exist: give the spm_"):
+        GivenVocabulary.read(path)
+    path.write_bytes(b"no model")
+    with pytest.raises(ValueError, match="is no SentencePiece model"):
+        GivenVocabulary.read(path)
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(LINES), model_prefix=str(tmp_path / "spm"), vocab_size=26, minloglevel=2
+    )
+    with pytest.raises(ValueError, match=r"has its special pieces at .*'pad_id': -1"):
+        GivenVocabulary.read(path)

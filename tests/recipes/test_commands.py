@@ -87,7 +87,14 @@ def test_extra_flags_come_last_and_switches_have_no_value(small_paths):
 
 
 def test_prepared_data_has_one_folder_per_kind(small_paths):
-    kinds = ("data.task=asr", "data.vocab_size=60", "data.vocab_type=char", "data.cmvn=global", "data.corpus=other")
+    kinds = (
+        "data.task=asr",
+        "data.vocab_size=60",
+        "data.vocab_type=char",
+        "data.cmvn=global",
+        "data.corpus=other",
+        "data.vocab=runs/data/a_st_unigram9_global/en-de/spm.model",
+    )
     assert len({small_paths(*kind).prepared for kind in [(), *((kind,) for kind in kinds)]}) == 1 + len(kinds)
 
 
