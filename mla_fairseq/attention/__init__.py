@@ -1,10 +1,14 @@
 """Attention as a replaceable part: mechanisms, views and states. Needs torch and nothing else."""
 
+from mla_fairseq.attention.gated import GatedAttention
+from mla_fairseq.attention.hedgehog import HedgehogFeatures
 from mla_fairseq.attention.kernels import attend, blocks, causal, full, prefix, quadratic, read, weights, write
+from mla_fairseq.attention.leap import LearnedProportions
 from mla_fairseq.attention.linear import Lengths, LinearAttention
 from mla_fairseq.attention.monotonic import chunkwise, expected_alignment, infinite_lookback
 from mla_fairseq.attention.monotonic_multihead import Monotonic, MonotonicMultiheadAttention
 from mla_fairseq.attention.multihead import MultiheadAttention
+from mla_fairseq.attention.performer import RandomFeatures
 from mla_fairseq.attention.positions import CosinePositions, LengthOptions
 from mla_fairseq.attention.registry import (
     Mechanism,
@@ -22,6 +26,9 @@ __all__ = [
     "Causal",
     "CosinePositions",
     "Full",
+    "GatedAttention",
+    "HedgehogFeatures",
+    "LearnedProportions",
     "LengthOptions",
     "Lengths",
     "LinearAttention",
@@ -30,6 +37,7 @@ __all__ = [
     "MonotonicMultiheadAttention",
     "MultiheadAttention",
     "Prefix",
+    "RandomFeatures",
     "SoftmaxAttention",
     "State",
     "View",

@@ -1,7 +1,9 @@
 """Content features (phi): what a token says, as non-negative numbers.
 
 A feature map takes queries or keys (.., d) and returns (.., F), all >= 0, so that weights are never negative and the
-normaliser never cancels. There is no 1 / sqrt(d): the normaliser would divide it out again.
+normaliser never cancels. There is no 1 / sqrt(d): the normaliser would divide it out again. One that treats queries
+and keys apart has two methods, ``query`` and ``key``. What all features of a query have in common cancels; what those
+of a key have does not.
 """
 
 from __future__ import annotations
@@ -20,6 +22,24 @@ class ReLUFeatures(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x)
+
+
+class SquaredReLUFeatures(nn.Module):
+    """phi(x) = max(x, 0)^2 (So et al. 2021, arXiv 2109.08668, use it between layers): sharper weights than ReLU's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x).square()
+
+
+class SoftmaxFeatures(nn.Module):
+    """phi(x) = softmax(x) over the features, of queries and keys alike.
+
+    Efficient attention (Shen et al. 2018, arXiv 1812.01243, section 3.2) takes the keys' softmax over time, which
+    cannot stream: over the features each token's depends on that token alone.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.softmax(-1)
 
 
 class ELUFeatures(nn.Module):

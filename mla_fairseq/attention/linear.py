@@ -36,10 +36,10 @@ UNKNOWN = Lengths()
 class LinearAttention(nn.Module):
     """weight(t, s) = (phi(q_t) . phi(k_s)) (psi_q(t) . psi_k(s)): MLA's modular form (arXiv 2304.08453).
 
-    ``features`` is phi, shared by queries and keys; ``positions`` is psi or ``None`` (see ``features.py`` and
-    ``positions.py``). Queries are (B, H, T, d), keys and values (B, H, S, d), ``key_mask`` (B, S) is true for real
-    keys. The state of a stream holds ``memory`` (B, H, F, M (D + 1)) and, with positions, the counters ``queries``
-    and ``keys`` (B,) and the lengths (B,) that were given with the first token; its size never grows.
+    ``features`` is phi, ``positions`` is psi or ``None`` (see ``features.py`` and ``positions.py``). Queries are (B, H,
+    T, d), keys and values (B, H, S, d), ``key_mask`` (B, S) is true for real keys. The state of a stream holds
+    ``memory`` (B, H, F, M (D + 1)) and, where positions are measured, the counters ``queries`` and ``keys`` (B,) and
+    the lengths (B,) that were given with the first token; its size never grows.
     """
 
     def __init__(self, features: nn.Module, positions: nn.Module | None = None, chunk: int = 64) -> None:
@@ -51,7 +51,7 @@ class LinearAttention(nn.Module):
     @property
     def needs_lengths(self) -> bool:
         """Whether the expected lengths of queries and keys matter."""
-        return self.positions is not None
+        return self.positions is not None and getattr(self.positions, "measured", True)
 
     def parallel(
         self, q: Tensor, k: Tensor, v: Tensor, view: View, key_mask: Tensor | None = None, lengths: Lengths = UNKNOWN
@@ -62,11 +62,11 @@ class LinearAttention(nn.Module):
             ValueError: a view with a limited past, which a sum over the past cannot give, or one that does not fit
                 the numbers of queries and keys.
         """
-        _check_view(view, q, k)
+        check_view(view, q, k)
         pays = self._quadratic_pays(view, q, k, v)
         if pays and self._fixed and _may_be_shared(view, q, lengths):
             factor = self._fixed_factor(view, q, k, key_mask, lengths)
-            return kernels.quadratic(self._features(q, None), self._features(k, key_mask), v, visible=factor)
+            return kernels.quadratic(self._query_features(q), self._key_features(k, key_mask), v, visible=factor)
         q, k, pq, pk = self._project(q, k, key_mask, lengths)
         if pays:
             return kernels.quadratic(q, k, v, pq, pk, _mask(view, q, k))
@@ -76,7 +76,7 @@ class LinearAttention(nn.Module):
         self, q: Tensor, k: Tensor, view: View, key_mask: Tensor | None = None, lengths: Lengths = UNKNOWN
     ) -> Tensor:
         """Normalised weights (B, H, T, S): quadratic, for inspection and attention-guided policies."""
-        _check_view(view, q, k)
+        check_view(view, q, k)
         q, k, pq, pk = self._project(q, k, key_mask, lengths)
         return kernels.weights(q, k, pq, pk, _mask(view, q, k))
 
@@ -90,7 +90,7 @@ class LinearAttention(nn.Module):
         lengths: Lengths = UNKNOWN,
     ) -> Tensor:
         """Unnormalised weights (B, H, T, S) of queries and keys, the first of which stand at (B or 1,) starts."""
-        q, k = self._features(q, None), self._features(k, key_mask)
+        q, k = self._query_features(q), self._key_features(k, key_mask)
         if self.positions is None:
             return kernels.scores(q, k)
         lengths = _whole_lengths(q, k, key_mask, lengths)
@@ -102,13 +102,13 @@ class LinearAttention(nn.Module):
     ) -> Tensor:
         """``write`` for heads that move on apart: of these keys, the first at (B,) ``start``, each head takes those
         that ``keep`` (B, H, S) says."""
-        k = self._features(k, None) * keep.unsqueeze(-1)
+        k = self._key_features(k, None) * keep.unsqueeze(-1)
         pk = None if self.positions is None else self.positions.key(k, _index(start, k), lengths.key)
         return kernels.write(memory, k, v, pk)
 
     def recall(self, memory: Tensor, q: Tensor, start: Tensor, lengths: Lengths = UNKNOWN) -> Tensor:
         """``read`` of what ``accumulate`` gave, by queries of which the first stands at (B,) ``start``."""
-        q_features = self._features(q, None)
+        q_features = self._query_features(q)
         pq = None if self.positions is None else self.positions.query(q_features, _index(start, q), lengths.query)
         return kernels.read(memory, q_features, pq).to(q.dtype)
 
@@ -117,7 +117,7 @@ class LinearAttention(nn.Module):
     ) -> Tensors:
         """The state after these keys and values; ``state`` itself is not changed, ``{}`` is a fresh one."""
         state = self._open(state, k, lengths)
-        k = self._features(k, key_mask)
+        k = self._key_features(k, key_mask)
         memory = kernels.write(state.get("memory"), k, v, self._key_positions(state, k))
         return self._close(state, memory, keys=k.shape[-2])
 
@@ -125,7 +125,7 @@ class LinearAttention(nn.Module):
         """Outputs (B, H, T, D) of the next T queries, and the state with its query counter moved on."""
         if "memory" not in state:
             raise ValueError("nothing was written to this state: write keys before reading it")
-        features = self._features(q, None)
+        features = self._query_features(q)
         output = kernels.read(state["memory"], features, self._query_positions(state, features)).to(q.dtype)
         return output, self._close(state, state["memory"], queries=q.shape[-2])
 
@@ -144,9 +144,9 @@ class LinearAttention(nn.Module):
         ``Causal`` and ``Blocks`` need T = S, and ``Blocks`` calls that start at a block; with ``Prefix`` lengths are
         counted from the first key given here.
         """
-        _check_view(view, q, k)
+        check_view(view, q, k)
         state = self._open(state, k, lengths)
-        q, k = self._features(q, None), self._features(k, key_mask)
+        q, k = self._query_features(q), self._key_features(k, key_mask)
         pq, pk, memory = self._query_positions(state, q), self._key_positions(state, k), state.get("memory")
         output, memory = self._linear(view, q, k, v, pq, pk, memory)
         return output, self._close(state, memory, queries=q.shape[-2], keys=k.shape[-2])
@@ -175,16 +175,20 @@ class LinearAttention(nn.Module):
         state = q.shape[-1] * v.shape[-1] * (1 if self.positions is None else self.positions.size)
         return queries * keys * pair <= QUADRATIC_LIMIT * (pairs_in_chunks * pair + (queries + keys) * state)
 
-    def _features(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        with full_precision(x):
-            x = self.features(to(work_dtype(x), x))
-        return x if mask is None else x * mask[:, None, :, None]
+    def _query_features(self, q: Tensor) -> Tensor:
+        with full_precision(q):
+            return getattr(self.features, "query", self.features)(to(work_dtype(q), q))
+
+    def _key_features(self, k: Tensor, mask: Tensor | None) -> Tensor:
+        with full_precision(k):
+            k = getattr(self.features, "key", self.features)(to(work_dtype(k), k))
+        return k if mask is None else k * mask[:, None, :, None]
 
     def _project(
         self, q: Tensor, k: Tensor, key_mask: Tensor | None, lengths: Lengths
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """Features and positions of a whole sequence."""
-        q, k = self._features(q, None), self._features(k, key_mask)
+        q, k = self._query_features(q), self._key_features(k, key_mask)
         if self.positions is None:
             return q, k, None, None
         lengths = _whole_lengths(q, k, key_mask, lengths)
@@ -227,11 +231,15 @@ class LinearAttention(nn.Module):
     def _query_positions(self, state: Tensors, features: Tensor) -> Tensor | None:
         if self.positions is None:
             return None
+        if not self.needs_lengths:
+            return self.positions.query(features, None, None)
         return self.positions.query(features, _index(state["queries"], features), state["query_length"])
 
     def _key_positions(self, state: Tensors, features: Tensor) -> Tensor | None:
         if self.positions is None:
             return None
+        if not self.needs_lengths:
+            return self.positions.key(features, None, None)
         return self.positions.key(features, _index(state["keys"], features), state["key_length"])
 
 
@@ -312,7 +320,7 @@ def _mask(view: View, q: Tensor, k: Tensor) -> Tensor | None:
     return view.visible(span(0, q.shape[-2], q.device), span(0, k.shape[-2], k.device))
 
 
-def _check_view(view: View, q: Tensor, k: Tensor) -> None:
+def check_view(view: View, q: Tensor, k: Tensor) -> None:
     """Refuse in every form what one of the forms cannot give."""
     if isinstance(view, Prefix):
         view.check(q.shape[0], q.shape[-2])

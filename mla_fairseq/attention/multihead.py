@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +12,8 @@ from mla_fairseq.attention.linear import Lengths
 from mla_fairseq.attention.registry import build_attention
 from mla_fairseq.attention.state import State
 from mla_fairseq.attention.views import Full, View
+
+log = logging.getLogger(__name__)
 
 
 class MultiheadAttention(nn.Module):
@@ -130,6 +134,22 @@ class MultiheadAttention(nn.Module):
         lengths = Lengths(query_length, key_length)
         scores = self.mechanism.scores(self._heads(self.q_proj(query)), keys, *places, lengths=lengths)
         return scores / scores.sum(-1, keepdim=True).clamp_min(EPS)
+
+    def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+        """Let a checkpoint of another mechanism load, ``name`` being this module's place in it (fairseq calls this).
+
+        What belongs to the other mechanism is left out; what only this one has stays as it is here, and is told.
+        """
+        prefix = f"{name}.mechanism."
+        own = {prefix + key: tensor for key, tensor in self.mechanism.state_dict().items()}
+        for key in [key for key in state_dict if key.startswith(prefix) and key not in own]:
+            del state_dict[key]
+        new = [key for key in own if key not in state_dict]
+        if new and f"{name}.q_proj.weight" in state_dict:
+            log.warning("%s and %d others are not in the checkpoint: they start anew", new[0], len(new) - 1)
+        for key in new:
+            state_dict[key] = own[key].clone()
+        return state_dict
 
     def _heads(self, x: Tensor) -> Tensor:
         """(T, B, C) -> (B, H, T, D)"""

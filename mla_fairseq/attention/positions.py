@@ -8,7 +8,8 @@ A position class has two methods, ``query`` and ``key``, with the same arguments
 
 and returns psi, (B or 1, H or 1, N, M). Weights are multiplied by psi_q(t) . psi_k(s). ``size`` is M. A class that is
 ``fixed`` (false where it is missing) is one formula of index and length: it is made without arguments, its psi ignores
-the features, and ``key`` returns what ``query`` returns. Layers then share what it gave. A subclass says it anew.
+the features, and ``key`` returns what ``query`` returns. Layers then share what it gave. A subclass says it anew. One
+that is not ``measured`` (true where it is missing) looks at the features alone: index and length may be ``None``.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 
 def full_precision(x: Tensor) -> AbstractContextManager:
@@ -24,3 +25,8 @@ def work_dtype(x: Tensor) -> torch.dtype:
 def to(dtype: torch.dtype, x: Tensor) -> Tensor:
     """``x.to(dtype)``, which is an operation even where nothing is to be done: short sequences notice."""
     return x if x.dtype == dtype else x.to(dtype)
+
+
+def linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    """``layer(x)`` in the dtype of ``x``, whatever the layer was cast to."""
+    return F.linear(x, to(x.dtype, layer.weight), to(x.dtype, layer.bias))

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from mla_fairseq.attention.features import ELUFeatures, ReLUFeatures
+from mla_fairseq.attention.features import ELUFeatures, ReLUFeatures, SoftmaxFeatures, SquaredReLUFeatures
 from mla_fairseq.attention.linear import Lengths, LinearAttention, Tensors
 from mla_fairseq.attention.positions import CosinePositions, LengthOptions
 from mla_fairseq.attention.softmax import SoftmaxAttention
@@ -20,6 +20,7 @@ class Mechanism(Protocol):
     """What an attention mechanism has to offer: shapes and meanings as in ``LinearAttention``."""
 
     needs_lengths: bool
+    in_order: bool  # whether it follows views that go forward alone (false where it is missing)
 
     def parallel(
         self, q: Tensor, k: Tensor, v: Tensor, view: View, key_mask: Tensor | None, lengths: Lengths
@@ -133,6 +134,18 @@ def relu(head_dim: int, options: None) -> nn.Module:
 def elu(head_dim: int, options: None) -> nn.Module:
     """ELU + 1 features without positions (arXiv 2006.16236)."""
     return LinearAttention(ELUFeatures())
+
+
+@register_attention("relu2")
+def relu2(head_dim: int, options: None) -> nn.Module:
+    """Squared ReLU features without positions."""
+    return LinearAttention(SquaredReLUFeatures())
+
+
+@register_attention("exp")
+def exp(head_dim: int, options: None) -> nn.Module:
+    """Exponential features that sum to one in each token, without positions (after arXiv 1812.01243)."""
+    return LinearAttention(SoftmaxFeatures())
 
 
 @register_attention("cosformer", options=LengthOptions)

@@ -12,6 +12,7 @@ import torch
 from fairseq.models import FairseqEncoder
 from torch import Tensor, nn
 
+from mla_fairseq.attention import MultiheadAttention
 from mla_fairseq.checkpoints import load_checkpoint, load_training
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.models.options import SITES, site_type
@@ -29,6 +30,9 @@ def load_encoder(encoder: FairseqEncoder, path: str) -> FairseqEncoder:
         if name.startswith("encoder.") and not name.startswith("encoder.ctc_proj.")
     }
     own = {name: tensor for name, tensor in encoder.state_dict().items() if name.startswith("ctc_proj.")}
+    for name, module in encoder.named_modules():
+        if isinstance(module, MultiheadAttention):
+            module.upgrade_state_dict_named(state, name)
     load_strictly(encoder.load_state_dict, state | own)
     return encoder
 

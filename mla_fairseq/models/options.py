@@ -54,10 +54,17 @@ def add_attention_args(parser: ArgumentParser) -> None:
 
 
 def build_site(args: Namespace, site: str, head_dim: int) -> nn.Module:
-    """The mechanism of one site (``encoder``, ``decoder``, ``cross``) with its options, as the flags say."""
+    """The mechanism of one site (``encoder``, ``decoder``, ``cross``) with its options, as the flags say.
+
+    Raises:
+        ValueError: a mechanism that cannot stand there.
+    """
     name = site_type(args, site)
     options = {option.name: option_value(args, name, option) for option in _fields(attention_entry(name).options)}
-    return build_attention(name, head_dim, **options)
+    mechanism = build_attention(name, head_dim, **options)
+    if site == "cross" and getattr(mechanism, "in_order", False):
+        raise ValueError(f"--cross-attn-type is {name}, which attends to its own past alone: take another one there")
+    return mechanism
 
 
 def site_type(args: Namespace, site: str) -> str:

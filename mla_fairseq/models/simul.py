@@ -195,13 +195,19 @@ def encoder_view(args: Namespace) -> View:
     return Blocks(size, left) if size else Full()
 
 
-def check_window(view: View, mechanism: nn.Module) -> None:
-    """Refuse a window where the mechanism has none.
+def check_encoder_view(view: View, mechanism: nn.Module) -> None:
+    """Refuse what the encoder's mechanism cannot follow.
 
     Raises:
-        ValueError: a linear mechanism, whose state is a sum over all that came before.
+        ValueError: a window where the state is a sum over all that came before, or whole utterances where it fades.
     """
-    if view.reach is not None and isinstance(mechanism, LinearAttention):
+    in_order = getattr(mechanism, "in_order", False)
+    if in_order and not isinstance(view, Blocks):
+        raise ValueError(
+            "this --encoder-attn-type fades with every state, so it needs an encoder that hears them in order: give "
+            "--encoder-chunk-size, or take another mechanism for the encoder"
+        )
+    if view.reach is not None and (in_order or isinstance(mechanism, LinearAttention)):
         raise ValueError(
             f"--encoder-left-chunks is {view.left}, but a linear encoder cannot forget: leave it at -1, or take "
             "--encoder-attn-type softmax"

@@ -57,11 +57,17 @@ VIEWS: dict[str, Callable[[int], View]] = {
 }
 """Name -> the view for so many queries. The prefix starts empty, falls still, and ends beyond the keys."""
 LIMITED = frozenset({"window", "leftblocks"})
+IN_ORDER = frozenset(name for name in MECHANISMS if getattr(build_attention(name, 4), "in_order", False))
+"""Mechanisms that fade, and so follow only views that go forward."""
+ANYWHERE = tuple(name for name in MECHANISMS if name not in IN_ORDER)
+"""Mechanisms that may stand at every site."""
+FORWARD = frozenset({"causal", "blocks", "bigblocks"})
 
 
 def views_of(name: str) -> list[str]:
     """The views that a mechanism can follow."""
-    return [view for view in VIEWS if name in KEY_VALUE or view not in LIMITED]
+    known = FORWARD if name in IN_ORDER else VIEWS.keys() - (frozenset() if name in KEY_VALUE else LIMITED)
+    return [view for view in VIEWS if view in known]
 
 
 SITES = tuple((name, view) for name in MECHANISMS for view in views_of(name))
@@ -129,8 +135,10 @@ def pieces_at(view: View, queries: int) -> tuple[int, ...]:
 
 
 def build(name: str, head_dim: int = 4, dtype: torch.dtype = torch.float64, chunk: int = CHUNK) -> nn.Module:
-    """The mechanism, with small chunks where it has any."""
-    mechanism = build_attention(name, head_dim).to(dtype)
+    """The mechanism, with small chunks where it has any; what it draws is the same each time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        mechanism = build_attention(name, head_dim).to(dtype)
     if hasattr(mechanism, "chunk"):
         mechanism.chunk = chunk
     return mechanism

@@ -42,13 +42,82 @@ def quadratic_distance(mechanism: nn.Module, q: Tensor, k: Tensor, lengths: Leng
     return relu(mechanism, q, k, lengths) * (1 - _distance(q, k, lengths) ** 2)
 
 
+def relu2(mechanism: nn.Module, q: Tensor, k: Tensor, lengths: Lengths) -> Tensor:
+    return _dot(_positive(q) ** 2, _positive(k) ** 2)
+
+
+def exp(mechanism: nn.Module, q: Tensor, k: Tensor, lengths: Lengths) -> Tensor:
+    return _dot(q.exp(), k.exp()) / q.exp().sum(-1)[..., :, None] / k.exp().sum(-1)[..., None, :]
+
+
+def hedgehog(mechanism: nn.Module, q: Tensor, k: Tensor, lengths: Lengths) -> Tensor:
+    maps = mechanism.features
+    q, k = maps.query_map(q), maps.key_map(k)
+    both = [torch.cat((x.exp(), (-x).exp()), dim=-1) for x in (q, k)]
+    return _dot(*(x / x.sum(-1, keepdim=True) for x in both))
+
+
+def leap(mechanism: nn.Module, q: Tensor, k: Tensor, lengths: Lengths) -> Tensor:
+    modules = mechanism.positions
+    q_place, k_place = modules.query_proportion(_positive(q))[..., 0], modules.key_proportion(_positive(k))[..., 0]
+    return relu(mechanism, q, k, lengths) * (math.pi / 2 * (q_place[..., :, None] - k_place[..., None, :])).cos()
+
+
+def performer(mechanism: nn.Module, q: Tensor, k: Tensor, lengths: Lengths) -> Tensor:
+    """The constants that the features carry cancel in the normaliser, but for the one that keeps keys visible."""
+    directions, root = mechanism.features.directions.double().to(q), q.shape[-1] ** 0.25
+    features = [(x / root @ directions.T - (x / root).square().sum(-1, keepdim=True) / 2).exp() for x in (q, k)]
+    return _dot(*features)
+
+
 FORMULAS: dict[str, Formula] = {
     "cosformer": cosformer,
     "elu": elu,
+    "exp": exp,
+    "hedgehog": hedgehog,
+    "leap": leap,
+    "performer": performer,
+    "relu2": relu2,
     "quadratic_distance": quadratic_distance,
     "relu": relu,
     "softmax": softmax,
 }
+
+
+def decay(mechanism: nn.Module, k: Tensor) -> Tensor:
+    heads = k.shape[1]
+    places = [head / max(heads - 1, 1) for head in range(heads)]
+    rates = [math.log(0.5) / (22.0 ** (1 - place) * 2839.0**place) for place in places]
+    return torch.tensor(rates, dtype=k.dtype)[:, None, None].expand_as(k)
+
+
+def gla(mechanism: nn.Module, k: Tensor) -> Tensor:
+    projection = mechanism.gates.projection
+    gates = (k @ projection.weight.to(k).T + projection.bias.to(k)).sigmoid() ** (1 / 16)
+    return gates.log().clamp_min(-2.0)
+
+
+FADING: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[nn.Module, Tensor], Tensor]]] = {
+    "decay": (lambda x: _positive(x), decay),
+    "gla": (lambda x: torch.where(x > 0, x + 1, x.exp()), gla),
+}
+"""Features, and the logarithm of the gates (B, H, S, F), of mechanisms whose state fades with every key."""
+
+
+def faded(name: str, mechanism: nn.Module, q: Tensor, k: Tensor, view: View, key_mask: Tensor | None) -> Tensor:
+    """Weights of a query upon each key, faded by all keys after it up to the last that the query sees."""
+    features, gates = FADING[name]
+    logs = gates(mechanism, k)
+    if key_mask is not None:
+        logs = logs * key_mask[:, None, :, None]
+    q, k, scores = features(q), features(k), q.new_zeros(*q.shape[:3], k.shape[2])
+    columns = [[scores[:, :, t, s] for s in range(k.shape[2])] for t in range(q.shape[2])]
+    for t in range(q.shape[2]):
+        stop = min(_seen(view, t, k.shape[2], None)[1], k.shape[2])
+        for s in range(stop):
+            kept = logs[:, :, s + 1 : stop].sum(2).exp()
+            columns[t][s] = (q[:, :, t] * k[:, :, s] * kept).sum(-1)
+    return torch.stack([torch.stack(row, dim=-1) for row in columns], dim=-2)
 
 
 def attend(
@@ -62,7 +131,10 @@ def attend(
     lengths: Lengths,
 ) -> tuple[Tensor, Tensor]:
     """Output (B, H, T, D) and normalised weights (B, H, T, S) of the mechanism ``name``."""
-    scores = FORMULAS[name](mechanism, q, k, lengths)
+    if name in FADING:
+        scores = faded(name, mechanism, q, k, view, key_mask)
+    else:
+        scores = FORMULAS[name](mechanism, q, k, lengths)
     scores = scores * visibility(view, q.shape[-2], k.shape[-2])
     if key_mask is not None:
         scores = scores * key_mask[:, None, None, :]

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mla_fairseq.attention import MultiheadAttention, Prefix
-from tests.attention.cases import MECHANISMS, build, site_problem
+from mla_fairseq.attention import Causal, MultiheadAttention, Prefix
+from tests.attention.cases import ANYWHERE, MECHANISMS, build, site_problem
 from tests.attention.forms import EVERY_WAY, FORMS, differentiate
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
@@ -27,7 +27,7 @@ def test_all_padding(name: str, view: str, form: str, dtype: torch.dtype) -> Non
 
 @DTYPES
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", MECHANISMS)
+@pytest.mark.parametrize("name", ANYWHERE)
 def test_prefix_of_no_keys(name: str, form: str, dtype: torch.dtype) -> None:
     x = replace(site_problem("prefix", 4).to(dtype), view=Prefix(torch.tensor([0, 0, 3, 3])), cuts=(1,), key_mask=None)
     result = differentiate(FORMS[form], build(name, dtype=dtype), x)
@@ -39,7 +39,7 @@ def test_prefix_of_no_keys(name: str, form: str, dtype: torch.dtype) -> None:
     assert bool(result["output"][..., 2:, :].any())
 
 
-@pytest.mark.parametrize("name", MECHANISMS)
+@pytest.mark.parametrize("name", ANYWHERE)
 def test_weights_of_a_blind_row_are_zero(name: str) -> None:
     x = site_problem("prefix", 4)
     weights = build(name).weights(x.q, x.k, Prefix(torch.tensor([0, 0, 3, 3])), None, x.lengths)
@@ -61,7 +61,7 @@ def test_projections_of_an_all_padded_batch_learn_nothing(name: str) -> None:
     torch.manual_seed(0)
     attention = MultiheadAttention(8, 2, name)
     x = torch.randn(5, 2, 8)
-    attention(x, x, key_mask=torch.zeros(2, 5, dtype=torch.bool)).sum().backward()
+    attention(x, x, Causal(), key_mask=torch.zeros(2, 5, dtype=torch.bool)).sum().backward()
     for parameter, tensor in attention.named_parameters():
         assert bool(tensor.grad.isfinite().all()), parameter
         assert bool(tensor.grad.any()) == (parameter == "out_proj.bias"), parameter

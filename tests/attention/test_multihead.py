@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mla_fairseq.attention import Causal, Full, Lengths, MultiheadAttention, Prefix, State, View, available_attention
 from tests.attention import oracle
-from tests.attention.cases import MECHANISMS, assert_all_close, assert_close
+from tests.attention.cases import ANYWHERE, MECHANISMS, assert_all_close, assert_close
 
 T, S, B, C, K, H = 9, 12, 3, 8, 6, 2
 NAMES = {f"{part}_proj.{kind}" for part in "qkv" for kind in ("weight", "bias")} | {"out_proj.weight", "out_proj.bias"}
@@ -51,7 +51,7 @@ def by_hand(
     return joined @ attention.out_proj.weight.T + attention.out_proj.bias
 
 
-@pytest.mark.parametrize("name", MECHANISMS)
+@pytest.mark.parametrize("name", ANYWHERE)
 def test_cross_attention_is_the_oracle(name: str) -> None:
     """In one pass, written then read, and token by token; gradients of every projection too."""
     attention, query, key = module(name, K), normal(T, B, C), normal(S, B, K)
@@ -80,7 +80,7 @@ def test_self_attention_is_the_oracle(name: str) -> None:
     assert_all_close(differentiate(stepwise, attention, x), expected)
 
 
-@pytest.mark.parametrize("name", MECHANISMS)
+@pytest.mark.parametrize("name", ANYWHERE)
 def test_waiting_cross_attention_is_the_oracle(name: str) -> None:
     """Wait-k with blocks of 2 source states: each call brings the states that arrived since the one before."""
     attention, query, key = module(name, K), normal(T, B, C), normal(S, B, K)
@@ -180,11 +180,12 @@ def test_dropout_is_in_the_same_place_in_every_form(name: str) -> None:
     """With everything dropped only the output's bias is left, whichever way the output came about."""
     attention, x = MultiheadAttention(C, H, name, dropout=1.0), torch.randn(T, B, C)
     state: State = {}
-    for output in (attention(x, x), attention(x, x, state=state, **LENGTHS), attention(x, None, state=state)):
+    own = Causal()
+    for output in (attention(x, x, own), attention(x, x, own, state=state, **LENGTHS), attention(x, None, state=state)):
         assert torch.equal(output, attention.out_proj.bias.expand(T, B, C))
-    kept = attention.eval()(x, x)
+    kept = attention.eval()(x, x, own)
     assert not torch.equal(kept, attention.out_proj.bias.expand(T, B, C))
-    assert torch.equal(kept, attention(x, x)), "no dropout in evaluation"
+    assert torch.equal(kept, attention(x, x, own)), "no dropout in evaluation"
 
 
 def test_modules_keep_their_states_apart() -> None:

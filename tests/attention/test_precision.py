@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mla_fairseq.attention import Causal, Lengths, MultiheadAttention, nbytes
 from tests.attention.cases import (
@@ -34,8 +34,13 @@ def talk() -> Problem:
     return rounded(replace(x, v=x.v + 0.5, lengths=Lengths(torch.tensor([FRAMES]), torch.tensor([FRAMES]))))
 
 
+def exactly(name: str, **sizes: int) -> nn.Module:
+    """In float64, with parameters that bfloat16 can hold."""
+    return build(name, dtype=torch.bfloat16, **sizes).double()
+
+
 def exact_state(name: str, x: Problem) -> Tensor:
-    return build(name).write({}, x.k, x.v, None, x.lengths)["memory"]
+    return exactly(name).write({}, x.k, x.v, None, x.lengths)["memory"]
 
 
 @pytest.mark.parametrize("name", LINEAR)
@@ -55,7 +60,7 @@ def test_a_long_pass_stays_near(name: str, talk: Problem) -> None:
     output, state = build(name, dtype=torch.bfloat16, chunk=64).advance({}, *halves(talk), Causal(), None, talk.lengths)
     assert output.dtype == torch.bfloat16
     assert state["memory"].dtype == torch.float32
-    exact, _ = build(name, chunk=64).advance({}, talk.q, talk.k, talk.v, Causal(), None, talk.lengths)
+    exact, _ = exactly(name, chunk=64).advance({}, talk.q, talk.k, talk.v, Causal(), None, talk.lengths)
     close(output[..., -100:, :], exact[..., -100:, :])
 
 
@@ -69,7 +74,7 @@ def test_bfloat16_is_near_the_oracle(name: str, view: str, form: str) -> None:
     x = rounded(site_problem(view, 40))
     output, state = FORMS[form](build(name, dtype=torch.bfloat16), x.to(torch.bfloat16))
     assert output.dtype == torch.bfloat16
-    close(output, truth(name)(build(name), x)[0])
+    close(output, truth(name)(exactly(name), x)[0])
     if state is not None and name not in KEY_VALUE:
         assert state["memory"].dtype == torch.float32
 

@@ -17,7 +17,17 @@ from mla_fairseq.attention import (
     nbytes,
     reorder,
 )
-from tests.attention.cases import KEY_VALUE, MECHANISMS, SITE_IDS, SITES, Problem, build, problem, site_problem
+from tests.attention.cases import (
+    ANYWHERE,
+    KEY_VALUE,
+    MECHANISMS,
+    SITE_IDS,
+    SITES,
+    Problem,
+    build,
+    problem,
+    site_problem,
+)
 
 EVERY_MECHANISM = pytest.mark.parametrize("name", MECHANISMS)
 STREAMS = 3
@@ -112,8 +122,10 @@ def bytes_after(name: str, tokens: int, view: View, piece: int = 10) -> int:
     return nbytes({"site": state})
 
 
-@pytest.mark.parametrize("view", [Full(), Causal(), Blocks(5)], ids=["full", "causal", "blocks"])
-@EVERY_MECHANISM
+@pytest.mark.parametrize(
+    ("name", "view"),
+    [(name, view) for view in (Full(), Causal(), Blocks(5)) for name in (ANYWHERE if view == Full() else MECHANISMS)],
+)
 def test_only_a_key_value_state_grows(name: str, view: View) -> None:
     few, many = bytes_after(name, 10, view), bytes_after(name, 1000, view)
     assert few > 0

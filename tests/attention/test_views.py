@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mla_fairseq.attention import Blocks, Causal, Full, Prefix, View
-from tests.attention.cases import KEY_VALUE, MECHANISMS, build, site_problem
+from tests.attention.cases import ANYWHERE, KEY_VALUE, MECHANISMS, build, site_problem
 from tests.attention.forms import FORMS
 from tests.attention.oracle import visibility
 
@@ -86,7 +86,7 @@ def test_what_is_no_view(make, message: str) -> None:
 
 @pytest.mark.parametrize("lengths", [(1,), (4,), (6,), (3, 5), (2, 4), (2, 1)], ids=str)
 @pytest.mark.parametrize("form", ["quadratic", "chunked", "advance"])
-@pytest.mark.parametrize("name", MECHANISMS)
+@pytest.mark.parametrize("name", ANYWHERE)
 def test_prefix_lengths_fit_the_queries(name: str, form: str, lengths: tuple[int, ...]) -> None:
     """2 streams of 5 queries: a single length for all of them would be broadcast without a word."""
     x = replace(site_problem("prefix", 5), view=Prefix(torch.ones(lengths, dtype=torch.long)))

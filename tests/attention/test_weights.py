@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mla_fairseq.attention import MultiheadAttention, Prefix
 from tests.attention import oracle
-from tests.attention.cases import CHUNK, MECHANISMS, SITE_IDS, SITES, VIEWS, assert_close, build, problem, site_problem
+from tests.attention.cases import ANYWHERE, CHUNK, SITE_IDS, SITES, VIEWS, assert_close, build, problem, site_problem
 from tests.attention.forms import FORMS
 
 EVERY_SITE = pytest.mark.parametrize(("name", "view"), SITES, ids=SITE_IDS)
@@ -36,7 +36,7 @@ def test_rows_sum_to_one(name: str, view: str, length: int, seed: int) -> None:
     assert not bool((weights * ~seen).any())
 
 
-@pytest.mark.parametrize("name", MECHANISMS)
+@pytest.mark.parametrize("name", ANYWHERE)
 def test_multihead_gives_weights_of_its_projections(name: str) -> None:
     attention = MultiheadAttention(8, 2, name, kdim=6).double()
     query, key = torch.randn(5, 2, 8, dtype=torch.float64), torch.randn(7, 2, 6, dtype=torch.float64)

@@ -23,7 +23,7 @@ from fairseq.models import BaseFairseqModel
 from fairseq.tasks import FairseqTask
 
 import mla_fairseq  # noqa: F401 -- registers the architectures
-from mla_fairseq.attention import available_attention
+from mla_fairseq.attention import available_attention, build_attention
 from mla_fairseq.data import archive, manifest
 
 COMMANDS = {"fairseq-train": fairseq_cli.train.cli_main, "fairseq-generate": fairseq_cli.generate.cli_main}
@@ -41,11 +41,13 @@ TRAINING = shlex.split(
 )
 SOFTMAX = "softmax"
 LINEAR = [name for name in available_attention() if name != SOFTMAX]
-EVERYWHERE = {name: f"--attn-type {name}" for name in [SOFTMAX, *LINEAR]}
-MIXED = {
-    f"{name}-in-{site}": f"--{site}-attn-type {name}" for name in LINEAR for site in ("encoder", "decoder", "cross")
-}
-"""Flags that put a mechanism at every site, or at one with softmax at the others."""
+IN_ORDER = frozenset(name for name in LINEAR if getattr(build_attention(name, 4), "in_order", False))
+SITES_OF = {name: ("decoder",) if name in IN_ORDER else ("encoder", "decoder", "cross") for name in LINEAR}
+"""Where a mechanism may stand in an offline model; in one that hears chunks, those that fade suit the encoder too."""
+EVERYWHERE = {name: f"--{'decoder-' if name in IN_ORDER else ''}attn-type {name}" for name in [SOFTMAX, *LINEAR]}
+STREAMING = EVERYWHERE | {name: f"--encoder-attn-type {name} --decoder-attn-type {name}" for name in IN_ORDER}
+MIXED = {f"{name}-in-{site}": f"--{site}-attn-type {name}" for name in LINEAR for site in SITES_OF[name]}
+"""Flags that put a mechanism at every site where it may stand, or at one with softmax at the others."""
 
 
 def write_corpus(folder: Path, sizes: dict[str, int], words: list[str] = WORDS) -> Path:

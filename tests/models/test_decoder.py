@@ -139,7 +139,7 @@ def test_a_model_without_a_measured_ratio_says_so(build: Build) -> None:
 @torch.no_grad()
 def test_the_state_of_a_linear_mechanism_never_grows(build: Build, name: str) -> None:
     """Not with the words, and not with the speech: there is no cache of keys and values."""
-    model = build(flags=f"--attn-type {name} --cosformer-length-ratio 0.7").model.eval()
+    model = build(flags=f"--attn-type relu {EVERYWHERE[name]} --cosformer-length-ratio 0.7").model.eval()
     sizes = set()
     for frames in (8, 400):
         encoded, tokens, state = model.encoder(**source(frames, frames)), words(2, 40), {}

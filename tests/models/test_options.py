@@ -135,7 +135,7 @@ def test_an_unknown_name_is_one_line_that_lists_the_known(corpus: Path, capsys, 
         parse(corpus, "s2t_transformer_mla", f"{flag} sofmax")
     assert stopped.value.code == 2
     last_line = capsys.readouterr().err.rstrip().rpartition("\n")[2]
-    assert f"error: argument {flag}: unknown attention 'sofmax': choose one of cosformer, elu" in last_line
+    assert f"error: argument {flag}: unknown attention 'sofmax': choose one of cosformer, decay, elu" in last_line
 
 
 def test_fairseq_train_ends_with_that_line(corpus: Path, run: Run) -> None:

@@ -3,12 +3,17 @@
 fairseq's subsampler lets padding leak between its convolutions, so whole models are compared on unpadded batches.
 """
 
+from itertools import pairwise
+from pathlib import Path
+
 import pytest
 import torch
 from fairseq import options
 from fairseq.models import BaseFairseqModel
 from torch import Tensor
 
+from mla_fairseq.errors import UserError
+from mla_fairseq.models.checks import load_encoder
 from mla_fairseq.models.s2t_transformer_mla import ARCHITECTURES
 from tests.models.conftest import FEATURES, Build
 
@@ -204,3 +209,46 @@ def test_checkpoints_cross_between_mechanisms(build: Build) -> None:
     load(cosformer.state_dict(), softmax)
     load(softmax.state_dict(), cosformer)
     assert "decoder.length_rule.tokens_and_states" in cosformer.state_dict()
+
+
+@pytest.mark.parametrize("mechanism", ["leap", "hedgehog", "performer"])
+def test_a_mechanism_with_parameters_starts_from_a_checkpoint_without(
+    build: Build, mechanism: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    softmax, other = build().model, build(flags=f"--attn-type {mechanism}").model
+    own = {name: tensor.clone() for name, tensor in other.state_dict().items() if ".mechanism." in name}
+    assert own
+    load(softmax.state_dict(), other)
+    assert "are not in the checkpoint: they start anew" in caplog.text
+    for name, tensor in other.state_dict().items():
+        assert torch.equal(tensor, own.get(name, softmax.state_dict().get(name))), name
+    load(other.state_dict(), softmax)
+    torch.save({"model": softmax.state_dict()}, tmp_path / "softmax.pt")
+    load_encoder(other.encoder, str(tmp_path / "softmax.pt"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--cross-attn-type decay", "--cross-attn-type is decay, which attends to its own past alone"),
+        ("--encoder-attn-type gla", "it needs an encoder that hears them in order: give --encoder-chunk-size"),
+        ("--encoder-attn-type gla --encoder-chunk-size 4 --encoder-left-chunks 1", "a linear encoder cannot forget"),
+    ],
+    ids=["cross", "encoder of whole utterances", "window"],
+)
+def test_a_mechanism_that_fades_stands_where_tokens_come_in_order(build: Build, flags: str, message: str) -> None:
+    with pytest.raises((ValueError, UserError), match=message):
+        build(flags=flags)
+
+
+def test_random_features_are_drawn_anew_when_fairseq_says_so(build: Build) -> None:
+    model = build(flags="--attn-type performer --performer-redraw 3").model
+    features = model.encoder.transformer_layers[0].self_attn.mechanism.features
+    drawn = [features.directions.clone()]
+    for update in range(1, 8):
+        model.set_num_updates(update)
+        drawn.append(features.directions.clone())
+    model.eval().set_num_updates(9)
+    drawn.append(features.directions.clone())
+    changed = [not torch.equal(a, b) for a, b in pairwise(drawn)]
+    assert changed == [False, False, True, False, False, True, False, False]

@@ -8,15 +8,15 @@ from torch import Tensor
 
 from mla_fairseq.attention import fork, nbytes
 from mla_fairseq.models.s2t_transformer_mla import S2TTransformerMLAModel
-from tests.models.conftest import EVERYWHERE, FEATURES, LINEAR, MIXED, Build
+from tests.models.conftest import FEATURES, LINEAR, MIXED, STREAMING, Build
 
 ARCHS = ("s2t_transformer_simul_mla", "convtransformer_simul_mla")
 RATIO, CHUNK = 2, 4
 SIMUL = f"--fixed-pre-decision-ratio {RATIO} --encoder-chunk-size {CHUNK} --waitk-lagging 1-3"
 LENGTHS = "--cosformer-length-fixed 11 --cosformer-source-length 9"  # shorter than what follows: beyond them as well
 PAD = 1
-every_mix = pytest.mark.parametrize("flags", (EVERYWHERE | MIXED).values(), ids=EVERYWHERE | MIXED)
-every_mechanism = pytest.mark.parametrize("flags", EVERYWHERE.values(), ids=EVERYWHERE)
+every_mix = pytest.mark.parametrize("flags", (STREAMING | MIXED).values(), ids=STREAMING | MIXED)
+every_mechanism = pytest.mark.parametrize("flags", STREAMING.values(), ids=STREAMING)
 every_arch = pytest.mark.parametrize("arch", ARCHS)
 models: dict[tuple[str, str], S2TTransformerMLAModel] = {}
 
@@ -62,7 +62,7 @@ def test_a_window_streams_as_well(build: Build, length: int, left: int, cuts: li
     torch.testing.assert_close(streamed(model, batch["src_tokens"], cuts), expected, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("flags", [*(EVERYWHERE[name] for name in LINEAR), "--encoder-left-chunks 1"])
+@pytest.mark.parametrize("flags", [*(STREAMING[name] for name in LINEAR), "--encoder-left-chunks 1"])
 @torch.no_grad()
 def test_the_state_of_the_encoder_does_not_grow(build: Build, flags: str) -> None:
     model, state = simul(build, flags), {}
@@ -90,10 +90,12 @@ def test_no_state_hears_audio_after_its_chunk(build: Build, arch: str, flags: st
     model, batch = simul(build, flags, arch), speech(100)
     needed = [model.encoder.frames_before(states) for states in (CHUNK, 2 * CHUNK)]
     for i, frames in enumerate(needed):
-        batch["src_tokens"].requires_grad_().grad = None
-        states = model.encoder(**batch)["encoder_out"][0]
-        states[i * CHUNK : (i + 1) * CHUNK].square().sum().backward()
-        heard = batch["src_tokens"].grad[0].abs().amax(-1) > 0
+        heard = torch.zeros(100, dtype=torch.bool)
+        for _ in range(10):  # of few channels, ReLUs may all be silent at a frame
+            batch["src_tokens"] = torch.randn_like(batch["src_tokens"]).requires_grad_()
+            states = model.encoder(**batch)["encoder_out"][0]
+            states[i * CHUNK : (i + 1) * CHUNK].square().sum().backward()
+            heard |= batch["src_tokens"].grad[0].abs().amax(-1) > 0
         assert not heard[frames:].any()
         assert heard[frames - 1]
 
@@ -142,7 +144,8 @@ def test_no_word_hears_audio_that_had_not_arrived(build: Build, flags: str) -> N
         scores[0, target].square().sum().backward()
         heard = frames.grad[0].abs().amax(-1) > 0
         assert heard.any() and not heard[arrived:].any()
-        with torch.no_grad():
+        with torch.no_grad():  # learned positions take another way where gradients are wanted, with other roundings
+            scores = model(frames, batch["src_lengths"], tokens)[0]
             frames[:, arrived:] += 100 * torch.randn_like(frames[:, arrived:])
             changed = model(frames, batch["src_lengths"], tokens)[0]
         assert changed[0, : target + 1].equal(scores[0, : target + 1])
