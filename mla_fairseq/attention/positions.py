@@ -48,14 +48,22 @@ class CosinePositions(nn.Module):
 class LengthOptions:
     """The lengths that a mechanism with positions measures them against.
 
-    Target: in training, and wherever the whole target is given, the true length; while decoding what is expected.
+    Target: in training, and wherever the whole target is given, the true length unless ``train_length`` says otherwise;
+    while decoding what is expected.
     Source: the true number of encoder states. A model that translates while it listens knows neither: both are
     fixed numbers there, in training too.
     """
 
-    length: Literal["ratio", "fixed"] = field(
+    length: Literal["oracle", "predicted", "ratio", "fixed"] = field(
         default="ratio",
-        metadata={"help": "expected target length in decoding: a ratio of the encoder states, or a fixed number"},
+        metadata={
+            "help": "expected target length in decoding: the reference's own, the length predictor's, a ratio of the "
+            "encoder states, or a fixed number"
+        },
+    )
+    train_length: Literal["oracle", "predicted", "ratio", "fixed"] | None = field(
+        default=None,
+        metadata={"help": "the same in training; None: oracle or, in a model that streams, fixed"},
     )
     length_ratio: float = field(
         default=0.0,

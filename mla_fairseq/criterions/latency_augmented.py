@@ -1,16 +1,15 @@
 """``latency_augmented_label_smoothed_cross_entropy_mla``: cross-entropy, and the price of being late."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
+import torch
 from fairseq.criterions import register_criterion
-from fairseq.criterions.label_smoothed_cross_entropy import (
-    LabelSmoothedCrossEntropyCriterion,
-    LabelSmoothedCrossEntropyCriterionConfig,
-)
+from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterionConfig
 from fairseq.dataclass import ChoiceEnum
-from fairseq.logging import metrics
-from torch import Tensor
+from torch import Tensor, nn
 
+from mla_fairseq.criterions.auxiliary import AuxiliaryCriterion
 from mla_fairseq.criterions.latency import METRICS, gather, variance
 
 GATHER = ("weighted_average", "average", "max")
@@ -38,7 +37,7 @@ class LatencyAugmentedConfig(LabelSmoothedCrossEntropyCriterionConfig):
 
 
 @register_criterion("latency_augmented_label_smoothed_cross_entropy_mla", dataclass=LatencyAugmentedConfig)
-class LatencyAugmentedCriterion(LabelSmoothedCrossEntropyCriterion):
+class LatencyAugmentedCriterion(AuxiliaryCriterion):
     """Label-smoothed cross-entropy with the expected latency of monotonic attention (arXiv 1909.12406, equation 13).
 
     Both terms are sums over the sentences of a batch, as cross-entropy is a sum over its tokens.
@@ -46,6 +45,8 @@ class LatencyAugmentedCriterion(LabelSmoothedCrossEntropyCriterion):
     Raises:
         ValueError: a weight below 0.
     """
+
+    averaged: ClassVar[dict[str, int]] = {"latency": 3, "delays_var": 3}
 
     def __init__(
         self,
@@ -71,32 +72,17 @@ class LatencyAugmentedCriterion(LabelSmoothedCrossEntropyCriterion):
         self.gather_method = str(latency_gather_method)
         self.update_after = latency_update_after
 
-    def forward(self, model, sample, reduce: bool = True):
-        """As fairseq's: loss, sample size, and what to log.
+    def auxiliary(self, model: nn.Module, extra: dict, sample: dict) -> tuple[Tensor, dict[str, Tensor]]:
+        """Both latency terms, and what they are made of: the mean latency (encoder states) and variance.
 
         Raises:
             ValueError: a model without monotonic attention.
         """
-        net_output = model(**sample["net_input"])
-        loss, nll_loss = self.compute_loss(model, net_output, sample, reduce=reduce)
-        sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
-        latency, spread = self.latency(net_output[1], sample)
-        updates = getattr(model, "module", model).encoder.num_updates  # fairseq tells them to models alone
-        if updates >= self.update_after:
-            loss = loss + self.average_weight * latency.sum() + self.variance_weight * spread.sum()
-        log = {
-            "loss": loss.data,
-            "nll_loss": nll_loss.data,
-            "ntokens": sample["ntokens"],
-            "nsentences": sample["target"].size(0),
-            "sample_size": sample_size,
-            "latency": latency.sum().data,
-            "delays_var": spread.sum().data,
-        }
-        if self.report_accuracy:
-            right, total = self.compute_accuracy(model, net_output, sample)
-            log |= {"n_correct": right.item(), "total": total.item()}
-        return loss, sample_size, log
+        latency, spread = (terms.sum() for terms in self.latency(extra, sample))
+        added = self.average_weight * latency + self.variance_weight * spread
+        if model.encoder.num_updates < self.update_after:  # fairseq tells updates to models alone
+            added = torch.zeros_like(added)
+        return added, {"latency": latency, "delays_var": spread}
 
     def latency(self, extra: dict, sample: dict) -> tuple[Tensor, Tensor]:
         """The latency of each sentence in encoder states, and the variance of its heads' delays, (B,) both."""
@@ -109,12 +95,3 @@ class LatencyAugmentedCriterion(LabelSmoothedCrossEntropyCriterion):
         delays = extra["delays"].float()
         latency = self.metric(gather(delays, self.gather_method), extra["source_lengths"].to(delays), mask)
         return latency, variance(delays, mask)
-
-    @classmethod
-    def reduce_metrics(cls, logging_outputs: list[dict]) -> None:
-        """As fairseq's, with the mean latency (encoder states) and variance of a sentence."""
-        super().reduce_metrics(logging_outputs)
-        sentences = sum(log.get("nsentences", 0) for log in logging_outputs)
-        for name in ("latency", "delays_var"):
-            total = sum(float(log.get(name, 0)) for log in logging_outputs)
-            metrics.log_scalar(name, total / max(sentences, 1), sentences, round=3)

@@ -171,7 +171,9 @@ class Attempt:
         self.session, self.translator = session, session.translator
         self.state: State = {}
         self.written = 0
-        attention = session.translator.model.decoder.layers[session.layer].encoder_attn
+        decoder, states = session.translator.model.decoder, session.states
+        self.expected = decoder.expect_length(states, None, torch.tensor([len(states)], device=states.device))
+        attention = decoder.layers[session.layer].encoder_attn
         self.keys = attention.keys(session.states) if session.policy.attends else None
 
     def force(self, tokens: Sequence[int]) -> None:
@@ -202,6 +204,7 @@ class Attempt:
             source,
             self.state,
             lengths,
+            None if self.expected is None else self.expected.expand(len(tokens)),
             (self.session.layer, self.keys) if probe else None,
         )
         self.written += tokens.shape[1]

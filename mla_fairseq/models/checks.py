@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from fairseq.models import FairseqEncoder
 from torch import Tensor, nn
 
@@ -66,7 +65,7 @@ def check_length_rule(model: nn.Module) -> None:
     """
     rule = getattr(getattr(model, "decoder", None), "length_rule", None)
     if rule is not None:
-        rule(torch.ones(1, dtype=torch.long))
+        rule.check()
 
 
 def read_model(path: str) -> dict[str, Tensor]:

@@ -17,7 +17,6 @@ from mla_fairseq.models.options import length_options
 from mla_fairseq.models.simul import build_monotonic, build_wait_k, chunk_size
 
 CAUSAL, FULL = Causal(), Full()
-LENGTH_BUFFER = "length_rule.tokens_and_states"
 
 
 class TextDecoder(FairseqIncrementalDecoder):
@@ -53,7 +52,7 @@ class TextDecoder(FairseqIncrementalDecoder):
         self.lagging = None if self.wait_k is None else self.wait_k.middle
         self.monotonic = build_monotonic(args)
         streaming = self.wait_k is not None or self.monotonic is not None or chunk_size(args) > 0
-        self.length_rule = LengthRule(length_options(args), streaming) if self._needs_lengths() else None
+        self.length_rule = LengthRule.build(args, length_options(args), streaming) if self._needs_lengths() else None
 
     def forward(
         self,
@@ -79,14 +78,20 @@ class TextDecoder(FairseqIncrementalDecoder):
             target_lengths: (B,), the expected lengths, where the caller knows better than the length rule.
 
         With monotonic attention ``extra["delays"]`` (B, layers * H, T) are the encoder states that each head is
-        expected to have read, of ``extra["source_lengths"]`` (B,).
+        expected to have read, of ``extra["source_lengths"]`` (B,). With a length predictor
+        ``extra["length_log_ratio"]`` (B,) is the logarithm of the target tokens per encoder state that it expects.
         """
         source, source_mask, source_lengths = _source(encoder_out)
         start = 0 if incremental_state is None else prev_output_tokens.shape[1] - 1
         tokens = prev_output_tokens[:, start:]
         mask = tokens.ne(self.padding_idx)
-        if target_lengths is None:
-            target_lengths = self._target_lengths(mask, source_lengths, incremental_state)
+        log_ratio = None
+        if target_lengths is None and self.length_rule is not None:
+            if incremental_state is None:
+                log_ratio = self.length_rule.predict(source, source_mask)
+                target_lengths = self.length_rule.of_whole_target(mask.sum(1), source_lengths, log_ratio)
+            elif not incremental_state or self.length_rule.streaming:  # else later steps keep what the first was told
+                target_lengths = self.expect_length(source, source_mask, source_lengths)
         view, lengths = FULL, source_lengths
         if incremental_state is None:
             view = self._cross_view(tokens.shape[1], source)
@@ -110,6 +115,8 @@ class TextDecoder(FairseqIncrementalDecoder):
         extra = {"attn": [None if weights is None else weights.mean(1)]}
         if incremental_state is None:
             extra["encoder_out"] = encoder_out
+            if log_ratio is not None:
+                extra |= {"length_log_ratio": log_ratio, "source_lengths": lengths}
             if self.monotonic:
                 extra |= {"delays": torch.cat([said["delays"] for said in notes], dim=1), "source_lengths": lengths}
         return x if features_only else self.output_layer(x), extra
@@ -131,11 +138,12 @@ class TextDecoder(FairseqIncrementalDecoder):
         source: Tensor | None,
         state: State,
         lengths: Tensor | None = None,
+        target_lengths: Tensor | None = None,
         probe: tuple[int, Tensor] | None = None,
     ) -> tuple[Tensor, list[dict[str, Tensor]]]:
         if lengths is None:  # then they are fixed, and no value is looked at
             lengths = torch.ones(tokens.shape[0], dtype=torch.long, device=tokens.device)
-        target_lengths = None if self.length_rule is None else self.length_rule(lengths)
+            target_lengths = None if self.length_rule is None else self.length_rule(lengths)
         x, notes = self._run_layers(
             self._embed(tokens, start),
             source=source,
@@ -153,14 +161,29 @@ class TextDecoder(FairseqIncrementalDecoder):
         source: Tensor | None,
         state: State,
         source_lengths: Tensor,
+        target_lengths: Tensor | None,
         probe: tuple[int, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """As ``step``, of tokens (B, T), over a whole source of ``source_lengths`` (B,) states, given at first.
 
-        With ``probe``, a layer and what ``keys`` of its cross-attention gave, also the weights (B, H, S) there.
+        ``target_lengths`` (B,) are what ``expect_length`` says. With ``probe``, a layer and what ``keys`` of its
+        cross-attention gave, also the weights (B, H, S) there.
         """
-        scores, notes = self._step(tokens, start, source, state, source_lengths, probe)
+        scores, notes = self._step(tokens, start, source, state, source_lengths, target_lengths, probe)
         return scores, None if probe is None else notes[probe[0]]["weights"][:, :, -1]
+
+    def expect_length(self, source: Tensor, source_mask: Tensor | None, source_lengths: Tensor) -> Tensor | None:
+        """Target tokens (B,) that decoding expects upon a source (S, B, C), real states (B, S), their numbers (B,).
+
+        ``None`` where no mechanism asks.
+
+        Raises:
+            ValueError: nothing was measured, predicted or told.
+        """
+        rule = self.length_rule
+        if rule is None:
+            return None
+        return rule(source_lengths, rule.predict(source, source_mask) if rule.options.length == "predicted" else None)
 
     def feed(self, source: Tensor | None, state: State, final: bool, source_mask: Tensor | None = None) -> None:
         """Give monotonic heads the next encoder states (n, B, C); ``final``: the last ones, maybe with padding."""
@@ -219,11 +242,12 @@ class TextDecoder(FairseqIncrementalDecoder):
 
     def upgrade_state_dict_named(self, state_dict: dict, name: str) -> dict:
         """Let checkpoints cross between mechanisms: what only one of two mechanisms has is not the projections'."""
-        key = f"{name}.{LENGTH_BUFFER}"
-        if self.length_rule is None:
-            state_dict.pop(key, None)
-        else:
-            state_dict.setdefault(key, self.length_rule.tokens_and_states.clone())
+        prefix = f"{name}.length_rule."
+        rule = {} if self.length_rule is None else self.length_rule.state_dict(prefix=prefix)
+        for key in [key for key in state_dict if key.startswith(prefix) and key not in rule]:
+            del state_dict[key]
+        for key, tensor in rule.items():
+            state_dict.setdefault(key, tensor.clone())
         if self.monotonic:
             self._start_deciding(state_dict, name)
         return state_dict
@@ -266,16 +290,6 @@ class TextDecoder(FairseqIncrementalDecoder):
             last = self.wait_k.states(self.lagging, start)
         new = source[first:last]
         return (new, None if mask is None else mask[:, first:last]) if len(new) else (None, None)
-
-    def _target_lengths(self, mask: Tensor, source_lengths: Tensor, state: State | None) -> Tensor | None:
-        if self.length_rule is None:
-            return None
-        if state is not None or self.length_rule.streaming:
-            return self.length_rule(source_lengths)
-        lengths = mask.sum(1)
-        if self.training:
-            self.length_rule.observe(lengths, source_lengths)
-        return lengths
 
     def _source_lengths(self, true: Tensor) -> Tensor:
         rule = self.length_rule

@@ -12,6 +12,7 @@ from argparse import ArgumentParser, _ArgumentGroup
 
 from fairseq import options
 
+from mla_fairseq.models.length import add_length_args
 from mla_fairseq.models.options import add_attention_args
 from mla_fairseq.models.simul import add_chunk_args, add_simul_args
 
@@ -28,7 +29,9 @@ def show_attention_flags() -> None:
     def add_model_args(parser: ArgumentParser) -> _ArgumentGroup:
         group = stock(parser)
         if {"-h", "--help"} & set(sys.argv[1:]):
-            add_attention_args(parser.add_argument_group(TITLE))
+            attention = parser.add_argument_group(TITLE)
+            add_attention_args(attention)
+            add_length_args(attention)
             simultaneous = parser.add_argument_group(SIMUL_TITLE)
             add_chunk_args(simultaneous)
             add_simul_args(simultaneous)

@@ -2,44 +2,177 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
+from itertools import pairwise
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mla_fairseq.attention import LengthOptions
 
+KINDS = ("oracle", "predicted", "ratio", "fixed")
 
-class LengthRule(nn.Module):
-    """Expected target length (B,) in tokens from the number of encoder states (B,).
 
-    With ``ratio`` and no number given, the rule measures target tokens per encoder state on the batches that
-    ``observe`` is given in training, and the checkpoint keeps the mean. A length predictor takes this module's place
-    by being called the same way.
+def add_length_args(parser: ArgumentParser) -> None:
+    """Flags of the length predictor, and of training under lengths that are not quite right."""
+    parser.add_argument(
+        "--length-predictor",
+        action="store_true",
+        default=None,
+        help="learn to predict the target's length from the encoder's states (needs --criterion "
+        "label_smoothed_cross_entropy_mla), for --cosformer-length predicted, which has it without this flag too",
+    )
+    parser.add_argument(
+        "--length-gradient",
+        action="store_true",
+        default=None,
+        help="let the predictor's loss train the encoder too (default: the predictor alone)",
+    )
+    parser.add_argument(
+        "--length-noise",
+        type=float,
+        metavar="X",
+        help="multiply expected lengths in training by exp(X n), n normal noise, so that decoding does not hang on a "
+        "perfect guess (default: 0)",
+    )
 
-    Raises:
-        ValueError: an unknown rule, a ratio below 0, a fixed length below 1, or a ratio in a model that streams.
+
+class LengthPredictor(nn.Module):
+    """Encoder states (S, B, C) to the logarithm of target tokens per state, (B,).
+
+    Two convolutions over time (k = 3, ReLU, layer norm, dropout), the mean over what is real, and one number: the shape
+    of MLA's duration predictor (arXiv 2304.08453), for one ratio in place of a duration for each phoneme. Padding is
+    zero before each convolution, as it is beyond the end of a sentence that is alone.
     """
 
-    def __init__(self, options: LengthOptions, streaming: bool = False) -> None:
+    def __init__(self, channels: int, hidden: int = 128, layers: int = 2, dropout: float = 0.1) -> None:
         super().__init__()
-        if options.length not in ("ratio", "fixed"):
-            raise ValueError(f"--cosformer-length must be ratio or fixed, but is {options.length!r}")
+        sizes = [channels] + [hidden] * layers
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(before, after, kernel_size=3, padding=1) for before, after in pairwise(sizes)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(layers))
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(hidden, 1)
+
+    def forward(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``mask`` (B, S) is true for real states; ``None``: all are."""
+        x = states.permute(1, 2, 0)  # (B, C, S)
+        real = torch.ones_like(x[:, :1]) if mask is None else mask.unsqueeze(1).to(x)
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x = F.relu(convolution(x * real))
+            x = self.dropout(norm(x.transpose(1, 2))).transpose(1, 2)
+        mean = (x * real).sum(-1) / real.sum(-1).clamp_min(1)
+        return self.output(mean).squeeze(-1).float()
+
+
+class LengthRule(nn.Module):
+    """Expected target length (B,) in tokens.
+
+    ``ratio``: so many tokens per encoder state; where no number was given, the mean over the batches that ``observe``
+    was told of in training, which the checkpoint keeps. ``fixed``: one number for all. ``predicted``: by the length
+    predictor. ``oracle``: the true length, in training or where the data are known. In training and validation the
+    kind is ``train_length``, in decoding ``length``.
+
+    Raises:
+        ValueError: an unknown kind, a ratio or noise below 0, a fixed length below 1, or anything but fixed lengths in
+            a model that streams, where neither the source's length nor the whole of it is known.
+    """
+
+    def __init__(
+        self,
+        options: LengthOptions,
+        streaming: bool = False,
+        predictor: LengthPredictor | None = None,
+        gradient: bool = False,
+        noise: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.train_kind = options.train_length or ("fixed" if streaming else "oracle")
+        for flag, kind in (("--cosformer-length", options.length), ("--cosformer-train-length", self.train_kind)):
+            if kind not in KINDS:
+                raise ValueError(f"{flag} must be one of {', '.join(KINDS)}, but is {kind!r}")
+            if streaming and kind != "fixed":
+                raise ValueError(
+                    f"{flag} must be fixed, but is {kind!r}: a model that translates while it listens knows no source "
+                    "length to take a ratio of, nor a whole source to predict from"
+                )
         if options.length_ratio < 0:
             raise ValueError(f"--cosformer-length-ratio must be at least 0, but is {options.length_ratio}")
         if options.length_fixed < 1:
             raise ValueError(f"--cosformer-length-fixed must be at least 1, but is {options.length_fixed}")
-        if streaming and options.length != "fixed":
+        if noise < 0 or (streaming and noise > 0):
             raise ValueError(
-                f"--cosformer-length must be fixed, but is {options.length!r}: a model that translates while it "
-                "listens knows no source length to take a ratio of"
+                f"--length-noise must be {'0 where lengths are fixed' if streaming else 'at least 0'}, but is {noise}"
             )
-        self.options = options
-        self.streaming = streaming
+        self.options, self.streaming = options, streaming
+        self.predictor, self.gradient, self.noise = predictor, gradient, noise
+        self.told: Tensor | None = None  # the true lengths of the batch that is being decoded, from the task
         self.register_buffer("tokens_and_states", torch.zeros(2, dtype=torch.float64))
+        if predictor is not None:
+            self.register_buffer("batches", torch.zeros((), dtype=torch.long))  # that trained it: the criterion counts
 
-    def forward(self, source_lengths: Tensor) -> Tensor:
-        if self.options.length == "fixed":
-            return torch.full_like(source_lengths, self.options.length_fixed)
-        return (source_lengths * self.ratio).round().long().clamp_min(1)
+    @classmethod
+    def build(cls, args: Namespace, options: LengthOptions, streaming: bool) -> LengthRule:
+        """As the flags say.
+
+        Raises:
+            ValueError: flags that make no rule.
+        """
+        wanted = getattr(args, "length_predictor", None) or "predicted" in (options.length, options.train_length)
+        predictor = LengthPredictor(args.encoder_embed_dim, dropout=args.dropout) if wanted and not streaming else None
+        noise = getattr(args, "length_noise", None) or 0.0
+        return cls(options, streaming, predictor, bool(getattr(args, "length_gradient", None)), noise)
+
+    def forward(self, source_lengths: Tensor, log_ratio: Tensor | None = None) -> Tensor:
+        """What decoding expects, (B,), from the numbers of encoder states (B,) and, to predict, ``predict``'s answer.
+
+        Raises:
+            ValueError: nothing was measured, predicted or told.
+        """
+        if self.options.length != "oracle":
+            return self._expect(self.options.length, source_lengths, log_ratio)
+        if self.told is None:
+            raise ValueError(
+                "--cosformer-length is oracle, but nobody knows the target's length here: decode a set with its "
+                "references by fairseq-generate, or take predicted, ratio or fixed"
+            )
+        return self.told.to(source_lengths).repeat_interleave(len(source_lengths) // len(self.told))
+
+    def of_whole_target(self, true: Tensor, source_lengths: Tensor, log_ratio: Tensor | None = None) -> Tensor:
+        """What positions are measured against where the whole target, of ``true`` (B,) tokens, is given: in training
+        by ``train_length``, with noise."""
+        if self.training and not self.streaming:
+            self.observe(true, source_lengths)
+        expected = true
+        if self.train_kind != "oracle":
+            expected = self._expect(self.train_kind, source_lengths, log_ratio)
+        if not (self.training and self.noise):
+            return expected
+        noise = torch.randn(expected.shape, device=expected.device) * self.noise
+        return (expected * noise.exp()).round().long().clamp_min(1)
+
+    def predict(self, states: Tensor, mask: Tensor | None = None) -> Tensor | None:
+        """Logarithm of target tokens per state (B,), from encoder states (S, B, C) and which are real (B, S); ``None``
+        without a predictor."""
+        if self.predictor is None:
+            return None
+        return self.predictor(states if self.gradient else states.detach(), mask)
+
+    def check(self) -> None:
+        """Before a beam search starts, say what it would lack.
+
+        Raises:
+            ValueError: nothing was measured, or the predictor was never trained.
+        """
+        if self.options.length == "predicted" and not int(self.batches):
+            raise ValueError(
+                "this model's length predictor was never trained: train it with --length-predictor and --criterion "
+                "label_smoothed_cross_entropy_mla, or decode with --model-overrides \"{'cosformer_length': 'ratio'}\""
+            )
+        if self.options.length == "ratio":
+            self.ratio  # noqa: B018  raises where nothing was measured
 
     @property
     def ratio(self) -> float:
@@ -62,6 +195,12 @@ class LengthRule(nn.Module):
     def observe(self, target_lengths: Tensor, source_lengths: Tensor) -> None:
         """Count a training batch: target tokens (B,) over encoder states (B,)."""
         self.tokens_and_states += torch.stack((target_lengths.sum(), source_lengths.sum()))
+
+    def _expect(self, kind: str, source_lengths: Tensor, log_ratio: Tensor | None) -> Tensor:
+        if kind == "fixed":
+            return torch.full_like(source_lengths, self.options.length_fixed)
+        ratio = self.ratio if kind == "ratio" else log_ratio.detach().exp()
+        return (source_lengths * ratio).round().long().clamp_min(1)
 
     def _apply(self, *args, **kwargs) -> LengthRule:
         """Move to another device as told, but stay exact: ``--fp16`` casts every buffer, and float16 ends at 65504."""

@@ -13,6 +13,7 @@ from mla_fairseq.attention import Full
 from mla_fairseq.models.checks import load_encoder, load_strictly
 from mla_fairseq.models.decoder import TextDecoder
 from mla_fairseq.models.encoder import SpeechEncoder
+from mla_fairseq.models.length import add_length_args
 from mla_fairseq.models.options import add_attention_args
 from mla_fairseq.models.simul import add_chunk_args
 
@@ -37,6 +38,7 @@ class S2TTransformerMLAModel(stock.S2TTransformerModel):
         stock.S2TTransformerModel.add_args(parser)
         add_attention_args(parser)
         add_chunk_args(parser)
+        add_length_args(parser)
 
     @classmethod
     def build_model(cls, args: Namespace, task: FairseqTask) -> S2TTransformerMLAModel:

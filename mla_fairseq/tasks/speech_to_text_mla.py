@@ -151,6 +151,7 @@ class SpeechToTextMLATask(SpeechToTextTask):
 
     def inference_step(self, generator, models, sample, *more, **kwargs):
         """As fairseq's; simultaneously every sentence has its own longest length, and the log is written on the way."""
+        self.tell_lengths(models, sample)
         found = super().inference_step(generator, models, sample, *more, **kwargs)
         lagging = getattr(self.args, "simul_waitk_lagging", None)
         if lagging is None and self.simul_log is None:
@@ -167,6 +168,14 @@ class SpeechToTextMLATask(SpeechToTextTask):
                 tokens = [token for token in hypotheses[0]["tokens"].tolist() if token != self.target_dictionary.eos()]
                 self.simul_log.add(index, tokens, reads, frames, dataset.tgt_texts[index], dataset.audio_paths[index])
         return found
+
+    def tell_lengths(self, models, sample) -> None:
+        """Tell the references' lengths (--cosformer-length oracle). Raises UserError where there are none."""
+        for rule in filter(None, (getattr(getattr(model, "decoder", None), "length_rule", None) for model in models)):
+            if rule.options.length == "oracle":
+                if sample.get("target") is None:
+                    raise UserError("--cosformer-length is oracle, but the set has no references: take ratio or fixed")
+                rule.told = sample["target"].ne(self.target_dictionary.pad()).sum(1)
 
     def monotonic_reads(self, model, sample, targets: list[torch.Tensor]) -> list[Reads]:
         """What monotonic heads had read when they wrote each token of these targets (T,), end of sentence included."""

@@ -1,0 +1,64 @@
+"""``label_smoothed_cross_entropy_mla``: cross-entropy, and the loss of the length predictor."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from fairseq.criterions import register_criterion
+from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterionConfig
+from torch import Tensor, nn
+
+from mla_fairseq.criterions.auxiliary import AuxiliaryCriterion
+
+
+@dataclass
+class LengthAwareConfig(LabelSmoothedCrossEntropyCriterionConfig):
+    """Flags of fairseq's criterion, and of the length predictor."""
+
+    length_loss_weight: float = field(
+        default=1.0, metadata={"help": "weight of the length predictor's loss: |log(expected length / true length)|"}
+    )
+
+
+@register_criterion("label_smoothed_cross_entropy_mla", dataclass=LengthAwareConfig)
+class LengthAwareCriterion(AuxiliaryCriterion):
+    """Label-smoothed cross-entropy, and how far the predicted target length is from the true one.
+
+    The length's loss is a sum over the sentences of a batch, as cross-entropy is one over its tokens. Logged as
+    ``length_error`` is the mean of |expected - true| / true.
+
+    Raises:
+        ValueError: a weight below 0.
+    """
+
+    averaged: ClassVar[dict[str, int]] = {"length_error": 4}
+
+    def __init__(
+        self,
+        task,
+        sentence_avg: bool,
+        label_smoothing: float,
+        ignore_prefix_size: int,
+        report_accuracy: bool,
+        length_loss_weight: float,
+    ) -> None:
+        super().__init__(task, sentence_avg, label_smoothing, ignore_prefix_size, report_accuracy)
+        if length_loss_weight < 0:
+            raise ValueError(f"--length-loss-weight must be at least 0, but is {length_loss_weight}")
+        self.length_weight = length_loss_weight
+
+    def auxiliary(self, model: nn.Module, extra: dict, sample: dict) -> tuple[Tensor, dict[str, Tensor]]:
+        """The length's loss and error.
+
+        Raises:
+            ValueError: a model without a length predictor.
+        """
+        if "length_log_ratio" not in extra:
+            raise ValueError(
+                "this criterion trains a length predictor, and the model has none: give --length-predictor (and a "
+                "decoder with positions, such as cosFormer's), or take --criterion label_smoothed_cross_entropy"
+            )
+        if self.training:
+            model.decoder.length_rule.batches += 1
+        true = sample["target"].ne(self.padding_idx).sum(1)
+        error = extra["length_log_ratio"] + extra["source_lengths"].log() - true.log()  # log of expected over true
+        return self.length_weight * error.abs().sum(), {"length_error": (error.exp() - 1).abs().sum()}

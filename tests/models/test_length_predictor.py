@@ -1,0 +1,174 @@
+"""The length predictor: it learns, padding has no part in it, and decoding expects what was asked for."""
+
+from argparse import Namespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from mla_fairseq.attention import LengthOptions
+from mla_fairseq.criterions.length_aware import LengthAwareCriterion
+from mla_fairseq.errors import UserError
+from mla_fairseq.models.length import LengthPredictor, LengthRule
+from mla_fairseq.tasks.speech_to_text_mla import SpeechToTextMLATask
+from tests.models.conftest import Build, Built
+from tests.models.test_commands import check_hypotheses
+
+FLAGS = "--attn-type cosformer --length-predictor"
+TRAINED = f"{FLAGS} --criterion label_smoothed_cross_entropy_mla"
+STATES = torch.tensor([10, 20])
+
+
+def predictor(seed: int = 0) -> LengthPredictor:
+    torch.manual_seed(seed)
+    return LengthPredictor(6, hidden=8).eval()
+
+
+def test_padding_has_no_part_in_it() -> None:
+    model, states = predictor(), torch.randn(12, 2, 6)
+    mask = torch.arange(12) < torch.tensor([[12], [7]])
+    together = model(states, mask)
+    assert float(together[1]) == pytest.approx(float(model(states[:7, 1:])[0]), abs=1e-6)
+    states[7:, 1] = 1e3
+    assert torch.equal(model(states, mask)[1], together[1])
+
+
+def test_it_learns_how_many_tokens_there_are_to_a_state() -> None:
+    """States of two kinds, one of which stands for three times as many tokens."""
+    torch.manual_seed(0)
+    model = LengthPredictor(6, hidden=16)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(150):
+        kind = torch.randint(2, (32,))
+        states = torch.randn(9, 32, 6) * 0.1 + kind[:, None]
+        loss = (model(states) - torch.where(kind == 1, 0.9, 0.3).log()).abs().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    assert model(torch.ones(9, 1, 6)).exp().item() == pytest.approx(0.9, rel=0.1)
+    assert model(torch.zeros(9, 1, 6)).exp().item() == pytest.approx(0.3, rel=0.1)
+
+
+def rule(kind: str, train: str | None = None, noise: float = 0.0, **more: float) -> LengthRule:
+    options = LengthOptions(length=kind, train_length=train, length_fixed=7, length_ratio=0.5)
+    return LengthRule(options, predictor=predictor() if kind == "predicted" else None, noise=noise, **more)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("fixed", [7, 7]), ("ratio", [5, 10]), ("predicted", [8, 5]), ("oracle", [3, 4])]
+)
+def test_decoding_expects_what_was_asked_for(kind: str, expected: list[int]) -> None:
+    asked, log_ratio = rule(kind), torch.tensor([0.8, 0.25]).log()
+    asked.told = torch.tensor([3, 4])
+    assert asked(STATES, log_ratio).tolist() == expected
+    if kind == "oracle":
+        assert asked(STATES.repeat_interleave(3)).tolist() == [3, 3, 3, 4, 4, 4], "beams stand side by side"
+
+
+@pytest.mark.parametrize(
+    ("train", "expected"),
+    [(None, [3, 4]), ("oracle", [3, 4]), ("fixed", [7, 7]), ("ratio", [5, 10]), ("predicted", [8, 5])],
+)
+def test_training_may_expect_something_else(train: str | None, expected: list[int]) -> None:
+    asked, true, log_ratio = rule("fixed", train), torch.tensor([3, 4]), torch.tensor([0.8, 0.25]).log()
+    assert asked.of_whole_target(true, STATES, log_ratio).tolist() == expected
+    assert asked.eval().of_whole_target(true, STATES, log_ratio).tolist() == expected
+
+
+def test_noise_is_relative_and_only_in_training() -> None:
+    asked, true = rule("fixed", noise=0.3), torch.full((4000,), 100)
+    lengths = asked.of_whole_target(true, true).double().log()
+    assert float(lengths.std()) == pytest.approx(0.3, rel=0.1)
+    assert float(lengths.mean()) == pytest.approx(torch.tensor(100.0).log().item(), abs=0.03)
+    assert torch.equal(asked.eval().of_whole_target(true, true), true)
+
+
+@pytest.mark.parametrize(
+    ("options", "more", "message"),
+    [
+        ({"train_length": "guess"}, {}, "--cosformer-train-length must be one of oracle, .* but is 'guess'"),
+        ({"length": "predicted"}, {"streaming": True}, "--cosformer-length must be fixed, but is 'predicted'"),
+        ({"length": "fixed", "train_length": "oracle"}, {"streaming": True}, "--cosformer-train-length must be fixed"),
+        ({}, {"noise": -1.0}, "--length-noise must be at least 0, but is -1.0"),
+        ({"length": "fixed"}, {"streaming": True, "noise": 0.1}, "--length-noise must be 0 where lengths are fixed"),
+    ],
+    ids=["kind", "streaming-predicted", "streaming-oracle", "negative-noise", "streaming-noise"],
+)
+def test_what_makes_no_rule(options: dict, more: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LengthRule(LengthOptions(**options), **more)
+
+
+def test_an_oracle_that_nobody_told_says_so() -> None:
+    with pytest.raises(ValueError, match="nobody knows the target's length here: decode a set with its references"):
+        rule("oracle")(STATES)
+
+
+def test_a_predictor_that_was_never_trained_says_so() -> None:
+    with pytest.raises(ValueError, match="was never trained: train it with --length-predictor"):
+        rule("predicted").check()
+
+
+def criterion(built: Built, weight: float = 1.0) -> LengthAwareCriterion:
+    return LengthAwareCriterion(built.task, False, 0.1, 0, False, weight)
+
+
+def gradients(built: Built, weight: float) -> dict[str, Tensor]:
+    built.model.zero_grad()
+    criterion(built, weight).train()(built.model.train(), built.batch())[0].backward()
+    return {name: p.grad.clone() for name, p in built.model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["predictor alone", "encoder too"])
+def test_the_loss_reaches_the_encoder_only_if_asked(build: Build, own: bool) -> None:
+    still = "--dropout 0 --attention-dropout 0 --activation-dropout 0"
+    built = build(flags=f"{FLAGS} {still} {'' if own else '--length-gradient'}")
+    without, with_loss = (gradients(built, weight) for weight in (0.0, 5.0))
+    assert with_loss["decoder.length_rule.predictor.output.bias"].abs().sum() > 0
+    assert int(built.model.decoder.length_rule.batches) == 2
+    encoder = [name for name in without if name.startswith("encoder.")]
+    same = [torch.allclose(without[name], with_loss[name], rtol=1e-4, atol=1e-5) for name in encoder]
+    assert all(same) == own
+
+
+def test_the_error_that_is_logged_is_relative(build: Build) -> None:
+    built = build(flags=FLAGS)
+    batch, model = built.batch(), built.model.eval()
+    _, extra = model(**batch["net_input"])
+    expected = extra["length_log_ratio"].exp() * extra["source_lengths"]
+    true = batch["target_lengths"]
+    error = ((expected - true).abs() / true).sum()
+    log = criterion(built).eval()(model, batch)[2]
+    assert float(log["length_error"]) == pytest.approx(float(error), rel=1e-4)
+    assert int(model.decoder.length_rule.batches) == 0, "validation trains nothing"
+
+
+def test_a_model_without_a_predictor_does_not_fit_the_criterion(build: Build) -> None:
+    built = build(flags="--attn-type cosformer")
+    with pytest.raises(ValueError, match="the model has none: give --length-predictor"):
+        criterion(built)(built.model, built.batch())
+
+
+@pytest.mark.parametrize("kind", ["oracle", "predicted", "ratio", "fixed"])
+def test_a_trained_model_decodes_by_any_of_them(train, generate, kind: str) -> None:
+    check_hypotheses(generate(train(TRAINED), "--model-overrides", str({"cosformer_length": kind})))
+
+
+@pytest.mark.parametrize("kind", ["predicted", "ratio"])
+def test_training_under_what_decoding_expects(train, generate, kind: str) -> None:
+    flags = f"{TRAINED} --cosformer-length {kind} --cosformer-train-length predicted --length-noise 0.1"
+    check_hypotheses(generate(train(flags)))
+
+
+def test_a_checkpoint_without_a_predictor_is_told(train, generate) -> None:
+    done = generate(train("--attn-type cosformer"), "--model-overrides", str({"cosformer_length": "predicted"}))
+    assert done.code == 1
+    assert "error: this model's length predictor was never trained" in done.last_line
+
+
+def test_a_set_without_references_has_no_oracle(build: Build) -> None:
+    built = build(flags="--attn-type cosformer --cosformer-length oracle")
+    task = Namespace(target_dictionary=built.task.target_dictionary)
+    with pytest.raises(UserError, match="the set has no references"):
+        SpeechToTextMLATask.tell_lengths(task, [built.model], {"target": None})
