@@ -1,0 +1,117 @@
+"""A softmax model becomes a linear one: every parameter is kept, the new attention learns what the old one gave."""
+
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+
+from mla_fairseq.attention import GatedAttention, LinearAttention, SoftmaxAttention
+from mla_fairseq.models.linearize import Distillation, batches, convert, converted, model_options
+from tests.models.conftest import SIZES, TRAINING, Build, Run
+from tests.models.test_commands import Train, check_hypotheses, parameters
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "linearize.py"
+
+
+@pytest.fixture(scope="module")
+def task(build: Build):
+    return build().task
+
+
+def taught(path: Path, task, **changes: str) -> tuple[Distillation, list[str]]:
+    _, student, teacher = convert(path, task, changes)
+    names = converted(student, teacher, Namespace(), Namespace(**changes))
+    return Distillation(student, teacher, names, lr=3e-3), names
+
+
+@pytest.mark.parametrize("arch", ["s2t_transformer", "s2t_transformer_mla"])
+def test_every_parameter_is_kept(train: Train, task, arch: str) -> None:
+    path = train(arch=arch)
+    state, student, _ = convert(path, task, {"encoder_attn_type": "hedgehog", "decoder_attn_type": "decay"})
+    before = parameters(path)
+    for name, tensor in state["model"].items():
+        assert name in before or ".mechanism." in name
+        assert name not in before or torch.equal(tensor, before[name])
+    mechanisms = [layer.self_attn.mechanism for layer in (*student.encoder.transformer_layers, *student.decoder.layers)]
+    assert [type(mechanism) for mechanism in mechanisms] == [LinearAttention] * 2 + [GatedAttention] * 2
+    assert isinstance(student.decoder.layers[0].encoder_attn.mechanism, SoftmaxAttention)
+    options = model_options(state)
+    assert (options.encoder_attn_type, options._name) == ("hedgehog", "s2t_transformer_mla")
+
+
+@pytest.mark.parametrize("mechanism", ["hedgehog", "elu", "cosformer", "leap"])
+def test_attention_learns_what_it_was(train: Train, task, mechanism: str) -> None:
+    teaching, names = taught(train(), task, attn_type=mechanism)
+    assert len(names) == 6
+    before = {name: parameter.clone() for name, parameter in teaching.student.named_parameters()}
+    if "train" not in task.datasets:
+        task.load_dataset("train")
+    losses = list(teaching.run(batches(task, "train", 400, 60)))
+    assert set(losses[0]) == set(names)
+    first, last = (sum(sum(step.values()) for step in part) for part in (losses[:5], losses[-5:]))
+    assert last < 0.9 * first
+    for name, parameter in teaching.student.named_parameters():
+        learns = any(part in name for part in ("q_proj", "k_proj", "mechanism"))
+        assert learns or torch.equal(parameter, before[name]), f"{name} is not attention's to decide"
+
+
+def test_a_module_learns_upon_what_the_teacher_sees(train: Train, task) -> None:
+    """Its error changes nothing downstream: the student's scores are the teacher's."""
+    teaching, _ = taught(train(), task, attn_type="relu")
+    if "train" not in task.datasets:
+        task.load_dataset("train")
+    (batch,) = batches(task, "train", 400, 1)
+    with torch.no_grad():
+        expected = teaching.teacher(**batch["net_input"])[0]
+        torch.testing.assert_close(teaching.student(**batch["net_input"])[0], expected)
+    assert all(float(loss) > 1e-6 for loss in teaching.losses.values())
+
+
+def test_nothing_to_convert_is_told(train: Train, task) -> None:
+    with pytest.raises(ValueError, match="every site has the mechanism already"):
+        taught(train(), task, attn_type="softmax")
+
+
+def linearize(*arguments: object) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+
+
+def test_the_command_leaves_a_checkpoint_to_decode_and_to_train(
+    train: Train, run: Run, generate, corpus: Path, tmp_path: Path
+) -> None:
+    path, output = train(), tmp_path / "linear.pt"
+    data = ["--data", corpus, "--config-yaml", "config.yaml", "--train-subset", "train", "--max-tokens", 400]
+    done = linearize(path, *data, "--attn-type", "hedgehog", "--distill-updates", 2, "--output", output)
+    assert done.returncode == 0, done.stderr
+    assert "6 of the attention modules have another mechanism" in done.stdout
+    check_hypotheses(generate(output))
+    command = [corpus, "--task", "speech_to_text_mla", "--arch", "s2t_transformer_mla", *SIZES, *TRAINING]
+    more = ["--attn-type", "hedgehog", "--finetune-from-model", output, "--max-update", 2, "--save-dir", tmp_path]
+    done = run("fairseq-train", command, more)
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--attn-type", "softmax"], "error: every site has the mechanism already"),
+        (["--attn-type", "sofmax"], "error: unknown attention 'sofmax': choose one of"),
+        (
+            ["--attn-type", "relu", "--set", "cosformer_length"],
+            "error: --set cosformer_length: write it as OPTION=VALUE",
+        ),
+        (["--cross-attn-type", "gla"], "error: --cross-attn-type is gla"),
+    ],
+    ids=["nothing", "unknown", "option", "site"],
+)
+def test_what_does_not_fit_is_one_line(
+    train: Train, corpus: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    output = tmp_path / "linear.pt"
+    done = linearize(train(), "--data", corpus, "--config-yaml", "config.yaml", *arguments, "--output", output)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith(message)
+    assert not output.exists()
