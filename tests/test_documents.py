@@ -127,3 +127,12 @@ def test_attention_alone_does_what_the_readme_says(capsys: pytest.CaptureFixture
     difference, size = re.fullmatch(r"tensor\((.+), grad_fn=.*\) (\d+)\n", capsys.readouterr().out).groups()
     assert float(difference) < 1e-4
     assert 0 < int(size) < 1_000_000
+
+
+def test_the_table_of_mechanisms_is_what_the_code_says() -> None:
+    made = runpy.run_path(str(ROOT / "scripts" / "describe_mechanisms.py"))["table"]()
+    known = {line.split("`")[1] for line in made.splitlines() if line.startswith("| `")}
+    written = (ROOT / "docs" / "mechanisms.md").read_text(encoding="utf-8")
+    rows = [line for line in made.splitlines() if line.split("`")[1:2] != ["quadratic_distance"]]  # the example's
+    assert known - {"quadratic_distance"} >= {"softmax", "relu", "cosformer", "leap"}
+    assert written.splitlines() == rows
