@@ -137,7 +137,8 @@ def gated(
     if length == 0:
         nothing = q.new_zeros(*q.shape[:2], q.shape[-1], values.shape[-1]) if state is None else state
         return torch.empty_like(v), nothing
-    q, k, values, decay = (_cut(x, chunk if size == 1 else size) for x in (q, k, values, decay))  # (B, H, N, chunk, .)
+    chunk = min(chunk, length) if size == 1 else size  # a single token, as in decoding, is a chunk of one
+    q, k, values, decay = (_cut(x, chunk) for x in (q, k, values, decay))  # (B, H, N, chunk, .)
     faded = decay.cumsum(-2)
     states, last = _states(state, k, values, faded)
     if size == 1:
