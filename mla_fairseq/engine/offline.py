@@ -7,21 +7,19 @@ recording goes on. The decoder starts from what has gone out either way, because
 
 from __future__ import annotations
 
-import logging
+import copy
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from mla_fairseq.attention import State, reorder
+from mla_fairseq.attention import State, fork, reorder
 from mla_fairseq.engine.frontend import FeatureStream
 from mla_fairseq.engine.offline_policies import OfflinePolicy
 from mla_fairseq.engine.search import BeamSearch
 from mla_fairseq.engine.session import Write, check_limits
 from mla_fairseq.engine.translator import Translator
 from mla_fairseq.engine.words import join, whole
-
-logger = logging.getLogger(__name__)
 
 
 class OfflineSession:
@@ -75,7 +73,7 @@ class OfflineSession:
         self.committed: list[int] = []
         self.hypotheses: list[list[int]] = []
         if not translator.model.encoder.streams:
-            logger.info("this encoder hears whole utterances: it encodes everything anew at each piece of audio")
+            translator.note("this encoder hears whole utterances: it encodes everything anew at each piece of audio")
 
     @torch.no_grad()
     def push(self, samples, final: bool = False) -> list[Write]:
@@ -95,7 +93,7 @@ class OfflineSession:
             return self._say(self._search(), ended=True)
         hypothesis, following = self._greedy() if self.policy.attends or self.beam == 1 else (self._search(), None)
         self.hypotheses = [*self.hypotheses, hypothesis][-self.policy.history :]
-        allowed = min(self.policy.commits(self.hypotheses), len(hypothesis))
+        allowed = min(self.policy.commits(self.hypotheses, len(self.states)), len(hypothesis))
         seen = hypothesis[:allowed] + ([following] if allowed == len(hypothesis) and following is not None else [])
         seen += hypothesis[allowed : allowed + 1]
         upto = min(allowed, whole([self._piece(token) for token in seen]))
@@ -104,6 +102,17 @@ class OfflineSession:
     def finish(self) -> list[Write]:
         """End the recording and return what is left to say."""
         return self.push([], final=True)
+
+    def snapshot(self) -> OfflineSession:
+        """A copy that goes its own way from here: going back is keeping the copy. Copies no tensor."""
+        other = copy.copy(self)
+        other.features = self.features.fork()
+        other.encoder_state = fork(self.encoder_state)
+        return other
+
+    def restore(self, snapshot: OfflineSession) -> None:
+        """Be again what ``snapshot`` was; it can be returned to once more."""
+        self.__dict__.update(snapshot.snapshot().__dict__)
 
     @property
     def nbytes(self) -> int:

@@ -31,8 +31,8 @@ class OfflinePolicy(Protocol):
         """Whether the hypothesis ends before the token at ``place`` (from 0), which attends so to ``states`` states."""
         ...
 
-    def commits(self, hypotheses: Sequence[Tokens]) -> int:
-        """How many tokens of the last of these hypotheses may go out."""
+    def commits(self, hypotheses: Sequence[Tokens], states: int) -> int:
+        """How many tokens of the last of these hypotheses may go out upon so many states."""
         ...
 
 
@@ -56,7 +56,7 @@ class AlignAttPolicy:
         """Whether the place of the largest weight is among the last."""
         return max(range(states), key=attention.__getitem__) >= states - self.frames
 
-    def commits(self, hypotheses: Sequence[Tokens]) -> int:
+    def commits(self, hypotheses: Sequence[Tokens], states: int) -> int:
         """All that was not refused."""
         return len(hypotheses[-1])
 
@@ -86,7 +86,7 @@ class EDAttPolicy:
         """Whether the last states have more than their share."""
         return sum(attention[max(0, states - self.frames) :]) > self.threshold
 
-    def commits(self, hypotheses: Sequence[Tokens]) -> int:
+    def commits(self, hypotheses: Sequence[Tokens], states: int) -> int:
         """All that was not refused."""
         return len(hypotheses[-1])
 
@@ -115,7 +115,7 @@ class LocalAgreementPolicy:
         """Never: hypotheses are compared when they are whole."""
         return False
 
-    def commits(self, hypotheses: Sequence[Tokens]) -> int:
+    def commits(self, hypotheses: Sequence[Tokens], states: int) -> int:
         """The length of the common beginning, once there are enough of them."""
         if len(hypotheses) < self.agreeing:
             return 0
@@ -145,7 +145,7 @@ class HoldPolicy:
         """Never."""
         return False
 
-    def commits(self, hypotheses: Sequence[Tokens]) -> int:
+    def commits(self, hypotheses: Sequence[Tokens], states: int) -> int:
         """All but the last ones."""
         return max(0, len(hypotheses[-1]) - self.tokens)
 
@@ -171,6 +171,6 @@ class OfflineWaitKPolicy:
         """Whether the rule wants more states."""
         return states_to_read(self.lagging, self.ratio, place) > states
 
-    def commits(self, hypotheses: Sequence[Tokens]) -> int:
-        """All that was not refused."""
-        return len(hypotheses[-1])
+    def commits(self, hypotheses: Sequence[Tokens], states: int) -> int:
+        """What the rule has states for: a beam search does not stop where greedy search was refused."""
+        return min(len(hypotheses[-1]), max(0, states // self.ratio - self.lagging + 1))

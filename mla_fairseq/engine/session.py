@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 
-from mla_fairseq.engine.policies import Policy, Progress
+from mla_fairseq.engine.policies import MonotonicPolicy, Policy, Progress, WaitKPolicy
 from mla_fairseq.engine.search import BeamSearch
 from mla_fairseq.engine.translator import Translator
 from mla_fairseq.engine.words import join, whole
@@ -42,8 +42,11 @@ class Session:
             The next sentence begins with what was not read: words that began before the last ones were written are
             lost. It suits recordings with a pause between sentences.
 
+            A model that was trained on sentences alone has never heard what it carries by then, and gets worse after
+            the first ones: train it on longer recordings, or begin a session at every pause.
+
     Raises:
-        ValueError: a beam below 1, or limits that leave no room for a token.
+        ValueError: a beam below 1, limits that leave no room for a token, or a policy for another kind of model.
     """
 
     def __init__(
@@ -59,6 +62,11 @@ class Session:
         if beam < 1:
             raise ValueError(f"the beam must be at least 1, but is {beam}")
         check_limits(max_len_a, max_len_b)
+        monotonic = translator.model.decoder.monotonic is not None
+        if isinstance(policy, MonotonicPolicy) != monotonic and isinstance(policy, MonotonicPolicy | WaitKPolicy):
+            kind = "monotonic attention, whose heads decide" if monotonic else "no monotonic attention"
+            mend = "MonotonicPolicy" if monotonic else "WaitKPolicy"
+            raise ValueError(f"this model has {kind}: give the session a {mend}, not {policy}")
         self.policy = policy
         self.lenpen, self.beam = lenpen, beam
         self.max_len_a, self.max_len_b = max_len_a, max_len_b
@@ -84,7 +92,7 @@ class Session:
                 break
             self._commit(writes)
         if self.search.ended and not self.continuous:
-            self.stream.unread = self.stream.unread[:0]  # nobody will read it
+            self.stream.close()
         return writes
 
     def finish(self) -> list[Write]:

@@ -18,6 +18,8 @@ from mla_fairseq.errors import UserError
 from mla_fairseq.models.s2t_transformer_mla import S2TTransformerMLAModel
 from mla_fairseq.models.wait_k import WaitK
 
+log = logging.getLogger(__name__)
+
 
 class Translator:
     """A model, its dictionary and its normalisation: what all streams share, and none changes."""
@@ -26,6 +28,7 @@ class Translator:
         self.model = model.eval()
         self.dictionary = dictionary
         self.normalisation = normalisation
+        self._noted: set[str] = set()
 
     @classmethod
     def load(cls, checkpoint: Path | str, data: Path | str, config_yaml: str = "config_st.yaml") -> Translator:
@@ -60,6 +63,12 @@ class Translator:
         except (RuntimeError, AssertionError) as error:
             reason = str(error).partition("\n")[0]
             raise ValueError(f"device {device!r} cannot be used here ({reason}): take cpu") from error
+
+    def note(self, message: str) -> None:
+        """Log something about the model, once."""
+        if message not in self._noted:
+            self._noted.add(message)
+            log.info(message)
 
     @property
     def wait_k(self) -> WaitK | None:
@@ -102,6 +111,7 @@ class Stream:
         refused, forced: whether they want more than these, and whether they wrote only because there is no more.
         written: tokens that the decoder holds.
         ended: whether the recording is over.
+        closed: whether nobody will read what comes, so that it is heard and not encoded.
     """
 
     translator: Translator
@@ -118,6 +128,7 @@ class Stream:
     forced: bool = False
     written: int = 0
     ended: bool = False
+    closed: bool = False
 
     @property
     def heard(self) -> int:
@@ -141,7 +152,7 @@ class Stream:
         frames = self.features.push(samples, final)
         self.frames += len(frames)
         self.ended = final
-        if len(frames) or final:
+        if (len(frames) or final) and not self.closed:
             encoder = self.translator.model.encoder
             frames = torch.from_numpy(frames).to(self.translator.parameter).unsqueeze(0)
             self.unread = torch.cat((self.unread, encoder.stream(frames, self.encoder_state, final)))
@@ -196,6 +207,11 @@ class Stream:
         self.before += self.read
         self.decoder_state, self.read, self.written = {}, 0, 0
         self.fed, self.fed_all, self.refused, self.forced = 0, False, False, False
+
+    def close(self) -> None:
+        """Let go of all that is carried: nobody will read what comes."""
+        self.closed, self.unread = True, self.unread[:0]
+        self.encoder_state, self.decoder_state = {}, {}
 
     def fork(self) -> Stream:
         """A snapshot: each goes its own way from here. Copies no tensor."""

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 SPACE = "\u2581"
 """SentencePiece's sign for a space, with which a piece begins a word."""
 
+BEGIN = "<s>"
+"""fairseq's sign for the beginning, which a model may say and nobody should read."""
+
 
 def begins_word(piece: str) -> bool:
     """Whether a piece ends the word before it."""
@@ -15,7 +18,7 @@ def begins_word(piece: str) -> bool:
 
 def join(pieces: Iterable[str]) -> str:
     """The text of pieces, as fairseq prints it."""
-    return "".join(pieces).replace(SPACE, " ").strip()
+    return "".join(piece for piece in pieces if piece != BEGIN).replace(SPACE, " ").strip()
 
 
 def whole(pieces: Sequence[str]) -> int:

@@ -57,6 +57,26 @@ def check_continued(args: Namespace) -> None:
             )
 
 
+def check_criterion(name: str | None, model: nn.Module) -> None:
+    """Before a training starts, refuse a criterion of ours that the model has nothing for.
+
+    Raises:
+        ValueError: latency without monotonic attention, or a length loss without a length predictor.
+    """
+    decoder = getattr(model, "decoder", None)
+    rule = getattr(decoder, "length_rule", None)
+    if name == "latency_augmented_label_smoothed_cross_entropy_mla" and getattr(decoder, "monotonic", None) is None:
+        raise ValueError(
+            "the latency criterion needs a model with monotonic attention: give --simul-type other than waitk, or "
+            "take --criterion label_smoothed_cross_entropy"
+        )
+    if name == "label_smoothed_cross_entropy_mla" and getattr(rule, "predictor", None) is None:
+        raise ValueError(
+            "this criterion trains a length predictor, and the model has none: give --length-predictor (and a "
+            "decoder with positions, such as cosFormer's), or take --criterion label_smoothed_cross_entropy"
+        )
+
+
 def check_length_rule(model: nn.Module) -> None:
     """Before a beam search starts, ask a model for the target length that it would expect.
 

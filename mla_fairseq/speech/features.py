@@ -94,7 +94,7 @@ class FilterBankStream:
         Raises ValueError for bad samples (see `to_kaldi_scale`), RuntimeError after the end.
         """
         if self.finished:
-            raise RuntimeError("push after final=True: the recording has ended, begin a new FilterBankStream")
+            raise RuntimeError("push after final=True: the recording has ended, begin a new stream or session")
         heard = np.concatenate([self.tail, to_kaldi_scale(samples)])
         frames = _frames(heard)
         self.tail = heard[:0] if final else heard[len(frames) * SHIFT :]

@@ -22,7 +22,7 @@ from mla_fairseq.data import archive, manifest
 from mla_fairseq.engine.delays import Clock, Reads, longest
 from mla_fairseq.engine.policies import WaitKPolicy
 from mla_fairseq.errors import UserError, user_errors
-from mla_fairseq.models.checks import check_continued, check_length_rule
+from mla_fairseq.models.checks import check_continued, check_criterion, check_length_rule
 from mla_fairseq.tasks.simul_log import SimulLog
 
 
@@ -107,7 +107,10 @@ class SpeechToTextMLATask(SpeechToTextTask):
         with user_errors():
             if not from_checkpoint:
                 check_continued(args)
-            return super().build_model(args, from_checkpoint)
+            model = super().build_model(args, from_checkpoint)
+            if not from_checkpoint and getattr(args, "path", None) is None:
+                check_criterion(getattr(args, "criterion", None), model)
+            return model
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:
         """As fairseq's. Raises UserError for a missing manifest and for an archive that is not whole."""

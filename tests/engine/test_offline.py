@@ -107,13 +107,50 @@ def test_policies_are_plain_decisions() -> None:
     assert not AlignAttPolicy(0).refuses(0, [0.0, 1.0], 2)
     assert EDAttPolicy(0.3, 2).refuses(0, attention, 4)
     assert not EDAttPolicy(0.5, 2).refuses(0, attention, 4)
-    assert LocalAgreementPolicy(2).commits([[1, 2, 3]]) == 0
-    assert LocalAgreementPolicy(2).commits([[1, 2, 3], [1, 2, 4, 5]]) == 2
-    assert LocalAgreementPolicy(3).commits([[1, 2], [1, 2, 3], [1, 2, 4]]) == 2
-    assert HoldPolicy(2).commits([[1, 2, 3]]) == 1
-    assert HoldPolicy(5).commits([[1, 2, 3]]) == 0
+    assert LocalAgreementPolicy(2).commits([[1, 2, 3]], 9) == 0
+    assert LocalAgreementPolicy(2).commits([[1, 2, 3], [1, 2, 4, 5]], 9) == 2
+    assert LocalAgreementPolicy(3).commits([[1, 2], [1, 2, 3], [1, 2, 4]], 9) == 2
+    assert HoldPolicy(2).commits([[1, 2, 3]], 9) == 1
+    assert HoldPolicy(5).commits([[1, 2, 3]], 9) == 0
     assert not OfflineWaitKPolicy(2, 7).refuses(1, [], 21)
     assert OfflineWaitKPolicy(2, 7).refuses(2, [], 21)
+    assert OfflineWaitKPolicy(2, 7).commits([list(range(9))], 21) == 2, "a beam's hypothesis is cut by the same rule"
+    assert OfflineWaitKPolicy(9, 7).commits([list(range(9))], 21) == 0
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_wait_k_waits_whatever_the_beam(translator, beam: int) -> None:
+    lagging, ratio = 5, 3
+    session, samples, said = OfflineSession(translator(), OfflineWaitKPolicy(lagging, ratio), beam), noise(2.3, 3), 0
+    for start in range(0, len(samples), 2000):
+        session.push(samples[start : start + 2000])
+        said = len(session.committed)
+        assert said == 0 or len(session.states) >= ratio * (lagging + said - 1)
+    assert said > 0, "a session that never speaks proves nothing"
+
+
+@every_model
+def test_a_snapshot_goes_its_own_way(translator, flags: str) -> None:
+    samples = noise(2.3, 3)
+    for policy in POLICIES.values():
+        session = OfflineSession(translator(flags), policy)
+        session.push(samples[:20_000])
+        snapshot = session.snapshot()
+        expected = session.push(samples[20_000:], final=True)
+        for _ in range(2):
+            session.restore(snapshot)
+            session.push(noise(0.5, 8))  # a way that is given up
+            session.restore(snapshot)
+            assert session.push(samples[20_000:], final=True) == expected
+
+
+def test_what_the_model_is_like_is_told_once(translator, caplog: pytest.LogCaptureFixture) -> None:
+    model = translator(MODELS["whole"])
+    model._noted.clear()
+    with caplog.at_level("INFO", "mla_fairseq"):
+        for _ in range(3):
+            OfflineSession(model, AlignAttPolicy(4))
+    assert caplog.text.count("encodes everything anew") == 1
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """Law 2 at the engine: any cutting gives the same words, and no word depends on audio that had not come."""
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from mla_fairseq.engine import MonotonicPolicy, Policy, Session, WaitKPolicy, WholeSourcePolicy
+from mla_fairseq.engine.words import join
 from tests.engine.conftest import RATE, noise
 
 MIXES = {
@@ -97,6 +100,33 @@ def test_a_snapshot_can_be_returned_to(translator, flags: str, beam: int) -> Non
         session.restore(snapshot)
         assert session.push(samples[20_000:], final=True) == expected
     assert snapshot.push(samples[20_000:], final=True) == expected
+
+
+def test_a_sentence_that_has_ended_costs_nothing_more(translator) -> None:
+    """Of what comes then nothing is encoded or kept, but a fault of the samples is still told."""
+    session = Session(translator(), policy_of("", 1), max_len_a=0, max_len_b=2)
+    session.push(noise(3.0, 3))
+    assert session.search.ended
+    before = session.nbytes
+    with patch.object(session.stream.translator.model.encoder, "stream", side_effect=AssertionError):
+        session.push(noise(5.0, 4))
+        assert session.nbytes <= before < 10_000
+        with pytest.raises(ValueError, match="channel"):
+            session.push(np.zeros((100, 2), np.float32))
+        assert session.finish() == []
+    with pytest.raises(RuntimeError, match="begin a new stream or session"):
+        session.push([0.0])
+
+
+def test_a_policy_for_another_kind_of_model_is_refused(translator) -> None:
+    with pytest.raises(ValueError, match="no monotonic attention: give the session a WaitKPolicy"):
+        Session(translator(), MonotonicPolicy())
+    with pytest.raises(ValueError, match="whose heads decide: give the session a MonotonicPolicy"):
+        Session(translator("--simul-type infinite_lookback"), WaitKPolicy(3, 7))
+
+
+def test_nobody_reads_the_sign_of_a_beginning() -> None:
+    assert join(["\u2581ein", "<s>", "\u2581haus"]) == "ein haus"
 
 
 def test_the_whole_source_policy_waits(translator) -> None:

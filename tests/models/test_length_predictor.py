@@ -9,6 +9,7 @@ from torch import Tensor
 from mla_fairseq.attention import LengthOptions
 from mla_fairseq.criterions.length_aware import LengthAwareCriterion
 from mla_fairseq.errors import UserError
+from mla_fairseq.models.checks import check_criterion
 from mla_fairseq.models.length import LengthPredictor, LengthRule
 from mla_fairseq.tasks.speech_to_text_mla import SpeechToTextMLATask
 from tests.models.conftest import Build, Built
@@ -148,6 +149,17 @@ def test_a_model_without_a_predictor_does_not_fit_the_criterion(build: Build) ->
     built = build(flags="--attn-type cosformer")
     with pytest.raises(ValueError, match="the model has none: give --length-predictor"):
         criterion(built)(built.model, built.batch())
+
+
+def test_a_criterion_that_does_not_fit_is_told_at_once(build: Build) -> None:
+    built = build(flags="--attn-type cosformer")
+    for name, message in (
+        ("label_smoothed_cross_entropy_mla", "the model has none: give --length-predictor"),
+        ("latency_augmented_label_smoothed_cross_entropy_mla", "needs a model with monotonic attention"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_criterion(name, built.model)
+    check_criterion("label_smoothed_cross_entropy", built.model)
 
 
 @pytest.mark.parametrize("kind", ["oracle", "predicted", "ratio", "fixed"])
