@@ -12,6 +12,7 @@ import argparse
 import logging
 from pathlib import Path
 
+import torch
 from fairseq import tasks
 from tqdm import tqdm
 
@@ -91,13 +92,14 @@ def run(args: argparse.Namespace) -> None:
     names = converted(student, teacher, before, after)
     if args.distill_updates:
         task.load_dataset(args.train_subset)
-        teaching = Distillation(student, teacher, names, args.lr)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        teaching = Distillation(student.to(device), teacher.to(device), names, args.lr)
         every = batches(task, args.train_subset, args.max_tokens, args.distill_updates, args.seed)
         off = [
             sum(losses.values()) / len(losses)
             for losses in tqdm(teaching.run(every), total=args.distill_updates, unit="update")
         ]
-        state["model"] = student.state_dict()
+        state["model"] = student.cpu().state_dict()
         print(f"outputs of attention were off by {off[0]:.3f} of their square at first, by {off[-1]:.3f} at last")
     save_checkpoint(state, args.output)
     print(f"{args.output}: {len(names)} of the attention modules have another mechanism")

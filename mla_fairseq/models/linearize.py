@@ -119,7 +119,9 @@ class Distillation:
     def run(self, batches: Iterable[dict]) -> Iterator[dict[str, float]]:
         """One update for each batch; gives what each module's output was off by before it, as a part of the output's
         own square."""
+        device = next(self.student.parameters()).device
         for batch in batches:
+            batch = utils.apply_to_sample(lambda tensor: tensor.to(device), batch)
             self.losses = {}
             with torch.no_grad():
                 self.teacher(**batch["net_input"])
@@ -143,4 +145,4 @@ def batches(task: FairseqTask, split: str, max_tokens: int, updates: int, seed: 
             if done == updates:
                 return
             done += 1
-            yield utils.move_to_cuda(batch) if torch.cuda.is_available() else batch
+            yield batch
