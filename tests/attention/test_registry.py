@@ -163,7 +163,7 @@ def test_an_unknown_name_lists_the_known_ones(ask) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("cosformer", "attention 'cosformer' has no option 'lenght': it knows length, length_ratio, length_fixed"),
+        ("cosformer", "attention 'cosformer' has no option 'lenght': it knows length, train_length, length_ratio"),
         ("relu", "attention 'relu' has no option 'lenght': it knows none"),
     ],
 )
