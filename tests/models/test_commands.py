@@ -61,7 +61,8 @@ def rename(state: dict) -> dict:
 
 @pytest.mark.parametrize("flags", EVERYWHERE.values(), ids=EVERYWHERE)
 def test_every_mechanism_trains_and_translates(train: Train, generate: Generate, flags: str) -> None:
-    check_hypotheses(generate(train(flags)))
+    """After 6 updates some begin every sentence with the sign of a beginning, which is no word: a few more, then."""
+    check_hypotheses(generate(train(f"{flags} --max-update 16")))
 
 
 @pytest.mark.parametrize("task", ["speech_to_text", "speech_to_text_mla"])

@@ -62,7 +62,7 @@ def test_help_explains_every_flag_of_the_sites_and_of_every_mechanism(given) -> 
     for site in ("", "encoder-", "decoder-", "cross-"):
         assert f"--{site}attn-type NAME" in text
     assert f"attention mechanism of every site; one of {', '.join(available_attention())} (default: softmax)" in text
-    assert "--cosformer-length {ratio,fixed}" in text
+    assert "--cosformer-length {oracle,predicted,ratio,fixed}" in text
     assert "--cosformer-length-ratio N target tokens per encoder state" in text
     assert "--cosformer-length-fixed N" in text
     assert "--given-rate N how fast (default: 0.5)" in text
