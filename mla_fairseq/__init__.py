@@ -15,8 +15,12 @@ if importlib.util.find_spec("fairseq") is not None:
     logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
 
     from mla_fairseq import checkpoints  # noqa: F401  lets fairseq load its own checkpoints without running code
-    from mla_fairseq.criterions import latency_augmented, length_aware  # noqa: F401  registers their criterions
-    from mla_fairseq.models import convtransformer_simul_mla, s2t_transformer_mla  # noqa: F401  registers their models
+    from mla_fairseq.criterions import latency_augmented, length_aware, tacotron2_length  # noqa: F401  registers them
+    from mla_fairseq.models import (  # noqa: F401  registers them
+        convtransformer_simul_mla,
+        s2t_transformer_mla,
+        tts_transformer_mla,
+    )
     from mla_fairseq.models.help import show_attention_flags
     from mla_fairseq.tasks import speech_to_text_mla  # noqa: F401  registers its task
 

@@ -126,13 +126,17 @@ class MultiheadAttention(nn.Module):
         query: Tensor,
         keys: Tensor,
         start: int,
+        key_mask: Tensor | None = None,
         query_length: Tensor | None = None,
         key_length: Tensor | None = None,
     ) -> Tensor:
-        """Normalised weights (B, H, T, S) of queries (T, B, C), the first at ``start``, over what ``keys`` gave."""
+        """Normalised weights (B, H, T, S) of queries (T, B, C), the first at ``start``, over what ``keys`` gave.
+
+        ``key_mask`` (B, S) is true for real keys; ``None``: all are.
+        """
         places = torch.tensor([start, 0], device=query.device).unsqueeze(-1)
         lengths = Lengths(query_length, key_length)
-        scores = self.mechanism.scores(self._heads(self.q_proj(query)), keys, *places, lengths=lengths)
+        scores = self.mechanism.scores(self._heads(self.q_proj(query)), keys, *places, key_mask, lengths)
         return scores / scores.sum(-1, keepdim=True).clamp_min(EPS)
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> dict[str, Tensor]:

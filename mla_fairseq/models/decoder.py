@@ -81,7 +81,7 @@ class TextDecoder(FairseqIncrementalDecoder):
         expected to have read, of ``extra["source_lengths"]`` (B,). With a length predictor
         ``extra["length_log_ratio"]`` (B,) is the logarithm of the target tokens per encoder state that it expects.
         """
-        source, source_mask, source_lengths = _source(encoder_out)
+        source, source_mask, source_lengths = source_of(encoder_out)
         start = 0 if incremental_state is None else prev_output_tokens.shape[1] - 1
         tokens = prev_output_tokens[:, start:]
         mask = tokens.ne(self.padding_idx)
@@ -207,7 +207,7 @@ class TextDecoder(FairseqIncrementalDecoder):
     @torch.no_grad()
     def reads(self, prev_output_tokens: Tensor, encoder_out: dict) -> Tensor:
         """Encoder states that monotonic heads have read when they write each target, (B, T)."""
-        source, source_mask, _ = _source(encoder_out)
+        source, source_mask, _ = source_of(encoder_out)
         state, seen = {}, []
         self.feed(source, state, True, source_mask)
         for place, tokens in enumerate(prev_output_tokens.split(1, dim=1)):
@@ -299,7 +299,7 @@ class TextDecoder(FairseqIncrementalDecoder):
         return any(a.mechanism.needs_lengths for layer in self.layers for a in (layer.self_attn, layer.encoder_attn))
 
 
-def _source(encoder_out: dict) -> tuple[Tensor, Tensor | None, Tensor]:
+def source_of(encoder_out: dict) -> tuple[Tensor, Tensor | None, Tensor]:
     """Encoder states (S, B, C), real states (B, S) or ``None`` for all, and their numbers (B,)."""
     states = encoder_out["encoder_out"][0]
     if encoder_out["encoder_padding_mask"]:

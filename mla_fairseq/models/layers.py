@@ -137,7 +137,7 @@ class DecoderLayer(TransformerLayer):
         cross_view: View | None = None,
         target_mask: Tensor | None = None,
         need_weights: bool = False,
-        probe: tuple[Tensor, int] | None = None,
+        probe: tuple[Tensor, int] | tuple[Tensor, int, Tensor] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Tokens (T, B, C) over source states (S, B, C') -> (T, B, C), and what there is to say of the cross-attention.
 
@@ -145,9 +145,9 @@ class DecoderLayer(TransformerLayer):
         state, tokens and source follow those that it holds; ``None``: no new source.
 
         Said are ``weights`` (B, H, T, S) if asked, or if a ``probe`` is given (what ``keys`` of the cross-attention
-        gave of the whole source, and the place of these tokens). Of monotonic attention, the expected ``delays``
-        (B, H, T) in encoder states are said or, with a state, which must have been fed, the states ``seen`` (B, H) and
-        who ``wants`` to read (B,).
+        gave of the whole source, the place of these tokens and, if need be, which keys are real). Of monotonic
+        attention, the expected ``delays`` (B, H, T) in encoder states are said or, with a state, which must have been
+        fed, the states ``seen`` (B, H) and who ``wants`` to read (B,).
         """
         y = self.open(x, self.self_attn_layer_norm)
         y = self.self_attn(y, y, self_view or Causal(), target_mask, state, target_lengths, target_lengths)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from argparse import ArgumentParser, Namespace
 from itertools import pairwise
 
@@ -21,7 +22,8 @@ def add_length_args(parser: ArgumentParser) -> None:
         action="store_true",
         default=None,
         help="learn to predict the target's length from the encoder's states (needs --criterion "
-        "label_smoothed_cross_entropy_mla), for --cosformer-length predicted, which has it without this flag too",
+        "label_smoothed_cross_entropy_mla or, for spectrograms, tacotron2_mla), for --cosformer-length predicted, "
+        "which has it without this flag too",
     )
     parser.add_argument(
         "--length-gradient",
@@ -38,15 +40,11 @@ def add_length_args(parser: ArgumentParser) -> None:
     )
 
 
-class LengthPredictor(nn.Module):
-    """Encoder states (S, B, C) to the logarithm of target tokens per state, (B,).
+class _Predictor(nn.Module):
+    """Convolutions over encoder states, ReLU, layer norm and dropout, and one number; padding is zero before each, as
+    it is beyond the end of a sentence that is alone."""
 
-    Two convolutions over time (k = 3, ReLU, layer norm, dropout), the mean over what is real, and one number: the shape
-    of MLA's duration predictor (arXiv 2304.08453), for one ratio in place of a duration for each phoneme. Padding is
-    zero before each convolution, as it is beyond the end of a sentence that is alone.
-    """
-
-    def __init__(self, channels: int, hidden: int = 128, layers: int = 2, dropout: float = 0.1) -> None:
+    def __init__(self, channels: int, hidden: int, layers: int, dropout: float) -> None:
         super().__init__()
         sizes = [channels] + [hidden] * layers
         self.convolutions = nn.ModuleList(
@@ -56,15 +54,66 @@ class LengthPredictor(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(hidden, 1)
 
-    def forward(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
-        """``mask`` (B, S) is true for real states; ``None``: all are."""
+    def features(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
+        """States (S, B, C) -> (B, hidden, S)."""
         x = states.permute(1, 2, 0)  # (B, C, S)
         real = torch.ones_like(x[:, :1]) if mask is None else mask.unsqueeze(1).to(x)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = F.relu(convolution(x * real))
             x = self.dropout(norm(x.transpose(1, 2))).transpose(1, 2)
+        return x
+
+
+class LengthPredictor(_Predictor):
+    """Encoder states (S, B, C) to the logarithm of target tokens per state, (B,).
+
+    Two convolutions over time (k = 3, ReLU, layer norm, dropout), the mean over what is real, and one number: the shape
+    of MLA's duration predictor (arXiv 2304.08453), for one ratio in place of a duration for each phoneme.
+    """
+
+    def __init__(self, channels: int, hidden: int = 128, layers: int = 2, dropout: float = 0.1) -> None:
+        super().__init__(channels, hidden, layers, dropout)
+
+    def forward(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``mask`` (B, S) is true for real states; ``None``: all are."""
+        x = self.features(states, mask)
+        real = torch.ones_like(x[:, :1]) if mask is None else mask.unsqueeze(1).to(x)
         mean = (x * real).sum(-1) / real.sum(-1).clamp_min(1)
         return self.output(mean).squeeze(-1).float()
+
+
+class DurationPredictor(_Predictor):
+    """Encoder states (S, B, C) of a text to frames of each symbol, and so to the length of the spectrogram.
+
+    Three convolutions over the text (k = 3, 128 channels, ReLU, layer norm, dropout 0.5) and one number for each
+    symbol: the logarithm of 1 + its frames (MLA, arXiv 2304.08453; after FastSpeech 2, arXiv 2006.04558).
+
+    Args:
+        channels: C.
+        frames_per_step: frames that the decoder writes at once.
+    """
+
+    def __init__(
+        self, channels: int, frames_per_step: int = 1, hidden: int = 128, layers: int = 3, dropout: float = 0.5
+    ) -> None:
+        super().__init__(channels, hidden, layers, dropout)
+        self.frames_per_step = frames_per_step
+        nn.init.constant_(self.output.bias, math.log1p(5))  # a start from which the sum alone can be learnt, too
+
+    def durations(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
+        """log(1 + frames) of each symbol, (B, S); ``mask`` (B, S) is true for real symbols, ``None``: all are."""
+        return self.output(self.features(states, mask).transpose(1, 2)).squeeze(-1).float()
+
+    def log_ratio(self, durations: Tensor, mask: Tensor | None = None) -> Tensor:
+        """What ``durations`` gave -> logarithm of decoder steps per symbol, (B,)."""
+        frames = durations.expm1().clamp_min(0)
+        real = torch.ones_like(frames) if mask is None else mask.to(frames)
+        steps = (frames * real).sum(1) / self.frames_per_step
+        return (steps.clamp_min(1) / real.sum(1).clamp_min(1)).log()
+
+    def forward(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Logarithm of decoder steps per symbol, (B,)."""
+        return self.log_ratio(self.durations(states, mask), mask)
 
 
 class LengthRule(nn.Module):
@@ -84,7 +133,7 @@ class LengthRule(nn.Module):
         self,
         options: LengthOptions,
         streaming: bool = False,
-        predictor: LengthPredictor | None = None,
+        predictor: LengthPredictor | DurationPredictor | None = None,
         gradient: bool = False,
         noise: float = 0.0,
     ) -> None:
@@ -114,14 +163,20 @@ class LengthRule(nn.Module):
             self.register_buffer("batches", torch.zeros((), dtype=torch.long))  # that trained it: the criterion counts
 
     @classmethod
-    def build(cls, args: Namespace, options: LengthOptions, streaming: bool) -> LengthRule:
-        """As the flags say.
+    def build(
+        cls, args: Namespace, options: LengthOptions, streaming: bool, frames_per_step: int | None = None
+    ) -> LengthRule:
+        """As the flags say; of a spectrogram, of which the decoder writes so many frames at a step.
 
         Raises:
             ValueError: flags that make no rule.
         """
         wanted = getattr(args, "length_predictor", None) or "predicted" in (options.length, options.train_length)
-        predictor = LengthPredictor(args.encoder_embed_dim, dropout=args.dropout) if wanted and not streaming else None
+        predictor = None
+        if wanted and frames_per_step:
+            predictor = DurationPredictor(args.encoder_embed_dim, frames_per_step)
+        elif wanted and not streaming:
+            predictor = LengthPredictor(args.encoder_embed_dim, dropout=args.dropout)
         noise = getattr(args, "length_noise", None) or 0.0
         return cls(options, streaming, predictor, bool(getattr(args, "length_gradient", None)), noise)
 
@@ -169,7 +224,8 @@ class LengthRule(nn.Module):
         if self.options.length == "predicted" and not int(self.batches):
             raise ValueError(
                 "this model's length predictor was never trained: train it with --length-predictor and --criterion "
-                "label_smoothed_cross_entropy_mla, or decode with --model-overrides \"{'cosformer_length': 'ratio'}\""
+                "label_smoothed_cross_entropy_mla (spectrograms: tacotron2_mla), or decode with --model-overrides "
+                "\"{'cosformer_length': 'ratio'}\""
             )
         if self.options.length == "ratio":
             self.ratio  # noqa: B018  raises where nothing was measured

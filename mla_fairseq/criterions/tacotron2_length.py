@@ -1,0 +1,115 @@
+"""``tacotron2_mla``: fairseq's loss of spectrograms, and the loss of the length predictor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch.nn.functional as F
+from fairseq.criterions import register_criterion
+from fairseq.criterions.tacotron2_loss import Tacotron2Criterion, Tacotron2CriterionConfig
+from fairseq.data.data_utils import lengths_to_mask
+from fairseq.logging import metrics
+from torch import Tensor, nn
+
+
+@dataclass
+class Tacotron2LengthConfig(Tacotron2CriterionConfig):
+    """Flags of fairseq's criterion, and of the length predictor."""
+
+    length_loss_weight: float = field(
+        default=1.0,
+        metadata={
+            "help": "weight of the length predictor's loss: L1 + MSE of log(1 + frames) of each symbol, or, where the "
+            "data have no durations, |log(expected length / true length)|"
+        },
+    )
+
+
+class _Listener:
+    """The model, as fairseq's criterion calls it, which keeps to itself what the model said."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.extra = model, {}
+
+    def __call__(self, **inputs: Tensor) -> tuple:
+        output = self.model(**inputs)
+        self.extra = output[2]
+        return output
+
+    def __getattr__(self, name: str):
+        return getattr(self.model, name)
+
+
+@register_criterion("tacotron2_mla", dataclass=Tacotron2LengthConfig)
+class Tacotron2LengthCriterion(Tacotron2Criterion):
+    """L1, MSE, end of speech, guided attention and CTC as in ``tacotron2``, and how far the expected lengths are off.
+
+    Durations learn by L1 + MSE of log(1 + frames) (MLA, arXiv 2304.08453); without durations in the data the sum of
+    what is predicted learns to be the number of frames. Logged as ``length_error`` is the mean of
+    |expected - true| / true.
+
+    Raises:
+        ValueError: a weight below 0.
+    """
+
+    def __init__(
+        self,
+        task,
+        sentence_avg: bool,
+        use_guided_attention_loss: bool,
+        guided_attention_loss_sigma: float,
+        bce_pos_weight: float,
+        ctc_weight: float,
+        length_loss_weight: float,
+    ) -> None:
+        super().__init__(
+            task, sentence_avg, use_guided_attention_loss, guided_attention_loss_sigma, bce_pos_weight, ctc_weight
+        )
+        if length_loss_weight < 0:
+            raise ValueError(f"--length-loss-weight must be at least 0, but is {length_loss_weight}")
+        self.length_weight = length_loss_weight
+
+    def forward(self, model, sample, reduction: str = "mean"):
+        """As fairseq's: loss, sample size, and what to log.
+
+        Raises:
+            ValueError: a model without a length predictor.
+        """
+        listener = _Listener(model)
+        loss, sample_size, log = super().forward(listener, sample, reduction)
+        extra = listener.extra
+        if "log_durations" not in extra:
+            raise ValueError(
+                "this criterion trains a length predictor, and the model has none: give --length-predictor, or take "
+                "--criterion tacotron2"
+            )
+        if self.training:
+            getattr(model, "module", model).decoder.length_rule.batches += 1
+        error = extra["length_log_ratio"] + extra["source_lengths"].log() - sample["target_lengths"].log()
+        length_loss = self._length_loss(extra, sample, error, reduction)
+        loss = loss + self.length_weight * length_loss
+        log |= {
+            "loss": loss.item(),
+            "length_loss": length_loss.item(),
+            "length_error": (error.exp() - 1).abs().sum().item(),
+        }
+        return loss, sample_size, log
+
+    @staticmethod
+    def _length_loss(extra: dict, sample: dict, error: Tensor, reduction: str) -> Tensor:
+        if sample.get("durations") is None:
+            return error.abs().mean() if reduction == "mean" else error.abs().sum()
+        real = lengths_to_mask(sample["net_input"]["src_lengths"])
+        expected, true = extra["log_durations"][real], sample["durations"][real].float().log1p()
+        return F.l1_loss(expected, true, reduction=reduction) + F.mse_loss(expected, true, reduction=reduction)
+
+    @classmethod
+    def reduce_metrics(cls, logging_outputs: list[dict]) -> None:
+        """As fairseq's, with the length's loss and error."""
+        super().reduce_metrics(logging_outputs)
+        size = sum(log.get("sample_size", 0) for log in logging_outputs)
+        total = sum(log.get("length_loss", 0.0) * log.get("sample_size", 0) for log in logging_outputs)
+        metrics.log_scalar("length_loss", total / max(size, 1), size, round=4)
+        sentences = sum(log.get("nsentences", 0) for log in logging_outputs)
+        error = sum(log.get("length_error", 0.0) for log in logging_outputs)
+        metrics.log_scalar("length_error", error / max(sentences, 1), sentences, round=4)

@@ -1,0 +1,227 @@
+"""The spectrogram decoder: all frames at once in training, one step at a time with a state in synthesis."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+import torch
+from fairseq import utils
+from fairseq.data import Dictionary
+from fairseq.models import FairseqIncrementalDecoder
+from fairseq.models.text_to_speech.tacotron2 import Postnet, Prenet
+from torch import Tensor, nn
+
+from mla_fairseq.attention import Causal, Full, State, reorder
+from mla_fairseq.models.decoder import source_of
+from mla_fairseq.models.layers import DecoderLayer, SinusoidalPositions
+from mla_fairseq.models.length import DurationPredictor, LengthRule, source_lengths
+from mla_fairseq.models.options import length_options
+from mla_fairseq.speech.subsample import real_frames
+
+CAUSAL, FULL = Causal(), Full()
+OWN = "decoder"  # this module's entry in a state
+
+
+class SpeechDecoder(FairseqIncrementalDecoder):
+    """Log-mel frames (B, T, n F) over encoder states, n frames at a step; parameters named as in ``tts_transformer``.
+
+    Targets of positions are steps. Their expected number is the true one while the whole spectrogram is given (or what
+    ``--cosformer-train-length`` says), and the length rule's from the first step of synthesis on. The rule counts and
+    predicts lengths for every mechanism: synthesis takes its limit from it.
+
+    Args:
+        args: the model's options.
+        dictionary: of characters or phonemes, for the CTC loss.
+    """
+
+    def __init__(self, args: Namespace, dictionary: Dictionary) -> None:
+        super().__init__(None)
+        channels = args.decoder_embed_dim
+        self.n_frames_per_step = args.n_frames_per_step
+        self.out_dim = args.output_frame_dim * args.n_frames_per_step
+        self.guided = getattr(args, "use_guided_attention_loss", True)
+        self.embed_positions = SinusoidalPositions(channels, dictionary.pad())
+        self.pos_emb_alpha = nn.Parameter(torch.ones(1))
+        self.prenet = nn.Sequential(
+            Prenet(self.out_dim, args.prenet_layers, args.prenet_dim, args.prenet_dropout),
+            nn.Linear(args.prenet_dim, channels),
+        )
+        self.dropout_module = nn.Dropout(args.dropout)
+        self.transformer_layers = nn.ModuleList(
+            DecoderLayer(args, f"decoder.transformer_layers.{i}") for i in range(args.decoder_transformer_layers)
+        )
+        self.layer_norm = nn.LayerNorm(channels) if args.decoder_normalize_before else None
+        self.feat_proj = nn.Linear(channels, self.out_dim)
+        self.eos_proj = nn.Linear(channels, 1)
+        self.postnet = Postnet(
+            self.out_dim,
+            args.postnet_conv_dim,
+            args.postnet_conv_kernel_size,
+            args.postnet_layers,
+            args.postnet_dropout,
+        )
+        self.ctc_proj = nn.Linear(self.out_dim, len(dictionary)) if getattr(args, "ctc_weight", 0.0) > 0 else None
+        self.length_rule = LengthRule.build(args, length_options(args), False, self.n_frames_per_step)
+
+    def forward(
+        self,
+        prev_output_tokens: Tensor,
+        encoder_out: dict,
+        incremental_state: State | None = None,
+        target_lengths: Tensor | None = None,
+        speaker: Tensor | None = None,
+        need_attn: bool = True,
+        **unused,
+    ) -> tuple[Tensor, Tensor, dict]:
+        """Frames (B, T, n F), logits of the end (B, T, 1), and extras.
+
+        Args:
+            prev_output_tokens: (B, T, n F), the frames shifted right by a step. With a state, only the last is new.
+            encoder_out: what the encoder returned.
+            incremental_state: the caller's state, ``{}`` at first.
+            target_lengths: (B,), steps of the whole spectrogram; with a state nothing is taken from it.
+            need_attn: give ``extra["attn"]`` (B, S, T), the last layer's cross-attention weights, the mean of its
+                heads; in training only if ``--use-guided-attention-loss`` looks at them. With a state they need the
+                keys of the source, which a linear mechanism need not keep otherwise.
+
+        Raises:
+            ValueError: weights that are asked for at a later step, but were not at the first; no length is known.
+
+        ``extra["feature_out"]`` are frames before the post-net; with a state the first value is the same: the post-net
+        sees what comes after, and is applied by ``refine`` at the end. With a length predictor
+        ``extra["log_durations"]`` (B, S) and ``extra["length_log_ratio"]`` (B,) are what it expects.
+        """
+        source, source_mask, lengths = source_of(encoder_out)
+        extra = {}
+        if incremental_state is None:
+            mask = real_frames(self._steps(prev_output_tokens, target_lengths), prev_output_tokens.shape[1])
+            target_mask = None if bool(mask.all()) else mask
+            extra = self._predict(source, source_mask)
+            expected = self.length_rule.of_whole_target(mask.sum(1), lengths, extra.get("length_log_ratio"))
+            x, weights = self._run_layers(
+                self._embed(prev_output_tokens, 0),
+                need_attn and (self.guided or not self.training),
+                None,
+                source=source,
+                source_mask=source_mask,
+                target_mask=target_mask,
+                target_lengths=expected,
+                source_lengths=source_lengths(self.length_rule.options, lengths),
+            )
+        else:
+            target_mask = None
+            x, weights = self._step(
+                prev_output_tokens[:, -1:], source, source_mask, lengths, incremental_state, need_attn
+            )
+        frames = self.feat_proj(x)
+        refined = frames if incremental_state is not None else self.refine(frames, target_mask)
+        extra |= {"attn": weights, "feature_out": frames, "inner_states": [], "source_lengths": lengths}
+        return refined, self.eos_proj(x), extra
+
+    def refine(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Frames (B, T, n F) and what the post-net adds; ``mask`` (B, T) is true for real steps, ``None``: all are.
+
+        Padding is zero before every convolution, so that the end of an utterance in a batch is as it is alone.
+        """
+        x = frames.transpose(1, 2)
+        for convolution in self.postnet.convolutions:
+            x = convolution(x if mask is None else x * mask.unsqueeze(1))
+        return frames + x.transpose(1, 2)
+
+    def expect_length(self, encoder_out: dict) -> Tensor | None:
+        """Steps (B,) that synthesis expects; ``None`` where nothing was measured, told or learnt.
+
+        Raises:
+            ValueError: a mechanism measures its positions against them.
+        """
+        source, mask, lengths = source_of(encoder_out)
+        try:
+            self.length_rule.check()
+        except ValueError:
+            if self._needs_lengths():
+                raise
+            return None
+        return self.length_rule(lengths, self.length_rule.predict(source, mask))
+
+    def get_normalized_probs(self, net_output: tuple, log_probs: bool, sample: dict | None = None) -> Tensor:
+        """Scores of symbols (B, T, V) for the CTC loss, as in fairseq."""
+        logits = self.ctc_proj(net_output[2]["feature_out"]).float()
+        return utils.log_softmax(logits, dim=-1) if log_probs else utils.softmax(logits, dim=-1)
+
+    def reorder_incremental_state_scripting(self, incremental_state: State, new_order: Tensor) -> None:
+        """Put stream ``new_order[i]`` at place i, or leave streams out that have ended."""
+        reorder(incremental_state, new_order)
+
+    def upgrade_state_dict_named(self, state_dict: dict, name: str) -> dict:
+        """Let stock checkpoints load, and checkpoints cross between length rules."""
+        prefix = f"{name}.length_rule."
+        rule = self.length_rule.state_dict(prefix=prefix)
+        for key in [key for key in state_dict if key.startswith(prefix) and key not in rule]:
+            del state_dict[key]
+        for key, tensor in rule.items():
+            state_dict.setdefault(key, tensor.clone())
+        return state_dict
+
+    def _step(
+        self, frames: Tensor, source: Tensor, mask: Tensor | None, lengths: Tensor, state: State, need_attn: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """The step after frames (B, 1, n F): features (B, 1, C) and, if asked, weights (B, S, 1)."""
+        own, first = state.get(OWN), OWN not in state
+        if first:
+            own = {"position": torch.zeros(len(frames), dtype=torch.long, device=frames.device)}
+            if self._needs_lengths():
+                own["expected"] = self.length_rule(lengths, self.length_rule.predict(source, mask))
+        if need_attn and "keys" not in own:
+            if not first:
+                raise ValueError("need_attn is asked for at a later step: ask from the first one on")
+            own = own | {"keys": self.transformer_layers[-1].encoder_attn.keys(source)}
+            own |= {} if mask is None else {"mask": mask}
+        state[OWN] = own | {"position": own["position"] + 1}
+        probe = (own["keys"], int(own["position"][0]), own.get("mask")) if need_attn else None
+        return self._run_layers(
+            self._embed(frames, own["position"]),
+            False,
+            probe,
+            source=source if first else None,
+            source_mask=mask if first else None,
+            target_lengths=own.get("expected"),
+            source_lengths=source_lengths(self.length_rule.options, lengths),
+            state=state,
+        )
+
+    def _run_layers(
+        self, x: Tensor, need_weights: bool, probe: tuple[Tensor, int, Tensor | None] | None, **given
+    ) -> tuple[Tensor, Tensor | None]:
+        """Embedded frames (T, B, C) to features (B, T, C), and the last layer's weights (B, S, T) if asked."""
+        last, weights = len(self.transformer_layers) - 1, None
+        for i, layer in enumerate(self.transformer_layers):
+            x, said = layer(
+                x, self_view=CAUSAL, cross_view=FULL, need_weights=need_weights and i == last,
+                probe=probe if i == last else None, **given,
+            )  # fmt: skip
+            weights = said.get("weights")
+        x = x if self.layer_norm is None else self.layer_norm(x)
+        return x.transpose(0, 1), None if weights is None else weights.mean(1).transpose(1, 2).to(x)
+
+    def _embed(self, frames: Tensor, start: int | Tensor) -> Tensor:
+        """(B, T, n F) -> (T, B, C)"""
+        x = self.prenet(frames).transpose(0, 1)
+        return self.dropout_module(x + self.pos_emb_alpha * self.embed_positions(start, len(x), x.device).to(x))
+
+    def _predict(self, source: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+        predictor = self.length_rule.predictor
+        if not isinstance(predictor, DurationPredictor):
+            return {}
+        durations = predictor.durations(source if self.length_rule.gradient else source.detach(), mask)
+        return {"log_durations": durations, "length_log_ratio": predictor.log_ratio(durations, mask)}
+
+    def _steps(self, frames: Tensor, lengths: Tensor | None) -> Tensor:
+        whole = torch.full((len(frames),), frames.shape[1], device=frames.device)
+        return whole if lengths is None else lengths
+
+    def _needs_lengths(self) -> bool:
+        return any(
+            attention.mechanism.needs_lengths
+            for layer in self.transformer_layers
+            for attention in (layer.self_attn, layer.encoder_attn)
+        )

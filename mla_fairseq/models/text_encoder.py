@@ -1,0 +1,105 @@
+"""The encoder of text-to-spectrogram models: characters or phonemes, convolutions, and layers under the full view."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+import torch
+from fairseq.data import Dictionary
+from fairseq.models import FairseqEncoder
+from torch import Tensor, nn
+
+from mla_fairseq.attention import Full
+from mla_fairseq.models.layers import EncoderLayer, SinusoidalPositions
+from mla_fairseq.models.length import source_lengths
+from mla_fairseq.models.options import length_options
+from mla_fairseq.models.simul import check_encoder_view
+
+FULL = Full()
+
+
+class TextEncoder(FairseqEncoder):
+    """Symbols (B, S) to encoder states (S, B, C); parameters named as in ``tts_transformer``.
+
+    Padding is zero before every convolution, so that a text in a batch is read as it is alone; fairseq's is not.
+
+    Args:
+        args: the model's options.
+        dictionary: of characters or phonemes.
+        embed_speaker: embedding of speakers, if the data name them.
+
+    Raises:
+        ValueError: a mechanism of causal sites alone, or a convolution of even width.
+    """
+
+    def __init__(self, args: Namespace, dictionary: Dictionary, embed_speaker: nn.Embedding | None = None) -> None:
+        super().__init__(dictionary)
+        channels, width = args.encoder_embed_dim, args.encoder_conv_kernel_size
+        if width % 2 == 0:
+            raise ValueError(f"--encoder-conv-kernel-size must be odd, but is {width}")
+        self.padding_idx = dictionary.pad()
+        self.embed_speaker = embed_speaker
+        with_speaker = channels + args.speaker_embed_dim
+        self.spk_emb_proj = None if embed_speaker is None else nn.Linear(with_speaker, channels)
+        self.embed_tokens = nn.Embedding(len(dictionary), channels, self.padding_idx)
+        self.prenet = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv1d(channels, channels, width, padding=width // 2),
+                nn.BatchNorm1d(channels),
+                nn.ReLU(),
+                nn.Dropout(args.encoder_dropout),
+            )
+            for _ in range(args.encoder_conv_layers)
+        )
+        for convolution, *_ in self.prenet:
+            nn.init.xavier_uniform_(convolution.weight, nn.init.calculate_gain("relu"))
+        self.prenet_proj = nn.Linear(channels, channels)
+        self.embed_positions = SinusoidalPositions(channels, self.padding_idx)
+        self.pos_emb_alpha = nn.Parameter(torch.ones(1))
+        self.dropout_module = nn.Dropout(args.dropout)
+        self.transformer_layers = nn.ModuleList(
+            EncoderLayer(args, f"encoder.transformer_layers.{i}") for i in range(args.encoder_transformer_layers)
+        )
+        self.layer_norm = nn.LayerNorm(channels) if args.encoder_normalize_before else None
+        mechanism = self.transformer_layers[0].self_attn.mechanism
+        check_encoder_view(FULL, mechanism)
+        self.lengths = length_options(args) if mechanism.needs_lengths else None
+
+    def forward(
+        self, src_tokens: Tensor, src_lengths: Tensor | None = None, speaker: Tensor | None = None, **_
+    ) -> dict:
+        """Symbols (B, S), padded on the right, and speakers (B, 1) -> fairseq's encoder output."""
+        real = src_tokens.ne(self.padding_idx)
+        x = self._embed(src_tokens, real)
+        key_mask, lengths = (None if bool(real.all()) else real), real.sum(1)
+        expected = lengths if self.lengths is None else source_lengths(self.lengths, lengths)
+        for layer in self.transformer_layers:
+            x = layer(x, FULL, key_mask, expected)
+        if self.layer_norm is not None:
+            x = self.layer_norm(x)
+        if self.embed_speaker is not None:
+            voice = self.embed_speaker(speaker).transpose(0, 1).expand(len(x), -1, -1)
+            x = self.spk_emb_proj(torch.cat((x, voice), dim=2))
+        return {
+            "encoder_out": [x],
+            "encoder_padding_mask": [] if key_mask is None else [~real],
+            "encoder_embedding": [],
+            "encoder_states": [],
+            "src_tokens": [],
+            "src_lengths": [],
+        }
+
+    def _embed(self, tokens: Tensor, real: Tensor) -> Tensor:
+        """(B, S) -> (S, B, C)"""
+        x = self.embed_tokens(tokens).transpose(1, 2)
+        for convolution in self.prenet:
+            x = convolution(x * real.unsqueeze(1))
+        x = self.prenet_proj(x.permute(2, 0, 1))
+        return self.dropout_module(x + self.pos_emb_alpha * self.embed_positions(0, len(x), x.device).to(x))
+
+    def reorder_encoder_out(self, encoder_out: dict, new_order: Tensor) -> dict:
+        """Put stream ``new_order[i]`` at place i."""
+        return encoder_out | {
+            "encoder_out": [x.index_select(1, new_order) for x in encoder_out["encoder_out"]],
+            "encoder_padding_mask": [x.index_select(0, new_order) for x in encoder_out["encoder_padding_mask"]],
+        }
