@@ -22,6 +22,6 @@ if importlib.util.find_spec("fairseq") is not None:
         tts_transformer_mla,
     )
     from mla_fairseq.models.help import show_attention_flags
-    from mla_fairseq.tasks import speech_to_text_mla  # noqa: F401  registers its task
+    from mla_fairseq.tasks import speech_to_text_mla, text_to_speech_mla  # noqa: F401  registers them
 
     show_attention_flags()

@@ -22,7 +22,7 @@ import numpy as np
 HEADER = struct.Struct("<4s5HLLLHH")  # a member's local header, see PKWARE's APPNOTE 4.3.7
 MAGIC = b"PK\x03\x04"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date: equal features make equal archives
-MEND = "prepare the data again with scripts/prep_mustc.py, or copy the archive again"
+MEND = "prepare the data again (scripts/prep_mustc.py, prep_ljspeech.py), or copy the archive again"
 
 
 def check(path: Path, places: Iterable[tuple[int, int]] = (), wanted_by: Path | None = None) -> None:

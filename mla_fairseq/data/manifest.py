@@ -44,7 +44,9 @@ def places(path: Path) -> dict[str, set[tuple[int, int]]]:
     path = Path(path)
     if not path.is_file():
         there = ", ".join(sorted(other.name for other in path.parent.glob("*.tsv"))) or "none"
-        raise ValueError(f"{path} is missing (manifests there: {there}): prepare the data with scripts/prep_mustc.py")
+        raise ValueError(
+            f"{path} is missing (manifests there: {there}): prepare the data (scripts/prep_mustc.py, prep_ljspeech.py)"
+        )
     header, *lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     columns = header.split("\t")
     if missing := [name for name in NEEDED if name not in columns]:

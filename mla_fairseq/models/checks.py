@@ -70,6 +70,11 @@ def check_criterion(name: str | None, model: nn.Module) -> None:
             "the latency criterion needs a model with monotonic attention: give --simul-type other than waitk, or "
             "take --criterion label_smoothed_cross_entropy"
         )
+    if name == "tacotron2_mla" and getattr(rule, "predictor", None) is None:
+        raise ValueError(
+            "this criterion trains a length predictor, and the model has none: give --length-predictor, or take "
+            "--criterion tacotron2"
+        )
     if name == "label_smoothed_cross_entropy_mla" and getattr(rule, "predictor", None) is None:
         raise ValueError(
             "this criterion trains a length predictor, and the model has none: give --length-predictor (and a "

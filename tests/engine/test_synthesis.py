@@ -1,0 +1,118 @@
+"""Synthesis: what a batch writes is what each text alone gives, and everything ends."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from mla_fairseq.engine.synthesis import Limits, Synthesizer, refine, write
+from mla_fairseq.models.tts_transformer_mla import TTSTransformerMLAModel
+from tests.models.conftest import EVERYWHERE
+from tests.models.test_tts_transformer_mla import BINS, PAD, PER_STEP, build, text
+
+CLOSE = {"rtol": 1e-4, "atol": 1e-4}
+TEXTS = (9, 5, 1)
+FLAGS = "--cosformer-length-ratio 3 --dropout 0"
+
+
+def inputs(tokens: Tensor) -> dict[str, Tensor]:
+    return {"src_tokens": tokens, "src_lengths": tokens.ne(PAD).sum(1)}
+
+
+def talkative(flags: str, seed: int = 0) -> TTSTransformerMLAModel:
+    """A model that sees the end in what it writes: at another step in every utterance."""
+    model = build(f"{flags} {FLAGS}", seed)
+    torch.nn.init.normal_(model.decoder.eos_proj.weight, std=1.0)
+    torch.nn.init.constant_(model.decoder.eos_proj.bias, -1.0)
+    model.decoder.pos_emb_alpha.data.fill_(3.0)
+    return model
+
+
+def reference(model: TTSTransformerMLAModel, tokens: Tensor, limits: Limits) -> tuple[Tensor, Tensor]:
+    """One utterance, the whole past decoded anew at every step: no state."""
+    encoded = model.encoder(**inputs(tokens))
+    expected = model.decoder.length_rule(encoded["encoder_out"][0].new_tensor([tokens.shape[1]]).long())
+    most = int(limits.steps(expected, 1))
+    model.decoder.length_rule.train_kind, model.decoder.length_rule.told = "ratio", None
+    given = torch.zeros(1, 1, PER_STEP * BINS)
+    while True:
+        steps = torch.tensor([given.shape[1]])
+        refined, end, extra = model.decoder(given, encoded, target_lengths=steps)
+        if end[0, -1].sigmoid() > limits.threshold or given.shape[1] == most:
+            return refined.reshape(-1, BINS), extra["attn"][0]
+        given = torch.cat((given, extra["feature_out"][:, -1:]), dim=1)
+
+
+@pytest.mark.parametrize("flags", EVERYWHERE.values(), ids=EVERYWHERE)
+@torch.no_grad()
+def test_a_batch_is_each_text_decoded_alone_without_a_state(flags: str) -> None:
+    tokens, limits = text(*TEXTS), Limits(max_ratio=1.0, slack=4)
+    model = talkative(flags)
+    utterances = write(model, inputs(tokens), limits, need_attn=True)
+    frames = refine(model, utterances)
+    for i, length in enumerate(TEXTS):
+        expected, weights = reference(model, tokens[i : i + 1, :length], limits)
+        torch.testing.assert_close(frames[i], expected, **CLOSE)
+        torch.testing.assert_close(utterances[i].attn[:length], weights, **CLOSE)
+
+
+@torch.no_grad()
+def test_utterances_of_a_batch_end_at_steps_of_their_own() -> None:
+    lengths = set()
+    for seed in range(4):
+        said = write(talkative("", seed), inputs(text(*TEXTS)), Limits(max_steps=30, max_ratio=0))
+        lengths |= {len(utterance.frames) for utterance in said if utterance.ended}
+        assert all(len(one.frames) == len(one.eos_prob) for one in said)
+        for one in said:
+            assert (one.eos_prob[:-1] <= 0.5).all()
+            assert one.ended == bool(one.eos_prob[-1] > 0.5)
+    assert len(lengths) > 1
+
+
+@pytest.mark.parametrize(("ratio", "expected"), [(2.0, [38, 26, 14]), (0.0, [60, 60, 60]), (9.0, [60, 60, 28])])
+@torch.no_grad()
+def test_who_never_says_stop_is_stopped(ratio: float, expected: list[int]) -> None:
+    """Expected are 1.5 steps for each of 9, 5 and 1 symbols, rounded to 14, 8 and 2, and 10 steps are free."""
+    model = build("--cosformer-length-ratio 1.5")
+    torch.nn.init.constant_(model.decoder.eos_proj.bias, -1e3)
+    said = write(model, inputs(text(*TEXTS)), Limits(max_steps=60, max_ratio=ratio, slack=10))
+    assert [len(one.frames) for one in said] == expected
+    assert not any(one.ended for one in said)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"threshold": 1.0}, "--eos-prob-threshold must be between 0 and 1, but is 1.0"),
+        ({"max_steps": 0}, "at least one decoder step"),
+        ({"max_ratio": -1}, "--max-length-ratio must be at least 0, but is -1"),
+    ],
+)
+def test_limits_that_are_none_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Limits(**settings)
+
+
+@pytest.mark.parametrize("forced", [False, True])
+def test_the_generator_gives_what_fairseqs_gives(forced: bool) -> None:
+    """Frames, not steps, without the normalisation, and the true ones beside them."""
+    model, tokens = talkative(""), text(*TEXTS)
+    steps = torch.tensor([7, 4, 2])
+    target = torch.randn(3, 7, PER_STEP * BINS)
+    shifted = torch.cat((torch.zeros(3, 1, PER_STEP * BINS), target[:, :-1]), dim=1)
+    sample = {
+        "net_input": inputs(tokens) | {"prev_output_tokens": shifted},
+        "target": target,
+        "target_lengths": steps,
+        "speaker": None,
+    }
+    mean, std = torch.arange(BINS).float(), torch.full((BINS,), 2.0)
+    generator = Synthesizer([model], lambda frames: frames.sum(1), Limits(max_steps=9), mean, std, forced)
+    for i, one in enumerate(generator.generate(model, sample, has_targ=True)):
+        frames = len(one["feature"])
+        assert frames % PER_STEP == 0 and one["feature"].shape[1] == BINS
+        assert one["eos_prob"].shape == one["alignment"].shape == one["waveform"].shape == (frames,)
+        assert one["attn"].shape == (TEXTS[i], frames)
+        assert not forced or frames == PER_STEP * steps[i]
+        true = target[i, : steps[i]].reshape(-1, BINS) * std + mean
+        torch.testing.assert_close(one["targ_feature"], true)
+        torch.testing.assert_close(one["targ_waveform"], true.sum(1))
