@@ -1,7 +1,5 @@
 """``tacotron2_mla``: fairseq's loss of spectrograms, and the loss of the length predictor."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import torch.nn.functional as F

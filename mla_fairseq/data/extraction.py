@@ -87,16 +87,25 @@ def extract(path: Path, segments: dict[str, list[Segment]], workers: int) -> Non
         for segment in members
         if segment.num_frames > 0
     ]
+    fill(path, jobs, _features, workers)
+
+
+def fill(path: Path, jobs: list[tuple], features: Callable, workers: int) -> None:
+    """Bring an array for each job, a tuple whose first is the array's name, into the archive at `path`; those there are
+    kept. `features` makes (name, array) pairs of a list of jobs, on another process.
+
+    Raises ValueError as `features` does; what was finished stays for the next run.
+    """
     if path.exists() and {name for name, *_ in jobs} <= _names(path):
         return
     with archive.Writer(path) as writer:
         kept = writer.names
         missing = [job for job in jobs if job[0] not in kept]
         with tqdm(total=len(jobs), initial=len(jobs) - len(missing), desc=path.name, unit="utt") as bar:
-            for features in ordered_map(_features, batches(missing, BATCH), workers):
-                for name, frames in features:
+            for made in ordered_map(features, batches(missing, BATCH), workers):
+                for name, frames in made:
                     writer.add(name, frames)
-                bar.update(len(features))
+                bar.update(len(made))
 
 
 def _names(path: Path) -> set[str]:

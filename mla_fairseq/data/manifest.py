@@ -26,13 +26,21 @@ class Row:
 
 SLICE = re.compile(r"(.+):(\d+):(\d+)")
 NEEDED = ("id", "audio", "n_frames", "tgt_text")  # by fairseq
-HEADER = "\t".join(field.name for field in fields(Row))
+
+
+@dataclass(frozen=True)
+class TimedRow(Row):
+    """One utterance to synthesise, with the frames of each of its symbols, divided by spaces."""
+
+    duration: str
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:
-    """Write a manifest; whole or not at all. Texts must be free of tabs and line breaks."""
+    """Write a manifest; whole or not at all. All rows are of one kind; texts must be free of tabs and line breaks."""
+    rows = list(rows)
+    header = "\t".join(field.name for field in fields(rows[0] if rows else Row))
     lines = ["\t".join(str(value) for value in astuple(row)) for row in rows]
-    write_text(path, "\n".join([HEADER, *lines]) + "\n")
+    write_text(path, "\n".join([header, *lines]) + "\n")
 
 
 def places(path: Path) -> dict[str, set[tuple[int, int]]]:

@@ -1,0 +1,136 @@
+"""A trained text-to-spectrogram model and what speaks for it: from texts, or from a prepared set, to waveforms."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from fairseq import checkpoint_utils, utils
+from fairseq.models.text_to_speech.hifigan import Generator
+from torch import Tensor
+
+from mla_fairseq.checkpoints import load_training
+from mla_fairseq.data.prepare_speech import symbols_of
+from mla_fairseq.engine.synthesis import Synthesizer
+
+
+class Speaker:
+    """``tts_transformer_mla`` with a data folder's symbols and normalisation.
+
+    Args:
+        checkpoint: that fairseq-train saved; a stock ``tts_transformer`` is read as ours.
+        data: prepared folder.
+        config_yaml: data configuration in it.
+        overrides: options to change, such as ``max_length_ratio``.
+        vocoder: log-mel frames (T, F) -> samples (time,); ``None``: Griffin-Lim.
+        teacher_forcing: write each step upon the recorded ones; for prepared sets only.
+        device: of torch.
+
+    Raises:
+        ValueError, UserError: a checkpoint or a folder that cannot be used.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Path,
+        data: Path,
+        config_yaml: str = "config.yaml",
+        overrides: dict[str, object] | None = None,
+        vocoder: Callable[[Tensor], Tensor] | None = None,
+        teacher_forcing: bool = False,
+        device: str = "cpu",
+    ) -> None:
+        _, name = load_training(Path(checkpoint))
+        if not name.startswith("tts_transformer"):
+            raise ValueError(
+                f"{checkpoint} is of the architecture {name}, not of tts_transformer_mla: take another one"
+            )
+        mine = {"_name": "tts_transformer_mla"} if name.startswith("tts_transformer") and "mla" not in name else {}
+        options = {
+            "data": str(data),
+            "config_yaml": config_yaml,
+            "task": "text_to_speech_mla",
+            **mine,
+            **(overrides or {}),
+        }
+        models, _, self.task = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint)], arg_overrides=options)
+        self.model = models[0].eval().to(device)
+        self.generator: Synthesizer = self.task.build_generator(
+            models, Namespace(teacher_forcing=teacher_forcing), vocoder
+        )
+        features = self.task.data_cfg.config["features"]
+        self.sample_rate: int = features["sample_rate"]
+        self.seconds_per_frame: float = features["hop_length"] / features["sample_rate"]
+
+    def say(self, texts: list[str], need_attn: bool = True) -> list[dict]:
+        """What ``Synthesizer.generate`` gives of each text, and its ``symbols``.
+
+        Raises:
+            ValueError: a text of which no symbol is left.
+        """
+        lines = symbols_of(self.task.data_cfg.config, texts)
+        if none := next((text for text, line in zip(texts, lines, strict=True) if not line), None):
+            raise ValueError(f"there is nothing to say in {none!r}")
+        dictionary = self.task.source_dictionary
+        encoded = [dictionary.encode_line(" ".join(line), add_if_not_exist=False).long() for line in lines]
+        tokens = torch.nn.utils.rnn.pad_sequence(encoded, batch_first=True, padding_value=dictionary.pad())
+        sample = {"net_input": {"src_tokens": tokens, "src_lengths": tokens.ne(dictionary.pad()).sum(1)}}
+        found = self._generate(sample | {"speaker": None}, need_attn=need_attn)
+        return [one | {"symbols": line} for one, line in zip(found, lines, strict=True)]
+
+    def say_set(self, subset: str, max_tokens: int) -> Iterator[dict]:
+        """The same for each utterance of a prepared set, with the recorded ``targ_feature`` and ``targ_waveform`` (by
+        the same vocoder), ``id`` and ``text``.
+
+        Raises:
+            UserError: there is no such set.
+        """
+        self.task.load_dataset(subset)
+        dataset = self.task.dataset(subset)
+        batches = self.task.get_batch_iterator(
+            dataset, max_tokens=max_tokens, max_positions=self.task.max_positions(), ignore_invalid_inputs=True
+        )
+        for batch in batches.next_epoch_itr(shuffle=False):
+            found = self._generate(batch, has_targ=True)
+            for place, one, symbols in zip(batch["id"].tolist(), found, batch["src_texts"], strict=True):
+                yield one | {"id": dataset.ids[place], "text": dataset.src_texts[place], "symbols": symbols.split()}
+
+    def _generate(self, sample: dict, **how: bool) -> list[dict]:
+        device = next(self.model.parameters()).device
+        sample = utils.apply_to_sample(lambda tensor: tensor.to(device), sample)
+        return self.generator.generate(self.model, sample, **how)
+
+
+def hifi_gan(checkpoint: Path, config: Path) -> Callable[[Tensor], Tensor]:
+    """A HiFi-GAN generator (arXiv 2010.05646) from the user's files: weights of its authors' format, and their json.
+
+    Log-mel frames (T, F) -> samples (time,). Nothing in the files is run.
+
+    Raises:
+        ValueError: the files hold no such generator.
+    """
+    try:
+        settings = json.loads(Path(config).read_text(encoding="utf-8"))
+        weights = torch.load(checkpoint, map_location="cpu", weights_only=True)["generator"]
+        model = Generator(settings)
+        model.load_state_dict(weights)
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{checkpoint} and {config} hold no HiFi-GAN generator: {reason}") from error
+    model.eval().remove_weight_norm()
+
+    @torch.no_grad()
+    def speak(frames: Tensor) -> Tensor:
+        return model(frames.detach().cpu().float().T[None]).squeeze()
+
+    return speak
+
+
+def as_samples(waveform: Tensor) -> np.ndarray:
+    """(time,) float32 in [-1, 1]: louder is scaled down, not cut."""
+    samples = waveform.detach().cpu().float().numpy()
+    return samples / max(1.0, float(np.abs(samples).max(initial=0.0)))

@@ -1,0 +1,148 @@
+#!/usr/bin/env python3
+"""Speak texts, or a prepared test set, with a trained text-to-spectrogram model.
+
+OUTPUT gets NAME.wav for each text and, unless --no-pictures, a picture of its spectrogram, of where the model looked in
+the text, and of when it would end. Of a test set, mel-cepstral distortion along the best path of dynamic time warping
+(against the recorded spectrogram through the same vocoder) and errors of duration go to scores.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import soundfile
+import torch
+from tqdm import tqdm
+
+import mla_fairseq  # noqa: F401  registers task and model
+from mla_fairseq.engine.speaker import Speaker, as_samples, hifi_gan
+from mla_fairseq.errors import user_errors
+from mla_fairseq.evaluation.spectra import SpectraScores, mel_cepstral_distortion
+from mla_fairseq.evaluation.synthesis_picture import draw_synthesis
+from mla_fairseq.files import write_text
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("checkpoint", type=Path, help="that fairseq-train saved")
+    add("--data", type=Path, required=True, help="folder that scripts/prep_ljspeech.py prepared")
+    add("--config-yaml", default="config.yaml", help="data configuration in it (default: config.yaml)")
+    add("--output", type=Path, required=True, help="folder to write")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--text", nargs="+", help="sentences to speak")
+    what.add_argument("--text-file", type=Path, help="file of sentences, one a line")
+    what.add_argument("--gen-subset", help="prepared set to speak and to score, such as test")
+    add("--teacher-forcing", action="store_true", help="write each step upon the recorded ones (test sets)")
+    add("--batch-size", type=int, default=16, help="texts at once (default: 16)")
+    add("--max-tokens", type=int, default=20000, help="frames at once, of test sets (default: 20000)")
+    add("--max-length-ratio", type=float, help="end at the latest at so many times the expected length (default: 2)")
+    add("--model-overrides", default="{}", help="model options to change, a Python dictionary, as in fairseq")
+    add("--vocoder-checkpoint", type=Path, help="weights of a HiFi-GAN generator (default: Griffin-Lim)")
+    add("--vocoder-config", type=Path, help="and its json file")
+    add("--device", default="cpu", help="of torch (default: cpu)")
+    add("--seed", type=int, default=1, help="of the pre-net's dropout, which is never off (default: 1)")
+    add("--no-pictures", action="store_true", help="write wav files alone")
+    return parser
+
+
+def sentences(args: argparse.Namespace) -> list[str]:
+    """The texts to speak.
+
+    Raises:
+        ValueError: there is none.
+    """
+    lines = args.text or args.text_file.read_text(encoding="utf-8").splitlines()
+    if not (texts := [line.strip() for line in lines if line.strip()]):
+        raise ValueError(f"there is no sentence in {args.text_file or '--text'}")
+    return texts
+
+
+def load(args: argparse.Namespace) -> Speaker:
+    """The model with its vocoder.
+
+    Raises:
+        ValueError: flags or files that do not fit.
+    """
+    if (args.vocoder_checkpoint is None) != (args.vocoder_config is None):
+        raise ValueError("a HiFi-GAN vocoder needs both --vocoder-checkpoint and --vocoder-config")
+    if args.teacher_forcing and not args.gen_subset:
+        raise ValueError("--teacher-forcing needs recorded speech: name a set by --gen-subset")
+    try:
+        overrides = dict(ast.literal_eval(args.model_overrides))
+    except (ValueError, SyntaxError, TypeError) as error:
+        raise ValueError(f"--model-overrides {args.model_overrides} is no Python dictionary") from error
+    if args.max_length_ratio is not None:
+        overrides["max_length_ratio"] = args.max_length_ratio
+    vocoder = args.vocoder_checkpoint and hifi_gan(args.vocoder_checkpoint, args.vocoder_config)
+    return Speaker(args.checkpoint, args.data, args.config_yaml, overrides, vocoder, args.teacher_forcing, args.device)
+
+
+def spoken(args: argparse.Namespace, speaker: Speaker) -> Iterator[dict]:
+    """What was made of one text after the other, with its ``id`` and ``text``."""
+    if args.gen_subset:
+        yield from speaker.say_set(args.gen_subset, args.max_tokens)
+        return
+    texts = sentences(args)
+    for start in range(0, len(texts), args.batch_size):
+        part = texts[start : start + args.batch_size]
+        for place, (text, one) in enumerate(zip(part, speaker.say(part, not args.no_pictures), strict=True), start + 1):
+            yield one | {"id": f"{place:04d}", "text": text}
+
+
+def keep(args: argparse.Namespace, speaker: Speaker, one: dict) -> None:
+    """Write the waveform and the picture of an utterance."""
+    stem = args.output / one["id"]
+    soundfile.write(f"{stem}.wav", as_samples(one["waveform"]), speaker.sample_rate)
+    if not args.no_pictures:
+        arrays = (one[name].detach().cpu().float().numpy() for name in ("feature", "attn", "eos_prob"))
+        draw_synthesis(stem, *arrays, one["symbols"], speaker.seconds_per_frame, one["text"])
+
+
+def scored(speaker: Speaker, one: dict) -> tuple[float, float, float, bool]:
+    """Distortion, recorded and synthesised seconds, and whether it ended by itself."""
+    recorded, made = (one[name].detach().cpu().numpy() for name in ("targ_waveform", "waveform"))
+    seconds = (len(one[name]) * speaker.seconds_per_frame for name in ("targ_feature", "feature"))
+    return mel_cepstral_distortion(recorded, made, speaker.sample_rate), *seconds, one["ended"]
+
+
+def run(args: argparse.Namespace) -> None:
+    """Speak, write and score; raises ValueError or OSError."""
+    speaker = load(args)
+    args.output.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(args.seed)
+    rows, seconds, cut, work = [], 0.0, 0, 0.0
+    began = time.perf_counter()
+    for one in tqdm(spoken(args, speaker), desc="speak", unit="utt"):
+        work += time.perf_counter() - began
+        keep(args, speaker, one)
+        seconds += len(one["waveform"]) / speaker.sample_rate
+        cut += not one["ended"]
+        if args.gen_subset:
+            rows.append(scored(speaker, one))
+        began = time.perf_counter()
+    print(f"{seconds:.1f} s of speech in {work:.1f} s, a real-time factor of {work / max(seconds, 1e-9):.3f}")
+    if cut:
+        print(f"{cut} utterances were ended by the limit of lengths, not by the model")
+    if rows:
+        scores = asdict(SpectraScores.of(rows)) | {"teacher_forcing": args.teacher_forcing, "seed": args.seed}
+        write_text(args.output / "scores.json", json.dumps(scores, indent=2) + "\n")
+        print(json.dumps(scores))
+
+
+def main() -> None:
+    args = build_parser().parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    with user_errors(kinds=(ValueError, OSError)):
+        run(args)
+
+
+if __name__ == "__main__":
+    main()
