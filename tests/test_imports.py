@@ -32,11 +32,11 @@ ROOMS = {
     "speech": Room(outside=("torch", "numpy", "kaldi_native_fbank", "librosa", "soundfile")),
     "models": Room(inside=("attention", "checkpoints", "errors", "speech")),
     "criterions": Room(inside=("errors", "models")),
-    "engine": Room(inside=("attention", "checkpoints", "errors", "models", "speech")),
+    "engine": Room(inside=("attention", "checkpoints", "data", "errors", "models", "speech")),
     "agents": Room(inside=("engine", "errors", "speech")),
     "data": Room(inside=("errors", "files", "speech")),
     "tasks": Room(inside=("checkpoints", "data", "engine", "errors", "models", "speech")),
-    "evaluation": Room(inside=("files",), outside=("matplotlib", "numpy", "sacrebleu", "yaml")),
+    "evaluation": Room(inside=("files",), outside=("librosa", "matplotlib", "numpy", "sacrebleu", "scipy", "yaml")),
     "recipes": Room(inside=("attention", "checkpoints", "data", "evaluation", "files")),
 }
 # Packages that only some rooms may know of, whatever their line above says.

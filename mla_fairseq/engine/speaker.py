@@ -6,6 +6,7 @@ import json
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -118,7 +119,7 @@ def hifi_gan(checkpoint: Path, config: Path) -> Callable[[Tensor], Tensor]:
         weights = torch.load(checkpoint, map_location="cpu", weights_only=True)["generator"]
         model = Generator(settings)
         model.load_state_dict(weights)
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, UnpicklingError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{checkpoint} and {config} hold no HiFi-GAN generator: {reason}") from error
     model.eval().remove_weight_norm()

@@ -9,6 +9,7 @@ from statistics import fmean
 import librosa
 import numpy as np
 from scipy.fft import dct
+from scipy.spatial.distance import cdist
 
 WINDOW, HOP = 0.05, 0.0125  # seconds
 COEFFICIENTS = 13
@@ -38,8 +39,7 @@ def mel_cepstral_distortion(recorded: np.ndarray, synthesised: np.ndarray, rate:
     if not len(recorded) or not len(synthesised):
         raise ValueError("there is no distortion of nothing: one of the two recordings is empty")
     a, b = cepstra(recorded, rate), cepstra(synthesised, rate)
-    distance = np.sqrt(np.maximum(0, (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T) / COEFFICIENTS)
-    total, path = librosa.sequence.dtw(C=distance)
+    total, path = librosa.sequence.dtw(C=cdist(a, b) / np.sqrt(COEFFICIENTS))
     return float(total[-1, -1] / len(path))
 
 

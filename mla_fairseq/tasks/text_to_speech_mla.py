@@ -11,7 +11,6 @@ from fairseq.tasks.text_to_speech import TextToSpeechTask
 
 from mla_fairseq.engine.synthesis import Limits, Synthesizer, steps_of
 from mla_fairseq.errors import UserError, user_errors
-from mla_fairseq.speech.mel import MelSpectrogram
 from mla_fairseq.tasks.folder import FolderTask
 
 
@@ -69,6 +68,10 @@ class TextToSpeechMLATask(FolderTask, TextToSpeechTask):
         return Synthesizer(models, vocoder, limits, mean, std, bool(getattr(cfg, "teacher_forcing", False)))
 
     def build_default_vocoder(self):
-        """Griffin-Lim by the settings of the data."""
+        """Griffin-Lim by the settings of the data. Raises UserError without librosa, which training does not need."""
+        try:
+            from mla_fairseq.speech.mel import MelSpectrogram
+        except ImportError as error:
+            raise UserError(f'Griffin-Lim needs {error.name}: run pip install "mla-fairseq[tts]"') from error
         mel = MelSpectrogram.from_config(self.data_cfg.config["features"])
         return lambda frames: torch.from_numpy(mel.griffin_lim(frames.detach().cpu().float().numpy()))

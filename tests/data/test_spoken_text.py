@@ -1,0 +1,47 @@
+"""Texts to symbols."""
+
+import sys
+
+import pytest
+
+from mla_fairseq.data.spoken_text import SpokenText, _backend
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Hello, World!", "h e l l o , | w o r l d !"),
+        ("  a\t\tb ", "a | b"),
+        ("l'été (1931)", "l ' é t é | 1 9 3 1"),
+        ("— …", ""),
+        ("n\u0303a", "ñ a"),
+    ],
+)
+def test_characters_that_are_heard(text: str, expected: str) -> None:
+    assert " ".join(SpokenText().symbols([text])[0]) == expected
+
+
+def test_phonemes_are_espeaks_with_words_and_marks_divided() -> None:
+    pytest.importorskip("phonemizer", reason="phonemes need the extra tts")
+    first, second = SpokenText("phonemes", "en-us").symbols(["Hello, world!", "Two books."])
+    assert first == ["h", "ə", "l", "ˈoʊ", ",", "|", "w", "ˈɜː", "l", "d", "!"]  # noqa: RUF001
+    assert second == ["t", "ˈuː", "|", "b", "ˈʊ", "k", "s", "."]  # noqa: RUF001
+
+
+def test_a_language_that_nobody_speaks_is_named() -> None:
+    pytest.importorskip("phonemizer", reason="phonemes need the extra tts")
+    with pytest.raises(ValueError, match=r"does not know the language 'xx-yy': correct --language"):
+        SpokenText("phonemes", "xx-yy").symbols(["a"])
+
+
+def test_a_unit_that_is_none_is_named() -> None:
+    with pytest.raises(ValueError, match="--unit must be one of characters, phonemes, but is 'words'"):
+        SpokenText("words")
+
+
+def test_what_phonemes_need_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    _backend.cache_clear()
+    with pytest.raises(ValueError, match=r"phonemes need espeakng_loader.*or take --unit characters"):
+        SpokenText("phonemes").symbols(["a"])
+    _backend.cache_clear()

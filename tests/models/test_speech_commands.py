@@ -1,0 +1,154 @@
+"""fairseq's command trains text to speech by every criterion, and the script speaks what it left."""
+
+import importlib.util
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+
+from mla_fairseq.data.prepare_speech import Options, prepare
+from mla_fairseq.engine.speaker import Speaker, hifi_gan
+from tests.data.voice import LETTERS, write_voice
+from tests.models.conftest import Run
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZES = (
+    "--encoder-embed-dim 16 --decoder-embed-dim 16 --encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 "
+    "--encoder-transformer-layers 2 --decoder-transformer-layers 2 --encoder-attention-heads 2 "
+    "--decoder-attention-heads 2 --prenet-dim 8 --postnet-conv-dim 8 --n-frames-per-step 4"
+)
+TRAINING = (
+    "--task text_to_speech_mla --arch tts_transformer_mla --train-subset train --valid-subset dev "
+    "--use-guided-attention-loss --bce-pos-weight 5 --optimizer adam --lr 0.01 --batch-size 8 --num-workers 0 --cpu "
+    "--no-progress-bar --seed 1"
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("speech")
+    return prepare(write_voice(folder / "voice"), folder / "data", Options(dev=2, test=3)).parent
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few updates with cosFormer everywhere and a length predictor."""
+    folder = tmp_path_factory.mktemp("model")
+    flags = "--criterion tacotron2_mla --attn-type cosformer --length-predictor --max-update 8"
+    done = run("fairseq-train", data, shlex.split(f"{TRAINING} {SIZES} {flags}"), "--save-dir", folder)
+    assert done.code == 0, done.err
+    assert '"dev_length_error"' in done.out or "length_error" in done.out
+    return folder / "checkpoint_last.pt"
+
+
+@pytest.mark.parametrize("task", ["text_to_speech", "text_to_speech_mla"])
+def test_fairseqs_criterion_trains_every_mix(data: Path, run: Run, tmp_path: Path, task: str) -> None:
+    flags = "--criterion tacotron2 --attn-type relu --decoder-attn-type softmax --ctc-weight 0.1 --max-update 2"
+    training = TRAINING.replace("text_to_speech_mla", task, 1)
+    if task == "text_to_speech":  # takes the archive relative to where it was started
+        text = (data / "config.yaml").read_text().replace("audio_root: ''", f"audio_root: {data}")
+        (data / "stock.yaml").write_text(text.replace("gcmvn.npz", str(data / "gcmvn.npz")))
+        flags += " --config-yaml stock.yaml --required-batch-size-multiple 1"
+    done = run("fairseq-train", data, shlex.split(f"{training} {SIZES} {flags}"), "--save-dir", tmp_path)
+    assert done.code == 0, done.err
+    assert (tmp_path / "checkpoint_last.pt").is_file()
+
+
+def synthesize(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    spec = importlib.util.spec_from_file_location("synthesize", ROOT / "scripts" / "synthesize.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(sys, "argv", ["synthesize.py", *map(str, arguments)])
+    module.main()
+
+
+def test_texts_become_wav_files_and_pictures(
+    data: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    command = [trained, "--data", data, "--output", tmp_path, "--text", "abc def", "fed", "--batch-size", "1"]
+    synthesize(monkeypatch, *command)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"000{i}.{kind}" for i in (1, 2) for kind in ("png", "svg", "wav")
+    ]
+    samples, rate = soundfile.read(tmp_path / "0001.wav")
+    assert rate == 22050 and len(samples) > 0
+    assert "a real-time factor of" in capsys.readouterr().out
+    before = (tmp_path / "0001.wav").read_bytes()
+    synthesize(monkeypatch, *command)
+    assert (tmp_path / "0001.wav").read_bytes() == before
+
+
+@pytest.mark.parametrize("forced", [False, True])
+def test_a_set_is_scored(
+    data: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forced: bool
+) -> None:
+    flags = ["--teacher-forcing"] if forced else []
+    synthesize(
+        monkeypatch, trained, "--data", data, "--output", tmp_path, "--gen-subset", "test", "--no-pictures", *flags
+    )
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["utterances"] == len(list(tmp_path.glob("*.wav"))) == 3
+    assert scores["mcd"] > 0 and (not forced or scores["duration_error"] < 0.1)
+
+
+def test_every_length_rule_speaks(data: Path, trained: Path) -> None:
+    for kind in ("ratio", "predicted", "fixed"):
+        speaker = Speaker(trained, data, overrides={"cosformer_length": kind, "cosformer_length_fixed": 20})
+        assert len(speaker.say(["abc"], need_attn=False)[0]["waveform"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--text", " "], "there is no sentence in --text"),
+        (["--text", "—"], "there is nothing to say in '—'"),
+        (["--text", "a", "--teacher-forcing"], "--teacher-forcing needs recorded speech"),
+        (["--text", "a", "--vocoder-config", "x"], "needs both --vocoder-checkpoint and --vocoder-config"),
+        (["--text", "a", "--model-overrides", "{"], "is no Python dictionary"),
+        (["--text", "a", "--max-length-ratio", "-1"], "--max-length-ratio must be at least 0"),
+        (["--gen-subset", "tset"], r"tset\.tsv is missing"),
+    ],
+)
+def test_what_cannot_be_spoken_is_told_in_one_line(
+    data: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit, match=message) as ending:
+        synthesize(monkeypatch, trained, "--data", data, "--output", tmp_path, *arguments)
+    assert "\n" not in str(ending.value)
+
+
+def test_a_hifi_gan_of_the_users_speaks(tmp_path: Path) -> None:
+    from fairseq.models.text_to_speech.hifigan import Generator
+
+    settings = {
+        "upsample_rates": [8, 8, 4], "upsample_kernel_sizes": [16, 16, 8], "upsample_initial_channel": 16,
+        "resblock_kernel_sizes": [3], "resblock_dilation_sizes": [[1, 3, 5]], "model_in_dim": 80,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    torch.save({"generator": Generator(settings).state_dict()}, tmp_path / "g.pt")
+    assert hifi_gan(tmp_path / "g.pt", tmp_path / "config.json")(torch.randn(7, 80)).shape == (7 * 256,)
+    with pytest.raises(ValueError, match="hold no HiFi-GAN generator"):
+        hifi_gan(tmp_path / "config.json", tmp_path / "config.json")
+
+
+def test_the_voice_has_the_letters_of_the_dictionary(data: Path) -> None:
+    assert sorted((data / "dict.txt").read_text().split()[::2]) == list(LETTERS)
+
+
+def test_who_does_not_speak_needs_no_librosa() -> None:
+    """The package registers its models without it; Griffin-Lim names what is missing."""
+    script = (
+        "import sys; sys.modules['librosa'] = None\n"
+        "from argparse import Namespace\n"
+        "import mla_fairseq\n"
+        "from mla_fairseq.tasks.text_to_speech_mla import TextToSpeechMLATask\n"
+        "TextToSpeechMLATask.build_default_vocoder(Namespace())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert 'Griffin-Lim needs librosa: run pip install "mla-fairseq[tts]"' in done.stderr

@@ -1,0 +1,67 @@
+"""Log-mel spectrograms and the way back."""
+
+import numpy as np
+import pytest
+
+from mla_fairseq.speech.mel import FLOOR, MelSpectrogram
+
+MEL = MelSpectrogram()
+TIME = np.arange(MEL.sample_rate, dtype=np.float32) / MEL.sample_rate
+
+
+def tone(frequency: float) -> np.ndarray:
+    return np.sin(2 * np.pi * frequency * TIME).astype(np.float32) / 2
+
+
+def test_a_frame_for_every_hop_and_silence_at_the_floor() -> None:
+    frames = MEL(np.zeros(1000, dtype=np.float32))
+    assert frames.shape == (1 + 1000 // MEL.hop_length, MEL.n_mels) and frames.dtype == np.float32
+    np.testing.assert_allclose(frames, np.log(FLOOR), rtol=1e-6)
+
+
+@pytest.mark.parametrize("frequency", [200.0, 1000.0, 3000.0])
+def test_a_tone_stands_in_its_bin(frequency: float) -> None:
+    loudest = MEL(tone(frequency)).mean(0).argmax()
+    centre = MEL.filters[loudest].argmax() * MEL.sample_rate / MEL.n_fft
+    assert centre == pytest.approx(frequency, rel=0.1)
+
+
+def test_magnitudes_are_linear_in_the_signal() -> None:
+    once, twice = MEL(tone(440)), MEL(tone(440) * 2)
+    heard = once > np.log(FLOOR) + 1
+    np.testing.assert_allclose(twice[heard], once[heard] + np.log(2), atol=1e-3)
+
+
+def test_the_way_back_has_the_same_spectrogram() -> None:
+    sweep = np.sin(2 * np.pi * (200 + 800 * TIME) * TIME).astype(np.float32) / 2
+    frames = MEL(sweep)
+    again = MEL(MEL.griffin_lim(frames))
+    loud = frames > frames.max() - 3
+    assert len(again) == len(frames)
+    assert np.abs(again - frames)[loud].mean() < 0.25
+    assert np.array_equal(MEL.griffin_lim(frames), MEL.griffin_lim(frames))
+
+
+def test_silence_around_is_cut_off() -> None:
+    silence = np.zeros(8000, dtype=np.float32)
+    kept = MEL.trim(np.concatenate((silence, tone(440), silence)))
+    assert len(TIME) <= len(kept) < len(TIME) + 4000
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"hop_length": 0}, "no spectrogram has such settings"),
+        ({"win_length": 2048}, "does not fit into n_fft"),
+        ({"sample_rate": 8000}, "lower f_max, or take a higher sample rate"),
+    ],
+)
+def test_settings_that_make_none_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MelSpectrogram(**settings)
+
+
+def test_settings_come_from_a_data_configuration() -> None:
+    assert MelSpectrogram.from_config({"type": "x", "sample_rate": 16000, "hop_length": 200}) == MelSpectrogram(
+        sample_rate=16000, hop_length=200
+    )
