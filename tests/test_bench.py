@@ -114,3 +114,26 @@ def test_streaming_is_timed_beside_encoding_anew(report: Report, tmp_path: Path)
 def test_streaming_without_a_recording_is_one_line(report: Report, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"error: no wav under .*: give a folder of 16 kHz recordings, or .*make demo"):
         report("bench_streaming.py", "--wavs", str(tmp_path), *STREAMED)
+
+
+def test_synthesis_is_timed_measured_and_signed(report: Report) -> None:
+    flags = ("--arch", "tts_transformer_mla_tiny", "--lengths", "4", "40", "--batches", "2", "--repeats", "1")
+    text = report("bench_tts.py", *flags, "--steps", "1", "--threads", "1")
+    for title, columns in (("milliseconds of a step", 6), ("times as fast as softmax", 5), ("megabytes carried", 6)):
+        table = rows(text, title)
+        assert [row[0] for row in table] == ["4", "40"]
+        assert all(len(row) == columns and min(map(float, row[1:])) > 0 for row in table)
+    carried = rows(text, "megabytes carried")
+    assert float(carried[1][1]) > float(carried[0][1])
+    assert carried[0][2:4] == carried[1][2:4]
+    assert "`python scripts/bench_tts.py" in text
+
+
+def test_where_a_mix_is_ahead_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    script = runpy.run_path(str(SCRIPTS / "bench_tts.py"))
+    lengths = [1, 100]
+    assert script["whole"](lengths, [1.0, 100.0], 100) == pytest.approx(5050)
+    assert script["crossing"](lengths, [1.0, 100.0], [50.5, 50.5]) is None
+    assert script["crossing"](lengths, [1.0, 100.0], [10.0, 10.0]) == 20
+    assert script["crossing"](lengths, [2.0, 2.0], [1.0, 1.0]) == 1

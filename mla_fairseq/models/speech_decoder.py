@@ -118,6 +118,14 @@ class SpeechDecoder(FairseqIncrementalDecoder):
         extra |= {"attn": weights, "feature_out": frames, "inner_states": [], "source_lengths": lengths}
         return refined, self.eos_proj(x), extra
 
+    def prime(self, frames: Tensor, encoder_out: dict, state: State) -> None:
+        """Put frames (B, T, n F) into a state at once, as T steps would: synthesis goes on after them.
+
+        Raises:
+            ValueError: no length is known, and a mechanism needs one.
+        """
+        self._step(frames, *source_of(encoder_out), state, need_attn=False)
+
     def refine(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
         """Frames (B, T, n F) and what the post-net adds; ``mask`` (B, T) is true for real steps, ``None``: all are.
 
@@ -165,7 +173,7 @@ class SpeechDecoder(FairseqIncrementalDecoder):
     def _step(
         self, frames: Tensor, source: Tensor, mask: Tensor | None, lengths: Tensor, state: State, need_attn: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """The step after frames (B, 1, n F): features (B, 1, C) and, if asked, weights (B, S, 1)."""
+        """The steps after frames (B, T, n F): features (B, T, C) and, if asked, weights (B, S, T)."""
         own, first = state.get(OWN), OWN not in state
         if first:
             own = {"position": torch.zeros(len(frames), dtype=torch.long, device=frames.device)}
@@ -176,7 +184,7 @@ class SpeechDecoder(FairseqIncrementalDecoder):
                 raise ValueError("need_attn is asked for at a later step: ask from the first one on")
             own = own | {"keys": self.transformer_layers[-1].encoder_attn.keys(source)}
             own |= {} if mask is None else {"mask": mask}
-        state[OWN] = own | {"position": own["position"] + 1}
+        state[OWN] = own | {"position": own["position"] + frames.shape[1]}
         probe = (own["keys"], int(own["position"][0]), own.get("mask")) if need_attn else None
         return self._run_layers(
             self._embed(frames, own["position"]),

@@ -145,6 +145,18 @@ def test_streams_that_have_ended_may_be_left_out(flags: str) -> None:
         torch.testing.assert_close(value, whole, **CLOSE)
 
 
+@every_mix
+@torch.no_grad()
+def test_synthesis_goes_on_after_frames_that_were_given_at_once(flags: str) -> None:
+    model = build(f"{flags} --cosformer-length-ratio 2")
+    encoded, given, state = encode(model, text(9, 5, 1)), frames(3), {}
+    model.decoder.prime(given[:, :6], encoded, state)
+    got = step_by_step(model, given[:, 6:], encoded, state, need_attn=False)
+    expected = step_by_step(model, given, encoded, {}, need_attn=False)
+    for which in (0, 1):
+        torch.testing.assert_close(got[which], expected[which][:, 6:], **CLOSE)
+
+
 @pytest.mark.parametrize("name", LINEAR)
 @torch.no_grad()
 def test_a_state_does_not_grow(name: str) -> None:

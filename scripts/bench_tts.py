@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+"""Times the decoder of a text-to-spectrogram model: a step, and what is carried, after so many steps.
+
+Models of one size, which differ in their attention, go on from states that hold the same frames; their weights are
+random. The time of a whole utterance is the sum over its steps, between the measured ones on straight lines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from argparse import Namespace
+from pathlib import Path
+
+import benchmark
+import numpy as np
+import torch
+from fairseq.data import Dictionary
+from fairseq.models import ARCH_CONFIG_REGISTRY
+from tqdm import tqdm
+
+from mla_fairseq.attention import State, fork, nbytes
+from mla_fairseq.models.options import SITES
+from mla_fairseq.models.tts_transformer_mla import TTSTransformerMLAModel
+
+SOFTMAX = "softmax everywhere"
+MIXES = {
+    SOFTMAX: {},
+    "relu everywhere": dict.fromkeys(SITES, "relu"),
+    "cosformer everywhere": dict.fromkeys(SITES, "cosformer"),
+    "cosformer in the decoder": {"decoder": "cosformer"},
+    "leap in the decoder": {"decoder": "leap"},
+}
+SYMBOLS = 60
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--arch", default="tts_transformer_mla", help="architecture")
+    lengths = [100, 200, 400, 800, 1600, 3200, 8000]
+    parser.add_argument("--lengths", type=int, nargs="+", default=lengths, help="steps that lie behind, rising")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16], help="utterances at once")
+    parser.add_argument("--symbols", type=int, default=100, help="symbols of the text")
+    parser.add_argument("--steps", type=int, default=8, help="steps that are timed at each length")
+    parser.add_argument("--repeats", type=int, default=5, help="turns of each model")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads")
+    parser.add_argument("--device", default="cpu", help="of torch")
+    parser.add_argument("--output", type=Path, help="markdown file for the report")
+    return parser
+
+
+def build(arch: str, sites: dict[str, str]) -> TTSTransformerMLAModel:
+    """A model with random weights, the same at every place that two mixes share."""
+    args = Namespace(n_frames_per_step=1, cosformer_length="fixed", cosformer_length_fixed=8000)
+    for site in SITES:
+        setattr(args, f"{site}_attn_type", sites.get(site, "softmax"))
+    ARCH_CONFIG_REGISTRY[arch](args)
+    dictionary = Dictionary()
+    for i in range(SYMBOLS):
+        dictionary.add_symbol(f"s{i}")
+    torch.manual_seed(1)
+    task = Namespace(src_dict=dictionary, get_speaker_embeddings=lambda _: None)
+    return TTSTransformerMLAModel.build_model(args, task).eval()
+
+
+class Bench:
+    """One mix in the middle of a batch of utterances."""
+
+    def __init__(self, model: TTSTransformerMLAModel, batch: int, symbols: int, steps: int, device: str) -> None:
+        self.model, self.steps, self.device = model.to(device), steps, device
+        torch.manual_seed(2)
+        tokens = torch.randint(4, SYMBOLS, (batch, symbols)).to(device)
+        self.encoded = self.model.encoder(tokens)
+        self.state: State = {}
+        self.behind = 0
+
+    def go_to(self, length: int) -> None:
+        """Let the state hold so many steps."""
+        frames = torch.randn(len(self.encoded["encoder_out"][0][0]), length - self.behind, self.model.decoder.out_dim)
+        self.model.decoder.prime(frames.to(self.device), self.encoded, self.state)
+        self.behind = length
+
+    def __call__(self) -> None:
+        """The next steps, after which the state is as it was."""
+        state, frame = (
+            fork(self.state),
+            torch.zeros(self.encoded["encoder_out"][0].shape[1], 1, self.model.decoder.out_dim),
+        )
+        frame = frame.to(self.device)
+        for _ in range(self.steps):
+            extra = self.model.decoder(frame, self.encoded, incremental_state=state, need_attn=False)[2]
+            frame = extra["feature_out"]
+        if self.device != "cpu":
+            torch.cuda.synchronize()
+
+
+@torch.no_grad()
+def measure(args: argparse.Namespace, batch: int) -> dict[str, list[tuple[float, int]]]:
+    """Seconds of a step and bytes of the state, of each mix at each length."""
+    found: dict[str, list[tuple[float, int]]] = {name: [] for name in MIXES}
+    benches = {
+        name: Bench(build(args.arch, sites), batch, args.symbols, args.steps, args.device)
+        for name, sites in MIXES.items()
+    }
+    for length in tqdm(args.lengths, desc=f"batch {batch}", unit="length"):
+        for bench in benches.values():
+            bench.go_to(length)
+        times = benchmark.race(benches, args.repeats)
+        for name, bench in benches.items():
+            found[name].append((times[name] / args.steps, nbytes(bench.state)))
+    return found
+
+
+def whole(lengths: list[int], steps: list[float], until: int) -> float:
+    """Seconds of an utterance of ``until`` steps."""
+    places = np.arange(1, until + 1)
+    return float(np.interp(places, lengths, steps).sum())
+
+
+def crossing(lengths: list[int], softmax: list[float], other: list[float]) -> int | None:
+    """The shortest whole utterance that ``other`` writes faster, in steps; ``None``: none of those measured."""
+    places = np.arange(1, lengths[-1] + 1)
+    ahead = np.cumsum(np.interp(places, lengths, softmax)) > np.cumsum(np.interp(places, lengths, other))
+    slower = np.flatnonzero(~ahead)
+    first = 1 if not len(slower) else int(slower[-1]) + 2
+    return first if first <= lengths[-1] else None
+
+
+def report(args: argparse.Namespace) -> str:
+    """The whole text."""
+    parts = [
+        "# Decoding of spectrograms",
+        f"`{args.arch}`, {args.symbols} symbols, one frame a step. {__doc__.splitlines()[0]} Ratios above 1: that many "
+        "times as fast as softmax with a key-value cache.",
+    ]
+    for batch in args.batches:
+        found = measure(args, batch)
+        times = {name: [time for time, _ in values] for name, values in found.items()}
+        sizes = {name: [size for _, size in values] for name, values in found.items()}
+        rows = [
+            [f"{length:,}", *(f"{times[name][i] * 1e3:.2f}" for name in MIXES)] for i, length in enumerate(args.lengths)
+        ]
+        parts += [f"## Batch {batch}: milliseconds of a step", benchmark.table(["steps behind", *MIXES], rows)]
+        linear = [name for name in MIXES if name != SOFTMAX]
+        rows = [
+            [f"{length:,}"]
+            + [
+                f"{whole(args.lengths, times[SOFTMAX], length) / whole(args.lengths, times[name], length):.2f}"
+                for name in linear
+            ]
+            for length in args.lengths
+        ]
+        parts += [
+            f"## Batch {batch}: a whole utterance, times as fast as softmax",
+            benchmark.table(["steps", *linear], rows),
+        ]
+        rows = [
+            [f"{length:,}", *(f"{sizes[name][i] / batch / 1e6:.3f}" for name in MIXES)]
+            for i, length in enumerate(args.lengths)
+        ]
+        parts += [
+            f"## Batch {batch}: megabytes carried for an utterance",
+            benchmark.table(["steps behind", *MIXES], rows),
+        ]
+        said = []
+        for name in linear:
+            first = crossing(args.lengths, times[SOFTMAX], times[name])
+            worst = max(mine / soft for mine, soft in zip(times[name], times[SOFTMAX], strict=True))
+            flat = times[name][-1] / statistics.median(times[name][:2])
+            where = f"from {first:,} steps on" if first else "at no measured length"
+            said.append(
+                f"* {name}: faster for whole utterances {where}; a step takes at most {worst:.2f} times softmax's; the "
+                f"last takes {flat:.2f} times the first ones'"
+            )
+        parts += ["\n".join(said)]
+    return "\n\n".join([*parts, benchmark.signature()])
+
+
+def main() -> None:
+    args = build_parser().parse_args()
+    if args.lengths != sorted(set(args.lengths)) or args.lengths[0] < 1:
+        raise SystemExit(f"error: --lengths must rise from 1 on, but are {args.lengths}")
+    torch.set_num_threads(args.threads)
+    benchmark.settle_allocator()
+    benchmark.publish(report(args), args.output)
+
+
+if __name__ == "__main__":
+    main()
