@@ -18,7 +18,7 @@ class Tacotron2LengthConfig(Tacotron2CriterionConfig):
         default=1.0,
         metadata={
             "help": "weight of the length predictor's loss: L1 + MSE of log(1 + frames) of each symbol, or, where the "
-            "data have no durations, |log(expected length / true length)|"
+            "data have no durations, |expected length / true length - 1|"
         },
     )
 
@@ -83,20 +83,20 @@ class Tacotron2LengthCriterion(Tacotron2Criterion):
             )
         if self.training:
             getattr(model, "module", model).decoder.length_rule.batches += 1
-        error = extra["length_log_ratio"] + extra["source_lengths"].log() - sample["target_lengths"].log()
+        error = (extra["expected_steps"] / sample["target_lengths"] - 1).abs()
         length_loss = self._length_loss(extra, sample, error, reduction)
         loss = loss + self.length_weight * length_loss
         log |= {
             "loss": loss.item(),
             "length_loss": length_loss.item(),
-            "length_error": (error.exp() - 1).abs().sum().item(),
+            "length_error": error.sum().item(),
         }
         return loss, sample_size, log
 
     @staticmethod
     def _length_loss(extra: dict, sample: dict, error: Tensor, reduction: str) -> Tensor:
         if sample.get("durations") is None:
-            return error.abs().mean() if reduction == "mean" else error.abs().sum()
+            return error.mean() if reduction == "mean" else error.sum()
         real = lengths_to_mask(sample["net_input"]["src_lengths"])
         expected, true = extra["log_durations"][real], sample["durations"][real].float().log1p()
         return F.l1_loss(expected, true, reduction=reduction) + F.mse_loss(expected, true, reduction=reduction)

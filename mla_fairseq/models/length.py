@@ -104,12 +104,15 @@ class DurationPredictor(_Predictor):
         """log(1 + frames) of each symbol, (B, S); ``mask`` (B, S) is true for real symbols, ``None``: all are."""
         return self.output(self.features(states, mask).transpose(1, 2)).squeeze(-1).float()
 
+    def steps(self, durations: Tensor, mask: Tensor | None = None) -> Tensor:
+        """What ``durations`` gave -> decoder steps, (B,); below 0 they may be while it learns, so that it can."""
+        frames = durations.expm1()
+        return (frames if mask is None else frames * mask).sum(1) / self.frames_per_step
+
     def log_ratio(self, durations: Tensor, mask: Tensor | None = None) -> Tensor:
-        """What ``durations`` gave -> logarithm of decoder steps per symbol, (B,)."""
-        frames = durations.expm1().clamp_min(0)
-        real = torch.ones_like(frames) if mask is None else mask.to(frames)
-        steps = (frames * real).sum(1) / self.frames_per_step
-        return (steps.clamp_min(1) / real.sum(1).clamp_min(1)).log()
+        """What ``durations`` gave -> logarithm of decoder steps per symbol, (B,), of at least one step."""
+        symbols = torch.full_like(durations[:, 0], durations.shape[1]) if mask is None else mask.sum(1)
+        return (self.steps(durations, mask).clamp_min(1) / symbols.clamp_min(1)).log()
 
     def forward(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logarithm of decoder steps per symbol, (B,)."""

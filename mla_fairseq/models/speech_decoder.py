@@ -89,7 +89,8 @@ class SpeechDecoder(FairseqIncrementalDecoder):
 
         ``extra["feature_out"]`` are frames before the post-net; with a state the first value is the same: the post-net
         sees what comes after, and is applied by ``refine`` at the end. With a length predictor
-        ``extra["log_durations"]`` (B, S) and ``extra["length_log_ratio"]`` (B,) are what it expects.
+        ``extra["log_durations"]`` (B, S), ``extra["length_log_ratio"]`` (B,) and ``extra["expected_steps"]`` (B,) are
+        what it expects.
         """
         source, source_mask, lengths = source_of(encoder_out)
         extra = {}
@@ -221,7 +222,11 @@ class SpeechDecoder(FairseqIncrementalDecoder):
         if not isinstance(predictor, DurationPredictor):
             return {}
         durations = predictor.durations(source if self.length_rule.gradient else source.detach(), mask)
-        return {"log_durations": durations, "length_log_ratio": predictor.log_ratio(durations, mask)}
+        return {
+            "log_durations": durations,
+            "length_log_ratio": predictor.log_ratio(durations, mask),
+            "expected_steps": predictor.steps(durations, mask),
+        }
 
     def _steps(self, frames: Tensor, lengths: Tensor | None) -> Tensor:
         whole = torch.full((len(frames),), frames.shape[1], device=frames.device)
