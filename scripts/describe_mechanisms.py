@@ -19,12 +19,13 @@ INTRODUCTION = f"""# Attention mechanisms
 What `--attn-type` knows, for a head of size {HEAD}.
 
 * *State*: what one head carries for each stream; two numbers are after 10 tokens and after 1000.
-* *Cost*: multiplications to write a new token and to read once, after 1000 tokens, without projections.
+* *Cost*: multiplications to write a new token and to read once, after 1000 tokens, with what maps queries and keys to
+  features, without the projections that make them.
 * *Lengths*: whether positions are measured against an expected length. A model that streams has to fix it
   (`--cosformer-length fixed`).
 * *Sites*: where it may stand. "Chunked encoder" means one with `--encoder-chunk-size`.
 
-Every mechanism streams at every site that is named; softmax with a state that grows.
+* *Streams*: that a state carried from token to token gives what the whole sequence gives, tried with 20 tokens.
 
 """
 END = """
@@ -56,7 +57,22 @@ def cost(mechanism: nn.Module, tokens: int) -> str:
     x = torch.rand(1, 1, 1, HEAD)
     features = getattr(mechanism.features, "query", mechanism.features)(x).shape[-1]
     vectors = getattr(getattr(mechanism, "positions", None), "size", 1)
-    return f"{2 * features * vectors * (HEAD + 1):,}"
+    learned = sum(weight.numel() for weight in mechanism.parameters() if weight.dim() == 2)
+    drawn = sum(buffer.numel() for buffer in mechanism.buffers() if buffer.dim() == 2)  # for queries and for keys
+    return f"{2 * features * vectors * (HEAD + 1) + learned + 2 * drawn:,}"
+
+
+def streams(mechanism: nn.Module, few: int, many: int) -> str:
+    """Whether step by step is all at once, and what happens to the state."""
+    x, lengths = torch.rand(1, 1, 20, HEAD), Lengths(torch.tensor([20]), torch.tensor([20]))
+    whole = mechanism.parallel(x, x, x, Causal(), None, lengths)
+    state, steps = {}, []
+    for token in x.split(1, dim=2):
+        output, state = mechanism.advance(state, token, token, token, Causal(), None, lengths)
+        steps.append(output)
+    if not torch.allclose(torch.cat(steps, dim=2), whole, atol=1e-4):
+        return "no"
+    return "yes" if few == many else "yes, the state grows"
 
 
 def row(name: str) -> str:
@@ -67,12 +83,14 @@ def row(name: str) -> str:
     sites = "decoder, chunked encoder" if in_order else "encoder, decoder, cross"
     learned = sum(parameter.numel() for parameter in mechanism.parameters())
     lengths = "yes" if mechanism.needs_lengths else "no"
-    return f"| `{name}` | {paper(name)} | {state} | {cost(mechanism, 1000)} | {learned:,} | {lengths} | {sites} |"
+    cells = [f"`{name}`", paper(name), state, cost(mechanism, 1000), f"{learned:,}", lengths]
+    return "| " + " | ".join([*cells, streams(mechanism, few, many), sites]) + " |"
 
 
 def table() -> str:
     """The whole document."""
-    head = "| name | what it is | state | cost | parameters | lengths | sites |\n|---|---|---:|---:|---:|---|---|\n"
+    head = "| name | what it is | state | cost | parameters | lengths | streams | sites |\n"
+    head += "|---|---|---:|---:|---:|---|---|---|\n"
     return INTRODUCTION + head + "\n".join(row(name) for name in available_attention()) + "\n" + END
 
 

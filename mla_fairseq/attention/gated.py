@@ -203,7 +203,7 @@ class FixedDecay(nn.Module):
 
     def __init__(self, shortest: float, longest: float) -> None:
         super().__init__()
-        if not 1 <= shortest <= longest:
+        if not 1 <= shortest <= longest < math.inf:
             raise ValueError(
                 f"--decay-shortest and --decay-longest must be half-lives with 1 <= shortest <= longest, but are "
                 f"{shortest} and {longest}"
@@ -234,7 +234,7 @@ class LearnedGates(nn.Module):
 
     def __init__(self, head_dim: int, temperature: float) -> None:
         super().__init__()
-        if temperature <= 0:
+        if not (temperature > 0 and math.isfinite(temperature)):
             raise ValueError(f"--gla-temperature must be above 0, but is {temperature}")
         self.temperature = temperature
         self.projection = nn.Linear(head_dim, head_dim)

@@ -57,7 +57,7 @@ class LengthAwareCriterion(AuxiliaryCriterion):
                 "this criterion trains a length predictor, and the model has none: give --length-predictor (and a "
                 "decoder with positions, such as cosFormer's), or take --criterion label_smoothed_cross_entropy"
             )
-        if self.training:
+        if self.training and self.length_weight > 0:
             model.decoder.length_rule.batches += 1
         true = sample["target"].ne(self.padding_idx).sum(1)
         error = extra["length_log_ratio"] + extra["source_lengths"].log() - true.log()  # log of expected over true

@@ -81,7 +81,7 @@ class Tacotron2LengthCriterion(Tacotron2Criterion):
                 "this criterion trains a length predictor, and the model has none: give --length-predictor, or take "
                 "--criterion tacotron2"
             )
-        if self.training:
+        if self.training and self.length_weight > 0:
             getattr(model, "module", model).decoder.length_rule.batches += 1
         error = (extra["expected_steps"] / sample["target_lengths"] - 1).abs()
         length_loss = self._length_loss(extra, sample, error, reduction)

@@ -16,6 +16,8 @@ from mla_fairseq.checkpoints import load_checkpoint, load_training
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.models.options import SITES, site_type
 
+LENGTH_CRITERIONS = ("label_smoothed_cross_entropy_mla", "tacotron2_mla")
+
 
 def load_encoder(encoder: FairseqEncoder, path: str) -> FairseqEncoder:
     """Initialise an encoder from a model's checkpoint (``--load-pretrained-encoder-from``).
@@ -58,10 +60,11 @@ def check_continued(args: Namespace) -> None:
 
 
 def check_criterion(name: str | None, model: nn.Module) -> None:
-    """Before a training starts, refuse a criterion of ours that the model has nothing for.
+    """Before a training starts, refuse a criterion of ours that the model has nothing for, and a predictor that no
+    criterion would train.
 
     Raises:
-        ValueError: latency without monotonic attention, or a length loss without a length predictor.
+        ValueError: latency without monotonic attention, a length loss without a length predictor, or the reverse.
     """
     decoder = getattr(model, "decoder", None)
     rule = getattr(decoder, "length_rule", None)
@@ -69,6 +72,12 @@ def check_criterion(name: str | None, model: nn.Module) -> None:
         raise ValueError(
             "the latency criterion needs a model with monotonic attention: give --simul-type other than waitk, or "
             "take --criterion label_smoothed_cross_entropy"
+        )
+    if getattr(rule, "predictor", None) is not None and name not in LENGTH_CRITERIONS:
+        own = next((ours for ours in LENGTH_CRITERIONS if name and ours == f"{name}_mla"), LENGTH_CRITERIONS[0])
+        raise ValueError(
+            f"--criterion {name} trains no length predictor, and this model has one: take --criterion {own}, or leave "
+            "out --length-predictor and the lengths that are predicted"
         )
     if name == "tacotron2_mla" and getattr(rule, "predictor", None) is None:
         raise ValueError(

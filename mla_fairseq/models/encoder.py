@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mla_fairseq.attention import Blocks, State
 from mla_fairseq.models.layers import EncoderLayer, SinusoidalPositions
 from mla_fairseq.models.length import source_lengths
-from mla_fairseq.models.options import length_options
+from mla_fairseq.models.options import length_options, site_type
 from mla_fairseq.models.simul import check_encoder_view, encoder_view
 from mla_fairseq.speech.subsample import Conv1dSubsampler, Conv2dSubsampler, frames_before, real_frames
 
@@ -55,7 +55,7 @@ class SpeechEncoder(FairseqEncoder):
         self.ctc_proj = nn.Linear(args.encoder_embed_dim, args.tgt_dict_size) if has_ctc else None
         self.view = encoder_view(args)
         mechanism = self.transformer_layers[0].self_attn.mechanism
-        check_encoder_view(self.view, mechanism)
+        check_encoder_view(self.view, mechanism, site_type(args, "encoder"))
         self.lengths = length_options(args) if mechanism.needs_lengths else None
 
     def forward(self, src_tokens: Tensor, src_lengths: Tensor, return_all_hiddens: bool = False) -> dict:

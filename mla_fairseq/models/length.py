@@ -148,13 +148,14 @@ class LengthRule(nn.Module):
             if streaming and kind != "fixed":
                 raise ValueError(
                     f"{flag} must be fixed, but is {kind!r}: a model that translates while it listens knows no source "
-                    "length to take a ratio of, nor a whole source to predict from"
+                    "length to take a ratio of, nor a whole source to predict from; give --cosformer-length fixed, "
+                    "--cosformer-length-fixed TOKENS and --cosformer-source-length STATES"
                 )
-        if options.length_ratio < 0:
+        if not (options.length_ratio >= 0 and math.isfinite(options.length_ratio)):
             raise ValueError(f"--cosformer-length-ratio must be at least 0, but is {options.length_ratio}")
         if options.length_fixed < 1:
             raise ValueError(f"--cosformer-length-fixed must be at least 1, but is {options.length_fixed}")
-        if noise < 0 or (streaming and noise > 0):
+        if not (noise >= 0 and math.isfinite(noise)) or (streaming and noise > 0):
             raise ValueError(
                 f"--length-noise must be {'0 where lengths are fixed' if streaming else 'at least 0'}, but is {noise}"
             )
@@ -175,6 +176,11 @@ class LengthRule(nn.Module):
             ValueError: flags that make no rule.
         """
         wanted = getattr(args, "length_predictor", None) or "predicted" in (options.length, options.train_length)
+        if streaming and getattr(args, "length_predictor", None):
+            raise ValueError(
+                "--length-predictor is nothing for a model that translates while it listens: it knows no whole source "
+                "to predict from; leave it out, and give fixed lengths"
+            )
         predictor = None
         if wanted and frames_per_step:
             predictor = DurationPredictor(args.encoder_embed_dim, frames_per_step)
@@ -194,7 +200,7 @@ class LengthRule(nn.Module):
         if self.told is None:
             raise ValueError(
                 "--cosformer-length is oracle, but nobody knows the target's length here: decode a set with its "
-                "references by fairseq-generate, or take predicted, ratio or fixed"
+                "references by fairseq-generate with --task speech_to_text_mla, or take predicted, ratio or fixed"
             )
         return self.told.to(source_lengths).repeat_interleave(len(source_lengths) // len(self.told))
 

@@ -88,7 +88,8 @@ class Distillation:
     Both models run on the same batches. Wherever a module is to be taught, its output is compared with the teacher's
     and then replaced by it, so that every module learns upon what the teacher's would see. Hedgehog (arXiv 2402.04347,
     section 4.2) compares weights so; outputs need no T x S matrix. Only what decides about weights learns: queries,
-    keys, and the mechanism's own parameters.
+    keys, and the mechanism's own parameters, in an encoder that was to be frozen at first too. Padding counts as all
+    else does. On the way the length rule, if there is one, measures the batches' lengths as in training.
 
     Args:
         student, teacher: models with the same parameters but for the mechanisms'.
@@ -98,6 +99,9 @@ class Distillation:
 
     def __init__(self, student: nn.Module, teacher: nn.Module, names: Iterable[str], lr: float = 1e-3) -> None:
         self.student, self.teacher = student.eval(), teacher.eval()
+        student.encoder.freezing_updates = 0  # a loaded model stands before its first update
+        if (rule := getattr(student.decoder, "length_rule", None)) is not None:
+            rule.training = True  # it alone, so that it counts; no dropout
         self.right: dict[str, Tensor] = {}
         self.losses: dict[str, Tensor] = {}
         parameters = []

@@ -195,7 +195,7 @@ def encoder_view(args: Namespace) -> View:
     return Blocks(size, left) if size else Full()
 
 
-def check_encoder_view(view: View, mechanism: nn.Module) -> None:
+def check_encoder_view(view: View, mechanism: nn.Module, name: str) -> None:
     """Refuse what the encoder's mechanism cannot follow.
 
     Raises:
@@ -204,7 +204,7 @@ def check_encoder_view(view: View, mechanism: nn.Module) -> None:
     in_order = getattr(mechanism, "in_order", False)
     if in_order and not isinstance(view, Blocks):
         raise ValueError(
-            "this --encoder-attn-type fades with every state, so it needs an encoder that hears them in order: give "
+            f"--encoder-attn-type {name} fades with every state, so it needs an encoder that hears them in order: give "
             "--encoder-chunk-size, or take another mechanism for the encoder"
         )
     if view.reach is not None and (in_order or isinstance(mechanism, LinearAttention)):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mla_fairseq.attention import Full
 from mla_fairseq.models.layers import EncoderLayer, SinusoidalPositions
 from mla_fairseq.models.length import source_lengths
-from mla_fairseq.models.options import length_options
+from mla_fairseq.models.options import length_options, site_type
 from mla_fairseq.models.simul import check_encoder_view
 
 FULL = Full()
@@ -62,7 +62,7 @@ class TextEncoder(FairseqEncoder):
         )
         self.layer_norm = nn.LayerNorm(channels) if args.encoder_normalize_before else None
         mechanism = self.transformer_layers[0].self_attn.mechanism
-        check_encoder_view(FULL, mechanism)
+        check_encoder_view(FULL, mechanism, site_type(args, "encoder"))
         self.lengths = length_options(args) if mechanism.needs_lengths else None
 
     def forward(

@@ -14,6 +14,7 @@ from mla_fairseq.checkpoints import load_checkpoint
 
 _NUMBERED = re.compile(r"^checkpoint(?:_\d+)?_?(\d+)\.pt$")
 _LAST = "checkpoint_last.pt"
+_DRAWN = ".mechanism.features.directions"
 
 
 def last_checkpoints(folder: Path, count: int) -> list[Path]:
@@ -48,7 +49,8 @@ def _updates(path: Path) -> int:
 def average_checkpoints(paths: Sequence[Path]) -> dict[str, Any]:
     """The first checkpoint with every weight replaced by the mean, summed in float64, kept in its own type.
 
-    Optimizer state is left out: it belongs to one checkpoint, not to a mean.
+    Optimizer state is left out: it belongs to one checkpoint, not to a mean. Random directions of Performer's, which
+    may have been drawn anew between two checkpoints, stay those of the first: a mean of them is none.
 
     Raises:
         ValueError: no path, or two checkpoints whose weights differ in name or shape.
@@ -62,7 +64,7 @@ def average_checkpoints(paths: Sequence[Path]) -> dict[str, Any]:
         weights = load_checkpoint(path)["model"]
         _require_same(first, weights, paths[0], path)
         for name, weight in weights.items():
-            sums[name] += weight
+            sums[name] += first[name] if name.endswith(_DRAWN) else weight
     result["model"] = {name: _as_type(total / len(paths), first[name].dtype) for name, total in sums.items()}
     result.pop("last_optimizer_state", None)
     return result

@@ -59,8 +59,15 @@ def hedgehog(mechanism: nn.Module, q: Tensor, k: Tensor, lengths: Lengths) -> Te
 
 def leap(mechanism: nn.Module, q: Tensor, k: Tensor, lengths: Lengths) -> Tensor:
     modules = mechanism.positions
-    q_place, k_place = modules.query_proportion(_positive(q))[..., 0], modules.key_proportion(_positive(k))[..., 0]
+    q_place = _proportion(modules.query_proportion, _positive(q))
+    k_place = _proportion(modules.key_proportion, _positive(k))
     return relu(mechanism, q, k, lengths) * (math.pi / 2 * (q_place[..., :, None] - k_place[..., None, :])).cos()
+
+
+def _proportion(module: nn.Module, x: Tensor) -> Tensor:
+    """1 / (1 + e^-(W2 max(W1 x + b1, 0) + b2)), from the module's matrices alone."""
+    hidden = (x @ module.hidden.weight.to(x).T + module.hidden.bias.to(x)).clamp_min(0)
+    return 1 / (1 + (-(hidden @ module.output.weight.to(x).T + module.output.bias.to(x))).exp())[..., 0]
 
 
 def performer(mechanism: nn.Module, q: Tensor, k: Tensor, lengths: Lengths) -> Tensor:

@@ -124,17 +124,17 @@ def gradients(built: Built, weight: float) -> dict[str, Tensor]:
 @pytest.mark.parametrize("own", [True, False], ids=["predictor alone", "encoder too"])
 def test_the_loss_reaches_the_encoder_only_if_asked(build: Build, own: bool) -> None:
     still = "--dropout 0 --attention-dropout 0 --activation-dropout 0"
-    built = build(flags=f"{FLAGS} {still} {'' if own else '--length-gradient'}")
+    built = build(flags=f"{TRAINED} {still} {'' if own else '--length-gradient'}")
     without, with_loss = (gradients(built, weight) for weight in (0.0, 5.0))
     assert with_loss["decoder.length_rule.predictor.output.bias"].abs().sum() > 0
-    assert int(built.model.decoder.length_rule.batches) == 2
+    assert int(built.model.decoder.length_rule.batches) == 1, "a weight of 0 trains nothing"
     encoder = [name for name in without if name.startswith("encoder.")]
     same = [torch.allclose(without[name], with_loss[name], rtol=1e-4, atol=1e-5) for name in encoder]
     assert all(same) == own
 
 
 def test_the_error_that_is_logged_is_relative(build: Build) -> None:
-    built = build(flags=FLAGS)
+    built = build(flags=TRAINED)
     batch, model = built.batch(), built.model.eval()
     _, extra = model(**batch["net_input"])
     expected = extra["length_log_ratio"].exp() * extra["source_lengths"]
@@ -160,6 +160,33 @@ def test_a_criterion_that_does_not_fit_is_told_at_once(build: Build) -> None:
         with pytest.raises(ValueError, match=message):
             check_criterion(name, built.model)
     check_criterion("label_smoothed_cross_entropy", built.model)
+
+
+@pytest.mark.parametrize(
+    "flags", ["--length-predictor", "--cosformer-length predicted --cosformer-train-length predicted"]
+)
+def test_a_predictor_that_nothing_trains_is_refused(build: Build, flags: str) -> None:
+    model = build(flags=f"--attn-type cosformer {flags}").model
+    with pytest.raises(ValueError, match=r"trains no length predictor.*--criterion label_smoothed_cross_entropy_mla"):
+        check_criterion("label_smoothed_cross_entropy", model)
+    check_criterion("label_smoothed_cross_entropy_mla", model)
+
+
+def test_a_streaming_model_has_no_use_for_one(build: Build) -> None:
+    with pytest.raises(ValueError, match="--length-predictor is nothing for a model that translates while it listens"):
+        build("convtransformer_simul_mla", f"{FLAGS} --cosformer-source-length 100 --cosformer-length fixed")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--length-noise nan", "--length-noise must be at least 0, but is nan"),
+        ("--cosformer-length-ratio inf", "--cosformer-length-ratio must be at least 0, but is inf"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(build: Build, flags: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(flags=f"--attn-type cosformer {flags}")
 
 
 @pytest.mark.parametrize("kind", ["oracle", "predicted", "ratio", "fixed"])

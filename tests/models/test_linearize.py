@@ -70,6 +70,31 @@ def test_a_module_learns_upon_what_the_teacher_sees(train: Train, task) -> None:
     assert all(float(loss) > 1e-6 for loss in teaching.losses.values())
 
 
+def test_an_encoder_that_was_frozen_at_first_is_taught_all_the_same(train: Train, task) -> None:
+    teaching, names = taught(train("--encoder-freezing-updates 100"), task, encoder_attn_type="elu")
+    before = [teaching.student.get_submodule(name).q_proj.weight.clone() for name in names]
+    if "train" not in task.datasets:
+        task.load_dataset("train")
+    list(teaching.run(batches(task, "train", 400, 2)))
+    assert all(
+        not torch.equal(teaching.student.get_submodule(name).q_proj.weight, weight)
+        for name, weight in zip(names, before, strict=True)
+    )
+
+
+def test_lengths_are_measured_on_the_way(train: Train, task) -> None:
+    """Or cosFormer could not be decoded: its rule takes the ratio that training saw."""
+    teaching, _ = taught(train(), task, attn_type="cosformer")
+    rule = teaching.student.decoder.length_rule
+    with pytest.raises(ValueError, match="measured no target length"):
+        rule.check()
+    if "train" not in task.datasets:
+        task.load_dataset("train")
+    list(teaching.run(batches(task, "train", 400, 2)))
+    rule.check()
+    assert 0.05 < rule.ratio < 5
+
+
 def test_nothing_to_convert_is_told(train: Train, task) -> None:
     with pytest.raises(ValueError, match="every site has the mechanism already"):
         taught(train(), task, attn_type="softmax")
@@ -103,9 +128,17 @@ def test_the_command_leaves_a_checkpoint_to_decode_and_to_train(
             ["--attn-type", "relu", "--set", "cosformer_length"],
             "error: --set cosformer_length: write it as OPTION=VALUE",
         ),
+        (
+            ["--attn-type", "cosformer", "--set", "cosformer_lenght=fixed"],
+            "error: --set cosformer_lenght=fixed: there is no such option: did you mean cosformer_length?",
+        ),
+        (
+            ["--attn-type", "cosformer", "--set", "cosformer_length_fixed=abc"],
+            "error: --set cosformer_length_fixed=abc: invalid int value: 'abc'",
+        ),
         (["--cross-attn-type", "gla"], "error: --cross-attn-type is gla"),
     ],
-    ids=["nothing", "unknown", "option", "site"],
+    ids=["nothing", "unknown", "option", "misspelt", "value", "site"],
 )
 def test_what_does_not_fit_is_one_line(
     train: Train, corpus: Path, tmp_path: Path, arguments: list[str], message: str

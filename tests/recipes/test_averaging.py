@@ -142,3 +142,14 @@ def test_the_script_averages_the_last_of_a_folder(tmp_path, monkeypatch, capsys)
     runpy.run_path(str(SCRIPT), run_name="__main__")
     assert load_checkpoint(out)["model"]["w"].tolist() == [25.0]
     assert "checkpoint_1_30.pt, checkpoint_1_20.pt" in capsys.readouterr().out
+
+
+def test_random_directions_are_not_averaged(tmp_path: Path) -> None:
+    """A mean of directions that were drawn anew between two checkpoints is none."""
+    name = "encoder.layers.0.self_attn.mechanism.features.directions"
+    paths = []
+    for i in range(2):
+        paths.append(tmp_path / f"checkpoint_1_{i}.pt")
+        torch.save({"model": {name: torch.full((2, 2), float(i)), "w": torch.full((1,), float(i))}}, paths[-1])
+    mean = average_checkpoints(paths)["model"]
+    assert torch.equal(mean[name], torch.zeros(2, 2)) and float(mean["w"]) == 0.5
