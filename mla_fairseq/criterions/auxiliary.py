@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
@@ -9,7 +10,7 @@ from fairseq.logging import metrics
 from torch import Tensor, nn
 
 
-class AuxiliaryCriterion(LabelSmoothedCrossEntropyCriterion):
+class AuxiliaryCriterion(LabelSmoothedCrossEntropyCriterion, ABC):
     """fairseq's label-smoothed cross-entropy, and what ``auxiliary`` adds.
 
     Both are sums, over the tokens and over the sentences of a batch. What ``auxiliary`` logs is a sum over sentences
@@ -18,9 +19,9 @@ class AuxiliaryCriterion(LabelSmoothedCrossEntropyCriterion):
 
     averaged: ClassVar[dict[str, int]] = {}
 
+    @abstractmethod
     def auxiliary(self, model: nn.Module, extra: dict, sample: dict) -> tuple[Tensor, dict[str, Tensor]]:
         """The term to add, and what to log, from what the model said beside its scores."""
-        raise NotImplementedError
 
     def forward(self, model, sample, reduce: bool = True):
         """As fairseq's: loss, sample size, and what to log."""

@@ -8,6 +8,7 @@ from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEn
 from torch import Tensor, nn
 
 from mla_fairseq.criterions.auxiliary import AuxiliaryCriterion
+from mla_fairseq.models.checks import without_predictor
 
 
 @dataclass
@@ -53,10 +54,7 @@ class LengthAwareCriterion(AuxiliaryCriterion):
             ValueError: a model without a length predictor.
         """
         if "length_log_ratio" not in extra:
-            raise ValueError(
-                "this criterion trains a length predictor, and the model has none: give --length-predictor (and a "
-                "decoder with positions, such as cosFormer's), or take --criterion label_smoothed_cross_entropy"
-            )
+            raise ValueError(without_predictor("label_smoothed_cross_entropy_mla"))
         if self.training and self.length_weight > 0:
             model.decoder.length_rule.batches += 1
         true = sample["target"].ne(self.padding_idx).sum(1)

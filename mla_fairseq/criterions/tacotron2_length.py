@@ -9,6 +9,8 @@ from fairseq.data.data_utils import lengths_to_mask
 from fairseq.logging import metrics
 from torch import Tensor, nn
 
+from mla_fairseq.models.checks import without_predictor
+
 
 @dataclass
 class Tacotron2LengthConfig(Tacotron2CriterionConfig):
@@ -77,10 +79,7 @@ class Tacotron2LengthCriterion(Tacotron2Criterion):
         loss, sample_size, log = super().forward(listener, sample, reduction)
         extra = listener.extra
         if "log_durations" not in extra:
-            raise ValueError(
-                "this criterion trains a length predictor, and the model has none: give --length-predictor, or take "
-                "--criterion tacotron2"
-            )
+            raise ValueError(without_predictor("tacotron2_mla"))
         if self.training and self.length_weight > 0:
             getattr(model, "module", model).decoder.length_rule.batches += 1
         error = (extra["expected_steps"] / sample["target_lengths"] - 1).abs()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -67,14 +66,7 @@ def prepare(folder: Path, output: Path, options: Options) -> Path:
     """
     if options.durations is not None and options.trim:
         raise ValueError("durations are of whole recordings: give --trim 0 with them")
-    splits = read_clips(folder, options.speaker)
-    if list(splits) == ["all"]:
-        splits = split_clips(splits["all"], options.dev, options.test, options.seed)
-    splits = {split: _keep(split, clips, options) for split, clips in splits.items()}
-    symbols = {split: options.text.symbols(clip.text for clip in clips) for split, clips in splits.items()}
-    for split, lines in symbols.items():
-        if none := next((clip for clip, line in zip(splits[split], lines, strict=True) if not line), None):
-            raise ValueError(f"{split}: {none.id} says {none.text!r}, of which no symbol is left: take it out")
+    splits, symbols = _read(folder, options)
     output.mkdir(parents=True, exist_ok=True)
     ledger = Ledger(output / ".prepared.json")
     names = _extract(output / ARCHIVE, splits, options)
@@ -94,6 +86,19 @@ def prepare(folder: Path, output: Path, options: Options) -> Path:
         ledger.record(output / STATISTICS, made_from)
     _write_config(output / CONFIG, options)
     return output / CONFIG
+
+
+def _read(folder: Path, options: Options) -> tuple[dict[str, list[Clip]], dict[str, list[list[str]]]]:
+    """The clips of each split, and their symbols."""
+    splits = read_clips(folder, options.speaker)
+    if list(splits) == ["all"]:
+        splits = split_clips(splits["all"], options.dev, options.test, options.seed)
+    splits = {split: _keep(split, clips, options) for split, clips in splits.items()}
+    symbols = {split: options.text.symbols(clip.text for clip in clips) for split, clips in splits.items()}
+    for split, lines in symbols.items():
+        if none := next((clip for clip, line in zip(splits[split], lines, strict=True) if not line), None):
+            raise ValueError(f"{split}: {none.id} says {none.text!r}, of which no symbol is left: take it out")
+    return splits, symbols
 
 
 def _keep(split: str, clips: list[Clip], options: Options) -> list[Clip]:
@@ -209,14 +214,3 @@ def _write_config(path: Path, options: Options) -> None:
         "vocoder": {"type": "griffin_lim"},
     }
     write_text(path, yaml.safe_dump(settings, sort_keys=True))
-
-
-def symbols_of(config: dict, texts: Iterable[str]) -> list[list[str]]:
-    """The symbols of new texts, made as those of the training set were.
-
-    Raises:
-        ValueError: a folder that was prepared by another tool.
-    """
-    if "spoken_text" not in config:
-        raise ValueError("this data folder does not say how texts became symbols: prepare it with prep_ljspeech.py")
-    return SpokenText(**config["spoken_text"]).symbols(texts)

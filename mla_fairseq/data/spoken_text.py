@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 
@@ -42,6 +42,17 @@ class SpokenText:
         if self.unit == "characters":
             return [_characters(text) for text in texts]
         return [_joined(line.split()) for line in _phonemize(texts, self.language)]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, object]) -> SpokenText:
+        """As the training set of a prepared folder was read, from its configuration.
+
+        Raises:
+            ValueError: a folder that was prepared by another tool.
+        """
+        if "spoken_text" not in config:
+            raise ValueError("this data folder does not say how texts became symbols: prepare it with prep_ljspeech.py")
+        return cls(**config["spoken_text"])
 
     def settings(self) -> dict[str, str]:
         """What a data configuration keeps of it."""

@@ -15,7 +15,6 @@ from fairseq.models.text_to_speech.hifigan import Generator
 from torch import Tensor
 
 from mla_fairseq.checkpoints import load_training
-from mla_fairseq.data.prepare_speech import symbols_of
 from mla_fairseq.engine.synthesis import Synthesizer
 
 
@@ -50,7 +49,7 @@ class Speaker:
             raise ValueError(
                 f"{checkpoint} is of the architecture {name}, not of tts_transformer_mla: take another one"
             )
-        mine = {"_name": "tts_transformer_mla"} if name.startswith("tts_transformer") and "mla" not in name else {}
+        mine = {} if "mla" in name else {"_name": "tts_transformer_mla"}
         options = {
             "data": str(data),
             "config_yaml": config_yaml,
@@ -71,11 +70,9 @@ class Speaker:
         """What ``Synthesizer.generate`` gives of each text, and its ``symbols``.
 
         Raises:
-            ValueError: a text of which no symbol is left.
+            ValueError: what the task's ``symbols`` raises.
         """
-        lines = symbols_of(self.task.data_cfg.config, texts)
-        if none := next((text for text, line in zip(texts, lines, strict=True) if not line), None):
-            raise ValueError(f"there is nothing to say in {none!r}")
+        lines = self.task.symbols(texts)
         dictionary = self.task.source_dictionary
         encoded = [dictionary.encode_line(" ".join(line), add_if_not_exist=False).long() for line in lines]
         tokens = torch.nn.utils.rnn.pad_sequence(encoded, batch_first=True, padding_value=dictionary.pad())

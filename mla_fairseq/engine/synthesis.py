@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -196,11 +195,6 @@ class Synthesizer:
         bins = model.decoder.out_dim // model.decoder.n_frames_per_step
         for frames, length in zip(sample["target"], sample["target_lengths"].tolist(), strict=True):
             yield frames[:length].reshape(-1, bins)
-
-
-def steps_of(frames: int, per_step: int) -> int:
-    """Decoder steps that write so many frames."""
-    return math.ceil(frames / per_step)
 
 
 def _join(said: list[tuple[Tensor, Tensor, Tensor | None]], place: int) -> tuple[Tensor, Tensor, Tensor | None]:

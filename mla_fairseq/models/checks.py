@@ -16,7 +16,29 @@ from mla_fairseq.checkpoints import load_checkpoint, load_training
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.models.options import SITES, site_type
 
-LENGTH_CRITERIONS = ("label_smoothed_cross_entropy_mla", "tacotron2_mla")
+LENGTH_CRITERIONS = {
+    "label_smoothed_cross_entropy_mla": "give --length-predictor (and a decoder with positions, such as cosFormer's), "
+    "or take --criterion label_smoothed_cross_entropy",
+    "tacotron2_mla": "give --length-predictor, or take --criterion tacotron2",
+}
+"""Criterions that train a length predictor, and the mend where a model has none."""
+
+
+class OwnModel:
+    """A mixin in front of a model of fairseq's: loads with one clear error, and has no published checkpoints."""
+
+    @classmethod
+    def hub_models(cls) -> dict[str, str]:
+        """None are published."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Tensor], *args, **kwargs):
+        """Load strictly, as fairseq does.
+
+        Raises:
+            UserError: names or shapes differ; the message lists the first and says what to check.
+        """
+        return load_strictly(super().load_state_dict, state_dict, *args, **kwargs)
 
 
 def load_encoder(encoder: FairseqEncoder, path: str) -> FairseqEncoder:
@@ -59,6 +81,11 @@ def check_continued(args: Namespace) -> None:
             )
 
 
+def without_predictor(criterion: str) -> str:
+    """What to tell whose model has no length predictor for this criterion to train."""
+    return f"this criterion trains a length predictor, and the model has none: {LENGTH_CRITERIONS[criterion]}"
+
+
 def check_criterion(name: str | None, model: nn.Module) -> None:
     """Before a training starts, refuse a criterion of ours that the model has nothing for, and a predictor that no
     criterion would train.
@@ -73,21 +100,14 @@ def check_criterion(name: str | None, model: nn.Module) -> None:
             "the latency criterion needs a model with monotonic attention: give --simul-type other than waitk, or "
             "take --criterion label_smoothed_cross_entropy"
         )
-    if getattr(rule, "predictor", None) is not None and name not in LENGTH_CRITERIONS:
-        own = next((ours for ours in LENGTH_CRITERIONS if name and ours == f"{name}_mla"), LENGTH_CRITERIONS[0])
+    if getattr(rule, "predictor", None) is None:
+        if name in LENGTH_CRITERIONS:
+            raise ValueError(without_predictor(name))
+    elif name not in LENGTH_CRITERIONS:
+        own = f"{name}_mla" if f"{name}_mla" in LENGTH_CRITERIONS else "label_smoothed_cross_entropy_mla"
         raise ValueError(
             f"--criterion {name} trains no length predictor, and this model has one: take --criterion {own}, or leave "
             "out --length-predictor and the lengths that are predicted"
-        )
-    if name == "tacotron2_mla" and getattr(rule, "predictor", None) is None:
-        raise ValueError(
-            "this criterion trains a length predictor, and the model has none: give --length-predictor, or take "
-            "--criterion tacotron2"
-        )
-    if name == "label_smoothed_cross_entropy_mla" and getattr(rule, "predictor", None) is None:
-        raise ValueError(
-            "this criterion trains a length predictor, and the model has none: give --length-predictor (and a "
-            "decoder with positions, such as cosFormer's), or take --criterion label_smoothed_cross_entropy"
         )
 
 

@@ -11,8 +11,8 @@ from fairseq.models import FairseqIncrementalDecoder
 from torch import Tensor, nn
 
 from mla_fairseq.attention import Causal, Full, Prefix, State, View, reorder
-from mla_fairseq.models.layers import DecoderLayer, SinusoidalPositions
-from mla_fairseq.models.length import LengthRule, source_lengths
+from mla_fairseq.models.layers import DecoderLayer, SinusoidalPositions, need_lengths
+from mla_fairseq.models.length import LengthRule, adapt_length_rule, source_lengths
 from mla_fairseq.models.options import length_options
 from mla_fairseq.models.simul import build_monotonic, build_wait_k, chunk_size
 
@@ -52,7 +52,9 @@ class TextDecoder(FairseqIncrementalDecoder):
         self.lagging = None if self.wait_k is None else self.wait_k.middle
         self.monotonic = build_monotonic(args)
         streaming = self.wait_k is not None or self.monotonic is not None or chunk_size(args) > 0
-        self.length_rule = LengthRule.build(args, length_options(args), streaming) if self._needs_lengths() else None
+        self.length_rule = (
+            LengthRule.build(args, length_options(args), streaming) if need_lengths(self.layers) else None
+        )
 
     def forward(
         self,
@@ -242,12 +244,7 @@ class TextDecoder(FairseqIncrementalDecoder):
 
     def upgrade_state_dict_named(self, state_dict: dict, name: str) -> dict:
         """Let checkpoints cross between mechanisms: what only one of two mechanisms has is not the projections'."""
-        prefix = f"{name}.length_rule."
-        rule = {} if self.length_rule is None else self.length_rule.state_dict(prefix=prefix)
-        for key in [key for key in state_dict if key.startswith(prefix) and key not in rule]:
-            del state_dict[key]
-        for key, tensor in rule.items():
-            state_dict.setdefault(key, tensor.clone())
+        adapt_length_rule(state_dict, f"{name}.length_rule.", self.length_rule)
         if self.monotonic:
             self._start_deciding(state_dict, name)
         return state_dict
@@ -294,9 +291,6 @@ class TextDecoder(FairseqIncrementalDecoder):
     def _source_lengths(self, true: Tensor) -> Tensor:
         rule = self.length_rule
         return true if rule is None else source_lengths(rule.options, true, rule.streaming)
-
-    def _needs_lengths(self) -> bool:
-        return any(a.mechanism.needs_lengths for layer in self.layers for a in (layer.self_attn, layer.encoder_attn))
 
 
 def source_of(encoder_out: dict) -> tuple[Tensor, Tensor | None, Tensor]:

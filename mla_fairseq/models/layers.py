@@ -168,3 +168,8 @@ class DecoderLayer(TransformerLayer):
             y, notes["seen"], notes["wants"] = self.encoder_attn.advance(y, state, **lengths)
         x = self.close(y, x, self.encoder_attn_layer_norm)
         return self.feed_forward(x), notes
+
+
+def need_lengths(layers: nn.ModuleList) -> bool:
+    """Whether any attention of these decoder layers measures positions against lengths."""
+    return any(site.mechanism.needs_lengths for layer in layers for site in (layer.self_attn, layer.encoder_attn))

@@ -7,10 +7,10 @@ from argparse import ArgumentParser, Namespace
 from fairseq.models import register_model, register_model_architecture
 from fairseq.models.speech_to_text import s2t_transformer as stock
 from fairseq.tasks import FairseqTask
-from torch import Tensor, nn
+from torch import nn
 
 from mla_fairseq.attention import Full
-from mla_fairseq.models.checks import load_encoder, load_strictly
+from mla_fairseq.models.checks import OwnModel, load_encoder
 from mla_fairseq.models.decoder import TextDecoder
 from mla_fairseq.models.encoder import SpeechEncoder
 from mla_fairseq.models.length import add_length_args
@@ -19,18 +19,13 @@ from mla_fairseq.models.simul import add_chunk_args
 
 
 @register_model("s2t_transformer_mla")
-class S2TTransformerMLAModel(stock.S2TTransformerModel):
+class S2TTransformerMLAModel(OwnModel, stock.S2TTransformerModel):
     """Speech to text with a mechanism of one's choice at each of the three attention sites.
 
     With softmax everywhere it is ``s2t_transformer`` itself: parameter names and outputs are the same, and its
     checkpoints load with nothing but the architecture changed:
     ``fairseq-generate --model-overrides "{'_name': 's2t_transformer_mla'}"``.
     """
-
-    @classmethod
-    def hub_models(cls) -> dict[str, str]:
-        """None are published."""
-        return {}
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
@@ -75,14 +70,6 @@ class S2TTransformerMLAModel(stock.S2TTransformerModel):
         if lagging is not None and lagging < 1:
             raise ValueError(f"k of wait-k must be at least 1, but is {lagging}")
         self.decoder.lagging = lagging
-
-    def load_state_dict(self, state_dict: dict[str, Tensor], *args, **kwargs):
-        """Load strictly, as fairseq does, with one clear error for a checkpoint of another model.
-
-        Raises:
-            UserError: names or shapes differ; the message lists the first and says what to check.
-        """
-        return load_strictly(super().load_state_dict, state_dict, *args, **kwargs)
 
 
 def tiny(args: Namespace) -> None:

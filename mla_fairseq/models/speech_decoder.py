@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from mla_fairseq.attention import Causal, Full, State, reorder
 from mla_fairseq.models.decoder import source_of
-from mla_fairseq.models.layers import DecoderLayer, SinusoidalPositions
-from mla_fairseq.models.length import DurationPredictor, LengthRule, source_lengths
+from mla_fairseq.models.layers import DecoderLayer, SinusoidalPositions, need_lengths
+from mla_fairseq.models.length import DurationPredictor, LengthRule, adapt_length_rule, source_lengths
 from mla_fairseq.models.options import length_options
 from mla_fairseq.speech.subsample import real_frames
 
@@ -79,7 +79,8 @@ class SpeechDecoder(FairseqIncrementalDecoder):
             prev_output_tokens: (B, T, n F), the frames shifted right by a step. With a state, only the last is new.
             encoder_out: what the encoder returned.
             incremental_state: the caller's state, ``{}`` at first.
-            target_lengths: (B,), steps of the whole spectrogram; with a state nothing is taken from it.
+            target_lengths: (B,), steps of the whole spectrogram, ``None``: all are real; with a state nothing is taken
+                from it.
             need_attn: give ``extra["attn"]`` (B, S, T), the last layer's cross-attention weights, the mean of its
                 heads; in training only if ``--use-guided-attention-loss`` looks at them. With a state they need the
                 keys of the source, which a linear mechanism need not keep otherwise.
@@ -95,7 +96,9 @@ class SpeechDecoder(FairseqIncrementalDecoder):
         source, source_mask, lengths = source_of(encoder_out)
         extra = {}
         if incremental_state is None:
-            mask = real_frames(self._steps(prev_output_tokens, target_lengths), prev_output_tokens.shape[1])
+            if target_lengths is None:
+                target_lengths = lengths.new_full((len(prev_output_tokens),), prev_output_tokens.shape[1])
+            mask = real_frames(target_lengths, prev_output_tokens.shape[1])
             target_mask = None if bool(mask.all()) else mask
             extra = self._predict(source, source_mask)
             expected = self.length_rule.of_whole_target(mask.sum(1), lengths, extra.get("length_log_ratio"))
@@ -147,7 +150,7 @@ class SpeechDecoder(FairseqIncrementalDecoder):
         try:
             self.length_rule.check()
         except ValueError:
-            if self._needs_lengths():
+            if need_lengths(self.transformer_layers):
                 raise
             return None
         return self.length_rule(lengths, self.length_rule.predict(source, mask))
@@ -163,12 +166,7 @@ class SpeechDecoder(FairseqIncrementalDecoder):
 
     def upgrade_state_dict_named(self, state_dict: dict, name: str) -> dict:
         """Let stock checkpoints load, and checkpoints cross between length rules."""
-        prefix = f"{name}.length_rule."
-        rule = self.length_rule.state_dict(prefix=prefix)
-        for key in [key for key in state_dict if key.startswith(prefix) and key not in rule]:
-            del state_dict[key]
-        for key, tensor in rule.items():
-            state_dict.setdefault(key, tensor.clone())
+        adapt_length_rule(state_dict, f"{name}.length_rule.", self.length_rule)
         return state_dict
 
     def _step(
@@ -178,7 +176,7 @@ class SpeechDecoder(FairseqIncrementalDecoder):
         own, first = state.get(OWN), OWN not in state
         if first:
             own = {"position": torch.zeros(len(frames), dtype=torch.long, device=frames.device)}
-            if self._needs_lengths():
+            if need_lengths(self.transformer_layers):
                 own["expected"] = self.length_rule(lengths, self.length_rule.predict(source, mask))
         if need_attn and "keys" not in own:
             if not first:
@@ -227,14 +225,3 @@ class SpeechDecoder(FairseqIncrementalDecoder):
             "length_log_ratio": predictor.log_ratio(durations, mask),
             "expected_steps": predictor.steps(durations, mask),
         }
-
-    def _steps(self, frames: Tensor, lengths: Tensor | None) -> Tensor:
-        whole = torch.full((len(frames),), frames.shape[1], device=frames.device)
-        return whole if lengths is None else lengths
-
-    def _needs_lengths(self) -> bool:
-        return any(
-            attention.mechanism.needs_lengths
-            for layer in self.transformer_layers
-            for attention in (layer.self_attn, layer.encoder_attn)
-        )

@@ -7,9 +7,8 @@ from argparse import ArgumentParser, Namespace
 from fairseq.models import register_model, register_model_architecture
 from fairseq.models.text_to_speech import tts_transformer as stock
 from fairseq.tasks import FairseqTask
-from torch import Tensor
 
-from mla_fairseq.models.checks import load_strictly
+from mla_fairseq.models.checks import OwnModel
 from mla_fairseq.models.length import add_length_args
 from mla_fairseq.models.options import add_attention_args
 from mla_fairseq.models.speech_decoder import SpeechDecoder
@@ -17,17 +16,12 @@ from mla_fairseq.models.text_encoder import TextEncoder
 
 
 @register_model("tts_transformer_mla")
-class TTSTransformerMLAModel(stock.TTSTransformerModel):
+class TTSTransformerMLAModel(OwnModel, stock.TTSTransformerModel):
     """Text to log-mel spectrogram (arXiv 1809.08895) by ``--attn-type`` and its sites; softmax everywhere is fairseq's.
 
     Trains under ``--task text_to_speech`` or ``text_to_speech_mla``, with ``--criterion tacotron2`` or, with a length
     predictor, ``tacotron2_mla``.
     """
-
-    @classmethod
-    def hub_models(cls) -> dict[str, str]:
-        """None are published."""
-        return {}
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
@@ -47,14 +41,6 @@ class TTSTransformerMLAModel(stock.TTSTransformerModel):
             raise ValueError(f"--n-frames-per-step must be at least 1, but is {args.n_frames_per_step}")
         encoder = TextEncoder(args, task.src_dict, task.get_speaker_embeddings(args))
         return cls(encoder, SpeechDecoder(args, task.src_dict))
-
-    def load_state_dict(self, state_dict: dict[str, Tensor], *args, **kwargs):
-        """Load strictly, as fairseq does, with one clear error for a checkpoint of another model.
-
-        Raises:
-            UserError: names or shapes differ; the message lists the first and says what to check.
-        """
-        return load_strictly(super().load_state_dict, state_dict, *args, **kwargs)
 
 
 def tiny(args: Namespace) -> None:

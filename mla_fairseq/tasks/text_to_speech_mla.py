@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 from fairseq.tasks import register_task
 from fairseq.tasks.text_to_speech import TextToSpeechTask
 
-from mla_fairseq.engine.synthesis import Limits, Synthesizer, steps_of
+from mla_fairseq.data.spoken_text import SpokenText
+from mla_fairseq.engine.synthesis import Limits, Synthesizer
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.tasks.folder import FolderTask
 
@@ -44,6 +46,17 @@ class TextToSpeechMLATask(FolderTask, TextToSpeechTask):
             raise UserError("--eval-inference needs torchaudio: leave it out, and score with scripts/synthesize.py")
         return super().setup_task(args, **kwargs)
 
+    def symbols(self, texts: list[str]) -> list[list[str]]:
+        """The symbols of new texts, made as those of the training set were.
+
+        Raises:
+            ValueError: a folder of another tool, a text of which no symbol is left, or what ``SpokenText`` raises.
+        """
+        lines = SpokenText.from_config(self.data_cfg.config).symbols(texts)
+        if none := next((text for text, line in zip(texts, lines, strict=True) if not line), None):
+            raise ValueError(f"there is nothing to say in {none!r}")
+        return lines
+
     def max_positions(self) -> tuple[int, int]:
         """Of (frames, symbols), as the dataset counts them."""
         return self.args.max_target_positions, self.args.max_source_positions
@@ -57,7 +70,7 @@ class TextToSpeechMLATask(FolderTask, TextToSpeechTask):
         with user_errors():
             limits = Limits(
                 threshold=self.args.eos_prob_threshold,
-                max_steps=steps_of(self.args.max_target_positions, per_step),
+                max_steps=math.ceil(self.args.max_target_positions / per_step),
                 max_ratio=self.args.max_length_ratio,
             )
         mean = std = None

@@ -11,7 +11,7 @@ import yaml
 
 from mla_fairseq.data import archive
 from mla_fairseq.data.ljspeech import read_clips, split_clips
-from mla_fairseq.data.prepare_speech import Options, prepare, read_durations, symbols_of
+from mla_fairseq.data.prepare_speech import Options, prepare, read_durations
 from mla_fairseq.data.spoken_text import SpokenText
 from mla_fairseq.speech.mel import MelSpectrogram
 from tests.data.voice import LETTERS, RATE, SECONDS, whistle, write_voice
@@ -79,9 +79,10 @@ def test_the_configuration_is_relative_and_tells_how_texts_became_symbols(voice:
     config = yaml.safe_load(prepare(voice, tmp_path / "out", OPTIONS).read_text())
     assert config["features"]["sample_rate"] == 22050 and config["features"]["hop_length"] == 256
     assert str(tmp_path) not in yaml.safe_dump(config)
-    assert symbols_of(config, ["Fed, bad"]) == [["f", "e", "d", ",", "|", "b", "a", "d"]]
+    text = SpokenText.from_config(config)
+    assert text.symbols(["Fed, bad"]) == [["f", "e", "d", ",", "|", "b", "a", "d"]]
     with pytest.raises(ValueError, match=r"prepare it with prep_ljspeech\.py"):
-        symbols_of({}, ["a"])
+        SpokenText.from_config({})
 
 
 def test_one_speaker_of_a_corpus_in_mustcs_layout(tmp_path: Path) -> None:
