@@ -88,7 +88,7 @@ def load(args: argparse.Namespace) -> Speaker:
 def spoken(args: argparse.Namespace, speaker: Speaker) -> Iterator[dict]:
     """What was made of one text after the other, with its ``id`` and ``text``."""
     if args.gen_subset:
-        yield from speaker.say_set(args.gen_subset, args.max_tokens)
+        yield from speaker.say_set(args.gen_subset, args.max_tokens, not args.no_pictures)
         return
     texts = sentences(args)
     for start in range(0, len(texts), args.batch_size):
@@ -108,7 +108,9 @@ def keep(args: argparse.Namespace, speaker: Speaker, one: dict) -> None:
 
 def scored(speaker: Speaker, one: dict) -> tuple[float, float, float, bool]:
     """Distortion, recorded and synthesised seconds, and whether it ended by itself."""
-    recorded, made = (one[name].detach().cpu().numpy() for name in ("targ_waveform", "waveform"))
+    recorded, made = (
+        wave.detach().cpu().numpy() for wave in (speaker.generator.speak(one["targ_feature"]), one["waveform"])
+    )
     seconds = (len(one[name]) * speaker.seconds_per_frame for name in ("targ_feature", "feature"))
     return mel_cepstral_distortion(recorded, made, speaker.sample_rate), *seconds, one["ended"]
 

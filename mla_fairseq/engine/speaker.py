@@ -80,9 +80,8 @@ class Speaker:
         found = self._generate(sample | {"speaker": None}, need_attn=need_attn)
         return [one | {"symbols": line} for one, line in zip(found, lines, strict=True)]
 
-    def say_set(self, subset: str, max_tokens: int) -> Iterator[dict]:
-        """The same for each utterance of a prepared set, with the recorded ``targ_feature`` and ``targ_waveform`` (by
-        the same vocoder), ``id`` and ``text``.
+    def say_set(self, subset: str, max_tokens: int, need_attn: bool = True) -> Iterator[dict]:
+        """The same for each utterance of a prepared set, with the recorded ``targ_feature``, ``id`` and ``text``.
 
         Raises:
             UserError: there is no such set.
@@ -93,9 +92,12 @@ class Speaker:
             dataset, max_tokens=max_tokens, max_positions=self.task.max_positions(), ignore_invalid_inputs=True
         )
         for batch in batches.next_epoch_itr(shuffle=False):
-            found = self._generate(batch, has_targ=True)
-            for place, one, symbols in zip(batch["id"].tolist(), found, batch["src_texts"], strict=True):
-                yield one | {"id": dataset.ids[place], "text": dataset.src_texts[place], "symbols": symbols.split()}
+            found = self._generate(batch, need_attn=need_attn)
+            recorded = self.generator.targets(self.model, batch)
+            rows = zip(batch["id"].tolist(), found, recorded, batch["src_texts"], strict=True)
+            for place, one, true, symbols in rows:
+                known = {"id": dataset.ids[place], "text": dataset.src_texts[place], "symbols": symbols.split()}
+                yield one | known | {"targ_feature": true}
 
     def _generate(self, sample: dict, **how: bool) -> list[dict]:
         device = next(self.model.parameters()).device

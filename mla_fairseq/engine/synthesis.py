@@ -148,9 +148,8 @@ class Synthesizer:
             for utterance, frames, symbols in zip(utterances, features, lengths, strict=True)
         ]
         if has_targ:
-            for result, true in zip(found, self._targets(model, sample), strict=True):
-                result["targ_feature"] = self.denormalize(true)
-                result["targ_waveform"] = self.speak(result["targ_feature"])
+            for result, true in zip(found, self.targets(model, sample), strict=True):
+                result |= {"targ_feature": true, "targ_waveform": self.speak(true)}
         return found
 
     def denormalize(self, frames: Tensor) -> Tensor:
@@ -190,11 +189,11 @@ class Synthesizer:
         ]
         return utterances, [refined[i, :n].reshape(-1, bins) for i, n in rows]
 
-    @staticmethod
-    def _targets(model: nn.Module, sample: dict) -> Iterator[Tensor]:
+    def targets(self, model: nn.Module, sample: dict) -> Iterator[Tensor]:
+        """The recorded log-mel frames (T, F) of each utterance, not normalised."""
         bins = model.decoder.out_dim // model.decoder.n_frames_per_step
         for frames, length in zip(sample["target"], sample["target_lengths"].tolist(), strict=True):
-            yield frames[:length].reshape(-1, bins)
+            yield self.denormalize(frames[:length].reshape(-1, bins))
 
 
 def _join(said: list[tuple[Tensor, Tensor, Tensor | None]], place: int) -> tuple[Tensor, Tensor, Tensor | None]:
