@@ -16,7 +16,7 @@ from mla_fairseq.recipes import STAGES, commands_of, context, describe_keys, loa
 
 
 def build_parser() -> argparse.ArgumentParser:
-    names = [stage.name for stage in STAGES]
+    names = list(dict.fromkeys(stage.name for stages in STAGES.values() for stage in stages))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("config", type=Path, nargs="?", help="recipe, such as configs/demo.yaml")
     parser.add_argument("--stage", nargs="+", default=["all"], choices=[*names, "all"], help="run only these stages")

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import torch.nn.functional as F
 from fairseq.criterions import register_criterion
-from fairseq.criterions.tacotron2_loss import Tacotron2Criterion, Tacotron2CriterionConfig
+from fairseq.criterions.tacotron2_loss import GuidedAttentionLoss, Tacotron2Criterion, Tacotron2CriterionConfig
 from fairseq.data.data_utils import lengths_to_mask
 from fairseq.logging import metrics
 from torch import Tensor, nn
@@ -23,6 +23,13 @@ class Tacotron2LengthConfig(Tacotron2CriterionConfig):
             "data have no durations, |expected length / true length - 1|"
         },
     )
+    guided_attention_loss_weight: float = field(
+        default=1.0,
+        metadata={
+            "help": "weight of the guided attention loss; a mean over steps and symbols, it shrinks as texts grow, so "
+            "that 1 moves nothing in a short training"
+        },
+    )
 
 
 class _Listener:
@@ -38,6 +45,17 @@ class _Listener:
 
     def __getattr__(self, name: str):
         return getattr(self.model, name)
+
+
+class _GuidedAttention(GuidedAttentionLoss):
+    """fairseq's (DC-TTS, arXiv 1710.08969), weighted."""
+
+    def __init__(self, sigma: float, weight: float) -> None:
+        super().__init__(sigma)
+        self.weight = weight
+
+    def forward(self, attn: Tensor, src_lens: Tensor, tgt_lens: Tensor, reduction: str = "mean") -> Tensor:
+        return self.weight * super().forward(attn, src_lens, tgt_lens, reduction)
 
 
 @register_criterion("tacotron2_mla", dataclass=Tacotron2LengthConfig)
@@ -61,13 +79,18 @@ class Tacotron2LengthCriterion(Tacotron2Criterion):
         bce_pos_weight: float,
         ctc_weight: float,
         length_loss_weight: float,
+        guided_attention_loss_weight: float,
     ) -> None:
         super().__init__(
             task, sentence_avg, use_guided_attention_loss, guided_attention_loss_sigma, bce_pos_weight, ctc_weight
         )
-        if length_loss_weight < 0:
-            raise ValueError(f"--length-loss-weight must be at least 0, but is {length_loss_weight}")
+        weights = {"length": length_loss_weight, "guided-attention": guided_attention_loss_weight}
+        for name, weight in weights.items():
+            if weight < 0:
+                raise ValueError(f"--{name}-loss-weight must be at least 0, but is {weight}")
         self.length_weight = length_loss_weight
+        if use_guided_attention_loss:
+            self.guided_attn = _GuidedAttention(guided_attention_loss_sigma, guided_attention_loss_weight)
 
     def forward(self, model, sample, reduction: str = "mean"):
         """As fairseq's: loss, sample size, and what to log.

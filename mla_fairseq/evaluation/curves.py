@@ -16,13 +16,14 @@ _APART = 0.08
 """Nearest that two ticks may be, as a share of the axis."""
 
 
-def draw_training_curve(log_path: str | Path, stem: str | Path, title: str = "") -> list[Path]:
+def draw_training_curve(log_path: str | Path, stem: str | Path, title: str = "", tokens: bool = True) -> list[Path]:
     """Writes ``stem.png`` and ``stem.svg``.
 
     Args:
         log_path: log of ``fairseq-train --log-format json``.
         stem: path of the pictures without their suffix.
         title: written above the picture.
+        tokens: the loss is in bits per target token, which has a perplexity; spectrograms have none.
 
     Raises:
         ValueError: the log is missing, or holds no update yet.
@@ -34,8 +35,9 @@ def draw_training_curve(log_path: str | Path, stem: str | Path, title: str = "")
     left, right = figure.subplots(1, 2, sharey=True)
     _plot(left, log, "update", "updates")
     _plot(right, log, "minutes", "minutes")
-    left.set_ylabel("loss per target token (bits)")
-    _perplexity_scale(right)
+    left.set_ylabel("loss per target token (bits)" if tokens else "loss")
+    if tokens:
+        _perplexity_scale(right)
     left.legend(frameon=False)
     if title:
         figure.suptitle(title)

@@ -63,16 +63,13 @@ class Paths:
         return Path(self.recipe.data.root)
 
     @property
-    def prepared(self) -> Path:
-        data = self.recipe.data
-        kind = "char" if data.vocab_type == "char" else f"{data.vocab_type}{data.vocab_size}"
-        if data.vocab:  # made elsewhere: RUNS/data/FOLDER/PAIR/spm_*.model
-            kind = f"as_{Path(data.vocab).parent.parent.name}"
-        return self.out / "data" / f"{data.corpus}_{data.task}_{kind}_{data.cmvn}"
+    def manifests(self) -> Path:
+        return self.out / "data" / self.recipe.data.prepared
 
     @property
-    def manifests(self) -> Path:
-        return self.prepared / self.recipe.data.pair
+    def prepared(self) -> Path:
+        """What one preparation makes; of a corpus of pairs it holds the pair's manifests."""
+        return self.out / "data" / self.recipe.data.prepared.parts[0]
 
     @property
     def checkpoints(self) -> Path:
@@ -91,6 +88,15 @@ class Paths:
         return self.run / f"generate-{self.recipe.decode.subset}.txt"
 
     @property
+    def spoken(self) -> Path:
+        return self.run / f"spoken-{self.recipe.decode.subset}"
+
+    @property
+    def forced(self) -> Path:
+        """As :attr:`spoken`, each step upon the recorded ones."""
+        return self.run / f"forced-{self.recipe.decode.subset}"
+
+    @property
     def simul(self) -> Path:
         return self.run / "simul"
 
@@ -99,8 +105,7 @@ class Paths:
         return self.run / "result.json"
 
     def subset(self, split: str) -> str:
-        """The manifest's name without ``.tsv``, e.g. ``dev_st``."""
-        return f"{split}_{self.recipe.data.task}"
+        return self.recipe.data.subset(split)
 
     def manifest(self, split: str) -> Path:
         return self.manifests / f"{self.subset(split)}.tsv"
@@ -155,6 +160,12 @@ def prepare(paths: Paths) -> Command:
     return Command(tuple(args), threads=paths.recipe.run.threads)
 
 
+def prepare_voice(paths: Paths) -> Command:
+    data = paths.recipe.data
+    args = ["python", _script("prep_ljspeech.py"), str(data.source), *flags(data), "--output", str(paths.prepared)]
+    return Command(tuple(args), threads=paths.recipe.run.threads)
+
+
 def train(paths: Paths, cpu: bool) -> Command:
     recipe = paths.recipe
     args = ["fairseq-train", str(paths.manifests), *_task(recipe)]
@@ -188,18 +199,21 @@ def decode(paths: Paths, cpu: bool) -> Command:
     return Command((*args, *_machine(recipe, cpu)), stdout=paths.generated, threads=recipe.run.threads)
 
 
+def synthesize(paths: Paths, cpu: bool, forced: bool = False) -> Command:
+    """``forced``: upon the recorded frames."""
+    recipe = paths.recipe
+    args = ["python", _script("synthesize.py"), str(paths.decoded_checkpoint), "--data", str(paths.manifests)]
+    args += [*flags(recipe.decode), *(["--teacher-forcing"] if forced else [])]
+    args += ["--output", str(paths.forced if forced else paths.spoken), "--device", "cpu" if cpu else "cuda"]
+    return Command(tuple(args), threads=recipe.run.threads)
+
+
 def simul(paths: Paths, cpu: bool) -> Command | None:
     """None where the model is offline."""
     recipe = paths.recipe
     if not recipe.simul.laggings:
         return None
-    args = [
-        "python",
-        _script("sweep_wait_k.py"),
-        str(paths.manifests),
-        "--config-yaml",
-        f"config_{recipe.data.task}.yaml",
-    ]
+    args = ["python", _script("sweep_wait_k.py"), str(paths.manifests), "--config-yaml", recipe.data.config]
     args += ["--subset", paths.subset(recipe.decode.subset), "--path", str(paths.decoded_checkpoint)]
     limits = ["--max-len-a", f"{recipe.decode.max_len_a:g}", "--max-len-b", str(recipe.decode.max_len_b)]
     score = ["--tokenize", recipe.score.tokenize, *(["--lowercase"] if recipe.score.lowercase else [])]
@@ -210,8 +224,7 @@ def simul(paths: Paths, cpu: bool) -> Command | None:
 
 def _task(recipe: Recipe) -> list[str]:
     user_dir = recipe.model.user_dir or os.path.relpath(_PACKAGE)
-    config = f"config_{recipe.data.task}.yaml"
-    return ["--config-yaml", config, "--task", recipe.model.fairseq_task, "--user-dir", user_dir]
+    return ["--config-yaml", recipe.data.config, "--task", recipe.model.fairseq_task, "--user-dir", user_dir]
 
 
 def _machine(recipe: Recipe, cpu: bool) -> list[str]:

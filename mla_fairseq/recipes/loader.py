@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from mla_fairseq.attention import available_attention
-from mla_fairseq.recipes.schema import SECTIONS, TOP_KEYS, Recipe, build_section, unknown_key
+from mla_fairseq.recipes.schema import KINDS, SECTIONS, TOP_KEYS, Recipe, build_section, unknown_key
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _MENDS = {"DATA": "set it to the folder that holds the corpora's pair folders, e.g. `export DATA=$HOME/corpora`"}
@@ -36,10 +36,26 @@ def load_recipe(
         _apply_override(tree, override)
     used: dict[str, str] = {}
     tree = _expand(tree, variables, str(path), used)
-    sections = {section: build_section(section, tree.get(section) or {}, str(path)) for section in SECTIONS}
+    kind = _kind(tree, str(path))
+    sections = {name: build_section(kind, name, tree.get(name) or {}, str(path)) for name in KINDS[kind]}
     _check_together(sections, str(path))
-    about = {"name": name or path.stem, "source": path.as_posix(), "overrides": overrides, "variables": used}
-    return Recipe(**about, description=tree.get("description") or "", **sections)
+    about = {"name": name or path.stem, "kind": kind, "source": path.as_posix(), "overrides": overrides}
+    return Recipe(**about, variables=used, description=tree.get("description") or "", **sections)
+
+
+def _kind(tree: dict[str, Any], where: str) -> str:
+    """What sections the recipe has.
+
+    Raises:
+        ValueError: there is no such kind, or it has no such section.
+    """
+    kind = tree.get("kind", "translation")
+    if kind not in list(KINDS):  # a list has no hash
+        raise ValueError(f"{where}: kind is {kind!r}, but must be one of {', '.join(KINDS)}.")
+    for section in SECTIONS:
+        if section in tree and section not in KINDS[kind]:
+            raise ValueError(f"{where}: a recipe of the kind '{kind}' has no section '{section}'.")
+    return kind
 
 
 def _check_together(sections: dict[str, Any], where: str) -> None:

@@ -14,7 +14,7 @@ from mla_fairseq.recipes import process
 from mla_fairseq.recipes.commands import Command, Paths
 from mla_fairseq.recipes.records import Record, commit, lock, machine, read_record, write_record
 from mla_fairseq.recipes.schema import Recipe
-from mla_fairseq.recipes.stages import STAGES, Stage
+from mla_fairseq.recipes.stages import STAGES, Stage, defaults
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +25,10 @@ class Context:
 
     paths: Paths
     cpu: bool
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return STAGES[self.paths.recipe.kind]
 
     def command(self, stage: Stage) -> Command | None:
         return stage.command(self.paths, self.cpu)
@@ -57,7 +61,7 @@ def _use_cpu(device: str) -> bool:
 
 def commands_of(context: Context) -> list[tuple[str, str]]:
     """(stage, command line) of the whole recipe, in order, to copy."""
-    return [(stage.name, context.show(stage)) for stage in STAGES if context.show(stage)]
+    return [(stage.name, context.show(stage)) for stage in context.stages if context.show(stage)]
 
 
 def run_stages(context: Context, names: Sequence[str] = (), redo: Sequence[str] = ()) -> None:
@@ -69,14 +73,19 @@ def run_stages(context: Context, names: Sequence[str] = (), redo: Sequence[str] 
         redo: stages to do again from scratch, their old results deleted first.
 
     Raises:
-        ValueError: an earlier stage is not done, options changed under a finished one, or a program failed.
+        ValueError: the recipe has no such stage, an earlier one is not done, options changed under a finished one, or
+            a program failed.
     """
-    wanted = {stage.name for stage in STAGES if not names or stage.name in (*names, *redo)}
-    needed = _with_forerunners(wanted)
+    known = [stage.name for stage in context.stages]
+    for name in (*names, *redo):
+        if name not in known:
+            raise ValueError(f"{context.paths.recipe.source} has no stage {name}, only {', '.join(known)}.")
+    wanted = {name for name in known if not names or name in (*names, *redo)}
+    needed = _with_forerunners(context.stages, wanted)
     stamps: dict[str | None, str | None] = {None: None}
     with lock(context.paths.run / ".lock", wait=False) as held:
         _check_all(context, wanted)
-        for stage in STAGES:
+        for stage in context.stages:
             stamps[stage.name] = stamps[stage.after]
             if stage.name in needed and stage.applies(context.paths):
                 stamps[stage.name] = _step(
@@ -86,16 +95,16 @@ def run_stages(context: Context, names: Sequence[str] = (), redo: Sequence[str] 
 
 def _check_all(context: Context, wanted: set[str]) -> None:
     """Nobody should wait for hours to hear what is missing: before the first stage, every later one is asked."""
-    for stage in STAGES:
+    for stage in context.stages:
         record = read_record(context.paths.record(stage.name))
         if stage.name in wanted and not (record and record.finished):
             stage.check(context.paths)
 
 
-def _with_forerunners(names: set[str]) -> set[str]:
+def _with_forerunners(stages: tuple[Stage, ...], names: set[str]) -> set[str]:
     """The stages and all those that they build upon."""
     found = set(names)
-    for stage in reversed(STAGES):
+    for stage in reversed(stages):
         if stage.name in found and stage.after:
             found.add(stage.after)
     return found
@@ -130,7 +139,7 @@ def _why(context: Context, stage: Stage, record: Record | None, stamp: str | Non
     if record is None:
         return "not done yet"
     options = _options(context, stage, stamp)
-    changes = _changes({**stage.defaults(), **record.options}, options, stage.growable)
+    changes = _changes({**defaults(context.paths.recipe), **record.options}, options, stage.growable)
     if changes and stage.refuse:
         raise ValueError(f"stage {stage.name} was run with other options: {'; '.join(changes)}; {stage.refuse}.")
     if changes:

@@ -1,4 +1,4 @@
-"""What a recipe may say: one dataclass per section, one documented field per key.
+"""What a recipe may say: one dataclass per section, one documented field per key; which sections, its kind decides.
 
 A field's metadata carries its sentence of help and, where the field is a plain option of a fairseq program, the
 flag it becomes.  :mod:`mla_fairseq.recipes.commands` turns the flags into command lines; nothing is listed twice.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_type_hints
 
@@ -48,6 +49,63 @@ class Data:
     make: str | None = option(None, "command that makes the corpus at root, for corpora that can be made", flag=None)
     extra: dict = field(default_factory=dict, metadata=about("further flags of scripts/prep_mustc.py", flag=None))
 
+    @property
+    def source(self) -> Path:
+        """The corpus."""
+        return Path(self.root, self.pair)
+
+    @property
+    def prepared(self) -> Path:
+        """The folder of the manifests, from the one that all prepared data share."""
+        kind = "char" if self.vocab_type == "char" else f"{self.vocab_type}{self.vocab_size}"
+        if self.vocab:  # made elsewhere: RUNS/data/FOLDER/PAIR/spm_*.model
+            kind = f"as_{Path(self.vocab).parent.parent.name}"
+        return Path(f"{self.corpus}_{self.task}_{kind}_{self.cmvn}", self.pair)
+
+    @property
+    def config(self) -> str:
+        """fairseq's configuration of the data, in that folder."""
+        return f"config_{self.task}.yaml"
+
+    def subset(self, split: str) -> str:
+        """The manifest's name without ``.tsv``, e.g. ``dev_st``."""
+        return f"{split}_{self.task}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Voice:
+    """One speaker's recordings, and how ``scripts/prep_ljspeech.py`` prepares them."""
+
+    corpus: str = option(REQUIRED, "name of the prepared data; recipes that share it share the preparation", flag=None)
+    root: str = option("${DATA}", "folder that holds the corpus", flag=None)
+    folder: str = option(REQUIRED, "the corpus: LJSpeech's layout, or a pair in MuST-C's, such as en-de", flag=None)
+    speaker: str | None = option(None, "speaker to take, where there are several")
+    unit: str = option("characters", "what the model reads", choices=("characters", "phonemes"))
+    language: str = option("en-us", "espeak-ng's name of the language, for phonemes")
+    train: str = option("train", "training split", flag=None)
+    valid: str = option("dev", "validation split", flag=None)
+    make: str | None = option(None, "command that makes the corpus at root, for corpora that can be made", flag=None)
+    extra: dict = field(default_factory=dict, metadata=about("further flags of scripts/prep_ljspeech.py", flag=None))
+
+    @property
+    def source(self) -> Path:
+        """The corpus."""
+        return Path(self.root, self.folder)
+
+    @property
+    def prepared(self) -> Path:
+        """The folder of the manifests, from the one that all prepared data share."""
+        return Path(f"{self.corpus}_speech_{self.unit}")
+
+    @property
+    def config(self) -> str:
+        """fairseq's configuration of the data, in that folder."""
+        return "config.yaml"
+
+    def subset(self, split: str) -> str:
+        """The manifest's name without ``.tsv``."""
+        return split
+
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
@@ -86,7 +144,7 @@ class Train:
     patience: int | None = option(None, "stop after so many validations without a better loss")
     save_interval_updates: int = option(100, "updates between checkpoints; each is validated", least=1)
     keep_interval_updates: int = option(10, "number of these checkpoints to keep")
-    no_epoch_checkpoints: bool = option(True, "no checkpoint and no validation at the end of each epoch")
+    no_epoch_checkpoints: bool = option(True, "no checkpoint at the end of each epoch")
     log_interval: int = option(10, "updates between log lines", least=1)
     max_source_positions: int = option(6000, "longest utterance in frames; longer ones are skipped", least=1)
     max_target_positions: int = option(1024, "longest target in tokens; longer ones are skipped", least=1)
@@ -94,6 +152,27 @@ class Train:
     required_batch_size_multiple: int = option(1, _MULTIPLE, least=1)
     fp16: bool = option(False, "half precision (GPU only)")
     extra: dict = field(default_factory=dict, metadata=about("further flags of fairseq-train", flag=None))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechModel(Model):
+    """The architecture and the attention mechanism of each site."""
+
+    arch: str = option("tts_transformer_mla_tiny", "fairseq architecture")
+    fairseq_task: str = option("text_to_speech_mla", "fairseq task, in training and decoding", flag=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechTrain(Train):
+    """Options of ``fairseq-train``."""
+
+    max_tokens: int = option(20_000, "most frames of speech in a batch, padding included", least=1)
+    criterion: str = option("tacotron2", "training criterion")
+    n_frames_per_step: int = option(4, "frames that the decoder writes at once", least=1)
+    use_guided_attention_loss: bool = option(True, "push attention to the diagonal")
+    bce_pos_weight: float = option(5.0, "weight of the last frame in the stop loss", least=0)
+    max_source_positions: int = option(1024, "longest text in symbols; longer ones are skipped", least=1)
+    max_target_positions: int = option(2000, "longest speech in frames; longer ones are skipped", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +212,18 @@ class Score:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Synthesis:
+    """Options of ``scripts/synthesize.py``."""
+
+    subset: str = option("test", "set to speak", flag="--gen-subset")
+    seed: int = option(1, "seed of the pre-net's dropout")
+    max_tokens: int = option(20_000, "most frames in a batch", least=1)
+    max_length_ratio: float | None = option(None, "end at the latest at so many times the expected length", least=0)
+    no_pictures: bool = option(True, "write no picture of each utterance")
+    extra: dict = field(default_factory=dict, metadata=about("further flags of scripts/synthesize.py", flag=None))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Simul:
     """How a simultaneous model is evaluated: ``scripts/sweep_wait_k.py``."""
 
@@ -149,44 +240,59 @@ class Run:
     num_workers: int = option(1, "processes that load batches", least=0)
 
 
+KINDS: dict[str, dict[str, type]] = {
+    "translation": {
+        "data": Data,
+        "model": Model,
+        "train": Train,
+        "average": Average,
+        "decode": Decode,
+        "score": Score,
+        "simul": Simul,
+        "run": Run,
+    },
+    "speech": {
+        "data": Voice,
+        "model": SpeechModel,
+        "train": SpeechTrain,
+        "average": Average,
+        "decode": Synthesis,
+        "run": Run,
+    },
+}
+"""The sections of each kind of recipe: text from speech, or speech from text."""
+SECTIONS = tuple(dict.fromkeys(section for sections in KINDS.values() for section in sections))
+TOP_KEYS = ("base", "kind", "description", *SECTIONS)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One experiment.
 
     Attributes:
         name: the run's folder.
+        kind: of :data:`KINDS`.
         source: the file that it was read from.
         overrides: what ``--set`` changed.
         variables: the ``${NAME}`` that occurred, and what they were.
         description: its title in pictures.
+        score: of translations alone, as is ``simul``.
     """
 
     name: str
+    kind: str
     source: str
     overrides: tuple[str, ...]
     variables: dict[str, str]
     description: str
-    data: Data
+    data: Data | Voice
     model: Model
     train: Train
     average: Average
-    decode: Decode
-    score: Score
-    simul: Simul
+    decode: Decode | Synthesis
     run: Run
-
-
-SECTIONS: dict[str, type] = {
-    "data": Data,
-    "model": Model,
-    "train": Train,
-    "average": Average,
-    "decode": Decode,
-    "score": Score,
-    "simul": Simul,
-    "run": Run,
-}
-TOP_KEYS = ("base", "description", *SECTIONS)
+    score: Score | None = None
+    simul: Simul | None = None
 
 
 def unknown_key(key: str, known: tuple[str, ...] | list[str], where: str) -> ValueError:
@@ -196,13 +302,13 @@ def unknown_key(key: str, known: tuple[str, ...] | list[str], where: str) -> Val
     return ValueError(f"{where}: unknown key '{key}'.{hint} Known keys: {', '.join(sorted(known))}.")
 
 
-def build_section(section: str, values: dict[str, Any], where: str) -> Any:
+def build_section(kind: str, section: str, values: dict[str, Any], where: str) -> Any:
     """The section's dataclass, every key known, every type right, nothing required missing.
 
     Raises:
         ValueError: naming the key, its value and what it should be.
     """
-    cls = SECTIONS[section]
+    cls = KINDS[kind][section]
     fields = {known.name: known for known in dataclasses.fields(cls)}
     kinds = get_type_hints(cls)
     for key in values:
@@ -253,8 +359,10 @@ def default_of(key: dataclasses.Field) -> Any:
 def describe_keys() -> str:
     """All keys with their defaults and sentences, as text for ``--list-keys``."""
     lines = []
-    for section, cls in SECTIONS.items():
-        lines.append(f"{section}: {cls.__doc__}")
-        for known in dataclasses.fields(cls):
-            lines.append(f"  {section}.{known.name} = {default_of(known)!r}: {known.metadata['help']}")
+    for kind, sections in KINDS.items():
+        lines.append(f"kind: {kind}")
+        for section, cls in sections.items():
+            lines.append(f"  {section}: {cls.__doc__}")
+            for known in dataclasses.fields(cls):
+                lines.append(f"    {section}.{known.name} = {default_of(known)!r}: {known.metadata['help']}")
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import logging
 import shlex
 from dataclasses import asdict
@@ -19,6 +20,15 @@ from mla_fairseq.recipes.schema import Model, Recipe
 
 logger = logging.getLogger(__name__)
 
+_OF_FREE = (
+    "duration_error",
+    "duration_ratio",
+    "ended",
+    "utterances",
+    "real_time_factor",
+    "word_error_rate",
+    "recorded_word_error_rate",
+)
 _TITLES = {"bleu": "BLEU", "chrf": "chrF", "word_error_rate": "word error rate"}
 
 
@@ -47,6 +57,31 @@ def write_scores(paths: Paths) -> None:
     logger.info("%s: %s (%s)", recipe.name, figures, paths.result)
 
 
+def write_speech_scores(paths: Paths) -> None:
+    """Puts what ``scripts/synthesize.py`` measured, freely and upon the recorded frames, into ``result.json``."""
+    free, forced = (
+        json.loads((folder / "scores.json").read_text(encoding="utf-8")) for folder in (paths.spoken, paths.forced)
+    )
+    training = read_training_log(paths.log("train"))
+    _draw_curve(paths)
+    result = {
+        **describe(paths.recipe),
+        "mcd": round(free["mcd"], 3),
+        "forced_mcd": round(forced["mcd"], 3),
+        **{key: value for key, value in free.items() if key in _OF_FREE},
+        **_training_facts(training, _train_frames(paths)),
+        **_circumstances(paths),
+    }
+    write_json(paths.result, result)
+    logger.info(
+        "%s: MCD %.2f, upon the recorded frames %.2f (%s)",
+        paths.recipe.name,
+        result["mcd"],
+        result["forced_mcd"],
+        paths.result,
+    )
+
+
 def _word_errors(recipe: Recipe, transcripts: list[str], references: list[str]) -> dict[str, float]:
     """The measure of recognition; a translation is not wrong where its words differ."""
     if recipe.data.task != "asr":
@@ -58,7 +93,7 @@ def _draw_curve(paths: Paths) -> None:
     """A picture is worth having, but no score depends on it."""
     title = paths.recipe.description or paths.recipe.name
     try:
-        draw_training_curve(paths.log("train"), paths.run / "training-curve", title)
+        draw_training_curve(paths.log("train"), paths.run / "training-curve", title, paths.recipe.kind == "translation")
     except ModuleNotFoundError as error:
         logger.warning("no training curve: %s; `pip install mla-fairseq[plots]` brings it", error)
 
@@ -67,6 +102,7 @@ def describe(recipe: Recipe) -> dict[str, Any]:
     """What was run, and the line that runs it again."""
     return {
         "name": recipe.name,
+        "kind": recipe.kind,
         "description": recipe.description,
         "command": recipe_command(recipe),
         "corpus": recipe.data.corpus,
@@ -113,7 +149,8 @@ def _training_facts(log: TrainingLog, frames_per_epoch: int) -> dict[str, Any]:
 
 def _train_frames(paths: Paths) -> int:
     """Frames of one pass over the training set, too long utterances left out."""
-    limit = paths.recipe.train.max_source_positions
+    train = paths.recipe.train
+    limit = train.max_target_positions if paths.recipe.kind == "speech" else train.max_source_positions
     with open(paths.manifest(paths.recipe.data.train), encoding="utf-8", newline="") as stream:
         lengths = [int(row["n_frames"]) for row in csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)]
     return sum(length for length in lengths if length <= limit)

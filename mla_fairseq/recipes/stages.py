@@ -1,7 +1,4 @@
-"""The stages of a recipe, in order: what each runs, what it depends on, what it leaves behind.
-
-A later stage of another kind (a simultaneous evaluation, say) is one more entry of :data:`STAGES`.
-"""
+"""The stages of each kind of recipe, in order: what each runs, what it depends on, what it leaves behind."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from typing import Any
 
 from mla_fairseq.recipes import commands, progress, scores
 from mla_fairseq.recipes.commands import Command, Paths, split_variable
-from mla_fairseq.recipes.schema import SECTIONS, Recipe, default_of
+from mla_fairseq.recipes.schema import KINDS, Recipe, default_of
 
 Options = dict[str, Any]
 
@@ -63,15 +60,16 @@ class Stage:
         """Flat ``section.key: value`` of all that the result depends on; folders by name, so that they may move."""
         return {
             f"{section}.{key}": _fold(value, recipe.variables)
-            for section in SECTIONS
+            for section in KINDS[recipe.kind]
             for key, value in dataclasses.asdict(getattr(recipe, section)).items()
             if section in self.depends or f"{section}.{key}" in self.depends
         }
 
-    def defaults(self) -> Options:
-        """What a key that an older version did not know is taken to have been."""
-        known = [(section, key) for section, cls in SECTIONS.items() for key in dataclasses.fields(cls)]
-        return {f"{section}.{key.name}": default_of(key) for section, key in known}
+
+def defaults(recipe: Recipe) -> Options:
+    """What a key that an older version did not know is taken to have been."""
+    known = [(section, key) for section, cls in KINDS[recipe.kind].items() for key in dataclasses.fields(cls)]
+    return {f"{section}.{key.name}": default_of(key) for section, key in known}
 
 
 def _fold(value: Any, variables: Mapping[str, str]) -> Any:
@@ -101,67 +99,110 @@ _PREPARE_KEYS = tuple(
     for key in ("root", "pair", "task", "vocab_type", "vocab_size", "vocab", "cmvn", "specaugment", "extra")
 )
 
-STAGES: tuple[Stage, ...] = (
-    Stage(
-        name="corpus",
-        command=lambda paths, cpu: commands.make_corpus(paths),
-        depends=("data.root", "data.make"),
-        after=None,
-        outputs=lambda paths: [paths.corpus / paths.recipe.data.pair],
-        echo=True,
-    ),
-    Stage(
-        name="prepare",
-        command=lambda paths, cpu: commands.prepare(paths),
-        depends=_PREPARE_KEYS,
-        after="corpus",
-        outputs=lambda paths: [paths.manifest(paths.recipe.data.train), paths.manifest(paths.recipe.data.valid)],
-        reset=lambda paths: shutil.rmtree(paths.prepared, ignore_errors=True),
-        echo=True,
-        refuse="name the data otherwise (--set data.corpus=...), or prepare afresh with --redo prepare",
-    ),
-    Stage(
-        name="train",
-        command=commands.train,
-        check=_check_start,
-        depends=("data", "model", "train"),
-        after="prepare",
-        outputs=lambda paths: [paths.checkpoints / "checkpoint_last.pt"],
-        reset=_forget_training,
-        watch=progress.training,
-        refuse="give this run another --name, or train afresh with --redo train",
-        growable=("train.max_update",),
-    ),
-    Stage(
-        name="average",
-        command=lambda paths, cpu: commands.average(paths),
-        depends=("average",),
-        after="train",
-        outputs=lambda paths: [paths.decoded_checkpoint],
-    ),
-    Stage(
-        name="decode",
-        command=commands.decode,
-        depends=("average", "decode"),
-        after="average",
-        outputs=lambda paths: [paths.generated],
-        watch=progress.decoding,
-    ),
-    Stage(
-        name="score",
-        command=lambda paths, cpu: None,
-        work=scores.write_scores,
-        depends=("score",),
-        after="decode",
-        outputs=lambda paths: [paths.result],
-    ),
-    Stage(
-        name="simul",
-        command=commands.simul,
-        depends=("average", "decode", "score", "simul"),
-        after="average",
-        outputs=lambda paths: [paths.simul / "points.tsv"],
-        reset=lambda paths: shutil.rmtree(paths.simul, ignore_errors=True),
-        echo=True,
-    ),
+_VOICE_KEYS = tuple(f"data.{key}" for key in ("root", "folder", "speaker", "unit", "language", "extra"))
+
+_CORPUS = Stage(
+    name="corpus",
+    command=lambda paths, cpu: commands.make_corpus(paths),
+    depends=("data.root", "data.make"),
+    after=None,
+    outputs=lambda paths: [paths.recipe.data.source],
+    echo=True,
 )
+_PREPARE = Stage(
+    name="prepare",
+    command=lambda paths, cpu: commands.prepare(paths),
+    depends=_PREPARE_KEYS,
+    after="corpus",
+    outputs=lambda paths: [paths.manifest(paths.recipe.data.train), paths.manifest(paths.recipe.data.valid)],
+    reset=lambda paths: shutil.rmtree(paths.prepared, ignore_errors=True),
+    echo=True,
+    refuse="name the data otherwise (--set data.corpus=...), or prepare afresh with --redo prepare",
+)
+_TRAIN = Stage(
+    name="train",
+    command=commands.train,
+    check=_check_start,
+    depends=("data", "model", "train"),
+    after="prepare",
+    outputs=lambda paths: [paths.checkpoints / "checkpoint_last.pt"],
+    reset=_forget_training,
+    watch=progress.training,
+    refuse="give this run another --name, or train afresh with --redo train",
+    growable=("train.max_update",),
+)
+_AVERAGE = Stage(
+    name="average",
+    command=lambda paths, cpu: commands.average(paths),
+    depends=("average",),
+    after="train",
+    outputs=lambda paths: [paths.decoded_checkpoint],
+)
+_DECODE = Stage(
+    name="decode",
+    command=commands.decode,
+    depends=("average", "decode"),
+    after="average",
+    outputs=lambda paths: [paths.generated],
+    watch=progress.decoding,
+)
+_SPEAK = Stage(
+    name="decode",
+    command=commands.synthesize,
+    depends=("average", "decode"),
+    after="average",
+    outputs=lambda paths: [paths.spoken / "scores.json"],
+    reset=lambda paths: shutil.rmtree(paths.spoken, ignore_errors=True),
+    echo=True,
+)
+
+STAGES: dict[str, tuple[Stage, ...]] = {
+    "translation": (
+        _CORPUS,
+        _PREPARE,
+        _TRAIN,
+        _AVERAGE,
+        _DECODE,
+        Stage(
+            name="score",
+            command=lambda paths, cpu: None,
+            work=scores.write_scores,
+            depends=("score",),
+            after="decode",
+            outputs=lambda paths: [paths.result],
+        ),
+        Stage(
+            name="simul",
+            command=commands.simul,
+            depends=("average", "decode", "score", "simul"),
+            after="average",
+            outputs=lambda paths: [paths.simul / "points.tsv"],
+            reset=lambda paths: shutil.rmtree(paths.simul, ignore_errors=True),
+            echo=True,
+        ),
+    ),
+    "speech": (
+        _CORPUS,
+        dataclasses.replace(_PREPARE, command=lambda paths, cpu: commands.prepare_voice(paths), depends=_VOICE_KEYS),
+        _TRAIN,
+        _AVERAGE,
+        _SPEAK,
+        dataclasses.replace(
+            _SPEAK,
+            name="forced",
+            command=lambda paths, cpu: commands.synthesize(paths, cpu, forced=True),
+            after="decode",
+            outputs=lambda paths: [paths.forced / "scores.json"],
+            reset=lambda paths: shutil.rmtree(paths.forced, ignore_errors=True),
+        ),
+        Stage(
+            name="score",
+            command=lambda paths, cpu: None,
+            work=scores.write_speech_scores,
+            depends=(),
+            after="forced",
+            outputs=lambda paths: [paths.result],
+        ),
+    ),
+}
+"""By the kind of recipe."""

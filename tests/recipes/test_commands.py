@@ -15,19 +15,34 @@ from mla_fairseq.recipes.commands import Command, Paths, split_variable
 from mla_fairseq.recipes.loader import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.stem not in ("base", "tiny"))
+BASES = ("base", "tiny", "tiny_tts")
+CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.stem not in BASES)
 VARIABLES = {"DATA": "/my corpora", "RUNS": "runs"}
+RECIPES = {path.stem: load_recipe(path, VARIABLES) for path in CONFIGS}
 
 
 def flag_value(command: Command, flag: str) -> str:
     return command.args[command.args.index(flag) + 1]
 
 
-@pytest.fixture(params=CONFIGS, ids=lambda path: path.stem)
-def paths(request) -> Paths:
-    return Paths(load_recipe(request.param, VARIABLES), Path("runs"))
+def of_kind(kind: str | None = None) -> list:
+    return [
+        pytest.param(Paths(recipe, Path("runs")), id=name)
+        for name, recipe in RECIPES.items()
+        if kind in (None, recipe.kind)
+    ]
 
 
+every_recipe = pytest.mark.parametrize("paths", of_kind())
+every_translation = pytest.mark.parametrize("paths", of_kind("translation"))
+every_voice = pytest.mark.parametrize("paths", of_kind("speech"))
+
+
+def script(name: str, entry: str):
+    return runpy.run_path(str(ROOT / "scripts" / name))[entry]
+
+
+@every_recipe
 def test_fairseq_train_knows_every_flag(paths):
     from fairseq import options
 
@@ -39,6 +54,7 @@ def test_fairseq_train_knows_every_flag(paths):
     assert args.cpu
 
 
+@every_translation
 def test_fairseq_generate_knows_every_flag(paths):
     from fairseq import options
 
@@ -49,24 +65,49 @@ def test_fairseq_generate_knows_every_flag(paths):
     assert args.path == str(paths.averaged)
 
 
+@every_translation
 def test_the_preparation_knows_every_flag(paths, monkeypatch):
     command = commands.prepare(paths)
     monkeypatch.setattr(sys, "argv", list(command.args[1:]))
-    args = runpy.run_path(str(ROOT / "scripts" / "prep_mustc.py"))["parse"]()
+    args = script("prep_mustc.py", "parse")()
     assert args.vocab_size == paths.recipe.data.vocab_size
-    assert args.output == paths.prepared
+    assert args.output == paths.prepared == paths.manifests.parent
 
 
-def test_the_averaging_knows_every_flag(paths, monkeypatch):
-    parser = runpy.run_path(str(ROOT / "scripts" / "average_checkpoints.py"))["build_parser"]()
-    args = parser.parse_args(commands.average(paths).args[2:])
+@every_voice
+def test_the_preparation_of_a_voice_knows_every_flag(paths, monkeypatch):
+    command = commands.prepare_voice(paths)
+    monkeypatch.setattr(sys, "argv", list(command.args[1:]))
+    args = script("prep_ljspeech.py", "parse")()
+    data = paths.recipe.data
+    assert (args.folder, args.unit, args.speaker) == (data.source, data.unit, data.speaker)
+    assert args.output == paths.prepared == paths.manifests
+
+
+@every_voice
+@pytest.mark.parametrize("forced", [False, True])
+def test_the_synthesis_knows_every_flag(paths, forced):
+    command = commands.synthesize(paths, True, forced)
+    args = script("synthesize.py", "build_parser")().parse_args(command.args[2:])
+    assert (args.checkpoint, args.gen_subset) == (paths.averaged, paths.recipe.decode.subset)
+    assert (args.teacher_forcing, args.output) == (forced, paths.forced if forced else paths.spoken)
+
+
+@every_recipe
+def test_the_averaging_knows_every_flag(paths):
+    args = script("average_checkpoints.py", "build_parser")().parse_args(commands.average(paths).args[2:])
     assert (args.last, args.output) == (paths.recipe.average.last, paths.averaged)
 
 
+@every_recipe
 def test_plain_commands_hold_no_absolute_path(paths, monkeypatch):
     monkeypatch.chdir(ROOT)
-    for command in (commands.prepare(paths), commands.train(paths, True), commands.decode(paths, True)):
-        assert "mla_fairseq" in command.args or "scripts/prep_mustc.py" in command.args
+    translation = (commands.prepare, commands.decode), (commands.prepare_voice, commands.synthesize)
+    preparation, decoding = translation[paths.recipe.kind == "speech"]
+    for command in (preparation(paths), commands.train(paths, True), decoding(paths, True)):
+        assert {"mla_fairseq", "scripts/prep_mustc.py", "scripts/prep_ljspeech.py", "scripts/synthesize.py"} & {
+            *command.args
+        }
         words = shlex.split(command.show({"DATA": "/my corpora"}))
         assert [word for word in words if word.startswith("/")] == []
 

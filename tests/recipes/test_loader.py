@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from mla_fairseq.recipes.loader import load_recipe
-from mla_fairseq.recipes.schema import SECTIONS, describe_keys
+from mla_fairseq.recipes.schema import KINDS, describe_keys
 
 ROOT = Path(__file__).resolve().parents[2]
 VARIABLES = {"DATA": "/corpora", "RUNS": "runs"}
-BASES = ("base", "tiny")  # what recipes share; no experiments themselves
+BASES = ("base", "tiny", "tiny_tts")  # what recipes share; no experiments themselves
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.stem not in BASES)
 
 
@@ -75,6 +75,10 @@ def test_set_changes_one_key(write, small, override, section, key, value):
         pytest.param("", ["model.attn_type=foo"], ["model.attn_type is 'foo'", "cosformer"], id="no-mechanism"),
         pytest.param("", ["data.pair=null"], ["data.pair", "missing"], id="required"),
         pytest.param("", ["average.last=6"], ["average.last is 6", "keeps only 5"], id="more-than-is-kept"),
+        pytest.param("kind: song", [], ["kind is 'song'", "translation, speech"], id="unknown-kind"),
+        pytest.param("kind: [speech]", [], ["kind is ['speech']", "translation, speech"], id="kind-is-a-list"),
+        pytest.param("score: {}\nkind: speech", [], ["'speech'", "no section 'score'"], id="section-of-another-kind"),
+        pytest.param("kind: speech", [], ["data", "'pair'", "folder"], id="key-of-another-kind"),
         pytest.param("train: 5", [], ["'train'", "mapping"], id="section-is-a-number"),
         pytest.param("base: other.yaml", [], ["other.yaml does not exist", "a.yaml"], id="missing-base"),
         pytest.param("base: a.yaml", [], ["a.yaml", "its own base"], id="circle"),
@@ -114,6 +118,8 @@ def test_used_variables_are_remembered(write, small):
 
 def test_list_keys_shows_every_key():
     shown = describe_keys()
-    for section, cls in SECTIONS.items():
-        for key in cls.__dataclass_fields__:
-            assert f"  {section}.{key} = " in shown
+    for kind, sections in KINDS.items():
+        part = shown.partition(f"kind: {kind}\n")[2].partition("\nkind: ")[0]
+        for section, cls in sections.items():
+            for key in cls.__dataclass_fields__:
+                assert f"    {section}.{key} = " in part

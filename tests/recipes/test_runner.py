@@ -7,10 +7,17 @@ import logging
 import pytest
 
 from mla_fairseq.recipes import runner, stages
-from mla_fairseq.recipes.commands import Command
+from mla_fairseq.recipes.commands import Command, Paths
+from mla_fairseq.recipes.loader import load_recipe
 from mla_fairseq.recipes.records import lock, read_record
 from mla_fairseq.recipes.runner import Context, commands_of, run_stages
 from mla_fairseq.recipes.stages import Stage
+
+VOICE = """
+kind: speech
+data: {corpus: tiny, root: "${DATA}", folder: LJSpeech-1.1}
+train: {max_update: 10}
+"""
 
 
 def _appends(name: str):
@@ -37,7 +44,7 @@ FAKES = (
 @pytest.fixture
 def play(small_paths, monkeypatch):
     """Runs the fake stages; returns how often each program has run so far."""
-    monkeypatch.setattr(runner, "STAGES", FAKES)
+    monkeypatch.setattr(runner, "STAGES", {"translation": FAKES})
 
     def run(*overrides: str, names=(), redo=()) -> dict[str, int]:
         paths = small_paths(*overrides)
@@ -125,7 +132,7 @@ def test_redo_of_a_training_deletes_its_checkpoints(small_paths):
     paths = small_paths()
     paths.checkpoints.mkdir(parents=True)
     paths.log("train").write_text("old")
-    next(stage for stage in stages.STAGES if stage.name == "train").reset(paths)
+    next(stage for stage in stages.STAGES["translation"] if stage.name == "train").reset(paths)
     assert not paths.checkpoints.exists()
     assert not paths.log("train").exists()
 
@@ -159,13 +166,14 @@ def test_moved_corpora_are_the_same_corpora(small_paths):
     paths = small_paths()
     moved = dataclasses.replace(paths.recipe.data, root="/elsewhere")
     recipe = dataclasses.replace(paths.recipe, data=moved, variables={"DATA": "/elsewhere"})
-    for stage in stages.STAGES:
+    for stage in stages.STAGES["translation"]:
         assert stage.options(recipe) == stage.options(paths.recipe)
 
 
-def test_every_stage_stands_on_an_earlier_one():
+@pytest.mark.parametrize("kind", list(stages.STAGES))
+def test_every_stage_stands_on_an_earlier_one(kind):
     known = [None]
-    for stage in stages.STAGES:
+    for stage in stages.STAGES[kind]:
         assert stage.after in known
         known.append(stage.name)
 
@@ -174,6 +182,18 @@ def test_dry_run_names_all_programs_in_order(small_paths):
     shown = commands_of(Context(small_paths(), cpu=True))
     assert [stage for stage, _ in shown] == ["prepare", "train", "average", "decode"]
     assert all("\n" not in line for _, line in shown)
+
+
+def test_dry_run_of_a_voice_names_all_programs_in_order(write, tmp_path):
+    recipe = load_recipe(write("voice.yaml", VOICE), {"DATA": "data"})
+    shown = commands_of(Context(Paths(recipe, tmp_path), cpu=True))
+    assert [stage for stage, _ in shown] == ["prepare", "train", "average", "decode", "forced"]
+    assert all("\n" not in line for _, line in shown)
+
+
+def test_a_stage_of_another_kind_of_recipe_is_named(play):
+    with pytest.raises(ValueError, match=r"no stage forced, only prepare, train, decode"):
+        play(names=["forced"])
 
 
 def test_what_a_later_stage_lacks_is_told_before_the_first_one(small_paths):
@@ -193,7 +213,7 @@ def test_a_missing_pretrained_encoder_names_its_recipe(small_paths, write):
 def test_a_finished_training_does_not_ask_for_its_start(play, small_paths, monkeypatch):
     play()
     train = dataclasses.replace(FAKES[1], check=lambda paths: pytest.fail("asked"))
-    monkeypatch.setattr(runner, "STAGES", (FAKES[0], train, *FAKES[2:]))
+    monkeypatch.setattr(runner, "STAGES", {"translation": (FAKES[0], train, *FAKES[2:])})
     run_stages(Context(small_paths(), cpu=True))
 
 
