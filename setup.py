@@ -25,7 +25,7 @@ EXTRAS = {
     "dev": ["hypothesis>=6.100", "pre-commit>=3.7", "pytest>=8.2", "pytest-xdist>=3.6", "ruff>=0.6"],
     "plots": ["matplotlib>=3.8"],
     "simul": ["simuleval>=1.1.4"],
-    "tts": ["espeakng-loader>=0.2.4", "librosa>=0.11", "phonemizer>=3.3", "scipy>=1.11"],
+    "tts": ["espeakng-loader>=0.2.4", "librosa>=0.11", "phonemizer>=3.3", "pocketsphinx>=5.1", "scipy>=1.11"],
 }
 
 

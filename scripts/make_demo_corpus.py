@@ -33,6 +33,8 @@ def parse() -> argparse.Namespace:
     add("--test", type=int, default=300, help="sentences in tst-COMMON; none of them occurs in train or dev")
     add("--patterns", default="all", help=PATTERNS_HELP)
     add("--voices", type=int, default=len(VOICES), help=f"how many of the {len(VOICES)} voices speak")
+    add("--voice", type=int, help=f"this voice alone, 1 to {len(VOICES)}; for text to speech")
+    add("--rate", type=int, help="words per minute; each voice has its own, all of them fast")
     add("--seed", type=int, default=1, help="other seeds give other sentences")
     add("--workers", type=int, default=num_workers(), help="processes")
     return parser.parse_args()
@@ -49,6 +51,8 @@ def main() -> None:
             arguments.test,
             patterns=arguments.patterns,
             voices=arguments.voices,
+            voice=arguments.voice,
+            rate=arguments.rate,
             seed=arguments.seed,
             workers=arguments.workers,
         )

@@ -3,7 +3,8 @@
 
 OUTPUT gets NAME.wav for each text and, unless --no-pictures, a picture of its spectrogram, of where the model looked in
 the text, and of when it would end. Of a test set, mel-cepstral distortion along the best path of dynamic time warping
-(against the recorded spectrogram through the same vocoder) and errors of duration go to scores.json.
+(against the recorded spectrogram through the same vocoder) and errors of duration go to scores.json; with --recogniser
+so do the word error rates that an independent recogniser makes of both.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from tqdm import tqdm
 import mla_fairseq  # noqa: F401  registers task and model
 from mla_fairseq.engine.speaker import Speaker, as_samples, hifi_gan
 from mla_fairseq.errors import user_errors
+from mla_fairseq.evaluation.offline import word_error_rate
+from mla_fairseq.evaluation.recognition import Recogniser, words
 from mla_fairseq.evaluation.spectra import SpectraScores, mel_cepstral_distortion
 from mla_fairseq.evaluation.synthesis_picture import draw_synthesis
 from mla_fairseq.files import write_text
@@ -47,6 +50,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--model-overrides", default="{}", help="model options to change, a Python dictionary, as in fairseq")
     add("--vocoder-checkpoint", type=Path, help="weights of a HiFi-GAN generator (default: Griffin-Lim)")
     add("--vocoder-config", type=Path, help="and its json file")
+    add(
+        "--recogniser",
+        choices=("english", "train"),
+        help="let pocketsphinx write down a set's speech, English alone: with its own language model of English, or with "
+        "bigrams of the training texts",
+    )
     add("--device", default="cpu", help="of torch (default: cpu)")
     add("--seed", type=int, default=1, help="of the pre-net's dropout, which is never off (default: 1)")
     add("--no-pictures", action="store_true", help="write wav files alone")
@@ -75,6 +84,8 @@ def load(args: argparse.Namespace) -> Speaker:
         raise ValueError("a HiFi-GAN vocoder needs both --vocoder-checkpoint and --vocoder-config")
     if args.teacher_forcing and not args.gen_subset:
         raise ValueError("--teacher-forcing needs recorded speech: name a set by --gen-subset")
+    if args.recogniser and not args.gen_subset:
+        raise ValueError("--recogniser compares with recorded speech: name a set by --gen-subset")
     try:
         overrides = dict(ast.literal_eval(args.model_overrides))
     except (ValueError, SyntaxError, TypeError) as error:
@@ -106,37 +117,82 @@ def keep(args: argparse.Namespace, speaker: Speaker, one: dict) -> None:
         draw_synthesis(stem, *arrays, one["symbols"], speaker.seconds_per_frame, one["text"])
 
 
-def scored(speaker: Speaker, one: dict) -> tuple[float, float, float, bool]:
-    """Distortion, recorded and synthesised seconds, and whether it ended by itself."""
-    recorded, made = (
-        wave.detach().cpu().numpy() for wave in (speaker.generator.speak(one["targ_feature"]), one["waveform"])
-    )
-    seconds = (len(one[name]) * speaker.seconds_per_frame for name in ("targ_feature", "feature"))
-    return mel_cepstral_distortion(recorded, made, speaker.sample_rate), *seconds, one["ended"]
+def recogniser(args: argparse.Namespace, speaker: Speaker) -> Recogniser | None:
+    """Who writes down what is spoken, if anybody shall."""
+    if not args.recogniser:
+        return None
+    return Recogniser(speaker.texts("train") if args.recogniser == "train" else None)
+
+
+class Scores:
+    """Figures of a set, utterance by utterance."""
+
+    def __init__(self, speaker: Speaker, recogniser: Recogniser | None) -> None:
+        self.speaker, self.recogniser = speaker, recogniser
+        self.rows: list[tuple[float, float, float, bool]] = []
+        self.texts: list[str] = []
+        self.heard: dict[str, list[str]] = {"": [], "recorded_": []}
+
+    def add(self, one: dict) -> None:
+        """Compare an utterance with the recorded one, through the same vocoder."""
+        rate = self.speaker.sample_rate
+        made, recorded = (
+            wave.detach().cpu().numpy() for wave in (one["waveform"], self.speaker.generator.speak(one["targ_feature"]))
+        )
+        seconds = (len(one[name]) * self.speaker.seconds_per_frame for name in ("targ_feature", "feature"))
+        self.rows.append((mel_cepstral_distortion(recorded, made, rate), *seconds, one["ended"]))
+        if self.recogniser:
+            self.texts.append(" ".join(words(one["text"])))
+            for name, samples in zip(self.heard, (made, recorded), strict=True):
+                self.heard[name].append(self.recogniser.transcribe(samples, rate))
+
+    def figures(self) -> dict[str, float]:
+        """Means over the set; word error rates per 100 words."""
+        found = asdict(SpectraScores.of(self.rows))
+        if self.recogniser:
+            found |= {
+                f"{name}word_error_rate": word_error_rate(heard, self.texts) for name, heard in self.heard.items()
+            }
+        return found
 
 
 def run(args: argparse.Namespace) -> None:
     """Speak, write and score; raises ValueError or OSError."""
     speaker = load(args)
+    scores = Scores(speaker, recogniser(args, speaker)) if args.gen_subset else None
     args.output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(args.seed)
-    rows, seconds, cut, work = [], 0.0, 0, 0.0
+    seconds, cut, work = 0.0, 0, 0.0
     began = time.perf_counter()
     for one in tqdm(spoken(args, speaker), desc="speak", unit="utt"):
         work += time.perf_counter() - began
         keep(args, speaker, one)
         seconds += len(one["waveform"]) / speaker.sample_rate
         cut += not one["ended"]
-        if args.gen_subset:
-            rows.append(scored(speaker, one))
+        if scores:
+            scores.add(one)
         began = time.perf_counter()
-    print(f"{seconds:.1f} s of speech in {work:.1f} s, a real-time factor of {work / max(seconds, 1e-9):.3f}")
+    factor = work / max(seconds, 1e-9)
+    print(f"{seconds:.1f} s of speech in {work:.1f} s, a real-time factor of {factor:.3f}")
     if cut:
         print(f"{cut} utterances were ended by the limit of lengths, not by the model")
-    if rows:
-        scores = asdict(SpectraScores.of(rows)) | {"teacher_forcing": args.teacher_forcing, "seed": args.seed}
-        write_text(args.output / "scores.json", json.dumps(scores, indent=2) + "\n")
-        print(json.dumps(scores))
+    if scores:
+        report(args, scores, factor)
+
+
+def report(args: argparse.Namespace, scores: Scores, factor: float) -> None:
+    """Print the scores, and write scores.json and, of a recogniser, heard.tsv."""
+    found = scores.figures() | {"real_time_factor": factor, "teacher_forcing": args.teacher_forcing, "seed": args.seed}
+    write_text(args.output / "scores.json", json.dumps(found, indent=2) + "\n")
+    print(f"mel-cepstral distortion {found['mcd']:.2f}, error of duration {found['duration_error']:.1%}")
+    if scores.recogniser:
+        rows = zip(scores.texts, *scores.heard.values(), strict=True)
+        lines = ["\t".join(row) for row in [("text", "heard", "heard_of_the_recording"), *rows]]
+        write_text(args.output / "heard.tsv", "\n".join(lines) + "\n")
+        print(
+            f"word error rate of the recogniser: {found['word_error_rate']:.1f} % of the synthesised speech, "
+            f"{found['recorded_word_error_rate']:.1f} % of the recorded speech through the same vocoder"
+        )
 
 
 def main() -> None:

@@ -36,7 +36,10 @@ ROOMS = {
     "agents": Room(inside=("engine", "errors", "speech")),
     "data": Room(inside=("errors", "files", "speech")),
     "tasks": Room(inside=("checkpoints", "data", "engine", "errors", "models", "speech")),
-    "evaluation": Room(inside=("files",), outside=("librosa", "matplotlib", "numpy", "sacrebleu", "scipy", "yaml")),
+    "evaluation": Room(
+        inside=("files",),
+        outside=("librosa", "matplotlib", "numpy", "pocketsphinx", "sacrebleu", "scipy", "yaml"),
+    ),
     "recipes": Room(inside=("attention", "checkpoints", "data", "evaluation", "files")),
 }
 # Packages that only some rooms may know of, whatever their line above says.

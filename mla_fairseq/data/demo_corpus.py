@@ -13,7 +13,7 @@ import io
 import json
 import logging
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -59,15 +59,17 @@ class Talk:
     speaker: int  # place in VOICES
     seed: str
     sentences: tuple[Pair, ...]
+    rate: int | None = None  # words per minute; None: the voice's own
 
 
-def talks(split: str, pairs: list[Pair], seed: int, voices: int) -> Iterator[Talk]:
+def talks(split: str, pairs: list[Pair], seed: int, speakers: Sequence[int], rate: int | None = None) -> Iterator[Talk]:
     """Cut a split into talks; the voices take turns, so that each split has them all."""
     random, start, number = Random(f"{seed} {split}"), 0, 0
     while start < len(pairs):
         stop = start + random.randint(*SENTENCES_PER_TALK)
         name = f"demo_{split}_{number:04d}"
-        yield Talk(name, number % voices, f"{seed} {name}", tuple(pairs[start:stop]))
+        speaker = speakers[number % len(speakers)]
+        yield Talk(name, speaker, f"{seed} {name}", tuple(pairs[start:stop]), rate)
         start, number = stop, number + 1
 
 
@@ -82,7 +84,7 @@ def speak(talk: Talk) -> tuple[np.ndarray, list[tuple[int, int]]]:
     parts, places, position = [], [], 0
     for sentence in talk.sentences:
         tempo = random.uniform(1 - TEMPO, 1 + TEMPO)
-        raw = engine.say(sentence.en, replace(voice, rate=round(voice.rate * tempo)))
+        raw = engine.say(sentence.en, replace(voice, rate=round((talk.rate or voice.rate) * tempo)))
         spoken, silence = soxr.resample(raw.astype(np.float32), engine.sample_rate, SAMPLE_RATE), pause(random)
         places.append((position + len(silence) - margin, len(spoken) + 2 * margin))
         parts += [silence, GAIN * spoken]
@@ -164,10 +166,14 @@ def make_corpus(
     *,
     patterns: str = "all",
     voices: int = len(VOICES),
+    voice: int | None = None,
+    rate: int | None = None,
     seed: int = 1,
     workers: int | None = None,
 ) -> Path:
     """Make OUT/en-de with so many sentences in train, dev and tst-COMMON, or complete what an earlier run left.
+
+    ``voices``: the first so many; ``voice``: this one alone, from 1; ``rate``: its words per minute.
 
     Returns the folder of the pair. Raises ValueError for sizes that the patterns do not give, unknown patterns, a
     folder that holds another corpus, or where espeakng-loader is missing; then nothing is written.
@@ -178,6 +184,11 @@ def make_corpus(
             raise ValueError(f"{count} sentences were asked for in {name}, but it needs at least 1")
     if not 1 <= voices <= len(VOICES):
         raise ValueError(f"{voices} voices were asked for, but there are 1 to {len(VOICES)}")
+    if voice is not None and not 1 <= voice <= len(VOICES):
+        raise ValueError(f"voice {voice} was asked for, but they are 1 to {len(VOICES)}")
+    if rate is not None and not 80 <= rate <= 450:
+        raise ValueError(f"espeak-ng speaks 80 to 450 words per minute, not {rate}")
+    speakers = range(voices) if voice is None else [voice - 1]
     workers = num_workers() if workers is None else workers
     if workers < 1:
         raise ValueError(f"{workers} processes cannot speak: at least 1 is needed")
@@ -185,11 +196,11 @@ def make_corpus(
     pairs = sentences(test + dev + train, seed, patterns)
     held_out, seen = pairs[: test + dev], pairs[test + dev :]
     content = {"tst-COMMON": held_out[:test], "dev": held_out[test:], "train": seen}
-    options = {**counts, "patterns": patterns, "voices": voices, "seed": seed}
+    options = {**counts, "patterns": patterns, "voices": voices, "voice": voice, "rate": rate, "seed": seed}
     root = Path(out) / "en-de"
     recipe = (VOICES, TEMPO, SENTENCES_PER_TALK, PAUSE, MARGIN, GAIN, NOISE)
     claim(root, {**options, "content": fingerprint(pairs, recipe)})
     for split in counts:
-        planned = list(talks(split, content[split], seed, voices))
+        planned = list(talks(split, content[split], seed, speakers, rate))
         make_split(root / "data" / split, planned, workers)
     return root

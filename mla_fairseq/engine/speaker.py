@@ -99,6 +99,15 @@ class Speaker:
                 known = {"id": dataset.ids[place], "text": dataset.src_texts[place], "symbols": symbols.split()}
                 yield one | known | {"targ_feature": true}
 
+    def texts(self, subset: str) -> list[str]:
+        """What is said in a prepared set.
+
+        Raises:
+            UserError: there is no such set.
+        """
+        self.task.load_dataset(subset)
+        return list(self.task.dataset(subset).src_texts)
+
     def _generate(self, sample: dict, **how: bool) -> list[dict]:
         device = next(self.model.parameters()).device
         sample = utils.apply_to_sample(lambda tensor: tensor.to(device), sample)

@@ -21,8 +21,10 @@ SETTINGS = {
 STEPS = torch.tensor([7, 4])
 
 
-def criterion(weight: float = 1.0) -> Tacotron2LengthCriterion:
-    return Tacotron2LengthCriterion(SimpleNamespace(), **SETTINGS, length_loss_weight=weight)
+def criterion(weight: float = 1.0, guided: float = 1.0) -> Tacotron2LengthCriterion:
+    return Tacotron2LengthCriterion(
+        SimpleNamespace(), **SETTINGS, length_loss_weight=weight, guided_attention_loss_weight=guided
+    )
 
 
 def sample(durations: bool = False) -> dict:
@@ -62,6 +64,13 @@ def test_durations_are_compared_symbol_by_symbol_without_padding() -> None:
     assert float(difference) == pytest.approx(2 * float(errors.abs().mean() + errors.square().mean()), rel=1e-4)
 
 
+def test_guided_attention_is_weighted() -> None:
+    model, batch = build("--length-predictor"), sample()
+    (plain, _, log), (more, _, weighted) = (criterion(0.0, weight)(model, batch) for weight in (1.0, 40.0))
+    assert weighted["attn_loss"] == pytest.approx(40 * log["attn_loss"], rel=1e-4) and log["attn_loss"] > 0
+    assert float(more - plain) == pytest.approx(39 * log["attn_loss"], rel=1e-3)
+
+
 @pytest.mark.parametrize("durations", [False, True])
 def test_a_predictor_learns_lengths(durations: bool) -> None:
     """From durations, or from the number of frames alone."""
@@ -96,6 +105,8 @@ def test_a_model_without_a_predictor_is_refused_before_the_training_and_in_it() 
     check_criterion("tacotron2_mla", build("--length-predictor"))
     with pytest.raises(ValueError, match="--length-loss-weight must be at least 0, but is -1"):
         criterion(-1)
+    with pytest.raises(ValueError, match="--guided-attention-loss-weight must be at least 0, but is -2"):
+        criterion(guided=-2)
 
 
 def test_padding_has_no_part_in_durations() -> None:

@@ -126,6 +126,13 @@ def test_fewer_voices_and_patterns(tmp_path):
     assert all(" to " in line or " from " in line for line in texts(root, "train", "en"))
 
 
+def test_one_voice_alone_at_another_rate(tmp_path):
+    slow, fast = (make(tmp_path / str(rate), voice=2, rate=rate, patterns="simple") for rate in (160, 320))
+    assert {segment.speaker for segment in Corpus(slow).read("train")} == {"spk.2"}
+    seconds = [sum(segment.length for segment in Corpus(root).read("train")) for root in (slow, fast)]
+    assert seconds[1] < 0.7 * seconds[0]
+
+
 def test_running_again_does_nothing(root):
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     make(root.parent)
@@ -171,10 +178,12 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         ({"train": 0}, "0 sentences were asked for in train"),
         ({"test": -1}, "-1 sentences were asked for in tst-COMMON"),
         ({"voices": 9}, "9 voices were asked for, but there are 1 to 6"),
+        ({"voice": 7}, "voice 7 was asked for, but they are 1 to 6"),
+        ({"rate": 20}, "80 to 450 words per minute, not 20"),
         ({"patterns": "poems"}, "pattern 'poems' is not known"),
         ({"workers": 0}, "0 processes"),
     ],
-    ids=["no train", "negative test", "voices", "pattern", "workers"],
+    ids=["no train", "negative test", "voices", "voice", "rate", "pattern", "workers"],
 )
 def test_wrong_options_are_named_and_nothing_is_written(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
