@@ -53,8 +53,8 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--recogniser",
         choices=("english", "train"),
-        help="let pocketsphinx write down a set's speech, English alone: with its own language model of English, or with "
-        "bigrams of the training texts",
+        help="let pocketsphinx write down a set's speech (English alone), with its own language model or with bigrams "
+        "of the training texts",
     )
     add("--device", default="cpu", help="of torch (default: cpu)")
     add("--seed", type=int, default=1, help="of the pre-net's dropout, which is never off (default: 1)")

@@ -20,7 +20,7 @@ START, END = "<s>", "</s>"
 
 def words(text: str) -> list[str]:
     """The words of an English text as the recogniser writes them: lower-cased, without punctuation."""
-    return re.sub(r"[^a-z' ]", " ", text.lower().replace("’", "'")).split()
+    return re.sub(r"[^a-z' ]", " ", text.lower().replace("\u2019", "'")).split()
 
 
 def bigrams(sentences: Iterable[list[str]]) -> str:

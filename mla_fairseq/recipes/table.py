@@ -22,8 +22,24 @@ _HEADER = (
     "minutes",
     "decoding: words/s",
 )
+_SPEECH_HEADER = (
+    *_HEADER[:2],
+    "MCD: upon the recorded frames",
+    "of its own",
+    "error of duration",
+    "ended by itself",
+    "parameters",
+    "updates",
+    "training: frames/s",
+    "minutes",
+    "synthesis: real-time factor",
+)
 _SIMUL_HEADER = (*_HEADER[:2], "k", "BLEU", "chrF", "AL", "LAAL", "AP", "DAL", "of the BLEU with the whole source")
 _RIGHT_FROM = 2
+_MCD = (
+    "MCD: root mean square difference of 13 mel cepstra, mean along the best path of dynamic time warping, against the "
+    "recorded spectrogram through the same vocoder; frames are 11.6 ms"
+)
 
 
 def read_results(folders: Iterable[Path]) -> list[dict[str, Any]]:
@@ -50,7 +66,8 @@ def _read(path: Path) -> dict[str, Any]:
         result = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON ({error}); run the recipe with --redo score.") from error
-    missing = {"bleu", "attention", "command", "machine"} - set(result if isinstance(result, dict) else ())
+    known = result if isinstance(result, dict) else {}
+    missing = {"mcd" if _is_speech(known) else "bleu", "attention", "command", "machine"} - set(known)
     if missing:
         raise ValueError(f"{path} has no {sorted(missing)[0]}; run the recipe with --redo score.")
     return result
@@ -61,15 +78,24 @@ def _read_simul(path: Path) -> list[Point]:
 
 
 def render(results: list[dict[str, Any]]) -> str:
-    """The table, and one of the simultaneous runs' latencies; below them the metrics' signatures, the machines and
-    commits, and one command per row."""
-    lines = [*_head(_HEADER), *(_line(_cells(result)) for result in results), ""]
-    if any(result["simul"] for result in results):
-        points = [_line(cells) for result in results for cells in _simul_cells(result)]
-        lines += [*_head(_SIMUL_HEADER), *points, ""]
-    lines += [f"- {line}" for line in _footnotes(results)]
+    """The tables: of translations, of the simultaneous runs' latencies, of voices; below them the metrics' signatures,
+    the machines and commits, and one command per row."""
+    voices = [result for result in results if _is_speech(result)]
+    texts = [result for result in results if not _is_speech(result)]
+    points = [cells for result in texts for cells in _simul_cells(result)]
+    tables = (
+        (_HEADER, [_cells(result) for result in texts]),
+        (_SIMUL_HEADER, points),
+        (_SPEECH_HEADER, [_speech_cells(result) for result in voices]),
+    )
+    lines = [line for header, rows in tables if rows for line in (*_head(header), *map(_line, rows), "")]
+    lines += [f"- {line}" for line in _footnotes(texts, voices)]
     lines += ["", "Each row again:", "", "```sh", *(result["command"] for result in results), "```"]
     return "\n".join(lines) + "\n"
+
+
+def _is_speech(result: dict[str, Any]) -> bool:
+    return result.get("kind") == "speech"
 
 
 def _head(titles: tuple[str, ...]) -> list[str]:
@@ -91,6 +117,21 @@ def _cells(result: dict[str, Any]) -> list[str]:
         _number(result["train_frames_per_second"]),
         _number(result["train_minutes"]),
         _number(result["decode_words_per_second"]),
+    ]
+
+
+def _speech_cells(result: dict[str, Any]) -> list[str]:
+    return [
+        *_name(result),
+        f"{result['forced_mcd']:.2f}",
+        f"{result['mcd']:.2f}",
+        f"{result['duration_error']:.0%}",
+        f"{result['ended']:.0%}",
+        f"{result['parameters'] / 1e6:.2f} M",
+        f"{result['updates']:,}",
+        _number(result["train_frames_per_second"]),
+        _number(result["train_minutes"]),
+        f"{result['real_time_factor']:.3f}",
     ]
 
 
@@ -119,19 +160,31 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}"
 
 
-def _footnotes(results: list[dict[str, Any]]) -> list[str]:
+def _footnotes(texts: list[dict[str, Any]], voices: list[dict[str, Any]]) -> list[str]:
     """What all rows share is said once; where rows differ, every variant is named."""
-    notes = {
-        "words are target tokens of the vocabulary": None,
-        **{f"BLEU: `{result['bleu_signature']}`": None for result in results},
-        **{f"chrF: `{result['chrf_signature']}`": None for result in results},
-        **{f"machine: {_machine(result['machine'])}": None for result in results},
-    }
-    if any(result["simul"] for result in results):
+    results = [*texts, *voices]
+    notes: dict[str, None] = {}
+    if texts:
+        notes["words are target tokens of the vocabulary"] = None
+    notes |= {f"BLEU: `{result['bleu_signature']}`": None for result in texts}
+    notes |= {f"chrF: `{result['chrf_signature']}`": None for result in texts}
+    if any(result["simul"] for result in texts):
         notes["AL, LAAL and DAL in ms of speech, AP as a ratio; k and the whole source with beam 1"] = None
+    if voices:
+        notes[_MCD] = None
+    notes |= {_heard(result): None for result in voices if "word_error_rate" in result}
+    notes |= {f"machine: {_machine(result['machine'])}": None for result in results}
     seeds = sorted({result["seed"] for result in results})
     commits = sorted({result["commit"] or "unknown" for result in results})
     return [*notes, f"seed: {', '.join(map(str, seeds))}; commit: {', '.join(commits)}"]
+
+
+def _heard(result: dict[str, Any]) -> str:
+    made, recorded = result["word_error_rate"], result["recorded_word_error_rate"]
+    return (
+        f"{result['name']}: an independent recogniser's word error rate is {made:.1f} % of the synthesised speech, "
+        f"{recorded:.1f} % of the recorded speech through the same vocoder"
+    )
 
 
 def _machine(machine: dict[str, Any]) -> str:

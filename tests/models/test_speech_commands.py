@@ -96,6 +96,24 @@ def test_a_set_is_scored(
     assert scores["mcd"] > 0 and (not forced or scores["duration_error"] < 0.1)
 
 
+@pytest.mark.parametrize("knows", ["english", "train"])
+def test_a_set_is_written_down_by_an_independent_recogniser(
+    data: Path,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    knows: str,
+) -> None:
+    flags = ["--gen-subset", "test", "--no-pictures", "--recogniser", knows]
+    synthesize(monkeypatch, trained, "--data", data, "--output", tmp_path, *flags)
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["word_error_rate"] >= 0 and scores["recorded_word_error_rate"] >= 0
+    header, *rows = (tmp_path / "heard.tsv").read_text().splitlines()
+    assert header.split("\t") == ["text", "heard", "heard_of_the_recording"] and len(rows) == 3
+    assert "word error rate of the recogniser" in capsys.readouterr().out
+
+
 def test_every_length_rule_speaks(data: Path, trained: Path) -> None:
     for kind in ("ratio", "predicted", "fixed"):
         speaker = Speaker(trained, data, overrides={"cosformer_length": kind, "cosformer_length_fixed": 20})
@@ -108,6 +126,7 @@ def test_every_length_rule_speaks(data: Path, trained: Path) -> None:
         (["--text", " "], "there is no sentence in --text"),
         (["--text", "—"], "there is nothing to say in '—'"),
         (["--text", "a", "--teacher-forcing"], "--teacher-forcing needs recorded speech"),
+        (["--text", "a", "--recogniser", "train"], "--recogniser compares with recorded speech"),
         (["--text", "a", "--vocoder-config", "x"], "needs both --vocoder-checkpoint and --vocoder-config"),
         (["--text", "a", "--model-overrides", "{"], "is no Python dictionary"),
         (["--text", "a", "--max-length-ratio", "-1"], "--max-length-ratio must be at least 0"),

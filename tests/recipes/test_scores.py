@@ -6,6 +6,8 @@ import logging
 import pytest
 
 from mla_fairseq.recipes import scores
+from mla_fairseq.recipes.commands import Paths
+from mla_fairseq.recipes.loader import load_recipe
 from mla_fairseq.recipes.records import Record, write_record
 from mla_fairseq.recipes.schema import Model
 
@@ -84,6 +86,34 @@ def test_samples_and_scores_are_shown(finished, caplog):
     assert caplog.text.count("reference:") == 1
     assert "translation: ein Hund läuft weit 1" in caplog.text
     assert "small: BLEU 100.00, chrF 100.00" in caplog.text
+
+
+VOICE = """
+kind: speech
+data: {corpus: tiny, root: "${DATA}", folder: LJSpeech-1.1}
+train: {max_update: 10, max_target_positions: 250}
+"""
+
+
+def test_a_voice_has_the_distortions_of_both_ways(write, tmp_path, caplog):
+    recipe = load_recipe(write("voice.yaml", VOICE), {"DATA": str(tmp_path / "data")})
+    paths = Paths(recipe, tmp_path / "runs")
+    for folder, mcd in ((paths.spoken, 4.5678), (paths.forced, 2.0)):
+        folder.mkdir(parents=True)
+        found = {"mcd": mcd, "duration_error": 0.1, "ended": 1.0, "word_error_rate": 3.0, "seed": 1}
+        (folder / "scores.json").write_text(json.dumps(found))
+    paths.manifests.mkdir(parents=True)
+    paths.manifest("train").write_text(MANIFEST, encoding="utf-8")
+    paths.log("train").write_text(TRAIN_LOG.replace("dev_st", "dev"), encoding="utf-8")
+    write_record(paths.record("train"), Record({}, "run train", "2030-01-01", 12.34, {"cores": 2}, "abc1234"))
+    with caplog.at_level(logging.INFO, logger="mla_fairseq"):
+        scores.write_speech_scores(paths)
+    result = json.loads(paths.result.read_text(encoding="utf-8"))
+    assert (result["kind"], result["mcd"], result["forced_mcd"]) == ("speech", 4.568, 2.0)
+    assert (result["ended"], result["word_error_rate"], result["seed"]) == (1.0, 3.0, 1)
+    assert result["train_frames_per_second"] == 150, "too long utterances are no frames"
+    assert (paths.run / "training-curve.png").stat().st_size > 0
+    assert "voice: MCD 4.57, upon the recorded frames 2.00" in caplog.text
 
 
 def test_without_matplotlib_there_are_scores_but_no_picture(finished, monkeypatch, caplog):

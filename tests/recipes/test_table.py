@@ -77,6 +77,32 @@ def test_a_row_shows_rounded_figures_and_a_dash_for_none(tmp_path):
     ]
 
 
+VOICE = {
+    **{key: value for key, value in RESULT.items() if not key.startswith(("bleu", "chrf"))},
+    "kind": "speech",
+    "name": "voice",
+    "subset": "test",
+    "mcd": 4.321,
+    "forced_mcd": 2.0,
+    "duration_error": 0.126,
+    "ended": 0.9,
+    "real_time_factor": 0.1234,
+}
+
+
+def test_voices_have_a_table_of_their_own(tmp_path):
+    heard = {"word_error_rate": 12.34, "recorded_word_error_rate": 5.0}
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "result.json").write_text(json.dumps(VOICE | heard))
+    table = render(read_results([folder(tmp_path / "a"), tmp_path / "b"]))
+    figures = ["2.00", "4.32", "13%", "90%", "2.51 M", "1,500", "20,000", "20", "0.123"]
+    assert rows(table)[-1] == ["tiny, test", "relu / softmax / softmax", *figures]
+    assert len(rows(table)) == 6
+    assert "12.3 % of the synthesised speech, 5.0 % of the recorded" in table
+    assert "BLEU" not in render(read_results([tmp_path / "b"]))
+    assert "MCD" not in render(read_results([tmp_path / "a"]))
+
+
 def test_one_mechanism_everywhere_is_said_once(tmp_path):
     everywhere = dict.fromkeys(RESULT["attention"], "elu")
     assert rows(render(read_results([folder(tmp_path / "a", attention=everywhere)])))[2][1] == "elu everywhere"
@@ -104,6 +130,7 @@ def test_folders_without_a_result_are_left_out(tmp_path):
         pytest.param("{", "not JSON", id="broken"),
         pytest.param("{}", "has no attention", id="foreign"),
         pytest.param("[]", "has no attention", id="list"),
+        pytest.param(json.dumps(RESULT | {"kind": "speech"}), "has no mcd", id="voice-without-distortion"),
     ],
 )
 def test_what_is_no_result_is_named(tmp_path, text, words):
