@@ -11,7 +11,7 @@ from mla_fairseq.data import espeak
 from mla_fairseq.data.demo_corpus import VOICES
 from mla_fairseq.evaluation.recognition import END, START, Recogniser, bigrams, words
 
-TEXTS = ("The doctor can travel to Vienna by plane.", "She should go to the library on Sunday.", "The doctor can go.")
+TEXTS = ("The doctor can travel to the city by train.", "She should go to the library on Sunday.", "The doctor can go.")
 
 
 def say(text: str) -> tuple[np.ndarray, int]:
