@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { command -v "$$p"; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow bench lint format constraints clean
+.PHONY: help setup demo demo-tts test test-slow bench lint format constraints clean
 
 help:  ## say what each target does
 	@sed -n 's/^\([a-z-]*\):.*  ## /  make \1\t/p' Makefile | expand -t 22
@@ -20,6 +20,9 @@ setup:  ## make or refresh .venv; every target below does this by itself
 demo: setup  ## make a small speech corpus, train on it, translate it, whole and while it is spoken (minutes)
 	@$(BIN)/python scripts/run_recipe.py configs/demo.yaml
 	@$(BIN)/python scripts/run_recipe.py configs/demo_simul.yaml
+
+demo-tts: setup  ## make a voice, train on it, speak; a recogniser writes down what it hears (minutes)
+	@$(BIN)/python scripts/run_recipe.py configs/demo_tts.yaml
 
 test: lint  ## lint, then every test that is fast (minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m "not slow"

@@ -32,6 +32,7 @@ MIXES = {
     "leap in the decoder": {"decoder": "leap"},
 }
 SYMBOLS = 60
+PIECE = 400  # steps that are put into a state at once: all of them would need the whole square of softmax's weights
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -67,7 +68,7 @@ class Bench:
     """One mix in the middle of a batch of utterances."""
 
     def __init__(self, model: TTSTransformerMLAModel, batch: int, symbols: int, steps: int, device: str) -> None:
-        self.model, self.steps, self.device = model.to(device), steps, device
+        self.model, self.batch, self.steps, self.device = model.to(device), batch, steps, device
         torch.manual_seed(2)
         tokens = torch.randint(4, SYMBOLS, (batch, symbols)).to(device)
         self.encoded = self.model.encoder(tokens)
@@ -76,17 +77,15 @@ class Bench:
 
     def go_to(self, length: int) -> None:
         """Let the state hold so many steps."""
-        frames = torch.randn(len(self.encoded["encoder_out"][0][0]), length - self.behind, self.model.decoder.out_dim)
-        self.model.decoder.prime(frames.to(self.device), self.encoded, self.state)
-        self.behind = length
+        while self.behind < length:
+            steps = min(PIECE, length - self.behind)
+            frames = torch.randn(self.batch, steps, self.model.decoder.out_dim)
+            self.model.decoder.prime(frames.to(self.device), self.encoded, self.state)
+            self.behind += steps
 
     def __call__(self) -> None:
         """The next steps, after which the state is as it was."""
-        state, frame = (
-            fork(self.state),
-            torch.zeros(self.encoded["encoder_out"][0].shape[1], 1, self.model.decoder.out_dim),
-        )
-        frame = frame.to(self.device)
+        state, frame = fork(self.state), torch.zeros(self.batch, 1, self.model.decoder.out_dim, device=self.device)
         for _ in range(self.steps):
             extra = self.model.decoder(frame, self.encoded, incremental_state=state, need_attn=False)[2]
             frame = extra["feature_out"]

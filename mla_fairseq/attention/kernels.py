@@ -80,7 +80,10 @@ def write(state: Tensor | None, k: Tensor, v: Tensor, pk: Tensor | None = None) 
     """State (B, H, F, M * (D + 1)) after the keys ``k`` with values ``v``; ``state`` itself is not changed."""
     with full_precision(k):
         k, values = k.to(work := work_dtype(v)), _values_and_one(v.to(work), pk)
-        added = k.transpose(-1, -2) @ values
+        k = k.transpose(-1, -2)
+        if state is not None and k.shape[-1] == 1:  # a step: the state is read and written once
+            return torch.addcmul(state, k, values)
+        added = k @ values
         return added if state is None else state + added
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -218,39 +219,45 @@ class LinearAttention(nn.Module):
             return state
         if lengths.query is None or lengths.key is None:
             raise ValueError("this mechanism has positions: give query and key lengths with the first token of a state")
-        zeros = torch.zeros(x.shape[0], dtype=torch.long, device=x.device)
-        key, query = (length.expand(x.shape[0]) for length in (lengths.key, lengths.query))  # dim 0 is the stream
+        key, query = (_shared(_of_streams, length, x.shape[0]) for length in (lengths.key, lengths.query))
+        zeros = _shared(_nothing_yet, key)
         return {"keys": zeros, "queries": zeros, "key_length": key, "query_length": query}
 
     def _close(self, state: Tensors, memory: Tensor, queries: int = 0, keys: int = 0) -> Tensors:
         state = {**state, "memory": memory}
         if self.needs_lengths:
-            state |= {"queries": state["queries"] + queries, "keys": state["keys"] + keys}
+            state["queries"] = _shared(_moved_on, state["queries"], queries)
+            state["keys"] = _shared(_moved_on, state["keys"], keys)
         return state
 
     def _query_positions(self, state: Tensors, features: Tensor) -> Tensor | None:
-        if self.positions is None:
-            return None
-        if not self.needs_lengths:
-            return self.positions.query(features, None, None)
-        return self.positions.query(features, _index(state["queries"], features), state["query_length"])
+        return self._positions(state, features, "query", "queries")
 
     def _key_positions(self, state: Tensors, features: Tensor) -> Tensor | None:
+        return self._positions(state, features, "key", "keys")
+
+    def _positions(self, state: Tensors, features: Tensor, side: str, counter: str) -> Tensor | None:
+        """Positions of the next tokens of a stream."""
         if self.positions is None:
             return None
         if not self.needs_lengths:
-            return self.positions.key(features, None, None)
-        return self.positions.key(features, _index(state["keys"], features), state["key_length"])
+            return getattr(self.positions, side)(features, None, None)
+        count, length = state[counter], state[f"{side}_length"]
+        if self._fixed and _is_plain(length):
+            what = (type(self.positions), Unchanged(length), features.shape[-2], features.dtype)
+            return _shared(_fixed_positions, count, *what)
+        return getattr(self.positions, side)(features, _index(count, features), length)
 
 
 def _may_be_shared(view: View, q: Tensor, lengths: Lengths) -> bool:
     """Not where changes could go unseen (inference mode counts no versions), nor what a tracer has made."""
     given = [length for length in (lengths.query, lengths.key) if length is not None]
-    return (
-        not isinstance(view, Prefix)
-        and all(type(x) is Tensor for x in (q, *given))
-        and not any(length.is_inference() for length in given)
-    )
+    return not isinstance(view, Prefix) and type(q) is Tensor and all(map(_is_plain, given))
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Whether ``Unchanged`` can say of it that it has not changed."""
+    return type(x) is Tensor and not x.is_inference()
 
 
 class Unchanged:
@@ -265,6 +272,36 @@ class Unchanged:
 
     def __hash__(self) -> int:
         return id(self.tensor)
+
+
+def _shared(function: Callable[..., Tensor], x: Tensor, *rest: object) -> Tensor:
+    """``function(x, *rest)``, from the layer before where that asked for the same: a step of a stream is short, and its
+    layers count alike. The results may be in many states, which nobody changes in place."""
+    if torch.is_inference_mode_enabled() or not _is_plain(x) or x.requires_grad:
+        return function(x, *rest)
+    return _remembered(function, Unchanged(x), *rest)
+
+
+@lru_cache(maxsize=16)
+def _remembered(function: Callable[..., Tensor], x: Unchanged, *rest: object) -> Tensor:
+    return function(x.tensor, *rest)
+
+
+def _of_streams(length: Tensor, number: int) -> Tensor:
+    return length.expand(number)  # dim 0 is the stream
+
+
+def _nothing_yet(length: Tensor) -> Tensor:
+    return torch.zeros(length.shape, dtype=torch.long, device=length.device)
+
+
+def _moved_on(count: Tensor, number: int) -> Tensor:
+    return count + number
+
+
+def _fixed_positions(count: Tensor, kind: type, length: Unchanged, number: int, dtype: torch.dtype) -> Tensor:
+    features = torch.empty(1, 1, number, 0, dtype=dtype, device=count.device)
+    return kind().query(features, _index(count, features), length.tensor)
 
 
 @lru_cache(maxsize=4)

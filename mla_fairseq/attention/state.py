@@ -21,8 +21,12 @@ def reorder(state: State, order: Tensor) -> None:
 
     ``order`` is (streams,), int64; streams may repeat or be left out.
     """
+    chosen: dict[int, Tensor] = {}  # what modules share they go on sharing
     for name, tensors in state.items():
-        state[name] = {key: tensor.index_select(0, order.to(tensor.device)) for key, tensor in tensors.items()}
+        for tensor in tensors.values():
+            if id(tensor) not in chosen:
+                chosen[id(tensor)] = tensor.index_select(0, order.to(tensor.device))
+        state[name] = {key: chosen[id(tensor)] for key, tensor in tensors.items()}
 
 
 def nbytes(state: State) -> int:

@@ -73,13 +73,10 @@ def write_speech_scores(paths: Paths) -> None:
         **_circumstances(paths),
     }
     write_json(paths.result, result)
-    logger.info(
-        "%s: MCD %.2f, upon the recorded frames %.2f (%s)",
-        paths.recipe.name,
-        result["mcd"],
-        result["forced_mcd"],
-        paths.result,
-    )
+    heard = "word error rate {word_error_rate:.1f} %, of the recorded speech {recorded_word_error_rate:.1f} %, "
+    figures = "MCD {mcd:.2f}, upon the recorded frames {forced_mcd:.2f}"
+    text = ((heard if "word_error_rate" in result else "") + figures).format(**result)
+    logger.info("%s: %s (%s)", paths.recipe.name, text, paths.result)
 
 
 def _word_errors(recipe: Recipe, transcripts: list[str], references: list[str]) -> dict[str, float]:

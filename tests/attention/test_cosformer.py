@@ -166,3 +166,42 @@ def test_a_subclass_is_not_taken_for_its_parent() -> None:
             mechanism.parallel(q, k, v, Causal(), lengths=lengths),
             mechanism.advance({}, q, k, v, Causal(), lengths=lengths)[0],
         )
+
+
+def walk(layers: int, counts: torch.Tensor, steps: int = 4) -> list[torch.Tensor]:
+    """The outputs of several layers over the same stream, which they walk step by step in turn."""
+    torch.manual_seed(0)
+    q, k, v = torch.rand(3, steps, 2, 1, 1, 4)
+    mechanisms, states = [build_attention("cosformer", 4) for _ in range(layers)], [{} for _ in range(layers)]
+    outputs = []
+    for step in range(steps):
+        for layer, mechanism in enumerate(mechanisms):
+            output, states[layer] = mechanism.advance(
+                states[layer], q[step], k[step], v[step], Causal(), None, Lengths(counts, counts)
+            )
+            outputs.append(output)
+    return outputs
+
+
+def test_layers_share_the_positions_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Queries and keys of all layers stand at one place: it is worked out once."""
+    made = []
+
+    def counted(features: torch.Tensor, index: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+        made.append(index)
+        return original(CosinePositions(), features, index, length)
+
+    original = CosinePositions.query
+    expected = walk(3, torch.tensor([4, 3]))
+    monkeypatch.setattr(CosinePositions, "query", lambda self, *given: counted(*given))
+    found = walk(3, torch.tensor([4, 3]))
+    assert len(made) == 4
+    assert all(map(torch.equal, found, expected))
+    assert not torch.equal(walk(3, torch.tensor([9, 9]))[-1], expected[-1])
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
+def test_what_is_shared_is_the_same_in_every_mode(mode: type) -> None:
+    with mode():
+        found = walk(2, torch.tensor([4]))
+    assert all(map(torch.equal, found, walk(2, torch.tensor([4]))))

@@ -113,6 +113,14 @@ def test_reorder_repeats_and_drops_streams(name: str) -> None:
         assert all(torch.equal(tensors[key], begin[key][order]) for key in begin)
 
 
+def test_what_modules_share_they_share_in_a_new_order() -> None:
+    count = torch.arange(3)
+    state: State = {"a": {"queries": count, "keys": count}, "b": {"keys": count, "memory": torch.rand(3, 2)}}
+    reorder(state, torch.tensor([1, 1]))
+    assert state["a"]["queries"] is state["a"]["keys"] is state["b"]["keys"]
+    assert state["b"]["keys"].tolist() == [1, 1]
+
+
 def bytes_after(name: str, tokens: int, view: View, piece: int = 10) -> int:
     x, state, mechanism = problem(view, tokens, tokens, batch=1), {}, build(name, dtype=torch.float32)
     x, lengths = x.to(torch.float32), Lengths(torch.tensor([tokens]), torch.tensor([tokens]))

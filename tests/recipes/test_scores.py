@@ -100,7 +100,8 @@ def test_a_voice_has_the_distortions_of_both_ways(write, tmp_path, caplog):
     paths = Paths(recipe, tmp_path / "runs")
     for folder, mcd in ((paths.spoken, 4.5678), (paths.forced, 2.0)):
         folder.mkdir(parents=True)
-        found = {"mcd": mcd, "duration_error": 0.1, "ended": 1.0, "word_error_rate": 3.0, "seed": 1}
+        rates = {"word_error_rate": 3.0, "recorded_word_error_rate": 2.0}
+        found = {"mcd": mcd, "duration_error": 0.1, "ended": 1.0, "seed": 1, **rates}
         (folder / "scores.json").write_text(json.dumps(found))
     paths.manifests.mkdir(parents=True)
     paths.manifest("train").write_text(MANIFEST, encoding="utf-8")
@@ -113,7 +114,7 @@ def test_a_voice_has_the_distortions_of_both_ways(write, tmp_path, caplog):
     assert (result["ended"], result["word_error_rate"], result["seed"]) == (1.0, 3.0, 1)
     assert result["train_frames_per_second"] == 150, "too long utterances are no frames"
     assert (paths.run / "training-curve.png").stat().st_size > 0
-    assert "voice: MCD 4.57, upon the recorded frames 2.00" in caplog.text
+    assert "voice: word error rate 3.0 %, of the recorded speech 2.0 %, MCD 4.57, upon the recorded" in caplog.text
 
 
 def test_without_matplotlib_there_are_scores_but_no_picture(finished, monkeypatch, caplog):
