@@ -14,6 +14,7 @@ import ast
 import json
 import logging
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -198,6 +199,7 @@ def report(args: argparse.Namespace, scores: Scores, factor: float) -> None:
 def main() -> None:
     args = build_parser().parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    warnings.filterwarnings("ignore", "'pin_memory' argument is set", UserWarning)  # fairseq always sets it
     with user_errors(kinds=(ValueError, OSError)):
         run(args)
 
