@@ -9,7 +9,7 @@ import numpy as np
 
 from mla_fairseq.evaluation.pictures import COLOURS, new_figure, save
 
-MAX_LABELS = 60
+MAX_LABELS = 40
 
 
 def draw_synthesis(
