@@ -48,14 +48,21 @@ class _Listener:
 
 
 class _GuidedAttention(GuidedAttentionLoss):
-    """fairseq's (DC-TTS, arXiv 1710.08969), weighted."""
+    """fairseq's (DC-TTS, arXiv 1710.08969), weighted.
+
+    A linear mechanism's weights sum to nothing where a query sees nothing: what is missing from one counts as wholly
+    off the diagonal, or to see nothing would be the best that attention can do.
+    """
 
     def __init__(self, sigma: float, weight: float) -> None:
         super().__init__(sigma)
         self.weight = weight
 
     def forward(self, attn: Tensor, src_lens: Tensor, tgt_lens: Tensor, reduction: str = "mean") -> Tensor:
-        return self.weight * super().forward(attn, src_lens, tgt_lens, reduction)
+        """Weights (B, S, T), symbols and steps (B,) -> the weighted loss."""
+        missing = (1 - attn.sum(1)).clamp_min(0).masked_select(lengths_to_mask(tgt_lens)).sum()
+        pairs = 1 if reduction == "sum" else (src_lens * tgt_lens).sum()
+        return self.weight * (super().forward(attn, src_lens, tgt_lens, reduction) + missing / pairs)
 
 
 @register_criterion("tacotron2_mla", dataclass=Tacotron2LengthConfig)

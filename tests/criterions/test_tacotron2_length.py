@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from fairseq.criterions.tacotron2_loss import Tacotron2Criterion
+from fairseq.criterions.tacotron2_loss import GuidedAttentionLoss, Tacotron2Criterion
 
 from mla_fairseq.criterions.tacotron2_length import Tacotron2LengthCriterion
 from mla_fairseq.models.checks import check_criterion
@@ -69,6 +69,21 @@ def test_guided_attention_is_weighted() -> None:
     (plain, _, log), (more, _, weighted) = (criterion(0.0, weight)(model, batch) for weight in (1.0, 40.0))
     assert weighted["attn_loss"] == pytest.approx(40 * log["attn_loss"], rel=1e-4) and log["attn_loss"] > 0
     assert float(more - plain) == pytest.approx(39 * log["attn_loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_to_see_nothing_is_no_way_out_of_guided_attention(reduction: str) -> None:
+    """Against what fairseq says of weights that sum to one; steps that see nothing are as far off as can be."""
+    loss, symbols = criterion(guided=2.0).guided_attn, torch.tensor([6, 3])
+    weights = torch.rand(2, 6, 7) * (torch.arange(6)[:, None] < symbols[:, None, None])
+    weights = weights / weights.sum(1, keepdim=True)
+    stock = GuidedAttentionLoss(SETTINGS["guided_attention_loss_sigma"])
+    expected = 2 * float(stock(weights, symbols, STEPS, reduction))
+    assert float(loss(weights, symbols, STEPS, reduction)) == pytest.approx(expected, rel=1e-5)
+    assert expected < float(loss(0 * weights, symbols, STEPS, reduction))
+    steps = float(STEPS.sum())
+    pairs = float((symbols * STEPS).sum()) if reduction == "mean" else 1.0
+    assert float(loss(0 * weights, symbols, STEPS, reduction)) == pytest.approx(2 * steps / pairs)
 
 
 @pytest.mark.parametrize("durations", [False, True])
