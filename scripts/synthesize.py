@@ -122,6 +122,8 @@ def recogniser(args: argparse.Namespace, speaker: Speaker) -> Recogniser | None:
     """Who writes down what is spoken, if anybody shall."""
     if not args.recogniser:
         return None
+    if not any(words(text) for text in speaker.texts(args.gen_subset)):
+        raise ValueError(f"--recogniser knows English alone, but {args.gen_subset} has no word of Latin letters")
     return Recogniser(speaker.texts("train") if args.recogniser == "train" else None)
 
 
@@ -131,6 +133,7 @@ class Scores:
     def __init__(self, speaker: Speaker, recogniser: Recogniser | None) -> None:
         self.speaker, self.recogniser = speaker, recogniser
         self.rows: list[tuple[float, float, float, bool]] = []
+        self.names: list[str] = []
         self.texts: list[str] = []
         self.heard: dict[str, list[str]] = {"": [], "recorded_": []}
 
@@ -143,6 +146,7 @@ class Scores:
         seconds = (len(one[name]) * self.speaker.seconds_per_frame for name in ("targ_feature", "feature"))
         self.rows.append((mel_cepstral_distortion(recorded, made, rate), *seconds, one["ended"]))
         if self.recogniser:
+            self.names.append(one["id"])
             self.texts.append(" ".join(words(one["text"])))
             for name, samples in zip(self.heard, (made, recorded), strict=True):
                 self.heard[name].append(self.recogniser.transcribe(samples, rate))
@@ -186,9 +190,10 @@ def report(args: argparse.Namespace, scores: Scores, factor: float) -> None:
     found = scores.figures() | {"real_time_factor": factor, "teacher_forcing": args.teacher_forcing, "seed": args.seed}
     write_text(args.output / "scores.json", json.dumps(found, indent=2) + "\n")
     print(f"mel-cepstral distortion {found['mcd']:.2f}, error of duration {found['duration_error']:.1%}")
+    (args.output / "heard.tsv").unlink(missing_ok=True)  # of another run
     if scores.recogniser:
-        rows = zip(scores.texts, *scores.heard.values(), strict=True)
-        lines = ["\t".join(row) for row in [("text", "heard", "heard_of_the_recording"), *rows]]
+        rows = zip(scores.names, scores.texts, *scores.heard.values(), strict=True)
+        lines = ["\t".join(row) for row in [("id", "text", "heard", "heard_of_the_recording"), *rows]]
         write_text(args.output / "heard.tsv", "\n".join(lines) + "\n")
         print(
             f"word error rate of the recogniser: {found['word_error_rate']:.1f} % of the synthesised speech, "

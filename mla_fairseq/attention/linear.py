@@ -243,7 +243,7 @@ class LinearAttention(nn.Module):
         if not self.needs_lengths:
             return getattr(self.positions, side)(features, None, None)
         count, length = state[counter], state[f"{side}_length"]
-        if self._fixed and _is_plain(length):
+        if not torch.compiler.is_compiling() and self._fixed and _is_plain(length):
             what = (type(self.positions), Unchanged(length), features.shape[-2], features.dtype)
             return _shared(_fixed_positions, count, *what)
         return getattr(self.positions, side)(features, _index(count, features), length)
@@ -257,11 +257,12 @@ def _may_be_shared(view: View, q: Tensor, lengths: Lengths) -> bool:
 
 def _is_plain(x: Tensor) -> bool:
     """Whether ``Unchanged`` can say of it that it has not changed."""
-    return type(x) is Tensor and not x.is_inference()
+    return type(x) is Tensor and not x.is_inference() and not x.requires_grad
 
 
 class Unchanged:
-    """A tensor as a key: this very one, not written to since."""
+    """A tensor as a key: this very one, not written to since; writes that torch does not count (through ``.data`` or
+    shared memory) go unseen."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
@@ -277,7 +278,7 @@ class Unchanged:
 def _shared(function: Callable[..., Tensor], x: Tensor, *rest: object) -> Tensor:
     """``function(x, *rest)``, from the layer before where that asked for the same: a step of a stream is short, and its
     layers count alike. The results may be in many states, which nobody changes in place."""
-    if torch.is_inference_mode_enabled() or not _is_plain(x) or x.requires_grad:
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled() or not _is_plain(x):
         return function(x, *rest)
     return _remembered(function, Unchanged(x), *rest)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import re
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
-import librosa
 import numpy as np
 
 RATE = 16000
@@ -78,12 +78,25 @@ class Recogniser:
             self._decoder = Decoder(samprate=RATE, loglevel="FATAL", lm=str(path))
 
     def transcribe(self, samples: np.ndarray, rate: int) -> str:
-        """The words in samples (time,), at ``rate`` Hz and between -1 and 1; empty where there are none."""
+        """The words in samples (time,), at ``rate`` Hz and between -1 and 1; empty where there are no samples.
+
+        Each call hears its samples alone: what came before has no part in it.
+
+        Raises:
+            ValueError: a sample that is no number.
+        """
+        import librosa
+
         if not len(samples):
             return ""
+        if not np.isfinite(samples).all():
+            raise ValueError("there is nothing to recognise in samples that are not finite: did the training diverge?")
         loudness = max(float(np.abs(samples).max()), 1e-9)
         heard = librosa.resample(np.asarray(samples, np.float32) / loudness, orig_sr=rate, target_sr=RATE)
         data = (16000 * heard).clip(-32768, 32767).astype(np.int16).tobytes()
+        with warnings.catch_warnings():  # said to be unnecessary, but without it the last utterance's noise is kept
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._decoder.start_stream()
         self._decoder.start_utt()
         self._decoder.process_raw(data, full_utt=True)
         self._decoder.end_utt()

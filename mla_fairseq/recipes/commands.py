@@ -64,12 +64,11 @@ class Paths:
 
     @property
     def manifests(self) -> Path:
-        return self.out / "data" / self.recipe.data.prepared
+        return self.prepared / self.recipe.data.manifests
 
     @property
     def prepared(self) -> Path:
-        """What one preparation makes; of a corpus of pairs it holds the pair's manifests."""
-        return self.out / "data" / self.recipe.data.prepared.parts[0]
+        return self.out / "data" / self.recipe.data.prepared
 
     @property
     def checkpoints(self) -> Path:
@@ -200,10 +199,11 @@ def decode(paths: Paths, cpu: bool) -> Command:
 
 
 def synthesize(paths: Paths, cpu: bool, forced: bool = False) -> Command:
-    """``forced``: upon the recorded frames."""
+    """``forced``: upon the recorded frames, to which no recogniser listens."""
     recipe = paths.recipe
     args = ["python", _script("synthesize.py"), str(paths.decoded_checkpoint), "--data", str(paths.manifests)]
-    args += [*flags(recipe.decode), *(["--teacher-forcing"] if forced else [])]
+    listener = [] if recipe.decode.recogniser is None else ["--recogniser", recipe.decode.recogniser]
+    args += [*flags(recipe.decode), *(["--teacher-forcing"] if forced else listener)]
     args += ["--output", str(paths.forced if forced else paths.spoken), "--device", "cpu" if cpu else "cuda"]
     return Command(tuple(args), threads=recipe.run.threads)
 

@@ -60,7 +60,11 @@ def _kind(tree: dict[str, Any], where: str) -> str:
 
 def _check_together(sections: dict[str, Any], where: str) -> None:
     """What no section can see alone."""
-    model = sections["model"]
+    model, decode, corpus = sections["model"], sections["decode"], sections["data"].corpus
+    if not re.fullmatch(r"\w[\w.-]*", corpus):
+        raise ValueError(f"{where}: data.corpus is '{corpus}', but must be a name for a folder: letters, digits, _ . -")
+    if getattr(decode, "recogniser", None) not in (None, "english", "train"):
+        raise ValueError(f"{where}: decode.recogniser is '{decode.recogniser}', but must be one of english, train.")
     sites = {key: name for key, name in vars(model).items() if key.endswith("attn_type") and name is not None}
     known = available_attention()
     for key, name in () if model.user_dir else sites.items():  # a plugin may bring mechanisms of its own

@@ -55,12 +55,17 @@ class Data:
         return Path(self.root, self.pair)
 
     @property
-    def prepared(self) -> Path:
-        """The folder of the manifests, from the one that all prepared data share."""
+    def prepared(self) -> str:
+        """Name of the folder that a preparation makes."""
         kind = "char" if self.vocab_type == "char" else f"{self.vocab_type}{self.vocab_size}"
         if self.vocab:  # made elsewhere: RUNS/data/FOLDER/PAIR/spm_*.model
             kind = f"as_{Path(self.vocab).parent.parent.name}"
-        return Path(f"{self.corpus}_{self.task}_{kind}_{self.cmvn}", self.pair)
+        return f"{self.corpus}_{self.task}_{kind}_{self.cmvn}"
+
+    @property
+    def manifests(self) -> str:
+        """Where the manifests lie in that folder."""
+        return self.pair
 
     @property
     def config(self) -> str:
@@ -93,9 +98,14 @@ class Voice:
         return Path(self.root, self.folder)
 
     @property
-    def prepared(self) -> Path:
-        """The folder of the manifests, from the one that all prepared data share."""
-        return Path(f"{self.corpus}_speech_{self.unit}")
+    def prepared(self) -> str:
+        """Name of the folder that a preparation makes."""
+        return f"{self.corpus}_speech_{self.unit}"
+
+    @property
+    def manifests(self) -> str:
+        """Where the manifests lie in that folder."""
+        return ""
 
     @property
     def config(self) -> str:
@@ -220,6 +230,9 @@ class Synthesis:
     max_tokens: int = option(20_000, "most frames in a batch", least=1)
     max_length_ratio: float | None = option(None, "end at the latest at so many times the expected length", least=0)
     no_pictures: bool = option(True, "write no picture of each utterance")
+    recogniser: str | None = option(
+        None, "let an independent recogniser of English listen; train = it knows the training texts", flag=None
+    )
     extra: dict = field(default_factory=dict, metadata=about("further flags of scripts/synthesize.py", flag=None))
 
 

@@ -38,7 +38,7 @@ _SIMUL_HEADER = (*_HEADER[:2], "k", "BLEU", "chrF", "AL", "LAAL", "AP", "DAL", "
 _RIGHT_FROM = 2
 _MCD = (
     "MCD: root mean square difference of 13 mel cepstra, mean along the best path of dynamic time warping, against the "
-    "recorded spectrogram through the same vocoder; frames are 11.6 ms"
+    "recorded spectrogram through the same vocoder; training's frames/s are of 11.6 ms unless the data say otherwise"
 )
 
 

@@ -202,6 +202,15 @@ def test_layers_share_the_positions_of_a_step(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
 def test_what_is_shared_is_the_same_in_every_mode(mode: type) -> None:
+    counts = torch.tensor([4])
     with mode():
-        found = walk(2, torch.tensor([4]))
-    assert all(map(torch.equal, found, walk(2, torch.tensor([4]))))
+        found = walk(2, counts)
+    assert all(map(torch.equal, found, walk(2, counts)))
+
+
+def test_lengths_that_learn_keep_their_gradient() -> None:
+    length = torch.tensor([4.0], requires_grad=True)
+    with torch.no_grad():
+        walk(1, length)
+    walk(1, length)[-1].sum().backward()
+    assert float(length.grad.abs()) > 0

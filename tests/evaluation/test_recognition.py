@@ -60,7 +60,13 @@ def test_speech_is_understood_and_noise_is_not() -> None:
     assert listener.transcribe(samples, rate) == " ".join(words(TEXTS[0]))
     assert listener.transcribe(samples / 50, rate) == " ".join(words(TEXTS[0]))
     noise = np.random.default_rng(0).normal(0, 0.1, 2 * rate).astype(np.float32)
+    murmur = samples + 0.2 * np.random.default_rng(1).normal(0, 0.1, len(samples)).astype(np.float32)
+    alone = Recogniser(TEXTS).transcribe(murmur, rate)
     assert listener.transcribe(noise, rate) != " ".join(words(TEXTS[0]))
+    assert listener.transcribe(murmur, rate) == alone, "what came before has no part in it"
+    assert listener.transcribe(samples, rate) == " ".join(words(TEXTS[0]))
+    with pytest.raises(ValueError, match="not finite"):
+        listener.transcribe(samples * np.nan, rate)
     assert listener.transcribe(samples[:0], rate) == ""
 
 

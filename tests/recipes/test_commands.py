@@ -90,6 +90,7 @@ def test_the_synthesis_knows_every_flag(paths, forced):
     command = commands.synthesize(paths, True, forced)
     args = script("synthesize.py", "build_parser")().parse_args(command.args[2:])
     assert (args.checkpoint, args.gen_subset) == (paths.averaged, paths.recipe.decode.subset)
+    assert args.recogniser == (None if forced else paths.recipe.decode.recogniser)
     assert (args.teacher_forcing, args.output) == (forced, paths.forced if forced else paths.spoken)
 
 
@@ -102,8 +103,10 @@ def test_the_averaging_knows_every_flag(paths):
 @every_recipe
 def test_plain_commands_hold_no_absolute_path(paths, monkeypatch):
     monkeypatch.chdir(ROOT)
-    translation = (commands.prepare, commands.decode), (commands.prepare_voice, commands.synthesize)
-    preparation, decoding = translation[paths.recipe.kind == "speech"]
+    preparation, decoding = {
+        "translation": (commands.prepare, commands.decode),
+        "speech": (commands.prepare_voice, commands.synthesize),
+    }[paths.recipe.kind]
     for command in (preparation(paths), commands.train(paths, True), decoding(paths, True)):
         assert {"mla_fairseq", "scripts/prep_mustc.py", "scripts/prep_ljspeech.py", "scripts/synthesize.py"} & {
             *command.args

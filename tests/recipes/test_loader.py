@@ -75,6 +75,8 @@ def test_set_changes_one_key(write, small, override, section, key, value):
         pytest.param("", ["model.attn_type=foo"], ["model.attn_type is 'foo'", "cosformer"], id="no-mechanism"),
         pytest.param("", ["data.pair=null"], ["data.pair", "missing"], id="required"),
         pytest.param("", ["average.last=6"], ["average.last is 6", "keeps only 5"], id="more-than-is-kept"),
+        pytest.param("", ["data.corpus=/tmp/mine"], ["data.corpus is '/tmp/mine'", "a name"], id="corpus-is-a-path"),
+        pytest.param("", ["data.corpus=.."], ["data.corpus is '..'", "a name"], id="corpus-is-the-folder-above"),
         pytest.param("kind: song", [], ["kind is 'song'", "translation, speech"], id="unknown-kind"),
         pytest.param("kind: [speech]", [], ["kind is ['speech']", "translation, speech"], id="kind-is-a-list"),
         pytest.param("score: {}\nkind: speech", [], ["'speech'", "no section 'score'"], id="section-of-another-kind"),
