@@ -14,6 +14,20 @@ class UserError(SystemExit):
         super().__init__(f"error: {message}")
 
 
+def install(extra: str) -> str:
+    """How to get the packages of an extra of ``setup.py``."""
+    return f'run pip install -c constraints.txt -e ".[{extra}]" in the folder of mla_fairseq'
+
+
+@contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """At a command line's edge: where a package is missing that an extra of ``setup.py`` brings, says so."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error}: {install(extra)}") from error
+
+
 @contextmanager
 def user_errors(before: str = "", kinds: tuple[type[Exception], ...] = (ValueError,)) -> Iterator[None]:
     """At a command line's edge: an error inside that says what a user got wrong ends with its line.

@@ -9,7 +9,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from mla_fairseq.errors import UserError, user_errors
+from mla_fairseq.errors import needs, user_errors
 from mla_fairseq.evaluation.quality_latency import draw_quality_latency, read_points
 
 
@@ -26,12 +26,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main() -> None:
     args = build_parser().parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    try:
-        with user_errors():
-            points = [point for table in args.points for point in read_points(table)]
-            pictures = draw_quality_latency(points, args.output, args.latency, args.quality, args.title)
-    except ModuleNotFoundError as error:
-        raise UserError(f"{error}; `pip install mla-fairseq[plots]` brings it.") from error
+    with needs("plots"), user_errors():
+        points = [point for table in args.points for point in read_points(table)]
+        pictures = draw_quality_latency(points, args.output, args.latency, args.quality, args.title)
     print("\n".join(map(str, pictures)))
 
 

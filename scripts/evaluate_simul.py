@@ -13,7 +13,7 @@ from pathlib import Path
 import soundfile
 from sacrebleu.metrics import BLEU
 
-from mla_fairseq.errors import user_errors
+from mla_fairseq.errors import needs, user_errors
 from mla_fairseq.evaluation.instances import UNITS, Instance, find_log, read_instances
 from mla_fairseq.evaluation.quality_latency import write_points
 from mla_fairseq.evaluation.simultaneous import render, score_instances, write_scores
@@ -89,10 +89,8 @@ def read_waveform(instance: Instance) -> Waveform | None:
 def draw(args: argparse.Namespace, name: str, instance: Instance) -> None:
     waveform = None if args.no_waveform else read_waveform(instance)
     stem = args.pictures / f"{name.replace('/', '-')}-{instance.index}"
-    try:
+    with needs("plots"):
         pictures = draw_timeline(instance, stem, waveform)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"no picture: {error}; `pip install mla-fairseq[plots]` brings it.") from error
     print("\n".join(map(str, pictures)))
 
 

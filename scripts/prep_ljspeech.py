@@ -14,10 +14,12 @@ from pathlib import Path
 
 from mla_fairseq.data.commands import Help
 from mla_fairseq.data.extraction import num_workers
-from mla_fairseq.data.prepare_speech import Options, prepare, read_durations
 from mla_fairseq.data.spoken_text import UNITS, SpokenText
-from mla_fairseq.errors import user_errors
-from mla_fairseq.speech.mel import MelSpectrogram
+from mla_fairseq.errors import needs, user_errors
+
+with needs("tts"):
+    from mla_fairseq.data.prepare_speech import Options, prepare, read_durations
+    from mla_fairseq.speech.mel import MelSpectrogram
 
 
 def parse() -> argparse.Namespace:

@@ -14,12 +14,14 @@ from pathlib import Path
 from mla_fairseq.errors import user_errors
 from mla_fairseq.recipes import STAGES, commands_of, context, describe_keys, load_recipe, run_stages
 
+STAGES_HELP = "run only these stages; forced is of recipes of speech alone, simul of recipes of translation"
+
 
 def build_parser() -> argparse.ArgumentParser:
     names = list(dict.fromkeys(stage.name for stages in STAGES.values() for stage in stages))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("config", type=Path, nargs="?", help="recipe, such as configs/demo.yaml")
-    parser.add_argument("--stage", nargs="+", default=["all"], choices=[*names, "all"], help="run only these stages")
+    parser.add_argument("--stage", nargs="+", default=["all"], choices=[*names, "all"], help=STAGES_HELP)
     parser.add_argument("--redo", nargs="+", default=[], choices=names, help="delete these stages' results, run again")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="change recipe keys")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder for all runs; ${RUNS} in recipes")

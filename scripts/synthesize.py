@@ -25,12 +25,14 @@ from tqdm import tqdm
 
 import mla_fairseq  # noqa: F401  registers task and model
 from mla_fairseq.engine.speaker import Speaker, as_samples, hifi_gan
-from mla_fairseq.errors import user_errors
+from mla_fairseq.errors import needs, user_errors
 from mla_fairseq.evaluation.offline import word_error_rate
 from mla_fairseq.evaluation.recognition import Recogniser, words
-from mla_fairseq.evaluation.spectra import SpectraScores, mel_cepstral_distortion
 from mla_fairseq.evaluation.synthesis_picture import draw_synthesis
 from mla_fairseq.files import write_text
+
+with needs("tts"):
+    from mla_fairseq.evaluation.spectra import SpectraScores, mel_cepstral_distortion
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -115,7 +117,8 @@ def keep(args: argparse.Namespace, speaker: Speaker, one: dict) -> None:
     soundfile.write(f"{stem}.wav", as_samples(one["waveform"]), speaker.sample_rate)
     if not args.no_pictures:
         arrays = (one[name].detach().cpu().float().numpy() for name in ("feature", "attn", "eos_prob"))
-        draw_synthesis(stem, *arrays, one["symbols"], speaker.seconds_per_frame, one["text"])
+        with needs("plots"):
+            draw_synthesis(stem, *arrays, one["symbols"], speaker.seconds_per_frame, one["text"])
 
 
 def recogniser(args: argparse.Namespace, speaker: Speaker) -> Recogniser | None:
@@ -124,7 +127,12 @@ def recogniser(args: argparse.Namespace, speaker: Speaker) -> Recogniser | None:
         return None
     if not any(words(text) for text in speaker.texts(args.gen_subset)):
         raise ValueError(f"--recogniser knows English alone, but {args.gen_subset} has no word of Latin letters")
-    return Recogniser(speaker.texts("train") if args.recogniser == "train" else None)
+    found = Recogniser(speaker.texts("train") if args.recogniser == "train" else None)
+    asked = {word for text in speaker.texts(args.gen_subset) for word in words(text)}
+    if strange := sorted(word for word in asked if not found.knows(word)):
+        some = ", ".join(strange[:5])
+        print(f"{len(strange)} of {len(asked)} words are not in the recogniser's dictionary, it errs on them: {some}")
+    return found
 
 
 class Scores:
@@ -167,6 +175,7 @@ def run(args: argparse.Namespace) -> None:
     scores = Scores(speaker, recogniser(args, speaker)) if args.gen_subset else None
     args.output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(args.seed)
+    speaker.warm_up()
     seconds, cut, work = 0.0, 0, 0.0
     began = time.perf_counter()
     for one in tqdm(spoken(args, speaker), desc="speak", unit="utt"):

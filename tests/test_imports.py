@@ -37,10 +37,10 @@ ROOMS = {
     "data": Room(inside=("errors", "files", "speech")),
     "tasks": Room(inside=("checkpoints", "data", "engine", "errors", "models", "speech")),
     "evaluation": Room(
-        inside=("files",),
+        inside=("errors", "files"),
         outside=("librosa", "matplotlib", "numpy", "pocketsphinx", "sacrebleu", "scipy", "yaml"),
     ),
-    "recipes": Room(inside=("attention", "checkpoints", "data", "evaluation", "files")),
+    "recipes": Room(inside=("attention", "checkpoints", "data", "errors", "evaluation", "files")),
 }
 # Packages that only some rooms may know of, whatever their line above says.
 OWNERS = {

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -186,8 +187,9 @@ def make_corpus(
         raise ValueError(f"{voices} voices were asked for, but there are 1 to {len(VOICES)}")
     if voice is not None and not 1 <= voice <= len(VOICES):
         raise ValueError(f"voice {voice} was asked for, but they are 1 to {len(VOICES)}")
-    if rate is not None and not 80 <= rate <= 450:
-        raise ValueError(f"espeak-ng speaks 80 to 450 words per minute, not {rate}")
+    slowest, fastest = math.ceil(80 / (1 - TEMPO)), int(450 / (1 + TEMPO))  # of which each sentence varies
+    if rate is not None and not slowest <= rate <= fastest:
+        raise ValueError(f"a voice can have a rate of {slowest} to {fastest} words per minute, not of {rate}")
     speakers = range(voices) if voice is None else [voice - 1]
     workers = num_workers() if workers is None else workers
     if workers < 1:

@@ -12,6 +12,8 @@ from functools import cache
 
 import numpy as np
 
+from mla_fairseq.errors import install
+
 # speak_lib.h
 SYNCHRONOUS, DONT_EXIT, UTF8, BY_CHARACTER = 2, 0x8000, 1, 1
 RATE, PITCH = 1, 3  # words per minute, 0 to 100
@@ -37,7 +39,7 @@ def locate() -> tuple[str, str]:
     try:
         import espeakng_loader
     except ImportError as error:
-        raise ValueError('espeakng-loader is not installed: run pip install "mla-fairseq[demo]"') from error
+        raise ValueError(f"espeakng-loader is not installed: {install('demo')}") from error
     data = espeakng_loader.get_data_path()
     if len(data.encode()) >= LONGEST_PATH:
         raise ValueError(

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 
+from mla_fairseq.errors import install
+
 log = logging.getLogger(__name__)
 log.setLevel(logging.ERROR)  # phonemizer counts words, and warns where a number becomes several
 UNITS = ("characters", "phonemes")
@@ -80,9 +82,7 @@ def _backend(language: str):
         from phonemizer.backend import EspeakBackend
         from phonemizer.backend.espeak.wrapper import EspeakWrapper
     except ImportError as error:
-        raise ValueError(
-            f'phonemes need {error.name}: run pip install "mla-fairseq[tts]", or take --unit characters'
-        ) from error
+        raise ValueError(f"phonemes need {error.name}: {install('tts')}, or take --unit characters") from error
     EspeakWrapper.set_library(espeakng_loader.get_library_path())
     EspeakWrapper.set_data_path(espeakng_loader.get_data_path())
     try:

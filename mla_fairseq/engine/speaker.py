@@ -108,6 +108,11 @@ class Speaker:
         self.task.load_dataset(subset)
         return list(self.task.dataset(subset).src_texts)
 
+    def warm_up(self) -> None:
+        """One call of the vocoder: what it compiles or loads at the first one is then no part of a measured time."""
+        bins = self.model.decoder.out_dim // self.model.decoder.n_frames_per_step
+        self.generator.speak(torch.zeros(16, bins))
+
     def _generate(self, sample: dict, **how: bool) -> list[dict]:
         device = next(self.model.parameters()).device
         sample = utils.apply_to_sample(lambda tensor: tensor.to(device), sample)

@@ -133,7 +133,11 @@ class Synthesizer:
     def generate(self, model: nn.Module, sample: dict, has_targ: bool = False, need_attn: bool = True) -> list[dict]:
         """One dict for each text: ``feature`` (T, F), not normalised, ``waveform`` (time,), ``eos_prob`` (T,), ``attn``
         (S, T), ``alignment`` (T,), all in frames, and whether it ``ended`` by itself; with ``has_targ`` also
-        ``targ_feature`` and ``targ_waveform``."""
+        ``targ_feature`` and ``targ_waveform``.
+
+        Raises:
+            ValueError: a spectrogram is not finite.
+        """
         model.eval()
         net_input = {key: sample["net_input"][key] for key in ("src_tokens", "src_lengths")}
         net_input["speaker"] = sample.get("speaker")
@@ -162,6 +166,8 @@ class Synthesizer:
 
     def _finish(self, utterance: Utterance, frames: Tensor, per_step: int, symbols: int) -> dict:
         feature = self.denormalize(frames)
+        if not bool(feature.isfinite().all()):
+            raise ValueError("the model made a spectrogram that is not finite: its training diverged, take another one")
         result = {
             "feature": feature,
             "waveform": self.speak(feature),

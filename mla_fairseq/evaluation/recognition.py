@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 import re
 import tempfile
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Iterable
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+
+from mla_fairseq.errors import install
 
 RATE = 16000
 DISCOUNT = 0.5
@@ -19,8 +23,9 @@ START, END = "<s>", "</s>"
 
 
 def words(text: str) -> list[str]:
-    """The words of an English text as the recogniser writes them: lower-cased, without punctuation."""
-    return re.sub(r"[^a-z' ]", " ", text.lower().replace("\u2019", "'")).split()
+    """The words of an English text as the recogniser writes them: lower-cased, without punctuation and accents."""
+    plain = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    return re.sub(r"[^a-z' ]", " ", plain.lower().replace("\u2019", "'")).split()
 
 
 def bigrams(sentences: Iterable[list[str]]) -> str:
@@ -54,6 +59,12 @@ def bigrams(sentences: Iterable[list[str]]) -> str:
     return "\n".join(["\\data\\", *sizes, "", "\\1-grams:", *single, "", "\\2-grams:", *double, "", "\\end\\", ""])
 
 
+def check() -> None:
+    """Raises ValueError where pocketsphinx is not installed."""
+    if find_spec("pocketsphinx") is None:
+        raise ValueError(f"pocketsphinx is not installed: {install('tts')}")
+
+
 class Recogniser:
     """pocketsphinx for English.
 
@@ -65,10 +76,9 @@ class Recogniser:
     """
 
     def __init__(self, texts: Iterable[str] | None = None) -> None:
-        try:
-            from pocketsphinx import Decoder
-        except ImportError as error:
-            raise ValueError('pocketsphinx is not installed: run pip install "mla-fairseq[tts]"') from error
+        check()
+        from pocketsphinx import Decoder
+
         if texts is None:
             self._decoder = Decoder(samprate=RATE, loglevel="FATAL")
             return
@@ -76,6 +86,10 @@ class Recogniser:
             path = Path(folder) / "bigrams.arpa"
             path.write_text(bigrams(map(words, texts)), encoding="utf-8")
             self._decoder = Decoder(samprate=RATE, loglevel="FATAL", lm=str(path))
+
+    def knows(self, word: str) -> bool:
+        """Whether its dictionary has a word, in small letters; what it lacks it cannot hear."""
+        return self._decoder.lookup_word(word) is not None
 
     def transcribe(self, samples: np.ndarray, rate: int) -> str:
         """The words in samples (time,), at ``rate`` Hz and between -1 and 1; empty where there are no samples.

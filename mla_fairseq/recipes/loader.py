@@ -13,7 +13,7 @@ from mla_fairseq.attention import available_attention
 from mla_fairseq.recipes.schema import KINDS, SECTIONS, TOP_KEYS, Recipe, build_section, unknown_key
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
-_MENDS = {"DATA": "set it to the folder that holds the corpora's pair folders, e.g. `export DATA=$HOME/corpora`"}
+_MENDS = {"DATA": "set it to the folder that holds the corpora, e.g. `export DATA=$HOME/corpora`"}
 
 
 def load_recipe(

@@ -118,29 +118,40 @@ class Voice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
-    """The architecture and the attention mechanism of each site."""
+class AnyModel:
+    """What models of both kinds have."""
 
-    arch: str = option("s2t_transformer_mla_tiny", "fairseq architecture")
+    arch: str
+    fairseq_task: str
     attn_type: str | None = option(None, "mechanism of every site")
     encoder_attn_type: str | None = option(None, "mechanism of the encoder's self-attention")
     decoder_attn_type: str | None = option(None, "mechanism of the decoder's self-attention")
     cross_attn_type: str | None = option(None, "mechanism of the decoder's cross-attention")
     dropout: float | None = option(None, "dropout probability", least=0)
-    load_pretrained_encoder_from: str | None = option(None, "checkpoint whose encoder is the start of this one")
     finetune_from_model: str | None = option(None, "checkpoint that is the start of all of this one")
-    fairseq_task: str = option("speech_to_text_mla", "fairseq task, in training and decoding", flag=None)
     user_dir: str = option("", "fairseq plugin folder; empty = this package", flag=None)
     extra: dict = field(default_factory=dict, metadata=about("further model flags of fairseq-train", flag=None))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train:
-    """Options of ``fairseq-train``."""
+class Model(AnyModel):
+    """The architecture and the attention mechanism of each site."""
 
+    arch: str = option("s2t_transformer_mla_tiny", "fairseq architecture")
+    load_pretrained_encoder_from: str | None = option(None, "checkpoint whose encoder is the start of this one")
+    fairseq_task: str = option("speech_to_text_mla", "fairseq task, in training and decoding", flag=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnyTrain:
+    """What ``fairseq-train`` takes for both kinds."""
+
+    max_tokens: int
+    criterion: str
+    max_source_positions: int
+    max_target_positions: int
     seed: int = option(1, "seed of weights, batches and dropout")
     max_update: int = option(REQUIRED, "number of updates", least=1)
-    max_tokens: int = option(20_000, "most frames (10 ms) in a batch, padding included", least=1)
     update_freq: int = option(1, "batches per update", least=1)
     optimizer: str = option("adam", "optimizer")
     lr: float = option(2e-3, "peak learning rate", least=0)
@@ -148,16 +159,11 @@ class Train:
     warmup_updates: int | None = option(None, "updates until the peak learning rate", least=0)
     clip_norm: float = option(10.0, "gradient norm limit")
     weight_decay: float | None = option(None, "weight decay")
-    criterion: str = option("label_smoothed_cross_entropy", "training criterion")
-    label_smoothing: float | None = option(None, "label smoothing")
-    report_accuracy: bool = option(False, "log the accuracy of the next token")
     patience: int | None = option(None, "stop after so many validations without a better loss")
     save_interval_updates: int = option(100, "updates between checkpoints; each is validated", least=1)
     keep_interval_updates: int = option(10, "number of these checkpoints to keep")
     no_epoch_checkpoints: bool = option(True, "no checkpoint at the end of each epoch")
     log_interval: int = option(10, "updates between log lines", least=1)
-    max_source_positions: int = option(6000, "longest utterance in frames; longer ones are skipped", least=1)
-    max_target_positions: int = option(1024, "longest target in tokens; longer ones are skipped", least=1)
     skip_invalid_size_inputs_valid_test: bool = option(True, "skip too long utterances in validation as well")
     required_batch_size_multiple: int = option(1, _MULTIPLE, least=1)
     fp16: bool = option(False, "half precision (GPU only)")
@@ -165,7 +171,19 @@ class Train:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeechModel(Model):
+class Train(AnyTrain):
+    """Options of ``fairseq-train``."""
+
+    max_tokens: int = option(20_000, "most frames (10 ms) in a batch, padding included", least=1)
+    criterion: str = option("label_smoothed_cross_entropy", "training criterion")
+    label_smoothing: float | None = option(None, "label smoothing")
+    report_accuracy: bool = option(False, "log the accuracy of the next token")
+    max_source_positions: int = option(6000, "longest utterance in frames; longer ones are skipped", least=1)
+    max_target_positions: int = option(1024, "longest target in tokens; longer ones are skipped", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechModel(AnyModel):
     """The architecture and the attention mechanism of each site."""
 
     arch: str = option("tts_transformer_mla_tiny", "fairseq architecture")
@@ -173,13 +191,15 @@ class SpeechModel(Model):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeechTrain(Train):
+class SpeechTrain(AnyTrain):
     """Options of ``fairseq-train``."""
 
     max_tokens: int = option(20_000, "most frames of speech in a batch, padding included", least=1)
-    criterion: str = option("tacotron2", "training criterion")
+    criterion: str = option("tacotron2_mla", "training criterion; fairseq's tacotron2 knows no weight of attention")
     n_frames_per_step: int = option(4, "frames that the decoder writes at once", least=1)
     use_guided_attention_loss: bool = option(True, "push attention to the diagonal")
+    guided_attention_loss_sigma: float = option(0.4, "how far it may leave the diagonal, part of the whole", least=0)
+    guided_attention_loss_weight: float | None = option(None, "weight of that loss; empty = 1", least=0)
     bce_pos_weight: float = option(5.0, "weight of the last frame in the stop loss", least=0)
     max_source_positions: int = option(1024, "longest text in symbols; longer ones are skipped", least=1)
     max_target_positions: int = option(2000, "longest speech in frames; longer ones are skipped", least=1)
@@ -299,8 +319,8 @@ class Recipe:
     variables: dict[str, str]
     description: str
     data: Data | Voice
-    model: Model
-    train: Train
+    model: Model | SpeechModel
+    train: Train | SpeechTrain
     average: Average
     decode: Decode | Synthesis
     run: Run

@@ -10,13 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mla_fairseq.errors import install
 from mla_fairseq.evaluation import offline
 from mla_fairseq.evaluation.curves import draw_training_curve
 from mla_fairseq.evaluation.training_log import TrainingLog, read_training_log
 from mla_fairseq.files import write_json
 from mla_fairseq.recipes.commands import Paths
 from mla_fairseq.recipes.records import read_record
-from mla_fairseq.recipes.schema import Model, Recipe
+from mla_fairseq.recipes.schema import AnyModel, Recipe
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ def _draw_curve(paths: Paths) -> None:
     try:
         draw_training_curve(paths.log("train"), paths.run / "training-curve", title, paths.recipe.kind == "translation")
     except ModuleNotFoundError as error:
-        logger.warning("no training curve: %s; `pip install mla-fairseq[plots]` brings it", error)
+        logger.warning("no training curve: %s; %s", error, install("plots"))
 
 
 def describe(recipe: Recipe) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def recipe_command(recipe: Recipe) -> str:
     return shlex.join(words)
 
 
-def attention_sites(model: Model) -> dict[str, str]:
+def attention_sites(model: AnyModel) -> dict[str, str]:
     """Mechanism by site; softmax where nothing is said."""
     default = model.attn_type or "softmax"
     return {

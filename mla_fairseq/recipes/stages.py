@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mla_fairseq.evaluation import recognition
 from mla_fairseq.recipes import commands, progress, scores
 from mla_fairseq.recipes.commands import Command, Paths, split_variable
 from mla_fairseq.recipes.schema import KINDS, Recipe, default_of
@@ -79,7 +80,7 @@ def _fold(value: Any, variables: Mapping[str, str]) -> Any:
 
 def _check_start(paths: Paths) -> None:
     for key in ("load_pretrained_encoder_from", "finetune_from_model"):
-        start = getattr(paths.recipe.model, key)
+        start = getattr(paths.recipe.model, key, None)
         if start and not Path(start).is_file():
             recipe = Path(paths.recipe.source).with_name(f"{Path(start).parent.name}.yaml")
             first = f"run {recipe} first" if recipe.is_file() else "train it first"
@@ -87,6 +88,21 @@ def _check_start(paths: Paths) -> None:
                 f"model.{key} is {start}, which does not exist: {first}, or start from nothing with "
                 f"--set model.{key}=null."
             )
+
+
+def _check_subset(paths: Paths) -> None:
+    """Once the data are prepared: is there the set that is to be decoded?"""
+    recipe = paths.recipe
+    if not paths.manifest(recipe.data.train).is_file() or paths.manifest(recipe.decode.subset).is_file():
+        return
+    there = sorted(path.stem.removesuffix(recipe.data.subset("")) for path in paths.manifests.glob("*.tsv"))
+    raise ValueError(f"decode.subset is '{recipe.decode.subset}', but must be one of {', '.join(there)}.")
+
+
+def _check_listener(paths: Paths) -> None:
+    _check_subset(paths)
+    if paths.recipe.decode.recogniser:
+        recognition.check()
 
 
 def _forget_training(paths: Paths) -> None:
@@ -114,6 +130,7 @@ _PREPARE = Stage(
     command=lambda paths, cpu: commands.prepare(paths),
     depends=_PREPARE_KEYS,
     after="corpus",
+    work=_check_subset,
     outputs=lambda paths: [paths.manifest(paths.recipe.data.train), paths.manifest(paths.recipe.data.valid)],
     reset=lambda paths: shutil.rmtree(paths.prepared, ignore_errors=True),
     echo=True,
@@ -141,6 +158,7 @@ _AVERAGE = Stage(
 _DECODE = Stage(
     name="decode",
     command=commands.decode,
+    check=_check_subset,
     depends=("average", "decode"),
     after="average",
     outputs=lambda paths: [paths.generated],
@@ -149,6 +167,7 @@ _DECODE = Stage(
 _SPEAK = Stage(
     name="decode",
     command=commands.synthesize,
+    check=_check_listener,
     depends=("average", "decode"),
     after="average",
     outputs=lambda paths: [paths.spoken / "scores.json"],

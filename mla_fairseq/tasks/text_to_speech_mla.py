@@ -12,7 +12,7 @@ from fairseq.tasks.text_to_speech import TextToSpeechTask
 
 from mla_fairseq.data.spoken_text import SpokenText
 from mla_fairseq.engine.synthesis import Limits, Synthesizer
-from mla_fairseq.errors import UserError, user_errors
+from mla_fairseq.errors import UserError, install, user_errors
 from mla_fairseq.tasks.folder import FolderTask
 
 
@@ -85,6 +85,6 @@ class TextToSpeechMLATask(FolderTask, TextToSpeechTask):
         try:
             from mla_fairseq.speech.mel import MelSpectrogram
         except ImportError as error:
-            raise UserError(f'Griffin-Lim needs {error.name}: run pip install "mla-fairseq[tts]"') from error
+            raise UserError(f"Griffin-Lim needs {error.name}: {install('tts')}") from error
         mel = MelSpectrogram.from_config(self.data_cfg.config["features"])
         return lambda frames: torch.from_numpy(mel.griffin_lim(frames.detach().cpu().float().numpy()))

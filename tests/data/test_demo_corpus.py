@@ -179,7 +179,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         ({"test": -1}, "-1 sentences were asked for in tst-COMMON"),
         ({"voices": 9}, "9 voices were asked for, but there are 1 to 6"),
         ({"voice": 7}, "voice 7 was asked for, but they are 1 to 6"),
-        ({"rate": 20}, "80 to 450 words per minute, not 20"),
+        ({"rate": 20}, "rate of 87 to 416 words per minute, not of 20"),
         ({"patterns": "poems"}, "pattern 'poems' is not known"),
         ({"workers": 0}, "0 processes"),
     ],
@@ -193,7 +193,7 @@ def test_wrong_options_are_named_and_nothing_is_written(tmp_path, options, messa
 
 def test_missing_synthesiser_is_named_with_the_mend(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
-    with pytest.raises(ValueError, match=r"espeakng-loader is not installed: run pip install .*mla-fairseq\[demo\]"):
+    with pytest.raises(ValueError, match=r"espeakng-loader is not installed: run pip install .*\[demo\]"):
         make(tmp_path / "new")
     assert not (tmp_path / "new").exists()
 

@@ -92,6 +92,15 @@ def test_limits_that_are_none_are_refused(settings: dict, message: str) -> None:
         Limits(**settings)
 
 
+@torch.no_grad()
+def test_a_diverged_model_is_named() -> None:
+    model, tokens = build(FLAGS), text(*TEXTS)
+    torch.nn.init.constant_(model.decoder.feat_proj.bias, torch.nan)
+    generator = Synthesizer([model], lambda frames: frames.sum(1), Limits(max_steps=3))
+    with pytest.raises(ValueError, match="not finite: its training diverged"):
+        generator.generate(model, {"net_input": inputs(tokens), "speaker": None})
+
+
 @pytest.mark.parametrize("forced", [False, True])
 def test_the_generator_gives_what_fairseqs_gives(forced: bool) -> None:
     """Frames, not steps, without the normalisation, and the true ones beside them."""

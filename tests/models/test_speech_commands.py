@@ -170,4 +170,4 @@ def test_who_does_not_speak_needs_no_librosa() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
-    assert 'Griffin-Lim needs librosa: run pip install "mla-fairseq[tts]"' in done.stderr
+    assert 'Griffin-Lim needs librosa: run pip install -c constraints.txt -e ".[tts]"' in done.stderr

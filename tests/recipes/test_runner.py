@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import sys
 
 import pytest
 
@@ -201,6 +202,24 @@ def test_what_a_later_stage_lacks_is_told_before_the_first_one(small_paths):
     with pytest.raises(ValueError, match=r"runs/asr/checkpoint_average\.pt, which does not exist: train it first"):
         run_stages(Context(paths, cpu=True))
     assert not paths.prepared.exists()
+
+
+def test_a_set_that_was_not_prepared_is_told_before_the_training(small_paths):
+    paths = small_paths("decode.subset=tst-HE")
+    for split in ("train", "dev", "tst-COMMON"):
+        manifest = paths.manifest(split)
+        manifest.parent.mkdir(parents=True, exist_ok=True)
+        manifest.touch()
+    with pytest.raises(ValueError, match=r"decode.subset is 'tst-HE', but must be one of dev, train, tst-COMMON"):
+        run_stages(Context(paths, cpu=True))
+    assert not paths.checkpoints.exists()
+
+
+def test_a_recogniser_that_is_missing_is_told_before_the_training(write, tmp_path, monkeypatch):
+    recipe = load_recipe(write("voice.yaml", VOICE + "decode: {recogniser: train}\n"), {"DATA": "data"})
+    monkeypatch.setitem(sys.modules, "pocketsphinx", None)
+    with pytest.raises(ValueError, match="pocketsphinx is not installed"):
+        run_stages(Context(Paths(recipe, tmp_path), cpu=True))
 
 
 def test_a_missing_pretrained_encoder_names_its_recipe(small_paths, write):

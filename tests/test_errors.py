@@ -1,0 +1,20 @@
+"""What a command line says to its user."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize("script", ["prep_ljspeech.py", "synthesize.py"])
+def test_a_script_without_its_packages_names_the_command_that_brings_them(script: str) -> None:
+    program = (
+        f"import runpy, sys; sys.modules['librosa'] = None; runpy.run_path('scripts/{script}', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert "librosa" in done.stderr and 'run pip install -c constraints.txt -e ".[tts]"' in done.stderr
