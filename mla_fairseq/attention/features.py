@@ -23,12 +23,20 @@ class ReLUFeatures(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x)
 
+    def stand_in(self, x: Tensor) -> Tensor:
+        """ELU's features, which are nowhere flat: whose gradient a loss upon weights follows."""
+        return elu_plus_one(x)
+
 
 class SquaredReLUFeatures(nn.Module):
     """phi(x) = max(x, 0)^2 (So et al. 2021, arXiv 2109.08668, use it between layers): sharper weights than ReLU's."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x).square()
+
+    def stand_in(self, x: Tensor) -> Tensor:
+        """As ReLU's."""
+        return elu_plus_one(x).square()
 
 
 class SoftmaxFeatures(nn.Module):
@@ -46,9 +54,14 @@ class ELUFeatures(nn.Module):
     """phi(x) = ELU(x) + 1 (Katharopoulos et al. 2020, arXiv 2006.16236, equation 7); F = d."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and x.requires_grad:
-            return _ELUPlusOne.apply(x)
-        return _elu_plus_one(x)
+        return elu_plus_one(x)
+
+
+def elu_plus_one(x: Tensor) -> Tensor:
+    """ELU(x) + 1."""
+    if torch.is_grad_enabled() and x.requires_grad:
+        return _ELUPlusOne.apply(x)
+    return _elu_plus_one(x)
 
 
 def _elu_plus_one(x: Tensor) -> Tensor:

@@ -76,10 +76,23 @@ class LinearAttention(nn.Module):
     def weights(
         self, q: Tensor, k: Tensor, view: View, key_mask: Tensor | None = None, lengths: Lengths = UNKNOWN
     ) -> Tensor:
-        """Normalised weights (B, H, T, S): quadratic, for inspection and attention-guided policies."""
+        """Normalised weights (B, H, T, S): quadratic; to inspect, for attention-guided policies, for losses.
+
+        Of features that are flat where they are zero the gradient is that of the weights that their ``stand_in`` would
+        give. A loss upon weights, as guided attention is, otherwise ends where queries share no feature with any key:
+        nothing is seen there, nothing is wrong, and no gradient leads back (seen in training, within 200 updates).
+        """
         check_view(view, q, k)
-        q, k, pq, pk = self._project(q, k, key_mask, lengths)
-        return kernels.weights(q, k, pq, pk, _mask(view, q, k))
+        phi_q, phi_k, pq, pk = self._project(q, k, key_mask, lengths)
+        mask = _mask(view, phi_q, phi_k)
+        exact, stand_in = kernels.weights(phi_q, phi_k, pq, pk, mask), getattr(self.features, "stand_in", None)
+        if stand_in is None or not exact.requires_grad:
+            return exact
+        with full_precision(q):
+            phi_q, phi_k = (stand_in(to(work_dtype(x), x)) for x in (q, k))
+        phi_k = phi_k if key_mask is None else phi_k * key_mask[:, None, :, None]
+        smooth = kernels.weights(phi_q, phi_k, pq, pk, mask)
+        return exact.detach() + (smooth - smooth.detach())
 
     def scores(
         self,
