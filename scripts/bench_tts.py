@@ -19,7 +19,7 @@ from fairseq.data import Dictionary
 from fairseq.models import ARCH_CONFIG_REGISTRY
 from tqdm import tqdm
 
-from mla_fairseq.attention import State, fork, nbytes
+from mla_fairseq.attention import State, fork, linear, nbytes
 from mla_fairseq.models.options import SITES
 from mla_fairseq.models.tts_transformer_mla import TTSTransformerMLAModel
 
@@ -85,6 +85,7 @@ class Bench:
 
     def __call__(self) -> None:
         """The next steps, after which the state is as it was."""
+        linear._remembered.cache_clear()  # what layers share of a step is made once in each turn, as in a real utterance
         state, frame = fork(self.state), torch.zeros(self.batch, 1, self.model.decoder.out_dim, device=self.device)
         for _ in range(self.steps):
             extra = self.model.decoder(frame, self.encoded, incremental_state=state, need_attn=False)[2]
