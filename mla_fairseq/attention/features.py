@@ -3,7 +3,8 @@
 A feature map takes queries or keys (.., d) and returns (.., F), all >= 0, so that weights are never negative and the
 normaliser never cancels. There is no 1 / sqrt(d): the normaliser would divide it out again. One that treats queries
 and keys apart has two methods, ``query`` and ``key``. What all features of a query have in common cancels; what those
-of a key have does not.
+of a key have does not. One that is flat where it is zero may have ``stand_in``, a map that is not: ``weights`` takes
+its gradient.
 """
 
 from __future__ import annotations
