@@ -85,7 +85,7 @@ class Bench:
 
     def __call__(self) -> None:
         """The next steps, after which the state is as it was."""
-        linear._remembered.cache_clear()  # what layers share of a step is made once in each turn, as in a real utterance
+        linear._remembered.cache_clear()  # what layers share of a step is made in each turn, as in a real utterance
         state, frame = fork(self.state), torch.zeros(self.batch, 1, self.model.decoder.out_dim, device=self.device)
         for _ in range(self.steps):
             extra = self.model.decoder(frame, self.encoded, incremental_state=state, need_attn=False)[2]
