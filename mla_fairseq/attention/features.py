@@ -3,8 +3,8 @@
 A feature map takes queries or keys (.., d) and returns (.., F), all >= 0, so that weights are never negative and the
 normaliser never cancels. There is no 1 / sqrt(d): the normaliser would divide it out again. One that treats queries
 and keys apart has two methods, ``query`` and ``key``. What all features of a query have in common cancels; what those
-of a key have does not. One that is flat where it is zero may have ``stand_in``, a map that is not: ``weights`` takes
-its gradient.
+of a key have does not. One that is flat where it is zero may have ``waking``, the same map with a gradient there, which
+losses upon attention weights follow.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class ReLUFeatures(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x)
 
-    def stand_in(self, x: Tensor) -> Tensor:
-        """ELU's features, which are nowhere flat: whose gradient a loss upon weights follows."""
-        return elu_plus_one(x)
+    def waking(self, x: Tensor) -> Tensor:
+        """The same, with a gradient at zero too, where it would raise x."""
+        return _WakingReLU.apply(x)
 
 
 class SquaredReLUFeatures(nn.Module):
@@ -35,9 +35,25 @@ class SquaredReLUFeatures(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x).square()
 
-    def stand_in(self, x: Tensor) -> Tensor:
-        """As ReLU's."""
-        return elu_plus_one(x).square()
+    def waking(self, x: Tensor) -> Tensor:
+        """The same, with a gradient of slope 1 at zero, where it would raise x."""
+        y = _WakingReLU.apply(x)
+        return y.square() + (y - y.detach()) * (y == 0)
+
+
+class _WakingReLU(Function):
+    """max(x, 0) of slope 1 also below zero, but for gradients whose descent raises x alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return F.relu(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return gradient * ((x > 0) | (gradient < 0))
 
 
 class SoftmaxFeatures(nn.Module):
@@ -55,14 +71,9 @@ class ELUFeatures(nn.Module):
     """phi(x) = ELU(x) + 1 (Katharopoulos et al. 2020, arXiv 2006.16236, equation 7); F = d."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return elu_plus_one(x)
-
-
-def elu_plus_one(x: Tensor) -> Tensor:
-    """ELU(x) + 1."""
-    if torch.is_grad_enabled() and x.requires_grad:
-        return _ELUPlusOne.apply(x)
-    return _elu_plus_one(x)
+        if torch.is_grad_enabled() and x.requires_grad:
+            return _ELUPlusOne.apply(x)
+        return _elu_plus_one(x)
 
 
 def _elu_plus_one(x: Tensor) -> Tensor:

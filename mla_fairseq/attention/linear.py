@@ -20,6 +20,10 @@ QUADRATIC_LIMIT = 1.75
 products, the other many small ones (measured on a CPU, where the forms meet at 130 to 330 positions)."""
 
 
+AWAKE = 1.0
+"""Scores of a query that sum to less count as nearly nothing seen; those of a fresh model sum to tens or hundreds."""
+
+
 @dataclass(frozen=True)
 class Lengths:
     """What positions are measured against: (B,) or (1,) in tokens, the sequence's own length without its padding.
@@ -78,21 +82,24 @@ class LinearAttention(nn.Module):
     ) -> Tensor:
         """Normalised weights (B, H, T, S): quadratic; to inspect, for attention-guided policies, for losses.
 
-        Of features that are flat where they are zero the gradient is that of the weights that their ``stand_in`` would
-        give. A loss upon weights, as guided attention is, otherwise ends where queries share no feature with any key:
-        nothing is seen there, nothing is wrong, and no gradient leads back (seen in training, within 200 updates).
+        A loss upon weights, as guided attention is, ends where queries share no feature with any key: nothing is seen
+        there, and no gradient leads back (seen in training with ReLU's features, within 200 updates). Where features
+        say how to wake (``waking``), the gradient therefore passes to those at zero that it would raise, and goes on to
+        raise the scores of a query while they sum to less than ``AWAKE``; elsewhere it is exact, as the weights are
+        everywhere.
         """
         check_view(view, q, k)
         phi_q, phi_k, pq, pk = self._project(q, k, key_mask, lengths)
-        mask = _mask(view, phi_q, phi_k)
-        exact, stand_in = kernels.weights(phi_q, phi_k, pq, pk, mask), getattr(self.features, "stand_in", None)
-        if stand_in is None or not exact.requires_grad:
-            return exact
+        mask, waking = _mask(view, phi_q, phi_k), getattr(self.features, "waking", None)
+        if waking is None or not (phi_q.requires_grad or phi_k.requires_grad):
+            return kernels.weights(phi_q, phi_k, pq, pk, mask).to(q.dtype)
         with full_precision(q):
-            phi_q, phi_k = (stand_in(to(work_dtype(x), x)) for x in (q, k))
-        phi_k = phi_k if key_mask is None else phi_k * key_mask[:, None, :, None]
-        smooth = kernels.weights(phi_q, phi_k, pq, pk, mask)
-        return exact.detach() + (smooth - smooth.detach())
+            phi_q, phi_k = (waking(to(work_dtype(x), x)) for x in (q, k))
+            phi_k = phi_k if key_mask is None else phi_k * key_mask[:, None, :, None]
+            pairs = kernels.scores(phi_q, phi_k, pq, pk, mask)
+            share = pairs / pairs.sum(-1, keepdim=True).clamp_min(AWAKE)
+            exact = kernels.weights(phi_q, phi_k, pq, pk, mask).detach()
+            return (exact + (share - share.detach())).to(q.dtype)
 
     def scores(
         self,
