@@ -8,6 +8,18 @@ from pathlib import Path
 from typing import Any
 
 
+def read_text(path: Path) -> str:
+    """A text in UTF-8, without the mark that some editors put at its beginning.
+
+    Raises:
+        ValueError: another encoding.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not in UTF-8 ({error}): save it so") from error
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file, and the folders above it, under a temporary name first."""
     part = Path(f"{path}.part")

@@ -19,7 +19,10 @@ from fairseq.data import Dictionary
 from fairseq.models import ARCH_CONFIG_REGISTRY
 from tqdm import tqdm
 
-from mla_fairseq.attention import State, fork, linear, nbytes
+from mla_fairseq.attention import State, fork, nbytes
+from mla_fairseq.attention.linear import forget_shared
+from mla_fairseq.engine.speaker import check_device
+from mla_fairseq.errors import user_errors
 from mla_fairseq.models.options import SITES
 from mla_fairseq.models.tts_transformer_mla import TTSTransformerMLAModel
 
@@ -85,7 +88,7 @@ class Bench:
 
     def __call__(self) -> None:
         """The next steps, after which the state is as it was."""
-        linear._remembered.cache_clear()  # what layers share of a step is made in each turn, as in a real utterance
+        forget_shared()  # what layers share of a step is made in each turn, as in a real utterance
         state, frame = fork(self.state), torch.zeros(self.batch, 1, self.model.decoder.out_dim, device=self.device)
         for _ in range(self.steps):
             extra = self.model.decoder(frame, self.encoded, incremental_state=state, need_attn=False)[2]
@@ -141,18 +144,18 @@ def report(args: argparse.Namespace) -> str:
             [f"{length:,}", *(f"{times[name][i] * 1e3:.2f}" for name in MIXES)] for i, length in enumerate(args.lengths)
         ]
         parts += [f"## Batch {batch}: milliseconds of a step", benchmark.table(["steps behind", *MIXES], rows)]
-        linear = [name for name in MIXES if name != SOFTMAX]
+        others = [name for name in MIXES if name != SOFTMAX]
         rows = [
             [f"{length:,}"]
             + [
                 f"{whole(args.lengths, times[SOFTMAX], length) / whole(args.lengths, times[name], length):.2f}"
-                for name in linear
+                for name in others
             ]
             for length in args.lengths
         ]
         parts += [
             f"## Batch {batch}: a whole utterance, times as fast as softmax",
-            benchmark.table(["steps", *linear], rows),
+            benchmark.table(["steps", *others], rows),
         ]
         rows = [
             [f"{length:,}", *(f"{sizes[name][i] / batch / 1e6:.3f}" for name in MIXES)]
@@ -163,7 +166,7 @@ def report(args: argparse.Namespace) -> str:
             benchmark.table(["steps behind", *MIXES], rows),
         ]
         said = []
-        for name in linear:
+        for name in others:
             first = crossing(args.lengths, times[SOFTMAX], times[name])
             worst = max(mine / soft for mine, soft in zip(times[name], times[SOFTMAX], strict=True))
             flat = times[name][-1] / statistics.median(times[name][:2])
@@ -180,6 +183,8 @@ def main() -> None:
     args = build_parser().parse_args()
     if args.lengths != sorted(set(args.lengths)) or args.lengths[0] < 1:
         raise SystemExit(f"error: --lengths must rise from 1 on, but are {args.lengths}")
+    with user_errors():
+        check_device(args.device)
     torch.set_num_threads(args.threads)
     benchmark.settle_allocator()
     benchmark.publish(report(args), args.output)

@@ -32,6 +32,8 @@ def parse() -> argparse.Namespace:
     add("--language", default="en-us", help="espeak-ng's name of the language, for phonemes")
     add("--sample-rate", type=int, default=MelSpectrogram.sample_rate, help="in Hz; others are resampled")
     add("--hop-length", type=int, default=MelSpectrogram.hop_length, help="samples from frame to frame")
+    add("--f-min", type=float, default=MelSpectrogram.f_min, help="lowest frequency of the filters, in Hz")
+    add("--f-max", type=float, default=MelSpectrogram.f_max, help="highest frequency of the filters, in Hz")
     add("--trim", type=float, default=40.0, help="cut off silence, so many decibels below the loudest; 0: nothing")
     add("--dev", type=int, help="clips to validate on, drawn (LJSpeech's layout; default: a twentieth, at most 100)")
     add("--test", type=int, help="clips to test on, drawn (LJSpeech's layout; default: a twentieth, at most 100)")
@@ -54,7 +56,12 @@ def run(arguments: argparse.Namespace) -> None:
     """Prepare the corpus; raises ValueError or OSError."""
     options = Options(
         text=SpokenText(arguments.unit, arguments.language),
-        mel=MelSpectrogram(sample_rate=arguments.sample_rate, hop_length=arguments.hop_length),
+        mel=MelSpectrogram(
+            sample_rate=arguments.sample_rate,
+            hop_length=arguments.hop_length,
+            f_min=arguments.f_min,
+            f_max=arguments.f_max,
+        ),
         speaker=arguments.speaker,
         trim=arguments.trim,
         dev=arguments.dev,

@@ -13,7 +13,6 @@ import argparse
 import ast
 import json
 import logging
-import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -29,7 +28,7 @@ from mla_fairseq.errors import needs, user_errors
 from mla_fairseq.evaluation.offline import word_error_rate
 from mla_fairseq.evaluation.recognition import Recogniser, words
 from mla_fairseq.evaluation.synthesis_picture import draw_synthesis
-from mla_fairseq.files import write_text
+from mla_fairseq.files import read_text, write_text
 
 with needs("tts"):
     from mla_fairseq.evaluation.spectra import SpectraScores, mel_cepstral_distortion
@@ -47,9 +46,10 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--text-file", type=Path, help="file of sentences, one a line")
     what.add_argument("--gen-subset", help="prepared set to speak and to score, such as test")
     add("--teacher-forcing", action="store_true", help="write each step upon the recorded ones (test sets)")
+    add("--speaker", help="whose voice, of a model of several; sets have their own (default: the only one)")
     add("--batch-size", type=int, default=16, help="texts at once (default: 16)")
     add("--max-tokens", type=int, default=20000, help="frames at once, of test sets (default: 20000)")
-    add("--max-length-ratio", type=float, help="end at the latest at so many times the expected length (default: 2)")
+    add("--max-length-ratio", type=float, help="end at so many times the expected length (default: 2)")
     add("--model-overrides", default="{}", help="model options to change, a Python dictionary, as in fairseq")
     add("--vocoder-checkpoint", type=Path, help="weights of a HiFi-GAN generator (default: Griffin-Lim)")
     add("--vocoder-config", type=Path, help="and its json file")
@@ -71,7 +71,7 @@ def sentences(args: argparse.Namespace) -> list[str]:
     Raises:
         ValueError: there is none.
     """
-    lines = args.text or args.text_file.read_text(encoding="utf-8").splitlines()
+    lines = args.text or read_text(args.text_file).splitlines()
     if not (texts := [line.strip() for line in lines if line.strip()]):
         raise ValueError(f"there is no sentence in {args.text_file or '--text'}")
     return texts
@@ -89,25 +89,30 @@ def load(args: argparse.Namespace) -> Speaker:
         raise ValueError("--teacher-forcing needs recorded speech: name a set by --gen-subset")
     if args.recogniser and not args.gen_subset:
         raise ValueError("--recogniser compares with recorded speech: name a set by --gen-subset")
+    if args.batch_size < 1:
+        raise ValueError(f"--batch-size must be at least 1, but is {args.batch_size}")
     try:
         overrides = dict(ast.literal_eval(args.model_overrides))
     except (ValueError, SyntaxError, TypeError) as error:
         raise ValueError(f"--model-overrides {args.model_overrides} is no Python dictionary") from error
     if args.max_length_ratio is not None:
         overrides["max_length_ratio"] = args.max_length_ratio
-    vocoder = args.vocoder_checkpoint and hifi_gan(args.vocoder_checkpoint, args.vocoder_config)
-    return Speaker(args.checkpoint, args.data, args.config_yaml, overrides, vocoder, args.teacher_forcing, args.device)
+    forced, device = args.teacher_forcing, args.device
+    speaker = Speaker(args.checkpoint, args.data, args.config_yaml, overrides, None, forced, device)
+    if args.vocoder_checkpoint:
+        speaker.generator.vocoder = hifi_gan(args.vocoder_checkpoint, args.vocoder_config, speaker.features)
+    return speaker
 
 
-def spoken(args: argparse.Namespace, speaker: Speaker) -> Iterator[dict]:
-    """What was made of one text after the other, with its ``id`` and ``text``."""
+def spoken(args: argparse.Namespace, speaker: Speaker, texts: list[str]) -> Iterator[dict]:
+    """What was made of one text after the other, or of a set, with its ``id`` and ``text``."""
     if args.gen_subset:
         yield from speaker.say_set(args.gen_subset, args.max_tokens, not args.no_pictures)
         return
-    texts = sentences(args)
     for start in range(0, len(texts), args.batch_size):
         part = texts[start : start + args.batch_size]
-        for place, (text, one) in enumerate(zip(part, speaker.say(part, not args.no_pictures), strict=True), start + 1):
+        made = speaker.say(part, not args.no_pictures, args.speaker)
+        for place, (text, one) in enumerate(zip(part, made, strict=True), start + 1):
             yield one | {"id": f"{place:04d}", "text": text}
 
 
@@ -171,23 +176,23 @@ class Scores:
 
 def run(args: argparse.Namespace) -> None:
     """Speak, write and score; raises ValueError or OSError."""
+    texts = [] if args.gen_subset else sentences(args)
     speaker = load(args)
     scores = Scores(speaker, recogniser(args, speaker)) if args.gen_subset else None
     args.output.mkdir(parents=True, exist_ok=True)
+    for name in ("scores.json", "heard.tsv"):  # of another run
+        (args.output / name).unlink(missing_ok=True)
     torch.manual_seed(args.seed)
     speaker.warm_up()
-    seconds, cut, work = 0.0, 0, 0.0
-    began = time.perf_counter()
-    for one in tqdm(spoken(args, speaker), desc="speak", unit="utt"):
-        work += time.perf_counter() - began
+    seconds, cut = 0.0, 0
+    for one in tqdm(spoken(args, speaker, texts), desc="speak", unit="utt"):
         keep(args, speaker, one)
         seconds += len(one["waveform"]) / speaker.sample_rate
         cut += not one["ended"]
         if scores:
             scores.add(one)
-        began = time.perf_counter()
-    factor = work / max(seconds, 1e-9)
-    print(f"{seconds:.1f} s of speech in {work:.1f} s, a real-time factor of {factor:.3f}")
+    factor = speaker.seconds / max(seconds, 1e-9)
+    print(f"{seconds:.1f} s of speech in {speaker.seconds:.1f} s, a real-time factor of {factor:.3f}")
     if cut:
         print(f"{cut} utterances were ended by the limit of lengths, not by the model")
     if scores:
@@ -197,9 +202,12 @@ def run(args: argparse.Namespace) -> None:
 def report(args: argparse.Namespace, scores: Scores, factor: float) -> None:
     """Print the scores, and write scores.json and, of a recogniser, heard.tsv."""
     found = scores.figures() | {"real_time_factor": factor, "teacher_forcing": args.teacher_forcing, "seed": args.seed}
+    if args.teacher_forcing:  # which gives lengths, and takes one step
+        given = ("duration_error", "duration_ratio", "ended", "real_time_factor")
+        found = {name: value for name, value in found.items() if name not in given}
     write_text(args.output / "scores.json", json.dumps(found, indent=2) + "\n")
-    print(f"mel-cepstral distortion {found['mcd']:.2f}, error of duration {found['duration_error']:.1%}")
-    (args.output / "heard.tsv").unlink(missing_ok=True)  # of another run
+    durations = "" if args.teacher_forcing else f", error of duration {found['duration_error']:.1%}"
+    print(f"mel-cepstral distortion {found['mcd']:.2f}{durations}")
     if scores.recogniser:
         rows = zip(scores.names, scores.texts, *scores.heard.values(), strict=True)
         lines = ["\t".join(row) for row in [("id", "text", "heard", "heard_of_the_recording"), *rows]]

@@ -308,6 +308,11 @@ def _remembered(function: Callable[..., Tensor], x: Unchanged, *rest: object) ->
     return function(x.tensor, *rest)
 
 
+def forget_shared() -> None:
+    """Drop what layers share of a step, for clocks that time the same step again."""
+    _remembered.cache_clear()
+
+
 def _of_streams(length: Tensor, number: int) -> Tensor:
     return length.expand(number)  # dim 0 is the stream
 

@@ -8,7 +8,10 @@ from pathlib import Path
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows defaults, and the description as it was written."""
+    """Shows defaults where there are any, and the description as it was written."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:

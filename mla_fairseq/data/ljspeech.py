@@ -14,6 +14,7 @@ from pathlib import Path
 import soundfile
 
 from mla_fairseq.data.mustc import Corpus
+from mla_fairseq.files import read_text
 from mla_fairseq.speech import SAMPLE_RATE
 
 
@@ -72,7 +73,7 @@ def split_clips(clips: list[Clip], dev: int | None, test: int | None, seed: int)
 def _ljspeech(folder: Path) -> list[Clip]:
     listing = folder / "metadata.csv"
     clips = []
-    for number, line in enumerate(listing.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(listing).splitlines(), start=1):
         name, *texts = line.split("|")
         if not name or not texts or not texts[-1].strip():
             raise ValueError(f"{listing}:{number} is {line!r}, but NAME|text|normalised text is needed")

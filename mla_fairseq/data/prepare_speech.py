@@ -17,7 +17,7 @@ from mla_fairseq.data.extraction import fill, global_cmvn
 from mla_fairseq.data.ledger import Ledger, fingerprint
 from mla_fairseq.data.ljspeech import Clip, read_clips, split_clips
 from mla_fairseq.data.spoken_text import SpokenText
-from mla_fairseq.files import write_text
+from mla_fairseq.files import read_text, write_text
 from mla_fairseq.speech.mel import MelSpectrogram
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,11 @@ class Options:
     durations: dict[str, list[int]] | None = None
     workers: int = 1
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for settings that leave nothing."""
+        if not self.trim >= 0:
+            raise ValueError(f"--trim must be at least 0 decibels, but is {self.trim}")
+
 
 def read_durations(path: Path) -> dict[str, list[int]]:
     """``NAME|3 12 5``, one line for each recording: the frames of each symbol.
@@ -49,11 +54,13 @@ def read_durations(path: Path) -> dict[str, list[int]]:
     Raises:
         ValueError: a line that is no such one.
     """
-    found = {}
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+    found: dict[str, list[int]] = {}
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         name, bar, values = line.partition("|")
-        if not bar or not all(value.isdigit() for value in values.split()):
+        if not bar or not all(value.isascii() and value.isdecimal() for value in values.split()):
             raise ValueError(f"{path}:{number} is {line!r}, but NAME|3 12 5 is needed, the frames of each symbol")
+        if name in found:
+            raise ValueError(f"{path}:{number} has {name} for the second time: take one of the lines out")
         found[name] = [int(value) for value in values.split()]
     return found
 
@@ -93,7 +100,13 @@ def _read(folder: Path, options: Options) -> tuple[dict[str, list[Clip]], dict[s
     splits = read_clips(folder, options.speaker)
     if list(splits) == ["all"]:
         splits = split_clips(splits["all"], options.dev, options.test, options.seed)
+    elif (options.dev, options.test) != (None, None):
+        raise ValueError(f"{folder} has splits of its own, {', '.join(splits)}: leave --dev and --test out")
     splits = {split: _keep(split, clips, options) for split, clips in splits.items()}
+    if unheard := options.text.unheard(clip.text for clips in splits.values() for clip in clips):
+        log.info(
+            "left out of the texts: %s", ", ".join(f"{sign} {count} times" for sign, count in unheard.most_common())
+        )
     symbols = {split: options.text.symbols(clip.text for clip in clips) for split, clips in splits.items()}
     for split, lines in symbols.items():
         if none := next((clip for clip, line in zip(splits[split], lines, strict=True) if not line), None):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -16,7 +17,10 @@ log.setLevel(logging.ERROR)  # phonemizer counts words, and warns where a number
 UNITS = ("characters", "phonemes")
 WORD_END = "|"
 PUNCTUATION = ".,;:!?"
-SPOKEN = re.compile(rf"[\w'{re.escape(PUNCTUATION)}]|\s+")
+APOSTROPHES = str.maketrans("\u2019\u02bc", "''")
+UNHEARD = "\0"
+LETTER = rf"[^\s'{UNHEARD}{re.escape(PUNCTUATION)}]"
+BETWEEN_LETTERS = re.compile(rf"(?<={LETTER}){UNHEARD}+(?={LETTER})")
 
 
 @dataclass(frozen=True)
@@ -56,14 +60,35 @@ class SpokenText:
             raise ValueError("this data folder does not say how texts became symbols: prepare it with prep_ljspeech.py")
         return cls(**config["spoken_text"])
 
+    def unheard(self, texts: Iterable[str]) -> Counter[str]:
+        """The signs that characters leave out, and how often; espeak-ng reads, or leaves out, what it will."""
+        if self.unit == "phonemes":
+            return Counter()
+        signs = (sign for text in texts for sign in _plain(unicodedata.normalize("NFC", text)))
+        return Counter(sign for sign in signs if not _is_heard(sign) and not sign.isspace())
+
     def settings(self) -> dict[str, str]:
         """What a data configuration keeps of it."""
         return asdict(self)
 
 
 def _characters(text: str) -> list[str]:
-    """Lower-case letters, digits, apostrophes and marks that are heard; all others are left out."""
-    return _joined(WORD_END if sign.isspace() else sign for sign in SPOKEN.findall(text.lower()))
+    """Lower-case letters of any script, digits, apostrophes and marks that are heard.
+
+    All others are left out; between two letters (a dash, a stroke) they end a word.
+    """
+    signs = "".join(sign if _is_heard(sign) or sign.isspace() else UNHEARD for sign in _plain(text))
+    signs = BETWEEN_LETTERS.sub(" ", signs).replace(UNHEARD, "")
+    return _joined(WORD_END if sign.isspace() else sign for sign in signs)
+
+
+def _plain(text: str) -> str:
+    return text.lower().translate(APOSTROPHES)
+
+
+def _is_heard(sign: str) -> bool:
+    """Letters, the accents and vowel signs that go with them, numbers, and the marks that are kept."""
+    return sign == "'" or sign in PUNCTUATION or unicodedata.category(sign)[0] in "LMN"
 
 
 def _joined(symbols: Iterable[str]) -> list[str]:

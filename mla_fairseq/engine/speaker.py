@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
+import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -16,6 +19,8 @@ from torch import Tensor
 
 from mla_fairseq.checkpoints import load_training
 from mla_fairseq.engine.synthesis import Synthesizer
+
+log = logging.getLogger(__name__)
 
 
 class Speaker:
@@ -30,8 +35,10 @@ class Speaker:
         teacher_forcing: write each step upon the recorded ones; for prepared sets only.
         device: of torch.
 
+    ``seconds`` counts what speaking took so far, reading of data left out.
+
     Raises:
-        ValueError, UserError: a checkpoint or a folder that cannot be used.
+        ValueError, UserError: a checkpoint, a folder or a device that cannot be used.
     """
 
     def __init__(
@@ -44,6 +51,7 @@ class Speaker:
         teacher_forcing: bool = False,
         device: str = "cpu",
     ) -> None:
+        check_device(device)
         _, name = load_training(Path(checkpoint))
         if not name.startswith("tts_transformer"):
             raise ValueError(
@@ -62,22 +70,28 @@ class Speaker:
         self.generator: Synthesizer = self.task.build_generator(
             models, Namespace(teacher_forcing=teacher_forcing), vocoder
         )
-        features = self.task.data_cfg.config["features"]
-        self.sample_rate: int = features["sample_rate"]
-        self.seconds_per_frame: float = features["hop_length"] / features["sample_rate"]
+        self.features: dict[str, object] = self.task.data_cfg.config["features"]
+        self.sample_rate: int = self.features["sample_rate"]
+        self.seconds_per_frame: float = self.features["hop_length"] / self.features["sample_rate"]
+        self.seconds = 0.0
 
-    def say(self, texts: list[str], need_attn: bool = True) -> list[dict]:
+    def say(self, texts: list[str], need_attn: bool = True, voice: str | None = None) -> list[dict]:
         """What ``Synthesizer.generate`` gives of each text, and its ``symbols``.
 
+        ``voice`` is one of the data's speakers, where they name any. Symbols that the training set had not are read as
+        unknown, with a warning.
+
         Raises:
-            ValueError: what the task's ``symbols`` raises.
+            ValueError: a text of which no symbol is known, a speaker that is none, or what the task's ``symbols``
+                raises.
         """
         lines = self.task.symbols(texts)
         dictionary = self.task.source_dictionary
+        self._warn_of_unknown(texts, lines)
         encoded = [dictionary.encode_line(" ".join(line), add_if_not_exist=False).long() for line in lines]
         tokens = torch.nn.utils.rnn.pad_sequence(encoded, batch_first=True, padding_value=dictionary.pad())
         sample = {"net_input": {"src_tokens": tokens, "src_lengths": tokens.ne(dictionary.pad()).sum(1)}}
-        found = self._generate(sample | {"speaker": None}, need_attn=need_attn)
+        found = self._generate(sample | {"speaker": self._voice(voice, len(texts))}, need_attn=need_attn)
         return [one | {"symbols": line} for one, line in zip(found, lines, strict=True)]
 
     def say_set(self, subset: str, max_tokens: int, need_attn: bool = True) -> Iterator[dict]:
@@ -85,12 +99,16 @@ class Speaker:
 
         Raises:
             UserError: there is no such set.
+            ValueError: a batch smaller than an utterance.
         """
         self.task.load_dataset(subset)
         dataset = self.task.dataset(subset)
-        batches = self.task.get_batch_iterator(
-            dataset, max_tokens=max_tokens, max_positions=self.task.max_positions(), ignore_invalid_inputs=True
-        )
+        longest = max(dataset.num_tokens(place) for place in range(len(dataset)))
+        if max_tokens < longest:
+            raise ValueError(
+                f"--max-tokens is {max_tokens}, but an utterance of {subset} has {longest} frames: raise it"
+            )
+        batches = self.task.get_batch_iterator(dataset, max_tokens=max_tokens)
         for batch in batches.next_epoch_itr(shuffle=False):
             found = self._generate(batch, need_attn=need_attn)
             recorded = self.generator.targets(self.model, batch)
@@ -115,17 +133,51 @@ class Speaker:
 
     def _generate(self, sample: dict, **how: bool) -> list[dict]:
         device = next(self.model.parameters()).device
+        began = time.perf_counter()
         sample = utils.apply_to_sample(lambda tensor: tensor.to(device), sample)
-        return self.generator.generate(self.model, sample, **how)
+        found = self.generator.generate(self.model, sample, **how)  # the vocoder has waited for the device
+        self.seconds += time.perf_counter() - began
+        return found
+
+    def _voice(self, name: str | None, texts: int) -> Tensor | None:
+        known = self.task.speaker_to_id
+        if known is None and name is None:
+            return None
+        if name not in (known or {}):
+            there = f"must be one of {', '.join(known)}" if known else "is nothing for data that name no speakers"
+            raise ValueError(f"--speaker {there}, but is {name}")
+        return torch.full((texts, 1), known[name])
+
+    def _warn_of_unknown(self, texts: list[str], lines: list[list[str]]) -> None:
+        strange: set[str] = set()
+        for text, line in zip(texts, lines, strict=True):
+            unknown = {symbol for symbol in line if symbol not in self.task.source_dictionary}
+            if unknown >= set(line) - {self.task.word_end}:
+                raise ValueError(f"the model knows no symbol of {text!r}: was it trained on another language?")
+            strange |= unknown
+        if strange:
+            log.warning("read as unknown, for the training set has none of them: %s", " ".join(sorted(strange)))
 
 
-def hifi_gan(checkpoint: Path, config: Path) -> Callable[[Tensor], Tensor]:
+def check_device(name: str) -> None:
+    """Raises ValueError for a device that torch does not have here."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"--device is {name}, which torch cannot use here ({reason}): take cpu") from error
+
+
+def hifi_gan(
+    checkpoint: Path, config: Path, features: Mapping[str, object] | None = None
+) -> Callable[[Tensor], Tensor]:
     """A HiFi-GAN generator (arXiv 2010.05646) from the user's files: weights of its authors' format, and their json.
 
-    Log-mel frames (T, F) -> samples (time,). Nothing in the files is run.
+    Log-mel frames (T, F) -> samples (time,). Nothing in the files is run. ``features`` are those of a data
+    configuration, which the generator must fit.
 
     Raises:
-        ValueError: the files hold no such generator.
+        ValueError: the files hold no such generator, or one for other spectrograms.
     """
     try:
         settings = json.loads(Path(config).read_text(encoding="utf-8"))
@@ -135,6 +187,8 @@ def hifi_gan(checkpoint: Path, config: Path) -> Callable[[Tensor], Tensor]:
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, UnpicklingError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{checkpoint} and {config} hold no HiFi-GAN generator: {reason}") from error
+    if features is not None:
+        _check_fit(config, settings, features)
     model.eval().remove_weight_norm()
 
     @torch.no_grad()
@@ -142,6 +196,28 @@ def hifi_gan(checkpoint: Path, config: Path) -> Callable[[Tensor], Tensor]:
         return model(frames.detach().cpu().float().T[None]).squeeze()
 
     return speak
+
+
+_HIFI_GAN_NAMES = {
+    "sampling_rate": "sample_rate",
+    "hop_size": "hop_length",
+    "win_size": "win_length",
+    "n_fft": "n_fft",
+    "num_mels": "n_mels",
+    "fmin": "f_min",
+    "fmax": "f_max",
+}
+
+
+def _check_fit(config: Path, settings: Mapping[str, object], features: Mapping[str, object]) -> None:
+    given = {mine: settings[theirs] for theirs, mine in _HIFI_GAN_NAMES.items() if settings.get(theirs) is not None}
+    given["hop_length"] = math.prod(settings["upsample_rates"])  # what it does, whatever it says
+    for name, value in given.items():
+        if value != features.get(name, value):
+            raise ValueError(
+                f"{config} is for spectrograms with {name} {value}, but these data have {features[name]}: take another "
+                "vocoder, or prepare the data so"
+            )
 
 
 def as_samples(waveform: Tensor) -> np.ndarray:

@@ -16,9 +16,8 @@ class Limits:
 
     threshold: the probability of the end at which a model has said that this is it.
     max_steps: the longest that any utterance may be.
-    max_ratio: and that one may be, times what the model expects of it (with a second's worth of ``slack`` steps, as
-        an expected length of few steps is uncertain); 0: no such limit. Where a model expects nothing,
-        ``max_steps`` alone holds.
+    max_ratio: and that one may be, times what the model expects of it (and ``slack`` steps more, as an expected length
+        of few steps is uncertain); 0: no such limit. Where a model expects nothing, ``max_steps`` alone holds.
 
     Raises:
         ValueError: a threshold outside 0 .. 1, no step at all, or a ratio below 0.

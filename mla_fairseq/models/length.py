@@ -200,7 +200,8 @@ class LengthRule(nn.Module):
         if self.told is None:
             raise ValueError(
                 "--cosformer-length is oracle, but nobody knows the target's length here: decode a set with its "
-                "references by fairseq-generate with --task speech_to_text_mla, or take predicted, ratio or fixed"
+                "references by fairseq-generate with --task speech_to_text_mla, or take another one, as by "
+                "--model-overrides \"{'cosformer_length': 'ratio'}\""
             )
         return self.told.to(source_lengths).repeat_interleave(len(source_lengths) // len(self.told))
 

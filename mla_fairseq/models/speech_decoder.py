@@ -149,11 +149,11 @@ class SpeechDecoder(FairseqIncrementalDecoder):
         source, mask, lengths = source_of(encoder_out)
         try:
             self.length_rule.check()
+            return self.length_rule(lengths, self.length_rule.predict(source, mask))
         except ValueError:
             if need_lengths(self.transformer_layers):
                 raise
             return None
-        return self.length_rule(lengths, self.length_rule.predict(source, mask))
 
     def get_normalized_probs(self, net_output: tuple, log_probs: bool, sample: dict | None = None) -> Tensor:
         """Scores of symbols (B, T, V) for the CTC loss, as in fairseq."""

@@ -65,6 +65,14 @@ def _check_together(sections: dict[str, Any], where: str) -> None:
         raise ValueError(f"{where}: data.corpus is '{corpus}', but must be a name for a folder: letters, digits, _ . -")
     if getattr(decode, "recogniser", None) not in (None, "english", "train"):
         raise ValueError(f"{where}: decode.recogniser is '{decode.recogniser}', but must be one of english, train.")
+    train = sections["train"]
+    if train.criterion == "tacotron2" and (
+        train.guided_attention_loss_weight is not None or model.extra.get("length_predictor")
+    ):
+        raise ValueError(
+            f"{where}: train.criterion is tacotron2, which needs train.guided_attention_loss_weight=null, "
+            "model.extra.length_predictor=false, model.extra.cosformer_length=ratio: set them, or take tacotron2_mla."
+        )
     sites = {key: name for key, name in vars(model).items() if key.endswith("attn_type") and name is not None}
     known = available_attention()
     for key, name in () if model.user_dir else sites.items():  # a plugin may bring mechanisms of its own

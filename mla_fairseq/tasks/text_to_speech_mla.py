@@ -10,7 +10,7 @@ import torch
 from fairseq.tasks import register_task
 from fairseq.tasks.text_to_speech import TextToSpeechTask
 
-from mla_fairseq.data.spoken_text import SpokenText
+from mla_fairseq.data.spoken_text import WORD_END, SpokenText
 from mla_fairseq.engine.synthesis import Limits, Synthesizer
 from mla_fairseq.errors import UserError, install, user_errors
 from mla_fairseq.tasks.folder import FolderTask
@@ -26,6 +26,7 @@ class TextToSpeechMLATask(FolderTask, TextToSpeechTask):
     """
 
     script: ClassVar[str] = "scripts/prep_ljspeech.py"
+    word_end: ClassVar[str] = WORD_END
 
     @staticmethod
     def add_args(parser) -> None:
@@ -35,8 +36,8 @@ class TextToSpeechMLATask(FolderTask, TextToSpeechTask):
             "--max-length-ratio",
             type=float,
             default=2.0,
-            help="synthesis ends at the latest at so many times the expected length, where the model knows one; "
-            "0: at --max-target-positions alone (default: 2)",
+            help="synthesis ends at the latest at so many times the expected length and 10 decoder steps, where the "
+            "model knows one; 0: at --max-target-positions alone (default: 2)",
         )
 
     @classmethod
@@ -45,6 +46,20 @@ class TextToSpeechMLATask(FolderTask, TextToSpeechTask):
         if getattr(args, "eval_inference", False):
             raise UserError("--eval-inference needs torchaudio: leave it out, and score with scripts/synthesize.py")
         return super().setup_task(args, **kwargs)
+
+    def __init__(self, args, src_dict) -> None:
+        super().__init__(args, src_dict)
+        self.state.merge_state_dict({"symbols": list(src_dict.symbols)})  # checkpoints keep it
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """As fairseq's. Raises UserError for a checkpoint of other symbols, which would speak others than it reads."""
+        theirs = state_dict.get("symbols", mine := list(self.source_dictionary.symbols))
+        if theirs != mine:
+            raise UserError(
+                f"{self.args.data} has other symbols, or in another order, than the data that the checkpoint learnt "
+                "from: take that folder, or prepare it with the same clips and options"
+            )
+        super().load_state_dict(state_dict)
 
     def symbols(self, texts: list[str]) -> list[list[str]]:
         """The symbols of new texts, made as those of the training set were.

@@ -6,6 +6,7 @@ import pytest
 import torch
 from fairseq.criterions.tacotron2_loss import GuidedAttentionLoss, Tacotron2Criterion
 
+from mla_fairseq.attention import Full, build_attention
 from mla_fairseq.criterions.tacotron2_length import Tacotron2LengthCriterion
 from mla_fairseq.models.checks import check_criterion
 from mla_fairseq.models.length import DurationPredictor
@@ -84,6 +85,26 @@ def test_to_see_nothing_is_no_way_out_of_guided_attention(reduction: str) -> Non
     steps = float(STEPS.sum())
     pairs = float((symbols * STEPS).sum()) if reduction == "mean" else 1.0
     assert float(loss(0 * weights, symbols, STEPS, reduction)) == pytest.approx(2 * steps / pairs)
+
+
+@pytest.mark.parametrize("mechanism", ["relu", "cosformer"])
+def test_guided_attention_leads_out_of_where_nothing_is_seen(mechanism: str) -> None:
+    """Queries and keys that share no feature: the loss falls, and every step sees something again."""
+    torch.manual_seed(0)
+    halves = torch.tensor([1.0, 1.0, -1.0, -1.0])
+    q = (torch.rand(2, 1, 7, 4) * halves).requires_grad_()
+    k = (torch.rand(2, 1, 6, 4) * -halves).requires_grad_()
+    loss, attend, symbols = criterion().guided_attn, build_attention(mechanism, 4), torch.tensor([6, 3])
+    optimizer = torch.optim.Adam((q, k), 0.05)
+    values = []
+    for _ in range(100):
+        weights = attend.weights(q, k, Full(), torch.arange(6) < symbols[:, None])
+        values.append(loss(weights.mean(1).transpose(1, 2), symbols, STEPS))
+        optimizer.zero_grad()
+        values[-1].backward()
+        optimizer.step()
+    assert float(values[-1]) < float(values[0]) / 2
+    assert bool((weights.sum(-1)[0, :, :7] > 0.99).all()) and bool((weights.sum(-1)[1, :, :4] > 0.99).all())
 
 
 @pytest.mark.parametrize("durations", [False, True])

@@ -104,7 +104,9 @@ def test_one_speaker_of_a_corpus_in_mustcs_layout(tmp_path: Path) -> None:
         read_clips(pair)
     with pytest.raises(ValueError, match="no speaker 'eve'"):
         read_clips(pair, "eve")
-    out = prepare(pair, tmp_path / "out", dataclasses.replace(OPTIONS, speaker="ann")).parent
+    with pytest.raises(ValueError, match="has splits of its own, dev, train, tst-COMMON: leave --dev and --test out"):
+        prepare(pair, tmp_path / "out", dataclasses.replace(OPTIONS, speaker="ann"))
+    out = prepare(pair, tmp_path / "out", dataclasses.replace(OPTIONS, speaker="ann", dev=None, test=None)).parent
     assert [row["tgt_text"] for row in rows(out / "train.tsv")] == ["a b c"] * 3
     assert len(rows(out / "tst-COMMON.tsv")) == 1
 
@@ -157,6 +159,28 @@ def test_faults_of_the_corpus_are_named(voice: Path, tmp_path: Path, damage, mes
     damage(voice)
     with pytest.raises(ValueError, match=message):
         prepare(voice, tmp_path / "out", OPTIONS)
+
+
+def test_settings_that_leave_nothing_are_refused() -> None:
+    with pytest.raises(ValueError, match="--trim must be at least 0 decibels, but is -5"):
+        Options(trim=-5)
+
+
+def test_other_encodings_name_the_file(voice: Path, tmp_path: Path) -> None:
+    listing = voice / "metadata.csv"
+    text = listing.read_text()
+    listing.write_bytes(b"\xef\xbb\xbf" + text.encode())  # a mark of an editor's
+    prepare(voice, tmp_path / "data", Options(dev=2, test=2))
+    listing.write_bytes(text.encode() + b"w00|caf\xe9\n")
+    with pytest.raises(ValueError, match=r"metadata\.csv is not in UTF-8"):
+        prepare(voice, tmp_path / "other", Options(dev=2, test=2))
+
+
+@pytest.mark.parametrize(("line", "message"), [("w00|3 \u00b2 5", "is needed"), ("w01|3", "w01 for the second time")])
+def test_durations_that_are_none_are_named(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "durations").write_text(f"w01|3 2\n{line}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        read_durations(tmp_path / "durations")
 
 
 def test_a_text_without_a_symbol_is_named(voice: Path, tmp_path: Path) -> None:

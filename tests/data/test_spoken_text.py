@@ -15,10 +15,21 @@ from mla_fairseq.data.spoken_text import SpokenText, _backend
         ("l'été (1931)", "l ' é t é | 1 9 3 1"),
         ("— …", ""),
         ("n\u0303a", "ñ a"),
+        ("\u025b\u0301l\u0254", "\u025b \u0301 l \u0254"),
+        ("\u0928\u092e\u0938\u094d\u0924\u0947", "\u0928 \u092e \u0938 \u094d \u0924 \u0947"),
+        ("forty-two and/or one\u2014two", "f o r t y | t w o | a n d | o r | o n e | t w o"),
+        ("don\u2019t", "d o n ' t"),
+        ('a "quoted", _word_.', "a | q u o t e d , | w o r d ."),
+        ("a|b", "a | b"),
     ],
 )
 def test_characters_that_are_heard(text: str, expected: str) -> None:
     assert " ".join(SpokenText().symbols([text])[0]) == expected
+
+
+def test_signs_that_are_left_out_are_counted() -> None:
+    assert SpokenText().unheard(["forty-two (2-3)", "a b."]) == {"-": 2, "(": 1, ")": 1}
+    assert not SpokenText("phonemes").unheard(["forty-two"])
 
 
 def test_phonemes_are_espeaks_with_words_and_marks_divided() -> None:

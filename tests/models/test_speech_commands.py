@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -93,7 +94,44 @@ def test_a_set_is_scored(
     )
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["utterances"] == len(list(tmp_path.glob("*.wav"))) == 3
-    assert scores["mcd"] > 0 and (not forced or scores["duration_error"] < 0.1)
+    assert scores["mcd"] > 0
+    given = {"duration_error", "duration_ratio", "ended", "real_time_factor"}
+    assert given.isdisjoint(scores) if forced else given <= scores.keys(), "nobody measures what is given"
+
+
+def test_a_run_that_fails_leaves_no_scores_of_another(
+    data: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoken = tmp_path / "spoken"
+    flags = ("--data", data, "--output", spoken, "--gen-subset", "test", "--no-pictures")
+    synthesize(monkeypatch, trained, *flags)
+    state = torch.load(trained, weights_only=True)
+    state["model"]["decoder.feat_proj.bias"].fill_(torch.nan)
+    torch.save(state, tmp_path / "diverged.pt")
+    with pytest.raises(SystemExit, match="not finite: its training diverged"):
+        synthesize(monkeypatch, tmp_path / "diverged.pt", *flags)
+    assert not (spoken / "scores.json").exists()
+
+
+def test_no_utterance_of_a_set_is_left_out_for_its_length(data: Path, trained: Path) -> None:
+    speaker = Speaker(trained, data, overrides={"max_target_positions": 8, "max_source_positions": 2})
+    assert len(list(speaker.say_set("test", 20000))) == 3
+
+
+def test_symbols_of_another_folder_are_refused(data: Path, trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path / "other")
+    lines = (data / "dict.txt").read_text().splitlines()
+    (tmp_path / "other" / "dict.txt").write_text("".join(f"{line}\n" for line in reversed(lines)))
+    with pytest.raises(SystemExit, match="other symbols, or in another order"):
+        Speaker(trained, tmp_path / "other")
+
+
+def test_what_the_model_does_not_know_is_said(data: Path, trained: Path, caplog: pytest.LogCaptureFixture) -> None:
+    speaker = Speaker(trained, data)
+    speaker.say(["abcz"], need_attn=False)
+    assert "read as unknown, for the training set has none of them: z" in caplog.text
+    with pytest.raises(ValueError, match="knows no symbol of 'xyz'"):
+        speaker.say(["abc", "xyz"])
 
 
 @pytest.mark.parametrize("knows", ["english", "train"])
@@ -131,6 +169,10 @@ def test_every_length_rule_speaks(data: Path, trained: Path) -> None:
         (["--text", "a", "--model-overrides", "{"], "is no Python dictionary"),
         (["--text", "a", "--max-length-ratio", "-1"], "--max-length-ratio must be at least 0"),
         (["--gen-subset", "tset"], r"tset\.tsv is missing"),
+        (["--gen-subset", "test", "--max-tokens", "5"], r"--max-tokens is 5, but an utterance of test has \d+ frames"),
+        (["--text", "a", "--batch-size", "0"], "--batch-size must be at least 1, but is 0"),
+        (["--text", "a", "--speaker", "eve"], "--speaker is nothing for data that name no speakers, but is eve"),
+        (["--text", "a", "--device", "cuda:99"], "--device is cuda:99, which torch cannot use here"),
     ],
 )
 def test_what_cannot_be_spoken_is_told_in_one_line(
@@ -150,7 +192,14 @@ def test_a_hifi_gan_of_the_users_speaks(tmp_path: Path) -> None:
     }  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(settings))
     torch.save({"generator": Generator(settings).state_dict()}, tmp_path / "g.pt")
-    assert hifi_gan(tmp_path / "g.pt", tmp_path / "config.json")(torch.randn(7, 80)).shape == (7 * 256,)
+    files = (tmp_path / "g.pt", tmp_path / "config.json")
+    features = {"sample_rate": 22050, "hop_length": 256, "n_mels": 80, "f_min": 20.0}
+    assert hifi_gan(*files, features)(torch.randn(7, 80)).shape == (7 * 256,)
+    with pytest.raises(ValueError, match="spectrograms with hop_length 256, but these data have 512"):
+        hifi_gan(*files, features | {"hop_length": 512})
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"sampling_rate": 22050, "fmin": 0, "fmax": None}))
+    with pytest.raises(ValueError, match=r"spectrograms with f_min 0, but these data have 20\.0"):
+        hifi_gan(*files, features)
     with pytest.raises(ValueError, match="hold no HiFi-GAN generator"):
         hifi_gan(tmp_path / "config.json", tmp_path / "config.json")
 

@@ -103,6 +103,15 @@ def _merge_lines(base: str, text: str) -> list[str]:
     return [line for line in base.splitlines() if not section or not line.startswith(f"{section}:")] + [text]
 
 
+def test_fairseqs_criterion_of_spectrograms_needs_what_it_knows():
+    recipe, variables = "configs/tiny_tts.yaml", {"DATA": "data"}
+    needed = ["data.corpus=x", "data.folder=x", "train.criterion=tacotron2"]
+    with pytest.raises(ValueError, match=r"needs train\.guided_attention_loss_weight=null"):
+        load_recipe(ROOT / recipe, variables, needed)
+    needed += ["train.guided_attention_loss_weight=null", "model.extra.length_predictor=false"]
+    assert load_recipe(ROOT / recipe, variables, needed).train.criterion == "tacotron2"
+
+
 def test_missing_data_variable_names_the_mend(write, small):
     with pytest.raises(ValueError, match=r"DATA is not set: .*`export DATA="):
         load_recipe(write("a.yaml", small), {})
