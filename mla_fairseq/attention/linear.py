@@ -92,14 +92,14 @@ class LinearAttention(nn.Module):
         phi_q, phi_k, pq, pk = self._project(q, k, key_mask, lengths)
         mask, waking = _mask(view, phi_q, phi_k), getattr(self.features, "waking", None)
         if waking is None or not (phi_q.requires_grad or phi_k.requires_grad):
-            return kernels.weights(phi_q, phi_k, pq, pk, mask).to(q.dtype)
+            return kernels.weights(phi_q, phi_k, pq, pk, mask)
         with full_precision(q):
             phi_q, phi_k = (waking(to(work_dtype(x), x)) for x in (q, k))
             phi_k = phi_k if key_mask is None else phi_k * key_mask[:, None, :, None]
             pairs = kernels.scores(phi_q, phi_k, pq, pk, mask)
             share = pairs / pairs.sum(-1, keepdim=True).clamp_min(AWAKE)
             exact = kernels.weights(phi_q, phi_k, pq, pk, mask).detach()
-            return (exact + (share - share.detach())).to(q.dtype)
+            return exact + (share - share.detach())
 
     def scores(
         self,

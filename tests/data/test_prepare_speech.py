@@ -104,7 +104,7 @@ def test_one_speaker_of_a_corpus_in_mustcs_layout(tmp_path: Path) -> None:
         read_clips(pair)
     with pytest.raises(ValueError, match="no speaker 'eve'"):
         read_clips(pair, "eve")
-    with pytest.raises(ValueError, match="has splits of its own, .*: leave --dev and --test out"):
+    with pytest.raises(ValueError, match=r"has splits of its own, .*: leave --dev and --test out"):
         prepare(pair, tmp_path / "out", dataclasses.replace(OPTIONS, speaker="ann"))
     out = prepare(pair, tmp_path / "out", dataclasses.replace(OPTIONS, speaker="ann", dev=None, test=None)).parent
     assert [row["tgt_text"] for row in rows(out / "train.tsv")] == ["a b c"] * 3
