@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 
-def read_text(path: Path) -> str:
-    """A text in UTF-8, without the mark that some editors put at its beginning.
+def read_text(path: Path, newline: str | None = None) -> str:
+    """A text in UTF-8, without the mark that some editors put at its beginning; ``newline`` as in `open`.
 
     Raises:
         ValueError: another encoding.
     """
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        with Path(path).open(encoding="utf-8-sig", newline=newline) as file:
+            return file.read()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not in UTF-8 ({error}): save it so") from error
+        raise ValueError(f"{path} is not UTF-8 ({error}): convert it, for example with iconv") from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:

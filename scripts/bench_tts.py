@@ -20,7 +20,7 @@ from fairseq.models import ARCH_CONFIG_REGISTRY
 from tqdm import tqdm
 
 from mla_fairseq.attention import State, fork, nbytes
-from mla_fairseq.attention.linear import forget_shared
+from mla_fairseq.attention.sharing import forget_shared
 from mla_fairseq.engine.speaker import check_device
 from mla_fairseq.errors import user_errors
 from mla_fairseq.models.options import SITES

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -23,12 +22,13 @@ import torch
 from tqdm import tqdm
 
 import mla_fairseq  # noqa: F401  registers task and model
-from mla_fairseq.engine.speaker import Speaker, as_samples, hifi_gan
+from mla_fairseq.engine.speaker import Speaker, as_samples
+from mla_fairseq.engine.vocoder import hifi_gan
 from mla_fairseq.errors import needs, user_errors
 from mla_fairseq.evaluation.offline import word_error_rate
 from mla_fairseq.evaluation.recognition import Recogniser, words
 from mla_fairseq.evaluation.synthesis_picture import draw_synthesis
-from mla_fairseq.files import read_text, write_text
+from mla_fairseq.files import read_text, write_json, write_text
 
 with needs("tts"):
     from mla_fairseq.evaluation.spectra import SpectraScores, mel_cepstral_distortion
@@ -205,7 +205,7 @@ def report(args: argparse.Namespace, scores: Scores, factor: float) -> None:
     if args.teacher_forcing:  # which gives lengths, and takes one step
         given = ("duration_error", "duration_ratio", "ended", "real_time_factor")
         found = {name: value for name, value in found.items() if name not in given}
-    write_text(args.output / "scores.json", json.dumps(found, indent=2) + "\n")
+    write_json(args.output / "scores.json", found)
     durations = "" if args.teacher_forcing else f", error of duration {found['duration_error']:.1%}"
     print(f"mel-cepstral distortion {found['mcd']:.2f}{durations}")
     if scores.recogniser:

@@ -11,17 +11,15 @@ from torch import Tensor, nn
 
 from mla_fairseq.attention import kernels
 from mla_fairseq.attention.precision import full_precision, to, work_dtype
+from mla_fairseq.attention.sharing import Unchanged, is_plain, shared
 from mla_fairseq.attention.views import Blocks, Causal, Full, Prefix, View, span
 
 Tensors = dict[str, Tensor]
+Map = Callable[[Tensor], Tensor]
 
 QUADRATIC_LIMIT = 1.75
 """The quadratic form is the faster one up to this many times the multiplications of the linear form: it has few large
 products, the other many small ones (measured on a CPU, where the forms meet at 130 to 330 positions)."""
-
-
-AWAKE = 1.0
-"""Scores of a query that sum to less count as nearly nothing seen; those of a fresh model sum to tens or hundreds."""
 
 
 @dataclass(frozen=True)
@@ -82,24 +80,15 @@ class LinearAttention(nn.Module):
     ) -> Tensor:
         """Normalised weights (B, H, T, S): quadratic; to inspect, for attention-guided policies, for losses.
 
-        A loss upon weights, as guided attention is, ends where queries share no feature with any key: nothing is seen
-        there, and no gradient leads back (seen in training with ReLU's features, within 200 updates). Where features
-        say how to wake (``waking``), the gradient therefore passes to those at zero that it would raise, and goes on to
-        raise the scores of a query while they sum to less than ``AWAKE``; elsewhere it is exact, as the weights are
-        everywhere.
+        Where features say how to wake (``waking``), the gradient is ``kernels.waking_weights``'s.
         """
         check_view(view, q, k)
         phi_q, phi_k, pq, pk = self._project(q, k, key_mask, lengths)
         mask, waking = _mask(view, phi_q, phi_k), getattr(self.features, "waking", None)
         if waking is None or not (phi_q.requires_grad or phi_k.requires_grad):
             return kernels.weights(phi_q, phi_k, pq, pk, mask)
-        with full_precision(q):
-            phi_q, phi_k = (waking(to(work_dtype(x), x)) for x in (q, k))
-            phi_k = phi_k if key_mask is None else phi_k * key_mask[:, None, :, None]
-            pairs = kernels.scores(phi_q, phi_k, pq, pk, mask)
-            share = pairs / pairs.sum(-1, keepdim=True).clamp_min(AWAKE)
-            exact = kernels.weights(phi_q, phi_k, pq, pk, mask).detach()
-            return exact + (share - share.detach())
+        awake = self._query_features(q, waking), self._key_features(k, key_mask, waking)
+        return kernels.waking_weights(*awake, pq, pk, mask)
 
     def scores(
         self,
@@ -196,13 +185,15 @@ class LinearAttention(nn.Module):
         state = q.shape[-1] * v.shape[-1] * (1 if self.positions is None else self.positions.size)
         return queries * keys * pair <= QUADRATIC_LIMIT * (pairs_in_chunks * pair + (queries + keys) * state)
 
-    def _query_features(self, q: Tensor) -> Tensor:
+    def _query_features(self, q: Tensor, features: Map | None = None) -> Tensor:
+        features = features or getattr(self.features, "query", self.features)
         with full_precision(q):
-            return getattr(self.features, "query", self.features)(to(work_dtype(q), q))
+            return features(to(work_dtype(q), q))
 
-    def _key_features(self, k: Tensor, mask: Tensor | None) -> Tensor:
+    def _key_features(self, k: Tensor, mask: Tensor | None, features: Map | None = None) -> Tensor:
+        features = features or getattr(self.features, "key", self.features)
         with full_precision(k):
-            k = getattr(self.features, "key", self.features)(to(work_dtype(k), k))
+            k = features(to(work_dtype(k), k))
         return k if mask is None else k * mask[:, None, :, None]
 
     def _project(
@@ -239,15 +230,15 @@ class LinearAttention(nn.Module):
             return state
         if lengths.query is None or lengths.key is None:
             raise ValueError("this mechanism has positions: give query and key lengths with the first token of a state")
-        key, query = (_shared(_of_streams, length, x.shape[0]) for length in (lengths.key, lengths.query))
-        zeros = _shared(_nothing_yet, key)
+        key, query = (shared(_of_streams, length, x.shape[0]) for length in (lengths.key, lengths.query))
+        zeros = shared(_nothing_yet, key)
         return {"keys": zeros, "queries": zeros, "key_length": key, "query_length": query}
 
     def _close(self, state: Tensors, memory: Tensor, queries: int = 0, keys: int = 0) -> Tensors:
         state = {**state, "memory": memory}
         if self.needs_lengths:
-            state["queries"] = _shared(_moved_on, state["queries"], queries)
-            state["keys"] = _shared(_moved_on, state["keys"], keys)
+            state["queries"] = shared(_moved_on, state["queries"], queries)
+            state["keys"] = shared(_moved_on, state["keys"], keys)
         return state
 
     def _query_positions(self, state: Tensors, features: Tensor) -> Tensor | None:
@@ -263,54 +254,16 @@ class LinearAttention(nn.Module):
         if not self.needs_lengths:
             return getattr(self.positions, side)(features, None, None)
         count, length = state[counter], state[f"{side}_length"]
-        if not torch.compiler.is_compiling() and self._fixed and _is_plain(length):
+        if not torch.compiler.is_compiling() and self._fixed and is_plain(length):
             what = (type(self.positions), Unchanged(length), features.shape[-2], features.dtype)
-            return _shared(_fixed_positions, count, *what)
+            return shared(_fixed_positions, count, *what)
         return getattr(self.positions, side)(features, _index(count, features), length)
 
 
 def _may_be_shared(view: View, q: Tensor, lengths: Lengths) -> bool:
     """Not where changes could go unseen (inference mode counts no versions), nor what a tracer has made."""
     given = [length for length in (lengths.query, lengths.key) if length is not None]
-    return not isinstance(view, Prefix) and type(q) is Tensor and all(map(_is_plain, given))
-
-
-def _is_plain(x: Tensor) -> bool:
-    """Whether ``Unchanged`` can say of it that it has not changed."""
-    return type(x) is Tensor and not x.is_inference() and not x.requires_grad
-
-
-class Unchanged:
-    """A tensor as a key: this very one, not written to since; writes that torch does not count (through ``.data`` or
-    shared memory) go unseen."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
-        self.version = tensor._version
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Unchanged) and self.tensor is other.tensor and self.version == other.version
-
-    def __hash__(self) -> int:
-        return id(self.tensor)
-
-
-def _shared(function: Callable[..., Tensor], x: Tensor, *rest: object) -> Tensor:
-    """``function(x, *rest)``, from the layer before where that asked for the same: a step of a stream is short, and its
-    layers count alike. The results may be in many states, which nobody changes in place."""
-    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled() or not _is_plain(x):
-        return function(x, *rest)
-    return _remembered(function, Unchanged(x), *rest)
-
-
-@lru_cache(maxsize=16)
-def _remembered(function: Callable[..., Tensor], x: Unchanged, *rest: object) -> Tensor:
-    return function(x.tensor, *rest)
-
-
-def forget_shared() -> None:
-    """Drop what layers share of a step, for clocks that time the same step again."""
-    _remembered.cache_clear()
+    return not isinstance(view, Prefix) and type(q) is Tensor and all(map(is_plain, given))
 
 
 def _of_streams(length: Tensor, number: int) -> Tensor:

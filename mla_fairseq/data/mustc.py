@@ -19,6 +19,7 @@ from pathlib import Path
 
 import yaml
 
+from mla_fairseq.files import read_text
 from mla_fairseq.speech import SAMPLE_RATE, audio_length, num_frames
 
 # YAML and text files round offsets, so a segment may claim a little more than its talk holds.
@@ -108,12 +109,9 @@ def _segments(wavs: Path, rows: list[tuple[dict[str, str], tuple[int, int], str,
 
 def _read_text(path: Path) -> str:
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return file.read()
+        return read_text(path, newline="")
     except FileNotFoundError as error:
         raise ValueError(f"{path} is missing: every split needs its yaml and one text file per language") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 ({error}): convert it, for example with iconv") from error
 
 
 def _read_yaml(path: Path) -> list[dict[str, str]]:

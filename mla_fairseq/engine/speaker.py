@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from pickle import UnpicklingError
 
 import numpy as np
 import torch
 from fairseq import checkpoint_utils, utils
-from fairseq.models.text_to_speech.hifigan import Generator
 from torch import Tensor
 
 from mla_fairseq.checkpoints import load_training
@@ -87,7 +83,7 @@ class Speaker:
         """
         lines = self.task.symbols(texts)
         dictionary = self.task.source_dictionary
-        self._warn_of_unknown(texts, lines)
+        self._check_known(texts, lines)
         encoded = [dictionary.encode_line(" ".join(line), add_if_not_exist=False).long() for line in lines]
         tokens = torch.nn.utils.rnn.pad_sequence(encoded, batch_first=True, padding_value=dictionary.pad())
         sample = {"net_input": {"src_tokens": tokens, "src_lengths": tokens.ne(dictionary.pad()).sum(1)}}
@@ -148,7 +144,7 @@ class Speaker:
             raise ValueError(f"--speaker {there}, but is {name}")
         return torch.full((texts, 1), known[name])
 
-    def _warn_of_unknown(self, texts: list[str], lines: list[list[str]]) -> None:
+    def _check_known(self, texts: list[str], lines: list[list[str]]) -> None:
         strange: set[str] = set()
         for text, line in zip(texts, lines, strict=True):
             unknown = {symbol for symbol in line if symbol not in self.task.source_dictionary}
@@ -163,61 +159,9 @@ def check_device(name: str) -> None:
     """Raises ValueError for a device that torch does not have here."""
     try:
         torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # unknown name, not compiled in, no kernels
         reason = str(error).partition("\n")[0]
         raise ValueError(f"--device is {name}, which torch cannot use here ({reason}): take cpu") from error
-
-
-def hifi_gan(
-    checkpoint: Path, config: Path, features: Mapping[str, object] | None = None
-) -> Callable[[Tensor], Tensor]:
-    """A HiFi-GAN generator (arXiv 2010.05646) from the user's files: weights of its authors' format, and their json.
-
-    Log-mel frames (T, F) -> samples (time,). Nothing in the files is run. ``features`` are those of a data
-    configuration, which the generator must fit.
-
-    Raises:
-        ValueError: the files hold no such generator, or one for other spectrograms.
-    """
-    try:
-        settings = json.loads(Path(config).read_text(encoding="utf-8"))
-        weights = torch.load(checkpoint, map_location="cpu", weights_only=True)["generator"]
-        model = Generator(settings)
-        model.load_state_dict(weights)
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{checkpoint} and {config} hold no HiFi-GAN generator: {reason}") from error
-    if features is not None:
-        _check_fit(config, settings, features)
-    model.eval().remove_weight_norm()
-
-    @torch.no_grad()
-    def speak(frames: Tensor) -> Tensor:
-        return model(frames.detach().cpu().float().T[None]).squeeze()
-
-    return speak
-
-
-_HIFI_GAN_NAMES = {
-    "sampling_rate": "sample_rate",
-    "hop_size": "hop_length",
-    "win_size": "win_length",
-    "n_fft": "n_fft",
-    "num_mels": "n_mels",
-    "fmin": "f_min",
-    "fmax": "f_max",
-}
-
-
-def _check_fit(config: Path, settings: Mapping[str, object], features: Mapping[str, object]) -> None:
-    given = {mine: settings[theirs] for theirs, mine in _HIFI_GAN_NAMES.items() if settings.get(theirs) is not None}
-    given["hop_length"] = math.prod(settings["upsample_rates"])  # what it does, whatever it says
-    for name, value in given.items():
-        if value != features.get(name, value):
-            raise ValueError(
-                f"{config} is for spectrograms with {name} {value}, but these data have {features[name]}: take another "
-                "vocoder, or prepare the data so"
-            )
 
 
 def as_samples(waveform: Tensor) -> np.ndarray:

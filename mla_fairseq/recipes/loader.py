@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from mla_fairseq.attention import available_attention
-from mla_fairseq.recipes.schema import KINDS, SECTIONS, TOP_KEYS, Recipe, build_section, unknown_key
+from mla_fairseq.recipes.keys import build_section, unknown_key
+from mla_fairseq.recipes.schema import KINDS, SECTIONS, TOP_KEYS, Recipe
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _MENDS = {"DATA": "set it to the folder that holds the corpora, e.g. `export DATA=$HOME/corpora`"}
@@ -60,12 +61,11 @@ def _kind(tree: dict[str, Any], where: str) -> str:
 
 def _check_together(sections: dict[str, Any], where: str) -> None:
     """What no section can see alone."""
-    model, decode, corpus = sections["model"], sections["decode"], sections["data"].corpus
+    model, train, decode, corpus = sections["model"], sections["train"], sections["decode"], sections["data"].corpus
     if not re.fullmatch(r"\w[\w.-]*", corpus):
         raise ValueError(f"{where}: data.corpus is '{corpus}', but must be a name for a folder: letters, digits, _ . -")
     if getattr(decode, "recogniser", None) not in (None, "english", "train"):
         raise ValueError(f"{where}: decode.recogniser is '{decode.recogniser}', but must be one of english, train.")
-    train = sections["train"]
     if train.criterion == "tacotron2" and (
         train.guided_attention_loss_weight is not None or model.extra.get("length_predictor")
     ):
@@ -78,7 +78,7 @@ def _check_together(sections: dict[str, Any], where: str) -> None:
     for key, name in () if model.user_dir else sites.items():  # a plugin may bring mechanisms of its own
         if name not in known:
             raise ValueError(f"{where}: model.{key} is '{name}', but must be one of {', '.join(known)}.")
-    last, kept = sections["average"].last, sections["train"].keep_interval_updates
+    last, kept = sections["average"].last, train.keep_interval_updates
     if last > kept >= 0:
         raise ValueError(
             f"{where}: average.last is {last}, but train.keep_interval_updates keeps only {kept}; raise it."

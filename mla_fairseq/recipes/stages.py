@@ -12,7 +12,8 @@ from typing import Any
 from mla_fairseq.evaluation import recognition
 from mla_fairseq.recipes import commands, progress, scores
 from mla_fairseq.recipes.commands import Command, Paths, split_variable
-from mla_fairseq.recipes.schema import KINDS, Recipe, default_of
+from mla_fairseq.recipes.keys import default_of
+from mla_fairseq.recipes.schema import KINDS, Recipe
 
 Options = dict[str, Any]
 

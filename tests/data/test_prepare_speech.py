@@ -172,7 +172,7 @@ def test_other_encodings_name_the_file(voice: Path, tmp_path: Path) -> None:
     listing.write_bytes(b"\xef\xbb\xbf" + text.encode())  # a mark of an editor's
     prepare(voice, tmp_path / "data", Options(dev=2, test=2))
     listing.write_bytes(text.encode() + b"w00|caf\xe9\n")
-    with pytest.raises(ValueError, match=r"metadata\.csv is not in UTF-8"):
+    with pytest.raises(ValueError, match=r"metadata\.csv is not UTF-8"):
         prepare(voice, tmp_path / "other", Options(dev=2, test=2))
 
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from mla_fairseq.recipes.keys import describe_keys
 from mla_fairseq.recipes.loader import load_recipe
-from mla_fairseq.recipes.schema import KINDS, describe_keys
+from mla_fairseq.recipes.schema import KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
 VARIABLES = {"DATA": "/corpora", "RUNS": "runs"}
