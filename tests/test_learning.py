@@ -11,7 +11,7 @@ from fairseq import checkpoint_utils
 pytest.importorskip("espeakng_loader")
 
 import mla_fairseq  # noqa: F401 -- registers the architectures
-from mla_fairseq.data.demo_corpus import make_corpus
+from examples.demo_corpus.corpus import make_corpus
 from mla_fairseq.data.prepare import Options, prepare
 from mla_fairseq.data.vocabulary import Vocabulary
 

@@ -90,6 +90,8 @@ def _failure(command: Command, code: int, log: Path, begin: int) -> str:
 
 
 def _name(command: Command) -> str:
-    """The program, or the script that Python runs."""
+    """The program, or the script or module that Python runs."""
+    if command.args[1:2] == ("-m",):
+        return command.args[2]
     scripts = [arg for arg in command.args[1:2] if arg.endswith(".py")]
     return Path((scripts or command.args)[0]).name

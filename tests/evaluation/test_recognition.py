@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from mla_fairseq.data import espeak
-from mla_fairseq.data.demo_corpus import VOICES
+from examples.demo_corpus import espeak
+from examples.demo_corpus.corpus import VOICES
 from mla_fairseq.evaluation.recognition import END, START, Recogniser, bigrams, words
 
 TEXTS = ("The doctor can travel to the city by train.", "She should go to the library on Sunday.", "The doctor can go.")

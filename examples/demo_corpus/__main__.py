@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Make the demo's speech corpus: English sentences of a phrase grammar, spoken by espeak-ng, with German translations.
 
 OUTPUT/en-de/data/{train,dev,tst-COMMON}/{wav,txt} in MuST-C's layout, for scripts/prep_mustc.py --data OUTPUT.
@@ -12,10 +11,10 @@ import argparse
 import logging
 from pathlib import Path
 
+from examples.demo_corpus.corpus import VOICES, make_corpus
+from examples.demo_corpus.grammar import PATTERNS
 from mla_fairseq.data.commands import Help
-from mla_fairseq.data.demo_corpus import VOICES, make_corpus
 from mla_fairseq.data.extraction import num_workers
-from mla_fairseq.data.grammar import PATTERNS
 from mla_fairseq.errors import user_errors
 
 PATTERNS_HELP = (
@@ -25,7 +24,7 @@ PATTERNS_HELP = (
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
+    parser = argparse.ArgumentParser("python -m examples.demo_corpus", description=__doc__, formatter_class=Help)
     add = parser.add_argument
     add("--output", type=Path, required=True, help="folder that gets the pair folder en-de")
     add("--sentences", type=int, default=6000, help="sentences to train on")

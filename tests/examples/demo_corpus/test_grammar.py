@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mla_fairseq.data import grammar
-from mla_fairseq.data.grammar import PATTERNS, SUBORDINATE, sentences
-from mla_fairseq.data.phrasebook.phrases import Draw
+from examples.demo_corpus import grammar
+from examples.demo_corpus.grammar import PATTERNS, SUBORDINATE, sentences
+from examples.demo_corpus.phrasebook.phrases import Draw
 
 # What can end a German subordinate clause, by the person of its subject.
 FINITE = {

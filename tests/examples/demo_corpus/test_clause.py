@@ -2,9 +2,9 @@
 
 import pytest
 
-from mla_fairseq.data.phrasebook import lexicon as lex
-from mla_fairseq.data.phrasebook.actions import POLITE, SHE, WE, YOU, I
-from mla_fairseq.data.phrasebook.clause import (
+from examples.demo_corpus.phrasebook import lexicon as lex
+from examples.demo_corpus.phrasebook.actions import POLITE, SHE, WE, YOU, I
+from examples.demo_corpus.phrasebook.clause import (
     CAN,
     MUST,
     NOTHING,

@@ -25,10 +25,10 @@ import soundfile
 import soxr
 from tqdm import tqdm
 
-from mla_fairseq.data import espeak
-from mla_fairseq.data.espeak import Voice
+from examples.demo_corpus import espeak
+from examples.demo_corpus.espeak import Voice
+from examples.demo_corpus.grammar import Pair, sentences
 from mla_fairseq.data.extraction import num_workers
-from mla_fairseq.data.grammar import Pair, sentences
 from mla_fairseq.data.ledger import fingerprint
 from mla_fairseq.files import write_bytes, write_text
 from mla_fairseq.speech import SAMPLE_RATE

@@ -14,7 +14,7 @@ closely to the verb (direction, prepositional object, price).
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from mla_fairseq.data.phrasebook.words import Noun, Verb
+from examples.demo_corpus.phrasebook.words import Noun, Verb
 
 DEFINITE = {
     "nom": {"m": "der", "f": "die", "n": "das"},

@@ -1,11 +1,9 @@
 """The demo's speech corpus: whole, the same for the same seed, held-out sentences held out, wrong use refused."""
 
-import importlib.util
 import json
 import multiprocessing
 import shutil
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,15 +11,15 @@ import soundfile
 
 pytest.importorskip("espeakng_loader")
 
-from mla_fairseq.data import demo_corpus, espeak
-from mla_fairseq.data.demo_corpus import VOICES, make_corpus
-from mla_fairseq.data.espeak import Voice
+from examples.demo_corpus import corpus, espeak
+from examples.demo_corpus.__main__ import main
+from examples.demo_corpus.corpus import VOICES, make_corpus
+from examples.demo_corpus.espeak import Voice
 from mla_fairseq.data.mustc import Corpus
 from mla_fairseq.errors import UserError
 from mla_fairseq.speech import read_audio
 
 SIZES = {"train": 70, "dev": 9, "tst-COMMON": 12}
-SCRIPT = Path(__file__).parents[2] / "scripts" / "make_demo_corpus.py"
 
 
 def make(out, **options):
@@ -153,7 +151,7 @@ def test_a_write_that_fails_leaves_no_wav_and_no_list(tmp_path, monkeypatch):
     def fails(*_, **__):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(demo_corpus.soundfile, "write", fails)  # the forked workers have it too
+    monkeypatch.setattr(corpus.soundfile, "write", fails)  # the forked workers have it too
     with pytest.raises(OSError, match="No space left"):
         make(tmp_path)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["made_from.json"]
@@ -229,23 +227,15 @@ def test_an_unknown_voice_is_named():
         say(("Good morning.", Voice("gmw/en-Mars")))
 
 
-@pytest.fixture
-def script():
-    spec = importlib.util.spec_from_file_location("make_demo_corpus", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_command_line(script, tmp_path, monkeypatch):
+def test_command_line(tmp_path, monkeypatch):
     sizes = ["--sentences", "5", "--dev", "2", "--test", "3"]
     others = ["--patterns", "habit,price", "--voices", "2", "--seed", "4"]
-    monkeypatch.setattr(sys, "argv", ["make_demo_corpus.py", "--output", str(tmp_path), *sizes, *others])
-    script.main()
+    monkeypatch.setattr(sys, "argv", ["demo_corpus", "--output", str(tmp_path), *sizes, *others])
+    main()
     made_from = json.loads((tmp_path / "en-de" / "made_from.json").read_text())
     assert {key: made_from[key] for key in ("train", "dev", "tst-COMMON", "patterns", "voices", "seed")} == {
         "train": 5, "dev": 2, "tst-COMMON": 3, "patterns": "habit,price", "voices": 2, "seed": 4,
     }  # fmt: skip
-    monkeypatch.setattr(sys, "argv", ["make_demo_corpus.py", "--output", str(tmp_path), "--seed", "5"])
+    monkeypatch.setattr(sys, "argv", ["demo_corpus", "--output", str(tmp_path), "--seed", "5"])
     with pytest.raises(UserError, match=r"error: .* was made with train 5, not 6000"):
-        script.main()
+        main()

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field, replace
 
-from mla_fairseq.data.phrasebook import lexicon as lex
-from mla_fairseq.data.phrasebook.clause import CAN, MUST, PAST, SHOULD, WANT, WILL, WOULD_LIKE, Pair, Subject
-from mla_fairseq.data.phrasebook.words import Noun, Verb
+from examples.demo_corpus.phrasebook import lexicon as lex
+from examples.demo_corpus.phrasebook.clause import CAN, MUST, PAST, SHOULD, WANT, WILL, WOULD_LIKE, Pair, Subject
+from examples.demo_corpus.phrasebook.words import Noun, Verb
 
 MY, HIS, HER, OUR, YOUR = (
     Pair(*words.split()) for words in ("my mein", "his sein", "her ihr", "our unser", "your Ihr")

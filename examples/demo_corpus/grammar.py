@@ -7,9 +7,9 @@ of it and a model can learn to make no error at all.
 from collections.abc import Callable, Iterator
 from random import Random
 
-from mla_fairseq.data.phrasebook import patterns as p
-from mla_fairseq.data.phrasebook.clause import Pair
-from mla_fairseq.data.phrasebook.phrases import Draw
+from examples.demo_corpus.phrasebook import patterns as p
+from examples.demo_corpus.phrasebook.clause import Pair
+from examples.demo_corpus.phrasebook.phrases import Draw
 
 MAIN = (p.statement, p.fronted, p.habit, p.timetable, p.travel, p.price, p.count, p.give, p.negation, p.request)
 ASKING = (p.question, p.wh_question)

@@ -6,8 +6,8 @@ finite verbs before the subject, separated prefixes, time before manner before d
 
 from dataclasses import replace
 
-from mla_fairseq.data.phrasebook import lexicon as lex
-from mla_fairseq.data.phrasebook.actions import (
+from examples.demo_corpus.phrasebook import lexicon as lex
+from examples.demo_corpus.phrasebook.actions import (
     FUTURES,
     KNOWN,
     MISHAP,
@@ -22,7 +22,7 @@ from mla_fairseq.data.phrasebook.actions import (
     YOU,
     I,
 )
-from mla_fairseq.data.phrasebook.clause import (
+from examples.demo_corpus.phrasebook.clause import (
     CAN,
     DEFINITE,
     MUST,
@@ -38,7 +38,7 @@ from mla_fairseq.data.phrasebook.clause import (
     definite,
     join,
 )
-from mla_fairseq.data.phrasebook.phrases import Draw
+from examples.demo_corpus.phrasebook.phrases import Draw
 
 THAT, WHETHER, BECAUSE, IF = (Pair(*words.split()) for words in ("that dass", "whether ob", "because weil", "if wenn"))
 WHEN, WHERE, WHY, WHAT = (Pair(*words.split()) for words in ("when wann", "where wo", "why warum", "what was"))

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
-from mla_fairseq.data.phrasebook import lexicon as lex
-from mla_fairseq.data.phrasebook.actions import (
+from examples.demo_corpus.phrasebook import lexicon as lex
+from examples.demo_corpus.phrasebook.actions import (
     ACTIONS,
     GOODS_ADJECTIVES,
     HE,
@@ -23,7 +23,7 @@ from mla_fairseq.data.phrasebook.actions import (
     Action,
     I,
 )
-from mla_fairseq.data.phrasebook.clause import (
+from examples.demo_corpus.phrasebook.clause import (
     NOTHING,
     PRESENT,
     Clause,
@@ -36,7 +36,7 @@ from mla_fairseq.data.phrasebook.clause import (
     join,
     possessed,
 )
-from mla_fairseq.data.phrasebook.words import Verb
+from examples.demo_corpus.phrasebook.words import Verb
 
 
 class Draw:

@@ -6,7 +6,7 @@ no pair of words that only their spelling tells apart, unless the sentence tells
 no place and no verb is ever a number). Gender, plural and the irregular verb forms are stated, never guessed.
 """
 
-from mla_fairseq.data.phrasebook.words import nouns, pairs, verbs
+from examples.demo_corpus.phrasebook.words import nouns, pairs, verbs
 
 DEVICES = nouns("""
 lamp lamps Lampe Lampen f
