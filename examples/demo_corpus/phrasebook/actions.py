@@ -9,19 +9,15 @@ from examples.demo_corpus.phrasebook.words import Noun, Verb
 MY, HIS, HER, OUR, YOUR = (
     Pair(*words.split()) for words in ("my mein", "his sein", "her ihr", "our unser", "your Ihr")
 )
-I = Subject(Pair("I", "ich"), "ich", MY, Pair("I", "ich"))  # noqa: E741
-WE = Subject(Pair("we", "wir"), "wir", OUR, Pair("we", "wir"))
-YOU = Subject(Pair("you", "Sie"), "wir", YOUR, Pair("you", "Sie"))
-HE = Subject(Pair("he", "er"), "er", HIS, Pair("he", "er"))
-SHE = Subject(Pair("she", "sie"), "er", HER, Pair("she", "sie"))
-THIRD = {"m": (HIS, HE.words), "f": (HER, SHE.words)}
-POLITE = replace(YOU, words=Pair("please", "Sie"))  # English leaves the subject of a request out
-WHO = Subject(Pair("who", "wer"), "er", HIS)
-IT = Subject(Pair("it", "es"), "er")
+I = Subject(Pair("I", "ich"), "ich", MY)  # noqa: E741
+WE = Subject(Pair("we", "wir"), "wir", OUR)
+YOU = Subject(Pair("you", "Sie"), "wir", YOUR)
+HE = Subject(Pair("he", "er"), "er", HIS)
+SHE = Subject(Pair("she", "sie"), "er", HER)
+THIRD = {"m": HIS, "f": HER}
 
 STATEMENTS = (PAST, PAST, PAST, WILL, CAN, MUST, SHOULD, WANT, WOULD_LIKE)
 QUESTIONS = (PAST, PAST, WILL, CAN, SHOULD, WANT, WOULD_LIKE)
-FUTURES = (WILL, MUST, SHOULD, CAN)
 
 
 @dataclass(frozen=True)

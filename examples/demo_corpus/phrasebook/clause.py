@@ -21,13 +21,13 @@ DEFINITE = {
     "acc": {"m": "den", "f": "die", "n": "das"},
     "dat": {"m": "dem", "f": "der", "n": "dem"},
 }
-# After ein, mein, ihr ... : the article's own ending, and the adjective's.
+# The ending of ein, mein, ihr ...
 INDEFINITE = {
     "nom": {"m": "", "f": "e", "n": ""},
     "acc": {"m": "en", "f": "e", "n": ""},
     "dat": {"m": "em", "f": "er", "n": "em"},
 }
-STRONG = {"nom": {"m": "er", "f": "e", "n": "es"}, "acc": {"m": "en", "f": "e", "n": "es"}}
+STRONG = {"m": "en", "f": "e", "n": "es"}  # the adjective after an accusative article
 
 
 class Pair(NamedTuple):
@@ -70,10 +70,10 @@ def definite(noun: Noun, case: str = "acc", adjective: Pair = NOTHING) -> Pair:
     )
 
 
-def indefinite(noun: Noun, case: str = "acc", adjective: Pair = NOTHING) -> Pair:
+def indefinite(noun: Noun, adjective: Pair = NOTHING) -> Pair:
     """an old table: einen alten Tisch."""
-    ending = STRONG[case][noun.gender]
-    german = ["ein" + INDEFINITE[case][noun.gender], adjective.de and adjective.de + ending, decline(noun, case)]
+    article = "ein" + INDEFINITE["acc"][noun.gender]
+    german = [article, adjective.de and adjective.de + STRONG[noun.gender], decline(noun, "acc")]
     return Pair(with_article(words(adjective.en, noun.en)), words(*german))
 
 
@@ -95,17 +95,11 @@ def decline(noun: Noun, case: str) -> str:
 
 @dataclass(frozen=True)
 class Subject:
-    """Who acts: words in the nominative, agreement, possessive and the pronoun that can stand for them later."""
+    """Who acts: words in the nominative, agreement and possessive."""
 
     words: Pair
     person: str  # verb form in both languages: ich, er (third person singular), wir (all plurals and formal Sie)
     owner: Pair = NOTHING
-    pronoun: Pair = NOTHING
-    antecedent: Pair = NOTHING  # of a pronoun: who it is
-
-    def again(self) -> "Subject":
-        """The same person as a pronoun: Anna ... because SHE."""
-        return replace(self, words=self.pronoun, antecedent=self.words)
 
 
 @dataclass(frozen=True)
@@ -146,9 +140,9 @@ class Clause:
     time: Pair = NOTHING
     negated: bool = False
 
-    def without(self, *parts: str) -> "Clause":
-        """The clause with these constituents taken out: they were fronted, or they are asked for."""
-        return replace(self, **dict.fromkeys(parts, NOTHING))
+    def without(self, part: str) -> "Clause":
+        """Return the clause without this constituent, which is fronted or asked for."""
+        return replace(self, **{part: NOTHING})
 
     # German ---------------------------------------------------------------------------------------------------------
 
@@ -198,7 +192,7 @@ class Clause:
         """The verb of a statement."""
         auxiliary, rest = self._auxiliary()
         if self.negated:
-            return f"{auxiliary}not {rest}" if auxiliary == "can" else f"{auxiliary} not {rest}"
+            return f"{auxiliary} not {rest}"
         if self.form.english:
             return f"{auxiliary} {rest}"
         if self.form.past:
@@ -227,9 +221,9 @@ class Clause:
         return Pair(f"{front.en} {self.english_main()}".strip(), self.german_main(front.de))
 
     def question(self, front: Pair = NOTHING) -> Pair:
-        """Yes or no; with `front` a question word (when, wann)."""
+        """Yes or no; with `front` a question word (how much, wie viel)."""
         return join(front, Pair(self.english_question(), self.german_question()))
 
     def subordinate(self, conjunction: Pair) -> Pair:
-        """A clause after weil, dass, ob, wenn or a question word."""
+        """A clause after dass or ob."""
         return join(conjunction, Pair(self.english_main(), self.german_subordinate()))

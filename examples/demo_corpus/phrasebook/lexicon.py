@@ -156,7 +156,6 @@ COMING_TIMES = pairs("""
 tomorrow = morgen; tomorrow evening = morgen Abend; this evening = heute Abend
 next week = nächste Woche; next year = nächstes Jahr; next month = nächsten Monat
 """)
-HABITS = pairs("every day = jeden Tag; every morning = jeden Morgen; every evening = jeden Abend")
 DIGITS = pairs("""
 one = eins; two = zwei; three = drei; four = vier; five = fünf; six = sechs
 seven = sieben; eight = acht; nine = neun; ten = zehn; eleven = elf; twelve = zwölf
@@ -217,11 +216,6 @@ open opens opened auf|machen macht aufgemacht
 close closes closed zu|machen macht zugemacht
 """)
 VISIT = MEETING[:1]
-GIVING = verbs("""
-give gives gave geben gibt gegeben
-show shows showed zeigen zeigt gezeigt
-lend lends lent leihen leiht geliehen
-""")
 TRAVEL = verbs("travel travels travelled reisen reist gereist aux=sein")
 MOTION = verbs("""
 drive drives drove fahren fährt gefahren aux=sein
@@ -242,10 +236,6 @@ start starts started an|fangen fängt angefangen
 end ends ended auf|hören hört aufgehört
 """)
 COST = verbs("cost costs cost kosten kostet gekostet")
-WEATHER = verbs("""
-rain rains rained regnen regnet geregnet
-snow snows snowed schneien schneit geschneit
-""")
 SAY = verbs("say says said sagen sagt gesagt")
 HOLDING = verbs("""
 believe believes believed glauben glaubt geglaubt

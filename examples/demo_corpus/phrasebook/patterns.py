@@ -7,41 +7,11 @@ finite verbs before the subject, separated prefixes, time before manner before d
 from dataclasses import replace
 
 from examples.demo_corpus.phrasebook import lexicon as lex
-from examples.demo_corpus.phrasebook.actions import (
-    FUTURES,
-    KNOWN,
-    MISHAP,
-    NEED,
-    ORDER,
-    POLITE,
-    QUESTIONS,
-    STATEMENTS,
-    TRADE,
-    WE,
-    WHO,
-    YOU,
-    I,
-)
-from examples.demo_corpus.phrasebook.clause import (
-    CAN,
-    DEFINITE,
-    MUST,
-    NOTHING,
-    PAST,
-    PRESENT,
-    WANT,
-    WILL,
-    Clause,
-    Pair,
-    Subject,
-    counted,
-    definite,
-    join,
-)
+from examples.demo_corpus.phrasebook.actions import NEED, ORDER, QUESTIONS, STATEMENTS, TRADE, WE, YOU, I
+from examples.demo_corpus.phrasebook.clause import CAN, MUST, PAST, PRESENT, WILL, Clause, Pair, Subject, counted, join
 from examples.demo_corpus.phrasebook.phrases import Draw
 
-THAT, WHETHER, BECAUSE, IF = (Pair(*words.split()) for words in ("that dass", "whether ob", "because weil", "if wenn"))
-WHEN, WHERE, WHY, WHAT = (Pair(*words.split()) for words in ("when wann", "where wo", "why warum", "what was"))
+THAT, WHETHER = Pair("that", "dass"), Pair("whether", "ob")
 
 
 def ended(words: Pair, mark: str = ".") -> Pair:
@@ -57,21 +27,11 @@ def embed(matrix: Pair, clause: Pair) -> Pair:
 # Main clauses ---------------------------------------------------------------------------------------------------------
 
 
-def statement(draw: Draw) -> Pair:
-    """Anna will call the doctor tomorrow: the infinitive or participle stands last."""
-    return ended(draw.deed(STATEMENTS).main())
-
-
 def fronted(draw: Draw) -> Pair:
     """Yesterday Anna called the doctor: the finite verb before the subject."""
     clause = draw.deed(STATEMENTS)
     part = "time" if clause.time else "place"
     return ended(clause.without(part).main(getattr(clause, part)))
-
-
-def habit(draw: Draw) -> Pair:
-    """Anna calls the doctor every day: the prefix stands last."""
-    return ended(replace(draw.action(draw.subject(), PRESENT, KNOWN), time=draw.time(PRESENT)).main())
 
 
 def timetable(draw: Draw) -> Pair:
@@ -104,31 +64,6 @@ def count(draw: Draw) -> Pair:
     return ended(clause.main() if action is NEED else draw.setting(clause).main())
 
 
-def give(draw: Draw) -> Pair:
-    """Anna showed her brother the letter: dative before accusative."""
-    subject, form = draw.subject(), draw.one(STATEMENTS)
-    action = draw.one((TRADE, replace(TRADE, nouns=lex.PAPERS, adjectives=lex.STYLES)))
-    verb = draw.one(lex.GIVING)
-    things, known = draw.object(action, verb, subject.owner)
-    time = draw.time(form) if draw.chance(0.4) else NOTHING
-    recipient = draw.person("dat", subject.owner)
-    return ended(Clause(subject, verb, form, things, known, recipient=recipient, time=time).main())
-
-
-def negation(draw: Draw) -> Pair:
-    """Anna did not call the doctor yesterday."""
-    clause = draw.action(draw.subject(), draw.one(QUESTIONS), KNOWN)
-    time = draw.time(clause.form) if draw.chance(0.4) else NOTHING
-    return ended(replace(clause, negated=True, time=time).main())
-
-
-def request(draw: Draw) -> Pair:
-    """Please call the doctor tomorrow: bitte rufen Sie ... an."""
-    clause = draw.action(POLITE, PRESENT, KNOWN)
-    time = draw.time(WILL) if draw.chance(0.6) else NOTHING
-    return ended(replace(clause, time=time).main(Pair("", "bitte")))
-
-
 # Questions ------------------------------------------------------------------------------------------------------------
 
 
@@ -137,34 +72,7 @@ def question(draw: Draw) -> Pair:
     return ended(draw.deed(QUESTIONS, draw.one((YOU, draw.subject()))).question(), "?")
 
 
-def wh_question(draw: Draw) -> Pair:
-    """When, where, why did Anna buy the lamp? What did she buy? Who bought it?"""
-    kind = draw.one((WHEN, WHERE, WHY, WHAT, WHO.words))
-    if kind is WHO.words:
-        return ended(draw.deed(QUESTIONS, WHO).main(), "?")
-    return ended(asked(draw, draw.one((YOU, draw.subject())), kind).question(kind), "?")
-
-
-def asked(draw: Draw, subject: Subject, word: Pair) -> Clause:
-    """A clause without the constituent that a question word stands for."""
-    form = draw.one(QUESTIONS)
-    if word is WHERE:
-        return draw.located(subject, form).without("place")
-    if word is WHAT:
-        return draw.setting(draw.action(subject, form, (TRADE, ORDER))).without("object")
-    return draw.deed((form,), subject).without(*(("time",) if word is WHEN else ()))
-
-
 # Subordinate clauses --------------------------------------------------------------------------------------------------
-
-
-def reason(draw: Draw) -> Pair:
-    """Anna sold the lamp because she needs a car: weil ... braucht."""
-    subject = draw.subject()
-    main = draw.action(subject, draw.one((PAST, PAST, WILL)))
-    actions, form = draw.one((((NEED,), PRESENT), ((MISHAP,), PAST), (None, MUST), (None, WANT)))
-    clause = draw.action(subject.again(), form, actions or KNOWN)
-    return ended(embed(main.main(), clause.subordinate(BECAUSE)))
 
 
 def report(draw: Draw) -> Pair:
@@ -193,45 +101,3 @@ def whether(draw: Draw) -> Pair:
     matrix, mark = doubt(draw, subject)
     clause = draw.schedule() if draw.chance(0.4) else draw.deed(QUESTIONS, subject)
     return ended(embed(matrix, clause.subordinate(WHETHER)), mark)
-
-
-def indirect(draw: Draw) -> Pair:
-    """Do you know when the train to Vienna leaves? wann ... abfährt."""
-    subject, word = draw.subject(), draw.one((WHEN, WHERE, WHY, WHAT))
-    matrix, mark = doubt(draw, subject)
-    timetable = word is WHEN and draw.chance(0.7)
-    clause = draw.schedule().without("time") if timetable else asked(draw, subject, word)
-    return ended(embed(matrix, clause.subordinate(word)), mark)
-
-
-def condition(draw: Draw) -> Pair:
-    """If it rains tomorrow, we will visit the museum; or the other way round."""
-    if draw.chance(0.4):
-        then = draw.action(draw.subject(), draw.one(FUTURES))
-        return conditional(
-            draw.one((draw.weather(), replace(draw.schedule(), time=draw.clock()))), then, draw.chance(0.5)
-        )
-    subject, given_first = draw.subject(), draw.chance(0.5)
-    tense, actions = draw.one(((PRESENT, (NEED,)), (WANT, KNOWN), (PRESENT, KNOWN)))
-    # the name comes first, its pronoun second
-    first, second = (subject, subject.again()) if given_first else (subject.again(), subject)
-    return conditional(draw.action(first, tense, actions), draw.action(second, draw.one(FUTURES)), given_first)
-
-
-def conditional(given: Clause, then: Clause, given_first: bool) -> Pair:
-    """Put a condition before or after what follows from it; before it, German inverts the main clause."""
-    condition = given.subordinate(IF)
-    if not given_first:
-        return ended(embed(then.main(), condition))
-    return ended(Pair(f"{condition.en}, {then.english_main()}", f"{condition.de}, {then.german_question()}"))
-
-
-def relative(draw: Draw) -> Pair:
-    """The lamp that Anna bought costs twenty euros; we need the lamp that Anna bought."""
-    noun, subject = draw.one(lex.GOODS), draw.subject()
-    verb = draw.one((*lex.TRADE, *lex.MISHAPS, *(lex.REPAIR if noun in lex.MACHINES else ())))
-    inner = Clause(subject, verb, PAST).subordinate(Pair("that", DEFINITE["acc"][noun.gender]))
-    if draw.chance(0.5):
-        return ended(embed(Clause(draw.subject(subject), lex.NEED[0], PRESENT, definite(noun)).main(), inner))
-    head = definite(noun, "nom")
-    return ended(draw.priced(Subject(Pair(f"{head.en} {inner.en}", f"{head.de}, {inner.de},"), "er")).main())

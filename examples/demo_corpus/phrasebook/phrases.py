@@ -9,16 +9,12 @@ from examples.demo_corpus.phrasebook.actions import (
     ACTIONS,
     GOODS_ADJECTIVES,
     HE,
-    IT,
-    MEETING,
     MISHAP,
     MY,
-    ORDER,
     OUR,
     PLACED,
     SHE,
     THIRD,
-    TRADE,
     WE,
     Action,
     I,
@@ -77,7 +73,7 @@ class Draw:
             noun = self.one(lex.FAMILY if kind < 0.8 else lex.PEOPLE)
             words = possessed(noun, self.one((MY, OUR)), "nom") if kind < 0.8 else definite(noun, "nom")
             gender = noun.gender
-        return self.third(other) if other and words == other.words else Subject(words, "er", *THIRD[gender])
+        return self.third(other) if other and words == other.words else Subject(words, "er", THIRD[gender])
 
     def person(self, case: str, owner: Pair) -> Pair:
         """A person as an object: a name, the subject's own brother, or the teacher."""
@@ -99,7 +95,7 @@ class Draw:
     def some(self, action: Action) -> Pair:
         """a red lamp, or six red lamps"""
         noun, adjective = self.one(action.nouns), self.adjective(action.adjectives)
-        return indefinite(noun, "acc", adjective) if self.chance(0.6) else counted(self.few(), noun, adjective)
+        return indefinite(noun, adjective) if self.chance(0.6) else counted(self.few(), noun, adjective)
 
     def object(self, action: Action, verb: Verb, owner: Pair) -> tuple[Pair, bool]:
         """What the action is done to, in the case that the verb wants, and whether it is definite."""
@@ -129,10 +125,7 @@ class Draw:
         return Pair(f"on {day.en} {english}", f"am {day.de}{german}")
 
     def time(self, form: Form) -> Pair:
-        """A time that fits the tense: past, every day for the present, and otherwise to come."""
-        if form is PRESENT:
-            day = self.one(lex.DAYS)
-            return self.one((Pair(f"every {day.en}", f"jeden {day.de}"), self.one(lex.HABITS)))
+        """A time that fits the tense: past or to come."""
         kind = self.random.random()
         if kind < 0.45:
             return self.weekday()
@@ -164,7 +157,7 @@ class Draw:
         action = self.one(actions)
         verb = self.one(action.verbs)
         words, known = self.object(action, verb, subject.owner)
-        if words.en in (subject.words.en, subject.antecedent.en):
+        if words.en == subject.words.en:
             return self.action(subject, form, actions)
         return Clause(subject, verb, form, words, known)
 
@@ -190,10 +183,6 @@ class Draw:
         place = self.one((self.one(lex.PLACES), Pair(f"in {city.en}", f"in {city.de}")))
         return Clause(subject, self.one(lex.DWELLING), form, place=place, time=self.time(form))
 
-    def located(self, subject: Subject, form: Form) -> Clause:
-        """Something that happens at some place."""
-        return self.setting(self.action(subject, form, (TRADE, ORDER, MEETING)))
-
     def deed(self, forms: Sequence[Form], subject: Subject | None = None) -> Clause:
         """Anything that a person does, with time or place."""
         subject, form, kind = subject or self.subject(), self.one(forms), self.random.random()
@@ -216,11 +205,6 @@ class Draw:
             way = NOTHING
         subject = Subject(join(definite(self.one(nouns), "nom"), way), "er")
         return Clause(subject, self.one(verbs), PRESENT, time=self.appointment())
-
-    def weather(self) -> Clause:
-        """It rains tomorrow."""
-        time = self.one((self.weekday(), Pair("tomorrow", "morgen")))
-        return Clause(IT, self.one(lex.WEATHER), PRESENT, time=time)
 
     def appointment(self) -> Pair:
         """at nine o'clock on Monday: am Montag um neun Uhr, or without the day."""

@@ -229,12 +229,12 @@ def test_an_unknown_voice_is_named():
 
 def test_command_line(tmp_path, monkeypatch):
     sizes = ["--sentences", "5", "--dev", "2", "--test", "3"]
-    others = ["--patterns", "habit,price", "--voices", "2", "--seed", "4"]
+    others = ["--patterns", "count,price", "--voices", "2", "--seed", "4"]
     monkeypatch.setattr(sys, "argv", ["demo_corpus", "--output", str(tmp_path), *sizes, *others])
     main()
     made_from = json.loads((tmp_path / "en-de" / "made_from.json").read_text())
     assert {key: made_from[key] for key in ("train", "dev", "tst-COMMON", "patterns", "voices", "seed")} == {
-        "train": 5, "dev": 2, "tst-COMMON": 3, "patterns": "habit,price", "voices": 2, "seed": 4,
+        "train": 5, "dev": 2, "tst-COMMON": 3, "patterns": "count,price", "voices": 2, "seed": 4,
     }  # fmt: skip
     monkeypatch.setattr(sys, "argv", ["demo_corpus", "--output", str(tmp_path), "--seed", "5"])
     with pytest.raises(UserError, match=r"error: .* was made with train 5, not 6000"):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples.demo_corpus import grammar
-from examples.demo_corpus.grammar import PATTERNS, SUBORDINATE, sentences
+from examples.demo_corpus.grammar import PATTERNS, sentences
 from examples.demo_corpus.phrasebook.phrases import Draw
 
 # What can end a German subordinate clause, by the person of its subject.
@@ -38,10 +38,10 @@ def person(subject_first_word):
     return {"ich": "ich", "wir": "wir", "Sie": "wir"}.get(subject_first_word, "er")
 
 
-@pytest.mark.parametrize("name", [pattern.__name__ for pattern in SUBORDINATE])
+@pytest.mark.parametrize("name", ["report", "whether"])
 def test_subordinate_clauses_end_in_the_finite_verb_of_their_subject(name):
     """Not as the grammar makes it, but as German wants it: agreement with the first word, participle or infinitive."""
-    opener = re.compile(r"(?:^|, )(weil|dass|ob|wann|wo|warum|was|[Ww]enn|den|die|das) ([^,.?]+)(?=[,.?])")
+    opener = re.compile(r"(?:^|, )(dass|ob) ([^,.?]+)(?=[,.?])")
     endings = set()
     for pair in drawn([name], 300):
         _, clause = opener.search(pair.de).groups()
@@ -61,7 +61,7 @@ def test_main_clauses_have_the_finite_verb_before_or_after_the_pronoun():
     """A main clause starts with its subject or, inverted, has the subject right after the finite verb."""
     finite = " ".join(FINITE.values()).split()
     checked = 0
-    for pair in drawn(["statement", "fronted"], 600):
+    for pair in drawn(["travel", "fronted"], 600):
         german = pair.de.rstrip(".").split()
         place = next(index for index, token in enumerate(german) if token in finite)
         if german[0] in ("Ich", "Wir"):
@@ -88,24 +88,6 @@ def test_fronted_sentences_start_with_a_time_or_a_place():
         "This",
         *(digit.capitalize() for digit in DIGITS),
     }
-
-
-def test_habits_say_how_often():
-    assert all(" every " in pair.en and " jede" in pair.de for pair in drawn(["habit"], 300))
-
-
-def test_only_the_weather_rains_and_snows():
-    weather = [pair for pair in drawn(["condition"], 500) if re.search("rains|snows", pair.en)]
-    assert len(weather) > 50
-    assert all(re.search(r"\b[Ii]f it (rains|snows) ", pair.en) for pair in weather)
-
-
-def test_nobody_is_named_twice():
-    """As the subject of both clauses one person is a name and then a pronoun."""
-    names = re.compile(r"(?:If )?(Mrs? [A-Z][a-z]+|[A-Z][a-z]{3,}) [a-z]")
-    named = [(match[1], pair) for pair in drawn(["reason", "condition"], 500) if (match := names.match(pair.en))]
-    assert len(named) > 200
-    assert all(pair.en.count(name) == 1 and pair.de.count(name.split()[-1]) == 1 for name, pair in named)
 
 
 # Numbers and times ----------------------------------------------------------------------------------------------------
@@ -194,11 +176,11 @@ def test_simple_has_few_words():
 
 
 def test_unknown_pattern_is_named_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"pattern 'statment' is not known: .*\bstatement\b"):
-        sentences(1, 1, "habit,statment")
+    with pytest.raises(ValueError, match=r"pattern 'timetabel' is not known: .*\btimetable\b"):
+        sentences(1, 1, "price,timetabel")
 
 
 def test_more_sentences_than_there_are_is_an_error(monkeypatch):
-    monkeypatch.setattr(grammar, "LENGTHS", range(4, 5))
-    with pytest.raises(ValueError, match=r"5000 sentences were asked for, but patterns 'request' gave \d+"):
-        sentences(5000, 1, "request")
+    monkeypatch.setattr(grammar, "LENGTHS", range(5, 6))
+    with pytest.raises(ValueError, match=r"5000 sentences were asked for, but patterns 'price' gave \d+"):
+        sentences(5000, 1, "price")
