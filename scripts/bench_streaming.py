@@ -26,7 +26,9 @@ from tqdm import tqdm
 
 import mla_fairseq  # noqa: F401 -- registers the architectures
 from mla_fairseq.attention import Full
-from mla_fairseq.engine import (
+from mla_fairseq.speech import read_audio
+from mla_fairseq.speech.features import NUM_BINS, SAMPLE_RATE
+from mla_fairseq.streaming import (
     AlignAttPolicy,
     LocalAgreementPolicy,
     MonotonicPolicy,
@@ -35,9 +37,7 @@ from mla_fairseq.engine import (
     Translator,
     WaitKPolicy,
 )
-from mla_fairseq.engine.frontend import FeatureStream, Normalisation
-from mla_fairseq.speech import read_audio
-from mla_fairseq.speech.features import NUM_BINS, SAMPLE_RATE
+from mla_fairseq.streaming.frontend import FeatureStream, Normalisation
 
 WAYS = {
     "relu everywhere": "--attn-type relu",

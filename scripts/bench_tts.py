@@ -21,10 +21,10 @@ from tqdm import tqdm
 
 from mla_fairseq.attention import State, fork, nbytes
 from mla_fairseq.attention.sharing import forget_shared
-from mla_fairseq.engine.speaker import check_device
 from mla_fairseq.errors import user_errors
 from mla_fairseq.models.options import SITES
 from mla_fairseq.models.tts_transformer_mla import TTSTransformerMLAModel
+from mla_fairseq.synthesis.speaker import check_device
 
 SOFTMAX = "softmax everywhere"
 MIXES = {

@@ -22,13 +22,13 @@ import torch
 from tqdm import tqdm
 
 import mla_fairseq  # noqa: F401  registers task and model
-from mla_fairseq.engine.speaker import Speaker, as_samples
-from mla_fairseq.engine.vocoder import hifi_gan
 from mla_fairseq.errors import needs, user_errors
 from mla_fairseq.evaluation.offline import word_error_rate
 from mla_fairseq.evaluation.recognition import Recogniser, words
 from mla_fairseq.evaluation.synthesis_picture import draw_synthesis
 from mla_fairseq.files import read_text, write_json, write_text
+from mla_fairseq.synthesis.speaker import Speaker, as_samples
+from mla_fairseq.synthesis.vocoder import hifi_gan
 
 with needs("tts"):
     from mla_fairseq.evaluation.spectra import SpectraScores, mel_cepstral_distortion

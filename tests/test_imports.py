@@ -32,10 +32,11 @@ ROOMS = {
     "speech": Room(outside=("torch", "numpy", "kaldi_native_fbank", "librosa", "soundfile")),
     "models": Room(inside=("attention", "checkpoints", "errors", "speech")),
     "criterions": Room(inside=("errors", "models")),
-    "engine": Room(inside=("attention", "checkpoints", "errors", "models", "speech")),
-    "agents": Room(inside=("engine", "errors", "speech")),
+    "streaming": Room(inside=("attention", "checkpoints", "errors", "models", "speech")),
+    "synthesis": Room(inside=("checkpoints", "models", "speech")),
+    "agents": Room(inside=("errors", "speech", "streaming")),
     "data": Room(inside=("errors", "files", "speech")),
-    "tasks": Room(inside=("checkpoints", "data", "engine", "errors", "models", "speech")),
+    "tasks": Room(inside=("checkpoints", "data", "errors", "models", "speech", "streaming", "synthesis")),
     "evaluation": Room(
         inside=("errors", "files"),
         outside=("librosa", "matplotlib", "numpy", "pocketsphinx", "sacrebleu", "scipy", "yaml"),
@@ -44,7 +45,7 @@ ROOMS = {
 }
 # Packages that only some rooms may know of, whatever their line above says.
 OWNERS = {
-    "fairseq": ("", "models", "criterions", "engine", "tasks"),
+    "fairseq": ("", "models", "criterions", "streaming", "synthesis", "tasks"),
     "fairseq_cli": ("", "models", "criterions", "tasks"),
     "simuleval": ("agents",),
 }
@@ -180,7 +181,9 @@ def make_package(folder: Path, files: dict[str, str]) -> Path:
         pytest.param("attention/a.py", "import numpy as np", "attention.a -> numpy", id="attention-needs-torch-alone"),
         pytest.param("attention/a.py", "from ..speech import b", "attention.a -> {}.speech.b", id="relative-sibling"),
         pytest.param("speech/__init__.py", "from .. import models", "speech -> {}.models", id="relative-from-init"),
-        pytest.param("agents/a.py", "from {}.models import c", "agents.a -> {}.models.c", id="agents-past-the-engine"),
+        pytest.param("agents/a.py", "from {}.models import c", "agents.a -> {}.models.c", id="agents-import-models"),
+        pytest.param("synthesis/a.py", "import {}.streaming", "synthesis.a -> {}.streaming", id="synthesis-streaming"),
+        pytest.param("streaming/a.py", "import {}.synthesis", "streaming.a -> {}.synthesis", id="streaming-synthesis"),
         pytest.param("data/a.py", "def f():\n    import fairseq.data", "data.a -> fairseq", id="late-import"),
         pytest.param("data/a.py", "f = importlib.import_module('fairseq')", "data.a -> fairseq", id="import-by-name"),
         pytest.param("data/a.py", "f = importlib.import_module(x)", "data.a -> (a computed name)", id="computed-name"),
@@ -190,7 +193,8 @@ def make_package(folder: Path, files: dict[str, str]) -> Path:
     ],
 )
 def test_a_breach_is_found(tmp_path: Path, file: str, line: str, breach: str) -> None:
-    files = {"speech/b.py": "", "models/c.py": "", file: line.format(NAME)}
+    files = {name: "" for name in ("speech/b.py", "models/c.py", "streaming/d.py", "synthesis/e.py")}
+    files[file] = line.format(NAME)
     assert breaches(make_package(tmp_path, files)) == [f"{NAME}.{breach.format(NAME)}"]
 
 
@@ -198,7 +202,7 @@ def test_a_breach_is_found(tmp_path: Path, file: str, line: str, breach: str) ->
     ("file", "line"),
     [
         pytest.param("attention/a.py", "import math\nimport torch.nn.functional as F", id="stdlib-and-torch"),
-        pytest.param("agents/a.py", "from {}.engine.b import Session", id="agents-engine"),
+        pytest.param("agents/a.py", "from {}.streaming.b import Session", id="agents-streaming"),
         pytest.param("models/a.py", "from {}.speech.b import x\nfrom fairseq import utils", id="models-downwards"),
         pytest.param(
             "attention/a.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import numpy", id="types-only"
@@ -206,7 +210,7 @@ def test_a_breach_is_found(tmp_path: Path, file: str, line: str, breach: str) ->
     ],
 )
 def test_what_is_allowed_passes(tmp_path: Path, file: str, line: str) -> None:
-    files = {"speech/b.py": "", "engine/b.py": "", file: line.format(NAME)}
+    files = {"speech/b.py": "", "streaming/b.py": "", file: line.format(NAME)}
     assert breaches(make_package(tmp_path, files)) == []
 
 

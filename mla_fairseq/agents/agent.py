@@ -16,8 +16,8 @@ from simuleval.agents.actions import Action, ReadAction, WriteAction
 from simuleval.data.segments import EmptySegment, Segment
 
 from mla_fairseq.agents.audio import Samples
-from mla_fairseq.engine import OfflinePolicy, OfflineSession, Policy, Session, Translator
 from mla_fairseq.errors import user_errors
+from mla_fairseq.streaming import OfflinePolicy, OfflineSession, Policy, Session, Translator
 
 
 class StreamStates(AgentStates):
@@ -43,7 +43,7 @@ class StreamStates(AgentStates):
 
 
 class StreamingAgent(SpeechToTextAgent):
-    """A policy over the streaming engine. A subclass says which: ``build_policy``, and ``add_args`` for its flags."""
+    """A policy over a streaming session. A subclass says which: ``build_policy``, and ``add_args`` for its flags."""
 
     def __init__(self, args: Namespace) -> None:
         with user_errors():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 from mla_fairseq.agents.agent import StreamingAgent
-from mla_fairseq.engine import MonotonicPolicy, Policy, Translator
+from mla_fairseq.streaming import MonotonicPolicy, Policy, Translator
 
 
 class MonotonicAgent(StreamingAgent):

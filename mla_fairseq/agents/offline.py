@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from mla_fairseq.agents.agent import StreamingAgent
-from mla_fairseq.engine import (
+from mla_fairseq.streaming import (
     AlignAttPolicy,
     EDAttPolicy,
     HoldPolicy,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from mla_fairseq.agents.agent import StreamingAgent
-from mla_fairseq.engine import Policy, Translator, WaitKPolicy
+from mla_fairseq.streaming import Policy, Translator, WaitKPolicy
 
 
 class WaitKAgent(StreamingAgent):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fairseq.data import Dictionary
 
-from mla_fairseq.engine.delays import Clock, Reads, milliseconds, word_delays
+from mla_fairseq.streaming.delays import Clock, Reads, milliseconds, word_delays
 
 
 class SimulLog:

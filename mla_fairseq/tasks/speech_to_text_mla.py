@@ -8,10 +8,10 @@ import torch
 from fairseq.tasks import register_task
 from fairseq.tasks.speech_to_text import SpeechToTextTask
 
-from mla_fairseq.engine.delays import Clock, Reads, longest
-from mla_fairseq.engine.policies import WaitKPolicy
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.models.checks import check_length_rule
+from mla_fairseq.streaming.delays import Clock, Reads, longest
+from mla_fairseq.streaming.policies import WaitKPolicy
 from mla_fairseq.tasks.folder import FolderTask
 from mla_fairseq.tasks.simul_log import SimulLog
 

@@ -11,8 +11,8 @@ from fairseq.tasks import register_task
 from fairseq.tasks.text_to_speech import TextToSpeechTask
 
 from mla_fairseq.data.spoken_text import WORD_END, SpokenText
-from mla_fairseq.engine.synthesis import Limits, Synthesizer
 from mla_fairseq.errors import UserError, install, user_errors
+from mla_fairseq.synthesis.generator import Limits, Synthesizer
 from mla_fairseq.tasks.folder import FolderTask
 
 

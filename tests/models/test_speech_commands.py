@@ -13,8 +13,8 @@ import soundfile
 import torch
 
 from mla_fairseq.data.prepare_speech import Options, prepare
-from mla_fairseq.engine.speaker import Speaker
-from mla_fairseq.engine.vocoder import hifi_gan
+from mla_fairseq.synthesis.speaker import Speaker
+from mla_fairseq.synthesis.vocoder import hifi_gan
 from tests.data.voice import LETTERS, write_voice
 from tests.models.conftest import Run
 

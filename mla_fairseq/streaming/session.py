@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 
-from mla_fairseq.engine.policies import MonotonicPolicy, Policy, Progress, WaitKPolicy
-from mla_fairseq.engine.search import BeamSearch
-from mla_fairseq.engine.translator import Translator
-from mla_fairseq.engine.words import join, whole
+from mla_fairseq.streaming.policies import MonotonicPolicy, Policy, Progress, WaitKPolicy
+from mla_fairseq.streaming.search import BeamSearch
+from mla_fairseq.streaming.translator import Translator
+from mla_fairseq.streaming.words import join, whole
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from fairseq import checkpoint_utils, utils
 from torch import Tensor
 
 from mla_fairseq.checkpoints import load_training
-from mla_fairseq.engine.synthesis import Synthesizer
+from mla_fairseq.synthesis.generator import Synthesizer
 
 log = logging.getLogger(__name__)
 

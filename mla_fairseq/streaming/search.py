@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mla_fairseq.engine.translator import Stream
+from mla_fairseq.streaming.translator import Stream
 
 
 class BeamSearch:

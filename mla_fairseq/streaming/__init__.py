@@ -1,7 +1,7 @@
 """Simultaneous translation of streams: samples go in as they come, whole words come out. Knows no evaluation tool."""
 
-from mla_fairseq.engine.offline import OfflineSession
-from mla_fairseq.engine.offline_policies import (
+from mla_fairseq.streaming.offline import OfflineSession
+from mla_fairseq.streaming.offline_policies import (
     AlignAttPolicy,
     EDAttPolicy,
     HoldPolicy,
@@ -9,9 +9,9 @@ from mla_fairseq.engine.offline_policies import (
     OfflinePolicy,
     OfflineWaitKPolicy,
 )
-from mla_fairseq.engine.policies import MonotonicPolicy, Policy, Progress, WaitKPolicy, WholeSourcePolicy
-from mla_fairseq.engine.session import Session, Write
-from mla_fairseq.engine.translator import Translator
+from mla_fairseq.streaming.policies import MonotonicPolicy, Policy, Progress, WaitKPolicy, WholeSourcePolicy
+from mla_fairseq.streaming.session import Session, Write
+from mla_fairseq.streaming.translator import Translator
 
 __all__ = [
     "AlignAttPolicy",

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mla_fairseq.engine.search import BeamSearch
+from mla_fairseq.streaming.search import BeamSearch
 
 EOS, PAD, UNK, A, B, C = 2, 1, 3, 4, 5, 6
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mla_fairseq.engine.synthesis import Limits, Synthesizer, refine, write
 from mla_fairseq.models.tts_transformer_mla import TTSTransformerMLAModel
+from mla_fairseq.synthesis.generator import Limits, Synthesizer, refine, write
 from tests.models.conftest import EVERYWHERE
 from tests.models.test_tts_transformer_mla import BINS, PAD, PER_STEP, build, text
 

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mla_fairseq.engine.delays import Clock, milliseconds, word_delays
-from mla_fairseq.engine.policies import Progress, WaitKPolicy, WholeSourcePolicy
-from mla_fairseq.engine.words import join, whole, words
 from mla_fairseq.speech.features import num_frames
 from mla_fairseq.speech.subsample import frames_before
+from mla_fairseq.streaming.delays import Clock, milliseconds, word_delays
+from mla_fairseq.streaming.policies import Progress, WaitKPolicy, WholeSourcePolicy
+from mla_fairseq.streaming.words import join, whole, words
 
 PIECES = st.lists(st.sampled_from(["▁", "▁a", "▁bc", "d", "e", "<unk>"]), max_size=12)
 

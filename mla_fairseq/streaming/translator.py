@@ -13,10 +13,10 @@ from torch import Tensor
 
 from mla_fairseq.attention import State, fork, nbytes, reorder
 from mla_fairseq.checkpoints import load_checkpoint
-from mla_fairseq.engine.frontend import FeatureStream, Normalisation
 from mla_fairseq.errors import UserError
 from mla_fairseq.models.s2t_transformer_mla import S2TTransformerMLAModel
 from mla_fairseq.models.wait_k import WaitK
+from mla_fairseq.streaming.frontend import FeatureStream, Normalisation
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mla_fairseq.engine.words import words
 from mla_fairseq.speech.features import SAMPLE_RATE, SHIFT, WINDOW
+from mla_fairseq.streaming.words import words
 
 
 def milliseconds(frames: int) -> float:

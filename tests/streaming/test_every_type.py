@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from mla_fairseq.models.simul import SIMUL_TYPES
-from tests.engine.conftest import ARCH, SIZES
-from tests.engine.test_agent import BIN, LONGEST, run, simuleval
+from tests.streaming.conftest import ARCH, SIZES
+from tests.streaming.test_agent import BIN, LONGEST, run, simuleval
 
 LATENCY = (
     "--criterion latency_augmented_label_smoothed_cross_entropy_mla --latency-avg-weight 0.1 --latency-var-weight 0.1"

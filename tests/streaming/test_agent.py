@@ -12,7 +12,7 @@ import soundfile
 import soxr
 
 from mla_fairseq.agents.audio import Samples
-from tests.engine.conftest import RATE, noise
+from tests.streaming.conftest import RATE, noise
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent

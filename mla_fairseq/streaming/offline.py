@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from mla_fairseq.attention import State, fork, reorder
-from mla_fairseq.engine.frontend import FeatureStream
-from mla_fairseq.engine.offline_policies import OfflinePolicy
-from mla_fairseq.engine.search import BeamSearch
-from mla_fairseq.engine.session import Write, check_limits
-from mla_fairseq.engine.translator import Translator
-from mla_fairseq.engine.words import join, whole
+from mla_fairseq.streaming.frontend import FeatureStream
+from mla_fairseq.streaming.offline_policies import OfflinePolicy
+from mla_fairseq.streaming.search import BeamSearch
+from mla_fairseq.streaming.session import Write, check_limits
+from mla_fairseq.streaming.translator import Translator
+from mla_fairseq.streaming.words import join, whole
 
 
 class OfflineSession:

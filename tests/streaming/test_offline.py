@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mla_fairseq.engine import (
+from mla_fairseq.streaming import (
     AlignAttPolicy,
     EDAttPolicy,
     HoldPolicy,
@@ -14,8 +14,8 @@ from mla_fairseq.engine import (
     Session,
     WholeSourcePolicy,
 )
-from mla_fairseq.engine.offline import Attempt
-from tests.engine.conftest import RATE, noise
+from mla_fairseq.streaming.offline import Attempt
+from tests.streaming.conftest import RATE, noise
 
 MODELS = {
     "whole": "--encoder-chunk-size 0",

@@ -1,4 +1,4 @@
-"""Law 2 at the engine: any cutting gives the same words, and no word depends on audio that had not come."""
+"""Invariant 2 in sessions: any cutting gives the same words, and no word depends on audio that had not come."""
 
 from unittest.mock import patch
 
@@ -7,9 +7,9 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from mla_fairseq.engine import MonotonicPolicy, Policy, Session, WaitKPolicy, WholeSourcePolicy
-from mla_fairseq.engine.words import join
-from tests.engine.conftest import RATE, noise
+from mla_fairseq.streaming import MonotonicPolicy, Policy, Session, WaitKPolicy, WholeSourcePolicy
+from mla_fairseq.streaming.words import join
+from tests.streaming.conftest import RATE, noise
 
 MIXES = {
     "softmax": "",

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
-from mla_fairseq.engine import Session, Translator, WaitKPolicy
-from tests.engine.conftest import noise
+from mla_fairseq.streaming import Session, Translator, WaitKPolicy
+from tests.streaming.conftest import noise
 
 
 def test_a_folder_without_the_configuration(save, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from omegaconf import OmegaConf
 import mla_fairseq  # noqa: F401 -- registers the architectures
 from mla_fairseq.data.prepare import Options, prepare
 from mla_fairseq.data.vocabulary import Vocabulary
-from mla_fairseq.engine import Translator
-from mla_fairseq.engine.words import begins_word
+from mla_fairseq.streaming import Translator
+from mla_fairseq.streaming.words import begins_word
 
 RATE = 16_000
 SECONDS = {"train": [0.5] * 12, "tst-COMMON": [3.1, 0.7, 2.26, 1.5, 0.03]}
