@@ -12,6 +12,7 @@ REQUIRED = [
     "torch>=2.4",
     "numpy>=1.26",
     "fairseq-fixed>=0.12.3.1",
+    "jiwer>=4.0",
     "kaldi-native-fbank>=1.20",
     "pyyaml>=6.0",
     "sacrebleu>=2.4",

@@ -39,7 +39,7 @@ ROOMS = {
     "tasks": Room(inside=("checkpoints", "data", "errors", "models", "speech", "streaming", "synthesis")),
     "evaluation": Room(
         inside=("errors", "files"),
-        outside=("librosa", "matplotlib", "numpy", "pocketsphinx", "sacrebleu", "scipy", "yaml"),
+        outside=("jiwer", "librosa", "matplotlib", "numpy", "pocketsphinx", "sacrebleu", "scipy", "yaml"),
     ),
     "recipes": Room(inside=("attention", "checkpoints", "data", "errors", "evaluation", "files")),
 }

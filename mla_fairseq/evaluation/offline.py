@@ -103,22 +103,19 @@ def score(translations: list[str], references: list[str], tokenize: str = "13a",
 
 
 def word_error_rate(transcripts: list[str], references: list[str]) -> float:
-    """Substitutions, insertions and deletions per 100 reference words, over the corpus; texts are taken as they are."""
-    pairs = [(text.split(), reference.split()) for text, reference in zip(transcripts, references, strict=True)]
-    words = sum(len(reference) for _, reference in pairs)
-    if not words:
-        raise ValueError("the references hold no word, so there is no word error rate.")
-    return 100.0 * sum(_edits(text, reference) for text, reference in pairs) / words
+    """Return substitutions, insertions and deletions per 100 reference words, over the corpus.
 
+    Texts are split at white space; case and punctuation count.
 
-def _edits(words: list[str], reference: list[str]) -> int:
-    """Levenshtein distance; ``row[j]``: edits that turn the words seen so far into the reference's first j."""
-    row = list(range(len(reference) + 1))
-    for count, word in enumerate(words, start=1):
-        diagonal, row[0] = row[0], count
-        for j, wanted in enumerate(reference, start=1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != wanted))
-    return row[-1]
+    Raises:
+        ValueError: the references have no word, or there are more or fewer transcripts than references.
+    """
+    from jiwer import wer
+
+    transcripts, references = ([" ".join(text.split()) for text in texts] for texts in (transcripts, references))
+    if not any(references):
+        raise ValueError(f"no word in {len(references)} references: a word error rate needs at least one")
+    return 100.0 * wer(references, transcripts)
 
 
 def samples(translations: list[str], references: list[str], count: int) -> list[tuple[str, str]]:
