@@ -55,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def build(arch: str, sites: dict[str, str]) -> TTSTransformerMLAModel:
     """A model with random weights, the same at every place that two mixes share."""
-    args = Namespace(n_frames_per_step=1, cosformer_length="fixed", cosformer_length_fixed=8000)
+    args = Namespace(n_frames_per_step=1, target_length="fixed", target_length_fixed=8000)
     for site in SITES:
         setattr(args, f"{site}_attn_type", sites.get(site, "softmax"))
     ARCH_CONFIG_REGISTRY[arch](args)

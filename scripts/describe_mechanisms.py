@@ -22,7 +22,7 @@ What `--attn-type` knows, for a head of size {HEAD}.
 * *Cost*: multiplications to write a new token and to read once, after 1000 tokens, with what maps queries and keys to
   features, without the projections that make them.
 * *Lengths*: whether positions are measured against an expected length. A model that streams has to fix it
-  (`--cosformer-length fixed`).
+  (`--target-length fixed`).
 * *Sites*: where it may stand. "Chunked encoder" means one with `--encoder-chunk-size`.
 
 * *Streams*: that a state carried from token to token gives what the whole sequence gives, tried with 20 tokens.

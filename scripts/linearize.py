@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="OPTION=VALUE",
-        help="options of mechanisms and lengths, such as cosformer_length=fixed",
+        help="options of mechanisms and lengths, such as target_length=fixed",
     )
     parser.add_argument("--user-dir", help="fairseq plugin folder with mechanisms of your own")
     parser.add_argument("--distill-updates", type=int, default=0, help="batches to teach the new attention on")
@@ -73,7 +73,7 @@ def wanted(args: argparse.Namespace) -> dict[str, object]:
     for pair in args.set:
         name, equals, value = pair.partition("=")
         if not equals:
-            raise ValueError(f"--set {pair}: write it as OPTION=VALUE, such as cosformer_length=fixed")
+            raise ValueError(f"--set {pair}: write it as OPTION=VALUE, such as target_length=fixed")
         changes[name.replace("-", "_")] = _value(name.replace("-", "_"), value)
     if args.attn_type is not None:  # a site that the checkpoint has by name would keep its own
         changes |= dict.fromkeys(SITES, None)

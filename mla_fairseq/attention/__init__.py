@@ -9,7 +9,7 @@ from mla_fairseq.attention.monotonic import chunkwise, expected_alignment, infin
 from mla_fairseq.attention.monotonic_multihead import Monotonic, MonotonicMultiheadAttention
 from mla_fairseq.attention.multihead import MultiheadAttention
 from mla_fairseq.attention.performer import RandomFeatures
-from mla_fairseq.attention.positions import CosinePositions, LengthOptions
+from mla_fairseq.attention.positions import CosinePositions
 from mla_fairseq.attention.registry import (
     Mechanism,
     attention_entry,
@@ -29,7 +29,6 @@ __all__ = [
     "GatedAttention",
     "HedgehogFeatures",
     "LearnedProportions",
-    "LengthOptions",
     "Lengths",
     "LinearAttention",
     "Mechanism",

@@ -15,8 +15,6 @@ that is not ``measured`` (true where it is missing) looks at the features alone:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -42,35 +40,3 @@ class CosinePositions(nn.Module):
         return torch.stack((angle.cos(), angle.sin()), dim=-1).unsqueeze(1)
 
     key = query
-
-
-@dataclass(frozen=True)
-class LengthOptions:
-    """The lengths that a mechanism with positions measures them against.
-
-    Target: in training, and wherever the whole target is given, the true length unless ``train_length`` says otherwise;
-    while decoding what is expected.
-    Source: the true number of encoder states. A model that translates while it listens knows neither: both are
-    fixed numbers there, in training too.
-    """
-
-    length: Literal["oracle", "predicted", "ratio", "fixed"] = field(
-        default="ratio",
-        metadata={
-            "help": "expected target length in decoding: the reference's own, the length predictor's, a ratio of the "
-            "encoder states, or a fixed number"
-        },
-    )
-    train_length: Literal["oracle", "predicted", "ratio", "fixed"] | None = field(
-        default=None,
-        metadata={"help": "the same in training; None: oracle or, in a model that streams, fixed"},
-    )
-    length_ratio: float = field(
-        default=0.0,
-        metadata={"help": "target tokens per encoder state; 0: the mean over training, kept in the checkpoint"},
-    )
-    length_fixed: int = field(default=64, metadata={"help": "target tokens, end of sentence included"})
-    source_length: int = field(
-        default=0,
-        metadata={"help": "encoder states, a fixed number; 0: as many as there are at its end"},
-    )

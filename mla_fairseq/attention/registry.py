@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mla_fairseq.attention.features import ELUFeatures, ReLUFeatures, SoftmaxFeatures, SquaredReLUFeatures
 from mla_fairseq.attention.linear import Lengths, LinearAttention, Tensors
-from mla_fairseq.attention.positions import CosinePositions, LengthOptions
+from mla_fairseq.attention.positions import CosinePositions
 from mla_fairseq.attention.softmax import SoftmaxAttention
 from mla_fairseq.attention.views import View
 
@@ -148,7 +148,7 @@ def exp(head_dim: int, options: None) -> nn.Module:
     return LinearAttention(SoftmaxFeatures())
 
 
-@register_attention("cosformer", options=LengthOptions)
-def cosformer(head_dim: int, options: LengthOptions) -> nn.Module:
+@register_attention("cosformer")
+def cosformer(head_dim: int, options: None) -> nn.Module:
     """ReLU features re-weighted by the cosine of the distance of relative positions (arXiv 2202.08791)."""
     return LinearAttention(ReLUFeatures(), CosinePositions())

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from mla_fairseq.attention import Causal, Full, Prefix, State, View, reorder
 from mla_fairseq.models.layers import DecoderLayer, SinusoidalPositions, need_lengths
-from mla_fairseq.models.length import LengthRule, adapt_length_rule, source_lengths
-from mla_fairseq.models.options import length_options
+from mla_fairseq.models.length import LengthRule, adapt_length_rule, length_options, source_lengths
 from mla_fairseq.models.simul import build_monotonic, build_wait_k, chunk_size
 
 CAUSAL, FULL = Causal(), Full()
@@ -185,7 +184,9 @@ class TextDecoder(FairseqIncrementalDecoder):
         rule = self.length_rule
         if rule is None:
             return None
-        return rule(source_lengths, rule.predict(source, source_mask) if rule.options.length == "predicted" else None)
+        return rule(
+            source_lengths, rule.predict(source, source_mask) if rule.options.target_length == "predicted" else None
+        )
 
     def feed(self, source: Tensor | None, state: State, final: bool, source_mask: Tensor | None = None) -> None:
         """Give monotonic heads the next encoder states (n, B, C); ``final``: the last ones, maybe with padding."""

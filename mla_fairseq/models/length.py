@@ -2,27 +2,89 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from argparse import ArgumentParser, Namespace
+from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mla_fairseq.attention import LengthOptions
+from mla_fairseq.models.options import add_options, option_values
 
-KINDS = ("oracle", "predicted", "ratio", "fixed")
+Rule = Literal["oracle", "predicted", "ratio", "fixed"]
+
+
+@dataclass(frozen=True)
+class LengthOptions:
+    """Lengths that the positions of a mechanism such as cosFormer are measured against.
+
+    Target: in training, and wherever the whole target is given, the true length unless ``train_target_length`` names
+    another; in decoding an expected one. Source: the true number of encoder states. A simultaneous model knows neither
+    length: both are fixed numbers there, in training too.
+    """
+
+    target_length: Rule = field(
+        default="ratio",
+        metadata={
+            "help": "target length expected in decoding by mechanisms with positions: the reference's own, the length "
+            "predictor's, a ratio of the encoder states, or a fixed number",
+            "former": "cosformer_length",
+        },
+    )
+    train_target_length: Rule | None = field(
+        default=None,
+        metadata={
+            "help": "target length expected in training; None: oracle or, in a simultaneous model, fixed",
+            "former": "cosformer_train_length",
+        },
+    )
+    target_length_ratio: float = field(
+        default=0.0,
+        metadata={
+            "help": "target tokens per encoder state; 0: the mean over training, stored in the checkpoint",
+            "former": "cosformer_length_ratio",
+        },
+    )
+    target_length_fixed: int = field(
+        default=64,
+        metadata={"help": "target tokens, end of sentence included", "former": "cosformer_length_fixed"},
+    )
+    source_length: int = field(
+        default=0,
+        metadata={
+            "help": "encoder states that source positions are measured against; 0: their true number",
+            "former": "cosformer_source_length",
+        },
+    )
+
+
+def length_options(args: Namespace) -> LengthOptions:
+    """Return the length flags of a model."""
+    adopt_former_names(args)
+    return LengthOptions(**option_values(args, LengthOptions))
+
+
+def adopt_former_names(args: Namespace) -> None:
+    """Rename the length options of a checkpoint of version 0.1, which has them as cosFormer's."""
+    for option in dataclasses.fields(LengthOptions):
+        former = getattr(args, option.metadata["former"], None)
+        if former is not None and getattr(args, option.name, None) is None:
+            setattr(args, option.name, former)
 
 
 def add_length_args(parser: ArgumentParser) -> None:
-    """Flags of the length predictor, and of training under lengths that are not quite right."""
+    """Add the flags of expected lengths, of the length predictor, and of length noise in training."""
+    add_options(parser, LengthOptions)
     parser.add_argument(
         "--length-predictor",
         action="store_true",
         default=None,
         help="learn to predict the target's length from the encoder's states (needs --criterion "
-        "label_smoothed_cross_entropy_mla or, for spectrograms, tacotron2_mla), for --cosformer-length predicted, "
+        "label_smoothed_cross_entropy_mla or, for spectrograms, tacotron2_mla), for --target-length predicted, "
         "which has it without this flag too",
     )
     parser.add_argument(
@@ -125,7 +187,7 @@ class LengthRule(nn.Module):
     ``ratio``: so many tokens per encoder state; where no number was given, the mean over the batches that ``observe``
     was told of in training, which the checkpoint keeps. ``fixed``: one number for all. ``predicted``: by the length
     predictor. ``oracle``: the true length, in training or where the data are known. In training and validation the
-    kind is ``train_length``, in decoding ``length``.
+    rule is ``train_target_length``, in decoding ``target_length``.
 
     Raises:
         ValueError: an unknown kind, a ratio or noise below 0, a fixed length below 1, or anything but fixed lengths in
@@ -141,20 +203,20 @@ class LengthRule(nn.Module):
         noise: float = 0.0,
     ) -> None:
         super().__init__()
-        self.train_kind = options.train_length or ("fixed" if streaming else "oracle")
-        for flag, kind in (("--cosformer-length", options.length), ("--cosformer-train-length", self.train_kind)):
-            if kind not in KINDS:
-                raise ValueError(f"{flag} must be one of {', '.join(KINDS)}, but is {kind!r}")
+        self.train_kind = options.train_target_length or ("fixed" if streaming else "oracle")
+        for flag, kind in (("--target-length", options.target_length), ("--train-target-length", self.train_kind)):
+            if kind not in get_args(Rule):
+                raise ValueError(f"{flag} must be one of {', '.join(get_args(Rule))}, but is {kind!r}")
             if streaming and kind != "fixed":
                 raise ValueError(
                     f"{flag} must be fixed, but is {kind!r}: a model that translates while it listens knows no source "
-                    "length to take a ratio of, nor a whole source to predict from; give --cosformer-length fixed, "
-                    "--cosformer-length-fixed TOKENS and --cosformer-source-length STATES"
+                    "length to take a ratio of, nor a whole source to predict from; give --target-length fixed, "
+                    "--target-length-fixed TOKENS and --source-length STATES"
                 )
-        if not (options.length_ratio >= 0 and math.isfinite(options.length_ratio)):
-            raise ValueError(f"--cosformer-length-ratio must be at least 0, but is {options.length_ratio}")
-        if options.length_fixed < 1:
-            raise ValueError(f"--cosformer-length-fixed must be at least 1, but is {options.length_fixed}")
+        if not (options.target_length_ratio >= 0 and math.isfinite(options.target_length_ratio)):
+            raise ValueError(f"--target-length-ratio must be at least 0, but is {options.target_length_ratio}")
+        if options.target_length_fixed < 1:
+            raise ValueError(f"--target-length-fixed must be at least 1, but is {options.target_length_fixed}")
         if not (noise >= 0 and math.isfinite(noise)) or (streaming and noise > 0):
             raise ValueError(
                 f"--length-noise must be {'0 where lengths are fixed' if streaming else 'at least 0'}, but is {noise}"
@@ -175,7 +237,10 @@ class LengthRule(nn.Module):
         Raises:
             ValueError: flags that make no rule.
         """
-        wanted = getattr(args, "length_predictor", None) or "predicted" in (options.length, options.train_length)
+        wanted = getattr(args, "length_predictor", None) or "predicted" in (
+            options.target_length,
+            options.train_target_length,
+        )
         if streaming and getattr(args, "length_predictor", None):
             raise ValueError(
                 "--length-predictor is nothing for a model that translates while it listens: it knows no whole source "
@@ -195,19 +260,19 @@ class LengthRule(nn.Module):
         Raises:
             ValueError: nothing was measured, predicted or told.
         """
-        if self.options.length != "oracle":
-            return self._expect(self.options.length, source_lengths, log_ratio)
+        if self.options.target_length != "oracle":
+            return self._expect(self.options.target_length, source_lengths, log_ratio)
         if self.told is None:
             raise ValueError(
-                "--cosformer-length is oracle, but nobody knows the target's length here: decode a set with its "
+                "--target-length is oracle, but nobody knows the target's length here: decode a set with its "
                 "references by fairseq-generate with --task speech_to_text_mla, or take another one, as by "
-                "--model-overrides \"{'cosformer_length': 'ratio'}\""
+                "--model-overrides \"{'target_length': 'ratio'}\""
             )
         return self.told.to(source_lengths).repeat_interleave(len(source_lengths) // len(self.told))
 
     def of_whole_target(self, true: Tensor, source_lengths: Tensor, log_ratio: Tensor | None = None) -> Tensor:
         """What positions are measured against where the whole target, of ``true`` (B,) tokens, is given: in training
-        by ``train_length``, with noise."""
+        by ``train_target_length``, with noise."""
         if self.training and not self.streaming:
             self.observe(true, source_lengths)
         expected = true
@@ -231,13 +296,13 @@ class LengthRule(nn.Module):
         Raises:
             ValueError: nothing was measured, or the predictor was never trained.
         """
-        if self.options.length == "predicted" and not int(self.batches):
+        if self.options.target_length == "predicted" and not int(self.batches):
             raise ValueError(
                 "this model's length predictor was never trained: train it with --length-predictor and --criterion "
                 "label_smoothed_cross_entropy_mla (spectrograms: tacotron2_mla), or decode with --model-overrides "
-                "\"{'cosformer_length': 'ratio'}\""
+                "\"{'target_length': 'ratio'}\""
             )
-        if self.options.length == "ratio":
+        if self.options.target_length == "ratio":
             self.ratio  # noqa: B018  raises where nothing was measured
 
     @property
@@ -247,13 +312,13 @@ class LengthRule(nn.Module):
         Raises:
             ValueError: nothing was given and nothing was measured.
         """
-        if self.options.length_ratio > 0:
-            return self.options.length_ratio
+        if self.options.target_length_ratio > 0:
+            return self.options.target_length_ratio
         tokens, states = self.tokens_and_states.tolist()
         if states == 0:
             raise ValueError(
                 "this model has measured no target length in training: train it further, or give it tokens per state, "
-                "by --cosformer-length-ratio or in decoding by --model-overrides \"{'cosformer_length_ratio': 0.5}\""
+                "by --target-length-ratio or in decoding by --model-overrides \"{'target_length_ratio': 0.5}\""
             )
         return tokens / states
 
@@ -264,7 +329,7 @@ class LengthRule(nn.Module):
 
     def _expect(self, kind: str, source_lengths: Tensor, log_ratio: Tensor | None) -> Tensor:
         if kind == "fixed":
-            return torch.full_like(source_lengths, self.options.length_fixed)
+            return torch.full_like(source_lengths, self.options.target_length_fixed)
         ratio = self.ratio if kind == "ratio" else log_ratio.detach().exp()
         return (source_lengths * ratio).round().long().clamp_min(1)
 
@@ -294,7 +359,7 @@ def source_lengths(options: LengthOptions, true: Tensor, streaming: bool = False
     """
     if options.source_length < 0 or (streaming and options.source_length == 0):
         raise ValueError(
-            f"--cosformer-source-length must be {'at least 1' if streaming else '0 or more'}, but is "
+            f"--source-length must be {'at least 1' if streaming else '0 or more'}, but is "
             f"{options.source_length}: give the encoder states (40 ms) of a long utterance, such as 750 for 30 s"
         )
     return torch.full_like(true, options.source_length) if options.source_length else true

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from mla_fairseq.attention import LengthOptions, attention_entry, available_attention, build_attention
+from mla_fairseq.attention import attention_entry, available_attention, build_attention
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,7 @@ def add_attention_args(parser: ArgumentParser) -> None:
             + (f" (default: {option.default})" if option.default else ""),
         )
     for name in available_attention():
-        for option in _fields(attention_entry(name).options):
-            _add_option(parser, name, option)
+        add_options(parser, attention_entry(name).options, f"{name}_")
 
 
 def build_site(args: Namespace, site: str, head_dim: int) -> nn.Module:
@@ -60,7 +59,7 @@ def build_site(args: Namespace, site: str, head_dim: int) -> nn.Module:
         ValueError: a mechanism that cannot stand there.
     """
     name = site_type(args, site)
-    options = {option.name: option_value(args, name, option) for option in _fields(attention_entry(name).options)}
+    options = option_values(args, attention_entry(name).options, f"{name}_")
     mechanism = build_attention(name, head_dim, **options)
     if site == "cross" and getattr(mechanism, "in_order", False):
         raise ValueError(f"--cross-attn-type is {name}, which attends to its own past alone: take another one there")
@@ -72,26 +71,27 @@ def site_type(args: Namespace, site: str) -> str:
     return getattr(args, f"{site}_attn_type", None) or getattr(args, "attn_type", None) or AttentionSites.attn_type
 
 
-def mechanism_options(args: Namespace, name: str) -> Any:
-    """The options dataclass of a mechanism, filled from the flags."""
-    options = attention_entry(name).options
-    return options(**{option.name: option_value(args, name, option) for option in _fields(options)})
+def add_options(parser: ArgumentParser, options: type | None, prefix: str = "") -> None:
+    """Add a flag for each field of an options dataclass; field ``x`` becomes ``--PREFIX-x``.
+
+    A flag that is not given is ``None`` in the namespace: ``option_values`` then takes the field's default.
+    """
+    kinds = {} if options is None else typing.get_type_hints(options)
+    for option in _fields(options):
+        _add_option(parser, _flag(prefix + option.name), option, kinds[option.name])
 
 
-def length_options(args: Namespace) -> LengthOptions:
-    """The length flags are cosFormer's; a mechanism of one's own that has positions shares them."""
-    return mechanism_options(args, "cosformer")
+def option_values(args: Namespace, options: type | None, prefix: str = "") -> dict[str, Any]:
+    """Return the fields of an options dataclass as the flags set them.
+
+    A flag that was not given, or that a checkpoint is too old to have, gets the field's default.
+    """
+    values = {option: getattr(args, prefix + option.name, None) for option in _fields(options)}
+    return {option.name: option.default if value is None else value for option, value in values.items()}
 
 
-def option_value(args: Namespace, name: str, option: dataclasses.Field) -> Any:
-    """A flag's value, or the option's default: checkpoints of before the option existed have none."""
-    value = getattr(args, f"{name}_{option.name}", None)
-    return option.default if value is None else value
-
-
-def _add_option(parser: ArgumentParser, name: str, option: dataclasses.Field) -> None:
-    flag, text = _flag(f"{name}_{option.name}"), f"{option.metadata.get('help', '')} (default: {option.default})"
-    kind = typing.get_type_hints(attention_entry(name).options)[option.name]
+def _add_option(parser: ArgumentParser, flag: str, option: dataclasses.Field, kind: Any) -> None:
+    text = f"{option.metadata.get('help', '')} (default: {option.default})"
     if isinstance(kind, UnionType) or typing.get_origin(kind) is typing.Union:  # such as int | None
         kind = next(some for some in typing.get_args(kind) if some is not NoneType)
     if kind is bool:

@@ -7,6 +7,7 @@ from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from torch import nn
 
 from mla_fairseq.attention import Blocks, Full, LinearAttention, Monotonic, View
+from mla_fairseq.models.length import adopt_former_names
 from mla_fairseq.models.wait_k import WaitK
 
 PRE_DECISION = "_fixed_pre_decision"
@@ -119,9 +120,10 @@ def set_simul_defaults(args: Namespace) -> None:
         "energy_bias_init": -2.0,
         "mocha_chunk_size": 10,
         "encoder_left_chunks": -1,
-        "cosformer_length": "fixed",
-        "cosformer_source_length": 750,
+        "target_length": "fixed",
+        "source_length": 750,
     }
+    adopt_former_names(args)
     for name, value in defaults.items():
         if getattr(args, name, None) is None:
             setattr(args, name, value)

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from mla_fairseq.attention import Causal, Full, State, reorder
 from mla_fairseq.models.decoder import source_of
 from mla_fairseq.models.layers import DecoderLayer, SinusoidalPositions, need_lengths
-from mla_fairseq.models.length import DurationPredictor, LengthRule, adapt_length_rule, source_lengths
-from mla_fairseq.models.options import length_options
+from mla_fairseq.models.length import DurationPredictor, LengthRule, adapt_length_rule, length_options, source_lengths
 from mla_fairseq.speech.subsample import real_frames
 
 CAUSAL, FULL = Causal(), Full()
@@ -26,7 +25,7 @@ class SpeechDecoder(FairseqIncrementalDecoder):
     """Log-mel frames (B, T, n F) over encoder states, n frames at a step; parameters named as in ``tts_transformer``.
 
     Targets of positions are steps. Their expected number is the true one while the whole spectrogram is given (or what
-    ``--cosformer-train-length`` says), and the length rule's from the first step of synthesis on. The rule counts and
+    ``--train-target-length`` says), and the length rule's from the first step of synthesis on. The rule counts and
     predicts lengths for every mechanism: synthesis takes its limit from it.
 
     Args:

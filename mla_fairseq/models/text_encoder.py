@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from mla_fairseq.attention import Full
 from mla_fairseq.models.layers import EncoderLayer, SinusoidalPositions
-from mla_fairseq.models.length import source_lengths
-from mla_fairseq.models.options import length_options, site_type
+from mla_fairseq.models.length import length_options, source_lengths
+from mla_fairseq.models.options import site_type
 from mla_fairseq.models.simul import check_encoder_view
 
 FULL = Full()

@@ -71,7 +71,7 @@ def _check_together(sections: dict[str, Any], where: str) -> None:
     ):
         raise ValueError(
             f"{where}: train.criterion is tacotron2, which needs train.guided_attention_loss_weight=null, "
-            "model.extra.length_predictor=false, model.extra.cosformer_length=ratio: set them, or take tacotron2_mla."
+            "model.extra.length_predictor=false, model.extra.target_length=ratio: set them, or take tacotron2_mla."
         )
     sites = {key: name for key, name in vars(model).items() if key.endswith("attn_type") and name is not None}
     known = available_attention()

@@ -102,11 +102,11 @@ class SpeechToTextMLATask(FolderTask, SpeechToTextTask):
         return found
 
     def tell_lengths(self, models, sample) -> None:
-        """Tell the references' lengths (--cosformer-length oracle). Raises UserError where there are none."""
+        """Tell the references' lengths (--target-length oracle). Raises UserError where there are none."""
         for rule in filter(None, (getattr(getattr(model, "decoder", None), "length_rule", None) for model in models)):
-            if rule.options.length == "oracle":
+            if rule.options.target_length == "oracle":
                 if sample.get("target") is None:
-                    raise UserError("--cosformer-length is oracle, but the set has no references: take ratio or fixed")
+                    raise UserError("--target-length is oracle, but the set has no references: take ratio or fixed")
                 rule.told = sample["target"].ne(self.target_dictionary.pad()).sum(1)
 
     def monotonic_reads(self, model, sample, targets: list[torch.Tensor]) -> list[Reads]:

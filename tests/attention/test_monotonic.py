@@ -133,7 +133,7 @@ LENGTHS = {"query_length": torch.tensor([9, 9]), "key_length": torch.tensor([40,
 def attention(mechanism: str, soft: str, ratio: int, **more) -> MonotonicMultiheadAttention:
     """With energies so large that every p is 0 or 1."""
     torch.manual_seed(3)
-    built = build_attention(mechanism, 4, **({"length": "fixed"} if mechanism == "cosformer" else {}))
+    built = build_attention(mechanism, 4)
     rule = Monotonic(soft, ratio=ratio, chunk=3, energy_bias=True, energy_bias_init=-1.0, **more)
     module = MonotonicMultiheadAttention(12, 3, built, kdim=10, monotonic=rule).to(DOUBLE).eval()
     with torch.no_grad():
@@ -242,9 +242,8 @@ def test_noise_is_there_in_training_only() -> None:
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_every_parameter_learns(mechanism: str, soft: str) -> None:
     torch.manual_seed(1)
-    options = {"length": "fixed"} if mechanism == "cosformer" else {}
     rule = Monotonic(soft, ratio=2, energy_bias=True)
-    module = MonotonicMultiheadAttention(12, 3, build_attention(mechanism, 4, **options), kdim=10, monotonic=rule)
+    module = MonotonicMultiheadAttention(12, 3, build_attention(mechanism, 4), kdim=10, monotonic=rule)
     output, delays = module.expect(torch.randn(5, 2, 12), torch.randn(9, 2, 10), **LENGTHS)
     (output.square().sum() + delays.sum()).backward()
     idle = {"q_proj", "k_proj", "mechanism"} if soft == "hard_aligned" else set()

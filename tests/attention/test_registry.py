@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from mla_fairseq.attention import (
-    LengthOptions,
     LinearAttention,
     MultiheadAttention,
     SoftmaxAttention,
@@ -18,6 +17,7 @@ from mla_fairseq.attention import (
     registry,
 )
 from mla_fairseq.attention.features import ELUFeatures, ReLUFeatures
+from mla_fairseq.attention.gated import DecayOptions
 from mla_fairseq.attention.positions import CosinePositions
 
 BUILT_IN = {"cosformer", "elu", "relu", "softmax"}
@@ -103,7 +103,7 @@ def test_options_reach_the_builder() -> None:
     register_sharp()
     assert build_attention("sharp", 8).features.power == 1.0
     assert build_attention("sharp", 8, power=2.5).features.power == 2.5
-    assert attention_entry("cosformer").options is LengthOptions
+    assert attention_entry("decay").options is DecayOptions
 
 
 def test_the_head_size_reaches_the_builder() -> None:
@@ -163,7 +163,7 @@ def test_an_unknown_name_lists_the_known_ones(ask) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("cosformer", "attention 'cosformer' has no option 'lenght': it knows length, train_length, length_ratio"),
+        ("decay", "attention 'decay' has no option 'lenght': it knows shortest, longest"),
         ("relu", "attention 'relu' has no option 'lenght': it knows none"),
     ],
 )

@@ -128,7 +128,7 @@ def test_training_does_not_go_on_with_another_mechanism(train: Train, run: Run, 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--cosformer-length-ratio -1 --attn-type cosformer", "--cosformer-length-ratio must be at least 0, but is -1"),
+        ("--target-length-ratio -1 --attn-type cosformer", "--target-length-ratio must be at least 0, but is -1"),
         ("--encoder-chunk-size -2", "--encoder-chunk-size must be at least 0"),
         ("--train-subset dev", "--train-subset is dev: fairseq trains only on sets whose name begins with train"),
     ],
@@ -192,7 +192,7 @@ def test_two_mechanisms_are_one_ensemble(train: Train, generate: Generate) -> No
 
 def test_decoding_may_be_told_another_length(train: Train, generate: Generate) -> None:
     path = train("--attn-type cosformer")
-    overrides = ("{'cosformer_length_ratio': 3.0}", "{'cosformer_length': 'fixed', 'cosformer_length_fixed': 2}")
+    overrides = ("{'target_length_ratio': 3.0}", "{'target_length': 'fixed', 'target_length_fixed': 2}")
     long, short = (generate(path, "--model-overrides", override) for override in overrides)
     assert [score for _, score, _ in long.hypotheses()] != [score for _, score, _ in short.hypotheses()]
 

@@ -35,7 +35,7 @@ def step_by_step(decoder: TextDecoder, tokens: Tensor, encoded: dict, state: dic
 @every_mix
 @torch.no_grad()
 def test_step_by_step_is_all_at_once_with_ragged_sources(build: Build, flags: str) -> None:
-    model = build(flags=f"{flags} --cosformer-length fixed --cosformer-length-fixed {TOKENS}").model.eval()
+    model = build(flags=f"{flags} --target-length fixed --target-length-fixed {TOKENS}").model.eval()
     encoded, tokens = model.encoder(**source(50, 33, 9)), words(3)
     expected = model.decoder(tokens, encoded)[0]
     torch.testing.assert_close(step_by_step(model.decoder, tokens, encoded, {}), expected, **CLOSE)
@@ -44,7 +44,7 @@ def test_step_by_step_is_all_at_once_with_ragged_sources(build: Build, flags: st
 @every_mix
 @torch.no_grad()
 def test_streams_may_change_places_in_the_middle(build: Build, flags: str) -> None:
-    model = build(flags=f"{flags} --cosformer-length-ratio 0.7").model.eval()
+    model = build(flags=f"{flags} --target-length-ratio 0.7").model.eval()
     encoded, tokens, state = model.encoder(**source(50, 33, 9)), words(3), {}
     step_by_step(model.decoder, tokens[:, :6], encoded, state)
     order = torch.tensor([2, 0, 2, 1])
@@ -58,7 +58,7 @@ def test_streams_may_change_places_in_the_middle(build: Build, flags: str) -> No
 @every_mix
 @torch.no_grad()
 def test_a_stream_in_a_batch_is_the_stream_alone(build: Build, flags: str) -> None:
-    model = build(flags=f"{flags} --cosformer-length-ratio 0.7").model.eval()
+    model = build(flags=f"{flags} --target-length-ratio 0.7").model.eval()
     speech, tokens = source(50, 33, 9), words(3)
     together = step_by_step(model.decoder, tokens, model.encoder(**speech), {})
     for i, length in enumerate(speech["src_lengths"]):
@@ -101,7 +101,7 @@ def test_no_score_depends_on_a_later_word(build: Build, flags: str) -> None:
 
 @torch.no_grad()
 def test_beyond_the_expected_length_positions_stay_at_the_end(build: Build) -> None:
-    model = build(flags="--attn-type cosformer --cosformer-length fixed --cosformer-length-fixed 4").model.eval()
+    model = build(flags="--attn-type cosformer --target-length fixed --target-length-fixed 4").model.eval()
     encoded, tokens = model.encoder(**source(50, 33)), words(2, 3 * 4)
     got = step_by_step(model.decoder, tokens, encoded, {})
     expected = model.decoder(tokens, encoded, target_lengths=torch.tensor([4, 4]))[0]
@@ -139,7 +139,7 @@ def test_a_model_without_a_measured_ratio_says_so(build: Build) -> None:
 @torch.no_grad()
 def test_the_state_of_a_linear_mechanism_never_grows(build: Build, name: str) -> None:
     """Not with the words, and not with the speech: there is no cache of keys and values."""
-    model = build(flags=f"--attn-type relu {EVERYWHERE[name]} --cosformer-length-ratio 0.7").model.eval()
+    model = build(flags=f"--attn-type relu {EVERYWHERE[name]} --target-length-ratio 0.7").model.eval()
     sizes = set()
     for frames in (8, 400):
         encoded, tokens, state = model.encoder(**source(frames, frames)), words(2, 40), {}
@@ -188,7 +188,7 @@ def test_features_are_what_the_output_layer_reads(build: Build) -> None:
 @torch.no_grad()
 def test_a_model_in_half_precision_says_nearly_the_same(build: Build, flags: str) -> None:
     """``fairseq-train --fp16`` and ``fairseq-generate --fp16`` cast the whole model."""
-    model = build(flags=f"{flags} --cosformer-length-ratio 0.7").model.eval()
+    model = build(flags=f"{flags} --target-length-ratio 0.7").model.eval()
     speech, tokens = source(203, 150), words(2)
     encoded = model.encoder(**speech)
     expected = step_by_step(model.decoder, tokens, encoded, {})
@@ -202,7 +202,7 @@ def test_a_model_in_half_precision_says_nearly_the_same(build: Build, flags: str
 @pytest.mark.parametrize("flags", EVERYWHERE.values(), ids=EVERYWHERE)
 def test_a_model_under_autocast_says_and_learns_nearly_the_same(build: Build, flags: str) -> None:
     """``--amp`` leaves the parameters as they are."""
-    flags += " --cosformer-length-ratio 0.7 --dropout 0 --attention-dropout 0 --activation-dropout 0"
+    flags += " --target-length-ratio 0.7 --dropout 0 --attention-dropout 0 --activation-dropout 0"
     model, speech, tokens = build(flags=flags).model, source(203, 150), words(2)
 
     def learn() -> tuple[Tensor, Tensor]:

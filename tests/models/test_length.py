@@ -1,26 +1,28 @@
 """The length rule: what is given, what is measured, what is kept, and what it tells the user."""
 
+from argparse import Namespace
+
 import pytest
 import torch
 
-from mla_fairseq.attention import LengthOptions
-from mla_fairseq.models.length import LengthRule
+from mla_fairseq.models.length import LengthOptions, LengthRule, length_options
+from mla_fairseq.models.simul import set_simul_defaults
 from tests.models.conftest import Build
 
 STATES = torch.tensor([1, 10, 25])
 
 
 def test_a_given_ratio_counts_tokens_per_state() -> None:
-    assert LengthRule(LengthOptions(length_ratio=0.5))(STATES).tolist() == [1, 5, 12]
+    assert LengthRule(LengthOptions(target_length_ratio=0.5))(STATES).tolist() == [1, 5, 12]
 
 
 def test_a_fixed_length_is_the_same_for_every_sentence() -> None:
-    rule = LengthRule(LengthOptions(length="fixed", length_fixed=40))
+    rule = LengthRule(LengthOptions(target_length="fixed", target_length_fixed=40))
     assert rule(STATES).tolist() == [40, 40, 40]
 
 
 def test_a_length_is_at_least_one_token() -> None:
-    assert LengthRule(LengthOptions(length_ratio=0.01))(STATES).tolist() == [1, 1, 1]
+    assert LengthRule(LengthOptions(target_length_ratio=0.01))(STATES).tolist() == [1, 1, 1]
 
 
 def test_a_measured_ratio_is_the_mean_over_all_states() -> None:
@@ -32,22 +34,24 @@ def test_a_measured_ratio_is_the_mean_over_all_states() -> None:
 
 
 def test_a_given_ratio_goes_before_a_measured_one() -> None:
-    rule = LengthRule(LengthOptions(length_ratio=2.0))
+    rule = LengthRule(LengthOptions(target_length_ratio=2.0))
     rule.observe(torch.tensor([10]), torch.tensor([10]))
     assert rule(STATES).tolist() == [2, 20, 50]
 
 
 def test_a_ratio_that_nobody_measured_is_an_error_with_two_mends() -> None:
-    with pytest.raises(ValueError, match=r"--cosformer-length-ratio .*--model-overrides .*cosformer_length_ratio"):
+    with pytest.raises(ValueError, match=r"--target-length-ratio .*--model-overrides .*target_length_ratio"):
         LengthRule(LengthOptions())(STATES)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        pytest.param({"length": "guess"}, "--cosformer-length must be .* but is 'guess'", id="unknown-rule"),
-        pytest.param({"length_ratio": -0.5}, "--cosformer-length-ratio must be .* but is -0.5", id="negative-ratio"),
-        pytest.param({"length_fixed": 0}, "--cosformer-length-fixed must be .* but is 0", id="no-length"),
+        pytest.param({"target_length": "guess"}, "--target-length must be .* but is 'guess'", id="unknown-rule"),
+        pytest.param(
+            {"target_length_ratio": -0.5}, "--target-length-ratio must be .* but is -0.5", id="negative-ratio"
+        ),
+        pytest.param({"target_length_fixed": 0}, "--target-length-fixed must be .* but is 0", id="no-length"),
     ],
 )
 def test_a_bad_option_is_named_with_its_value(options: dict, message: str) -> None:
@@ -103,3 +107,16 @@ def test_only_a_decoder_with_positions_has_a_rule(build: Build, flags: str, has_
 def source(batch: dict) -> dict:
     """The encoder's part of a batch."""
     return {name: batch["net_input"][name] for name in ("src_tokens", "src_lengths")}
+
+
+def test_options_of_older_checkpoints_keep_their_values() -> None:
+    args = Namespace(cosformer_length="fixed", cosformer_length_fixed=40, cosformer_source_length=200)
+    assert length_options(args) == LengthOptions("fixed", target_length_fixed=40, source_length=200)
+    args = Namespace(cosformer_length="fixed", target_length="ratio")  # an override in decoding wins
+    assert length_options(args).target_length == "ratio"
+
+
+def test_defaults_of_simultaneous_models_leave_options_of_older_checkpoints() -> None:
+    args = Namespace(cosformer_source_length=200)
+    set_simul_defaults(args)
+    assert length_options(args) == LengthOptions("fixed", source_length=200)

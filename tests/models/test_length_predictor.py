@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mla_fairseq.attention import LengthOptions
 from mla_fairseq.criterions.length_aware import LengthAwareCriterion
 from mla_fairseq.errors import UserError
 from mla_fairseq.models.checks import check_criterion
-from mla_fairseq.models.length import LengthPredictor, LengthRule
+from mla_fairseq.models.length import LengthOptions, LengthPredictor, LengthRule
 from mla_fairseq.tasks.speech_to_text_mla import SpeechToTextMLATask
 from tests.models.conftest import Build, Built
 from tests.models.test_commands import check_hypotheses
@@ -52,7 +51,9 @@ def test_it_learns_how_many_tokens_there_are_to_a_state() -> None:
 
 
 def rule(kind: str, train: str | None = None, noise: float = 0.0, **more: float) -> LengthRule:
-    options = LengthOptions(length=kind, train_length=train, length_fixed=7, length_ratio=0.5)
+    options = LengthOptions(
+        target_length=kind, train_target_length=train, target_length_fixed=7, target_length_ratio=0.5
+    )
     return LengthRule(options, predictor=predictor() if kind == "predicted" else None, noise=noise, **more)
 
 
@@ -88,11 +89,19 @@ def test_noise_is_relative_and_only_in_training() -> None:
 @pytest.mark.parametrize(
     ("options", "more", "message"),
     [
-        ({"train_length": "guess"}, {}, "--cosformer-train-length must be one of oracle, .* but is 'guess'"),
-        ({"length": "predicted"}, {"streaming": True}, "--cosformer-length must be fixed, but is 'predicted'"),
-        ({"length": "fixed", "train_length": "oracle"}, {"streaming": True}, "--cosformer-train-length must be fixed"),
+        ({"train_target_length": "guess"}, {}, "--train-target-length must be one of oracle, .* but is 'guess'"),
+        ({"target_length": "predicted"}, {"streaming": True}, "--target-length must be fixed, but is 'predicted'"),
+        (
+            {"target_length": "fixed", "train_target_length": "oracle"},
+            {"streaming": True},
+            "--train-target-length must be fixed",
+        ),
         ({}, {"noise": -1.0}, "--length-noise must be at least 0, but is -1.0"),
-        ({"length": "fixed"}, {"streaming": True, "noise": 0.1}, "--length-noise must be 0 where lengths are fixed"),
+        (
+            {"target_length": "fixed"},
+            {"streaming": True, "noise": 0.1},
+            "--length-noise must be 0 where lengths are fixed",
+        ),
     ],
     ids=["kind", "streaming-predicted", "streaming-oracle", "negative-noise", "streaming-noise"],
 )
@@ -162,9 +171,7 @@ def test_a_criterion_that_does_not_fit_is_told_at_once(build: Build) -> None:
     check_criterion("label_smoothed_cross_entropy", built.model)
 
 
-@pytest.mark.parametrize(
-    "flags", ["--length-predictor", "--cosformer-length predicted --cosformer-train-length predicted"]
-)
+@pytest.mark.parametrize("flags", ["--length-predictor", "--target-length predicted --train-target-length predicted"])
 def test_a_predictor_that_nothing_trains_is_refused(build: Build, flags: str) -> None:
     model = build(flags=f"--attn-type cosformer {flags}").model
     with pytest.raises(ValueError, match=r"trains no length predictor.*--criterion label_smoothed_cross_entropy_mla"):
@@ -174,14 +181,14 @@ def test_a_predictor_that_nothing_trains_is_refused(build: Build, flags: str) ->
 
 def test_a_streaming_model_has_no_use_for_one(build: Build) -> None:
     with pytest.raises(ValueError, match="--length-predictor is nothing for a model that translates while it listens"):
-        build("convtransformer_simul_mla", f"{FLAGS} --cosformer-source-length 100 --cosformer-length fixed")
+        build("convtransformer_simul_mla", f"{FLAGS} --source-length 100 --target-length fixed")
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         ("--length-noise nan", "--length-noise must be at least 0, but is nan"),
-        ("--cosformer-length-ratio inf", "--cosformer-length-ratio must be at least 0, but is inf"),
+        ("--target-length-ratio inf", "--target-length-ratio must be at least 0, but is inf"),
     ],
 )
 def test_numbers_that_are_none_are_refused(build: Build, flags: str, message: str) -> None:
@@ -191,23 +198,23 @@ def test_numbers_that_are_none_are_refused(build: Build, flags: str, message: st
 
 @pytest.mark.parametrize("kind", ["oracle", "predicted", "ratio", "fixed"])
 def test_a_trained_model_decodes_by_any_of_them(train, generate, kind: str) -> None:
-    check_hypotheses(generate(train(TRAINED), "--model-overrides", str({"cosformer_length": kind})))
+    check_hypotheses(generate(train(TRAINED), "--model-overrides", str({"target_length": kind})))
 
 
 @pytest.mark.parametrize("kind", ["predicted", "ratio"])
 def test_training_under_what_decoding_expects(train, generate, kind: str) -> None:
-    flags = f"{TRAINED} --cosformer-length {kind} --cosformer-train-length predicted --length-noise 0.1"
+    flags = f"{TRAINED} --target-length {kind} --train-target-length predicted --length-noise 0.1"
     check_hypotheses(generate(train(flags)))
 
 
 def test_a_checkpoint_without_a_predictor_is_told(train, generate) -> None:
-    done = generate(train("--attn-type cosformer"), "--model-overrides", str({"cosformer_length": "predicted"}))
+    done = generate(train("--attn-type cosformer"), "--model-overrides", str({"target_length": "predicted"}))
     assert done.code == 1
     assert "error: this model's length predictor was never trained" in done.last_line
 
 
 def test_a_set_without_references_has_no_oracle(build: Build) -> None:
-    built = build(flags="--attn-type cosformer --cosformer-length oracle")
+    built = build(flags="--attn-type cosformer --target-length oracle")
     task = Namespace(target_dictionary=built.task.target_dictionary)
     with pytest.raises(UserError, match="the set has no references"):
         SpeechToTextMLATask.tell_lengths(task, [built.model], {"target": None})

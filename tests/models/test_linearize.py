@@ -125,16 +125,16 @@ def test_the_command_leaves_a_checkpoint_to_decode_and_to_train(
         (["--attn-type", "softmax"], "error: every site has the mechanism already"),
         (["--attn-type", "sofmax"], "error: unknown attention 'sofmax': choose one of"),
         (
-            ["--attn-type", "relu", "--set", "cosformer_length"],
-            "error: --set cosformer_length: write it as OPTION=VALUE",
+            ["--attn-type", "relu", "--set", "target_length"],
+            "error: --set target_length: write it as OPTION=VALUE",
         ),
         (
             ["--attn-type", "cosformer", "--set", "cosformer_lenght=fixed"],
-            "error: --set cosformer_lenght=fixed: there is no such option: did you mean cosformer_length?",
+            "error: --set cosformer_lenght=fixed: there is no such option: did you mean target_length?",
         ),
         (
-            ["--attn-type", "cosformer", "--set", "cosformer_length_fixed=abc"],
-            "error: --set cosformer_length_fixed=abc: invalid int value: 'abc'",
+            ["--attn-type", "cosformer", "--set", "target_length_fixed=abc"],
+            "error: --set target_length_fixed=abc: invalid int value: 'abc'",
         ),
         (["--cross-attn-type", "gla"], "error: --cross-attn-type is gla"),
     ],

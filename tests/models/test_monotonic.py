@@ -8,7 +8,7 @@ from tests.models.conftest import Build
 
 ARCH = "s2t_transformer_simul_mla"
 KINDS = [kind for kind in SIMUL_TYPES if not kind.startswith("waitk")]
-FLAGS = "--fixed-pre-decision-ratio 2 --encoder-chunk-size 2 --cosformer-source-length 60 --cosformer-length-fixed 12"
+FLAGS = "--fixed-pre-decision-ratio 2 --encoder-chunk-size 2 --source-length 60 --target-length-fixed 12"
 CROSS = {"softmax": "", "relu": "--cross-attn-type relu", "cosformer": "--attn-type cosformer"}
 
 

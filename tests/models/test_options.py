@@ -14,7 +14,7 @@ from torch import nn
 import mla_fairseq
 from mla_fairseq.attention import LinearAttention, SoftmaxAttention, available_attention, register_attention, registry
 from mla_fairseq.attention.features import ReLUFeatures
-from mla_fairseq.models.options import add_attention_args, build_site, mechanism_options, site_type
+from mla_fairseq.models.options import add_attention_args, build_site, option_values, site_type
 from mla_fairseq.models.s2t_transformer_mla import S2TTransformerMLAModel
 from tests.models.conftest import SIZES, TRAINING, Build, Run, parse
 
@@ -62,25 +62,29 @@ def test_help_explains_every_flag_of_the_sites_and_of_every_mechanism(given) -> 
     for site in ("", "encoder-", "decoder-", "cross-"):
         assert f"--{site}attn-type NAME" in text
     assert f"attention mechanism of every site; one of {', '.join(available_attention())} (default: softmax)" in text
-    assert "--cosformer-length {oracle,predicted,ratio,fixed}" in text
-    assert "--cosformer-length-ratio N target tokens per encoder state" in text
-    assert "--cosformer-length-fixed N" in text
+    assert "--target-length {oracle,predicted,ratio,fixed}" in text
+    assert "--target-length-ratio N target tokens per encoder state" in text
+    assert "--target-length-fixed N" in text
     assert "--given-rate N how fast (default: 0.5)" in text
     assert "--given-kind {a,b} which kind (default: a)" in text
     assert "--given-sharp, --no-given-sharp whether sharp" in text
 
 
+def given_options(args: argparse.Namespace) -> GivenOptions:
+    return GivenOptions(**option_values(args, GivenOptions, "given_"))
+
+
 def test_what_was_not_given_is_the_default(given) -> None:
-    assert mechanism_options(parsed(""), "given") == GivenOptions()
+    assert given_options(parsed("")) == GivenOptions()
 
 
 def test_every_kind_of_option_is_parsed(given) -> None:
     args = parsed("--given-rate 0.1 --given-order 3 --given-name m --given-kind b --given-sharp --given-span 4")
-    assert mechanism_options(args, "given") == GivenOptions(0.1, 3, "m", "b", True, 4)
+    assert given_options(args) == GivenOptions(0.1, 3, "m", "b", True, 4)
 
 
 def test_a_checkpoint_older_than_an_option_has_its_default(given) -> None:
-    assert mechanism_options(argparse.Namespace(given_order=7), "given") == GivenOptions(order=7)
+    assert given_options(argparse.Namespace(given_order=7)) == GivenOptions(order=7)
 
 
 def test_a_mechanism_of_ones_own_gets_its_options_at_its_site(given, build: Build) -> None:
@@ -106,7 +110,7 @@ def test_a_site_takes_its_own_name_before_that_of_all(flags: str, expected: tupl
 
 
 def test_the_sites_of_a_model_hold_what_the_flags_say(build: Build) -> None:
-    flags = "--attn-type elu --encoder-attn-type cosformer --cross-attn-type softmax --cosformer-length-ratio 0.5"
+    flags = "--attn-type elu --encoder-attn-type cosformer --cross-attn-type softmax --target-length-ratio 0.5"
     model = build(flags=flags).model
     for layer in model.encoder.transformer_layers:
         assert layer.self_attn.mechanism.needs_lengths
@@ -151,14 +155,12 @@ def test_fairseq_train_ends_with_that_line(corpus: Path, run: Run) -> None:
 
 def test_a_bad_option_of_a_mechanism_is_named(corpus: Path, capsys) -> None:
     with pytest.raises(SystemExit):
-        parse(corpus, "s2t_transformer_mla", "--cosformer-length guess")
-    assert (
-        "argument --cosformer-length: invalid choice: 'guess'" in capsys.readouterr().err.rstrip().rpartition("\n")[2]
-    )
+        parse(corpus, "s2t_transformer_mla", "--target-length guess")
+    assert "argument --target-length: invalid choice: 'guess'" in capsys.readouterr().err.rstrip().rpartition("\n")[2]
 
 
 def test_the_help_of_fairseq_train_lists_our_flags() -> None:
     program, package = Path(sys.executable).with_name("fairseq-train"), Path(mla_fairseq.__file__).parent
     done = subprocess.run([program, "--user-dir", package, "--help"], capture_output=True, text=True, check=True)
-    flags = ("--attn-type", "--encoder-attn-type", "--decoder-attn-type", "--cross-attn-type", "--cosformer-length")
+    flags = ("--attn-type", "--encoder-attn-type", "--decoder-attn-type", "--cross-attn-type", "--target-length")
     assert [flag for flag in flags if f"  {flag} " not in done.stdout] == []

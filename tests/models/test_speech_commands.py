@@ -155,7 +155,7 @@ def test_a_set_is_written_down_by_an_independent_recogniser(
 
 def test_every_length_rule_speaks(data: Path, trained: Path) -> None:
     for kind in ("ratio", "predicted", "fixed"):
-        speaker = Speaker(trained, data, overrides={"cosformer_length": kind, "cosformer_length_fixed": 20})
+        speaker = Speaker(trained, data, overrides={"target_length": kind, "target_length_fixed": 20})
         assert len(speaker.say(["abc"], need_attn=False)[0]["waveform"]) > 0
 
 

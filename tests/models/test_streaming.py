@@ -13,7 +13,7 @@ from tests.models.conftest import FEATURES, LINEAR, MIXED, STREAMING, Build
 ARCHS = ("s2t_transformer_simul_mla", "convtransformer_simul_mla")
 RATIO, CHUNK = 2, 4
 SIMUL = f"--fixed-pre-decision-ratio {RATIO} --encoder-chunk-size {CHUNK} --waitk-lagging 1-3"
-LENGTHS = "--cosformer-length-fixed 11 --cosformer-source-length 9"  # shorter than what follows: beyond them as well
+LENGTHS = "--target-length-fixed 11 --source-length 9"  # shorter than what follows: beyond them as well
 PAD = 1
 every_mix = pytest.mark.parametrize("flags", (STREAMING | MIXED).values(), ids=STREAMING | MIXED)
 every_mechanism = pytest.mark.parametrize("flags", STREAMING.values(), ids=STREAMING)
@@ -196,7 +196,7 @@ def test_the_last_norm_is_applied(build: Build) -> None:
         ("--fixed-pre-decision-ratio 0 --encoder-chunk-size 4", "--fixed-pre-decision-ratio must be at least 1"),
         ("--encoder-chunk-size -2", "--encoder-chunk-size must be at least 0"),
         ("--attn-type relu --encoder-left-chunks 2", "a linear encoder cannot forget"),
-        ("--attn-type cosformer --cosformer-length ratio", "--cosformer-length must be fixed, but is 'ratio'"),
+        ("--attn-type cosformer --target-length ratio", "--target-length must be fixed, but is 'ratio'"),
     ],
 )
 def test_flags_that_make_no_sense_are_named(build: Build, flags: str, message: str) -> None:
@@ -205,8 +205,8 @@ def test_flags_that_make_no_sense_are_named(build: Build, flags: str, message: s
 
 
 def test_a_source_length_must_be_given(build: Build) -> None:
-    model = build(ARCHS[0], "--attn-type cosformer --cosformer-source-length 0").model
-    with pytest.raises(ValueError, match="--cosformer-source-length must be at least 1, but is 0"):
+    model = build(ARCHS[0], "--attn-type cosformer --source-length 0").model
+    with pytest.raises(ValueError, match="--source-length must be at least 1, but is 0"):
         model.encoder(**{name: x.float() if x.is_floating_point() else x for name, x in speech(30).items()})
 
 

@@ -106,7 +106,7 @@ def test_softmax_everywhere_is_fairseqs_own_model(flags: str, speakers: int) -> 
 @every_mix
 @torch.no_grad()
 def test_step_by_step_is_all_at_once_with_ragged_texts(flags: str) -> None:
-    model = build(f"{flags} --cosformer-length fixed --cosformer-train-length fixed --cosformer-length-fixed {STEPS}")
+    model = build(f"{flags} --target-length fixed --train-target-length fixed --target-length-fixed {STEPS}")
     encoded, given = encode(model, text(9, 5, 1)), frames(3)
     _, ends, extra = model.decoder(given, encoded, target_lengths=full(3))
     got = step_by_step(model, given, encoded, {})
@@ -133,7 +133,7 @@ def test_an_utterance_in_a_batch_is_the_utterance_alone(flags: str) -> None:
 @every_mix
 @torch.no_grad()
 def test_streams_that_have_ended_may_be_left_out(flags: str) -> None:
-    model = build(f"{flags} --cosformer-length-ratio 2")
+    model = build(f"{flags} --target-length-ratio 2")
     encoded, given, state = encode(model, text(9, 5, 1)), frames(3), {}
     expected = step_by_step(model, given, encoded, {})
     step_by_step(model, given[:, :4], encoded, state)
@@ -148,7 +148,7 @@ def test_streams_that_have_ended_may_be_left_out(flags: str) -> None:
 @every_mix
 @torch.no_grad()
 def test_synthesis_goes_on_after_frames_that_were_given_at_once(flags: str) -> None:
-    model = build(f"{flags} --cosformer-length-ratio 2")
+    model = build(f"{flags} --target-length-ratio 2")
     encoded, given, state = encode(model, text(9, 5, 1)), frames(3), {}
     model.decoder.prime(given[:, :6], encoded, state)
     got = step_by_step(model, given[:, 6:], encoded, state, need_attn=False)
@@ -161,7 +161,7 @@ def test_synthesis_goes_on_after_frames_that_were_given_at_once(flags: str) -> N
 @torch.no_grad()
 def test_a_state_does_not_grow(name: str) -> None:
     cross = "--cross-attn-type relu" if name in IN_ORDER else ""
-    model = build(f"{EVERYWHERE[name]} {cross} --cosformer-length-ratio 2")
+    model = build(f"{EVERYWHERE[name]} {cross} --target-length-ratio 2")
     encoded, state, sizes = encode(model, text(9, 5)), {}, []
     for frame in frames(2).split(1, dim=1):
         model.decoder(frame, encoded, incremental_state=state, need_attn=False)
@@ -214,7 +214,7 @@ def test_a_length_that_nobody_knows_is_told_where_it_is_needed() -> None:
 
 @torch.no_grad()
 def test_durations_are_a_length() -> None:
-    model = build("--attn-type cosformer --length-predictor --cosformer-length predicted")
+    model = build("--attn-type cosformer --length-predictor --target-length predicted")
     predictor = model.decoder.length_rule.predictor
     torch.nn.init.zeros_(predictor.output.weight)
     torch.nn.init.constant_(predictor.output.bias, float(torch.tensor(6.0).log1p()))  # 6 frames a symbol, 2 a step

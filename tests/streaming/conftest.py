@@ -25,7 +25,7 @@ SIZES = (
     "--encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 16 --conv-channels 16 --conv-out-channels 4 "
     "--encoder-ffn-embed-dim 32 --encoder-attention-heads 2 --decoder-attention-heads 2 --dropout 0 "
     "--fixed-pre-decision-ratio 3 --encoder-chunk-size 4 --waitk-lagging 1-3 "
-    "--cosformer-source-length 30 --cosformer-length-fixed 12 --energy-bias --energy-bias-init 1"
+    "--source-length 30 --target-length-fixed 12 --energy-bias --energy-bias-init 1"
 )
 ARCH = "s2t_transformer_simul_mla"
 

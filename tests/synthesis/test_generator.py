@@ -11,7 +11,7 @@ from tests.models.test_tts_transformer_mla import BINS, PAD, PER_STEP, build, te
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 TEXTS = (9, 5, 1)
-FLAGS = "--cosformer-length-ratio 3 --dropout 0"
+FLAGS = "--target-length-ratio 3 --dropout 0"
 
 
 def inputs(tokens: Tensor) -> dict[str, Tensor]:
@@ -72,7 +72,7 @@ def test_utterances_of_a_batch_end_at_steps_of_their_own() -> None:
 @torch.no_grad()
 def test_who_never_says_stop_is_stopped(ratio: float, expected: list[int]) -> None:
     """Expected are 1.5 steps for each of 9, 5 and 1 symbols, rounded to 14, 8 and 2, and 10 steps are free."""
-    model = build("--cosformer-length-ratio 1.5")
+    model = build("--target-length-ratio 1.5")
     torch.nn.init.constant_(model.decoder.eos_proj.bias, -1e3)
     said = write(model, inputs(text(*TEXTS)), Limits(max_steps=60, max_ratio=ratio, slack=10))
     assert [len(one.frames) for one in said] == expected
