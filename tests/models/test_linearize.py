@@ -129,8 +129,8 @@ def test_the_command_leaves_a_checkpoint_to_decode_and_to_train(
             "error: --set target_length: write it as OPTION=VALUE",
         ),
         (
-            ["--attn-type", "cosformer", "--set", "cosformer_lenght=fixed"],
-            "error: --set cosformer_lenght=fixed: there is no such option: did you mean target_length?",
+            ["--attn-type", "cosformer", "--set", "target_lenght=fixed"],
+            "error: --set target_lenght=fixed: there is no such option: did you mean target_length?",
         ),
         (
             ["--attn-type", "cosformer", "--set", "target_length_fixed=abc"],
