@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from itertools import accumulate
-from pathlib import Path
 
 import benchmark
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
 from mla_fairseq.attention import Causal, Full, Lengths, attend, available_attention, build_attention, nbytes
@@ -44,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=int, default=7, help="turns of each contestant; the median counts")
     parser.add_argument("--turn", type=float, default=0.1, help="seconds of a turn")
     parser.add_argument("--steps", nargs=2, type=int, default=[10, 10_000], help="tokens before the decoding step")
-    parser.add_argument("--output", type=Path, help="markdown file for the report")
+    benchmark.add_common_args(parser)
     return parser
 
 
@@ -111,16 +108,6 @@ def time_length(args: argparse.Namespace, view: str, length: int) -> tuple[dict[
     return forward, both
 
 
-def peak_memory(run: Callable[[], None]) -> float:
-    """MB that a call holds at its peak beyond what was held before, by the allocator's own account."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        run()
-    # the events that torch reports itself leave out what operations allocate inside
-    events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held = accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
-    return max(held) / 2**20
-
-
 def speed_tables(args: argparse.Namespace) -> list[str]:
     """One table for each view."""
     head = ["T", "SDPA fwd", "SDPA fwd+bwd"]
@@ -144,7 +131,7 @@ def memory_table(args: argparse.Namespace) -> str:
     rows = []
     for length in tqdm(args.lengths, desc="memory", unit="length"):
         tensors = draw(args, length, gradient=True)
-        peaks = [peak_memory(step(contestant(args, name, "causal"), tensors)) for name in names]
+        peaks = [benchmark.peak_memory(step(contestant(args, name, "causal"), tensors)) for name in names]
         rows.append([str(length), *(f"{megabytes:.1f}" for megabytes in peaks)])
     head = ["T", "SDPA", *args.attn_types]
     return f"### Causal, forward and backward: MB held at the peak\n\n{benchmark.table(head, rows)}"
@@ -176,8 +163,9 @@ def decoding_step(args: argparse.Namespace, name: str, tokens: int) -> tuple[dic
 
 def main() -> None:
     args = build_parser().parse_args()
+    benchmark.check_tree(args)
     torch.set_num_threads(args.threads)
-    torch.manual_seed(1)
+    torch.manual_seed(args.seed)
     benchmark.settle_allocator()
     title = f"## Attention (B = {args.batch}, H = {args.heads}, head size {args.head_size}, float32)"
     sections = [title, *speed_tables(args), memory_table(args), decoding_table(args), benchmark.signature()]

@@ -76,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--waitk-lagging", type=int, default=5, help="k of wait-k")
     parser.add_argument("--vocabulary", type=int, default=8000, help="target symbols")
     parser.add_argument("--threads", type=int, default=2, help="torch threads")
-    parser.add_argument("--output", type=Path, help="markdown file for the report")
+    benchmark.add_common_args(parser)
     return parser
 
 
@@ -102,7 +102,7 @@ def build(args: argparse.Namespace, flags: str) -> Translator:
     with benchmark.data_folder(args.vocabulary, NUM_BINS) as folder:
         command = f"{folder} --task speech_to_text --config-yaml config.yaml --arch {args.arch} {flags}".split()
         parsed = options.parse_args_and_arch(options.get_training_parser(), command)
-        torch.manual_seed(1)
+        torch.manual_seed(args.seed)
         task = tasks.setup_task(parsed)
         normal = Normalisation(np.full(NUM_BINS, 12, np.float32), np.full(NUM_BINS, 4, np.float32))
         return Translator(task.build_model(parsed), task.target_dictionary, normal)
@@ -221,6 +221,7 @@ def summary(args: argparse.Namespace, name: str, curve: Curve, again: dict[float
 
 def main() -> None:
     args = build_parser().parse_args()
+    benchmark.check_tree(args)
     logging.disable(logging.INFO)
     torch.set_num_threads(args.threads)
     title = (

@@ -1,150 +1,216 @@
 #!/usr/bin/env python3
-"""Times training steps of s2t_transformer_mla against fairseq's own s2t_transformer, on the same random batches.
+"""Times training and decoding steps of s2t_transformer_mla against fairseq's own s2t_transformer and against a bound.
 
-Both are built, trained and updated by fairseq: its parser, criterion (label smoothing 0.1) and Adam. Utterances have
-lengths like MuST-C's (log-normal, 6 s on average, at most 30 s), or all of them the length that --seconds gives.
+All are built, trained and updated by fairseq: its parser, criterion (label smoothing 0.1), clipping and Adam, on the
+same batches, in turns. The bound is the same model with attention that returns its values and costs nothing: no
+mechanism can train faster. With --baseline, models of another revision take turns with them, from a process of their
+own.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
-import math
+import contextlib
 import shlex
-from collections.abc import Callable, Iterator
+import statistics
+import tempfile
 from pathlib import Path
 
 import benchmark
 import torch
-from fairseq import options, tasks
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from fairseq.optim import build_optimizer
-from torch import Tensor
+from bench_batches import FEATURES, SAMPLING, Batches
 from tqdm import tqdm
 
-import mla_fairseq  # noqa: F401 -- registers the architectures
-from mla_fairseq.attention import available_attention
-
-FRAMES_PER_SECOND, FEATURES, WORDS_PER_SECOND = 100, 80, 4.5
-TRAINING = shlex.split(
-    "--criterion label_smoothed_cross_entropy --label-smoothing 0.1 --optimizer adam --lr 2e-3 --clip-norm 10 --cpu "
-    "--max-source-positions 12000"
-)
-MEAN_SECONDS, SPREAD, SHORTEST, LONGEST = 6.0, 0.7, 0.5, 30.0
-"""MuST-C en-de: 4.5 subwords per second of speech; ``SPREAD`` is the deviation of the logarithm."""
+OURS, STOCK, BOUND = "softmax", "fairseq's own", "bound"
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--size", default="s", help="model size: the letters after s2t_transformer_")
-    parser.add_argument(
-        "--attn-types", nargs="+", default=["relu", "cosformer"], choices=available_attention(), metavar="NAME",
-        help=f"mechanisms to time, each at all sites; of {', '.join(available_attention())}",
-    )  # fmt: skip
+    parser.add_argument("--model-flags", default="", help="more flags of every model, in one argument")
+    parser.add_argument("--attn-types", nargs="+", default=["relu", "cosformer"], metavar="NAME", help="mechanisms")
     parser.add_argument(
         "--seconds", nargs="+", type=float, default=[0.0, 30.0, 60.0], help="length of the utterances; 0: like MuST-C"
     )
     parser.add_argument("--max-tokens", type=int, default=6000, help="frames in a batch, padding included")
-    parser.add_argument("--batches", type=int, default=3, help="batches of each length")
+    parser.add_argument("--batches", type=int, default=8, help="batches of utterances like MuST-C's")
+    parser.add_argument("--long-batches", type=int, default=2, help="batches of utterances of one length")
     parser.add_argument("--vocabulary", type=int, default=8000, help="target symbols")
-    parser.add_argument("--threads", type=int, default=2, help="torch threads")
-    parser.add_argument("--repeats", type=int, default=1, help="times that each batch is trained on by each model")
-    parser.add_argument("--output", type=Path, help="markdown file for the report")
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], help="torch threads")
+    parser.add_argument("--turns", type=int, default=5, help="times that every model trains on every batch")
+    parser.add_argument("--tokens", type=int, default=30, help="tokens before the decoding step")
+    parser.add_argument(
+        "--tables", nargs="+", default=["speed", "memory", "decoding"], choices=["speed", "memory", "decoding"],
+        help="what to measure",
+    )  # fmt: skip
+    parser.add_argument("--baseline", metavar="REV", help="revision whose models take turns with today's")
+    benchmark.add_common_args(parser)
     return parser
 
 
-class Trainer:
-    """One model and what fairseq trains it with."""
+class Contestant:
+    """A model of one column, in the process of its source tree."""
 
-    def __init__(self, folder: Path, arch: str, flags: list[str]) -> None:
-        command = [str(folder), "--task", "speech_to_text", "--arch", arch, *TRAINING, *flags]
-        args = options.parse_args_and_arch(options.get_training_parser(), command)
-        config = convert_namespace_to_omegaconf(args)
-        torch.manual_seed(1)
-        self.task = tasks.setup_task(config.task)
-        self.model = self.task.build_model(config.model).train()
-        self.criterion = self.task.build_criterion(config.criterion)
-        self.optimizer = build_optimizer(config.optimizer, list(self.model.parameters()))
+    def __init__(self, worker: benchmark.Worker, name: str, arch: str, flags: list[str]) -> None:
+        self.worker, self.name = worker, name
+        self.ask("build", arch=arch, flags=flags)
 
-    def step(self, batch: dict) -> None:
-        self.optimizer.zero_grad()
-        self.task.train_step(batch, self.model, self.criterion, self.optimizer, update_num=1)
-        self.optimizer.clip_grad_norm(10.0)
-        self.optimizer.step()
+    def ask(self, action: str, **request: object) -> float:
+        """Return what ``bench_worker.py`` answers: seconds, MB or a number of operations."""
+        return self.worker.ask(do=action, name=self.name, **request)["value"]
 
 
-def draw_batches(seconds: float, max_tokens: int, batches: int, vocabulary: int) -> Iterator[dict]:
-    """Batches as fairseq makes them: utterances of like length, as many as fit."""
-    lengths = draw_lengths(seconds)
-    every, start = [], 0
-    while start < len(lengths):
-        size = max(1, max_tokens // int(lengths[start]))
-        every.append(lengths[start : start + size])
-        start += size
-    for i in torch.linspace(0, len(every) - 1, batches).round().long().tolist():
-        yield make_batch(every[i], vocabulary)
+def build_contestants(args: argparse.Namespace, workers: list[benchmark.Worker]) -> dict[str, Contestant]:
+    """Return the models by the names of their columns; the second worker, if any, serves the baseline's tree."""
+    flags, (current, *baseline) = shlex.split(args.model_flags), workers
+
+    def mla(worker: benchmark.Worker, name: str, attn_type: str) -> Contestant:
+        return Contestant(worker, name, f"s2t_transformer_mla_{args.size}", ["--attn-type", attn_type, *flags])
+
+    built = [mla(current, OURS, OURS), Contestant(current, STOCK, f"s2t_transformer_{args.size}", flags)]
+    built += [mla(current, name, name) for name in args.attn_types]
+    built.append(mla(current, BOUND, "free"))
+    built += [mla(w, f"{name} at {args.baseline}", name) for w in baseline for name in (OURS, *args.attn_types)]
+    return {contestant.name: contestant for contestant in built}
 
 
-def draw_lengths(seconds: float, utterances: int = 5000) -> Tensor:
-    """Frames of each utterance, longest first."""
-    if seconds > 0:
-        return (seconds * FRAMES_PER_SECOND * (1 - 0.05 * torch.rand(utterances))).long().sort(descending=True).values
-    logarithms = math.log(MEAN_SECONDS) - SPREAD**2 / 2 + SPREAD * torch.randn(utterances)
-    drawn = logarithms.exp().clamp(SHORTEST, LONGEST) * FRAMES_PER_SECOND
-    return drawn.long().sort(descending=True).values
+def train(contestants: dict[str, Contestant], batches: Batches, threads: int, turns: int) -> dict[str, list[float]]:
+    """Return the seconds of each contestant over all batches, for each turn; the first turn does not count."""
+    totals = {name: [0.0] * turns for name in contestants}
+    work = [(turn, path) for turn in range(-1, turns) for path in batches.paths]
+    for turn, path in tqdm(work, desc=f"{batches.label}, {threads} threads", unit="batch"):
+        for name in list(contestants)[:: -1 if turn % 2 else 1]:  # there and back: nobody always comes first
+            seconds = contestants[name].ask("train", batch=path, threads=threads)
+            if turn >= 0:
+                totals[name][turn] += seconds
+    return totals
 
 
-def make_batch(frames: Tensor, vocabulary: int) -> dict:
-    """A batch of random features and words, as fairseq's data set would collate it."""
-    words = (frames * WORDS_PER_SECOND / FRAMES_PER_SECOND).long().clamp_min(1) + 1
-    real = torch.arange(int(words.max())) < words.unsqueeze(-1)
-    target = torch.randint(4, vocabulary, real.shape)
-    target = target.scatter(1, words.unsqueeze(-1) - 1, 2).masked_fill(~real, 1)  # fairseq's end of sentence, padding
-    shifted = torch.cat((torch.full_like(target[:, :1], 2), target[:, :-1]), dim=1).masked_fill(~real, 1)
-    features = torch.randn(len(frames), int(frames.max()), FEATURES)
-    features = features * (torch.arange(features.shape[1]) < frames.unsqueeze(-1)).unsqueeze(-1)
-    inputs = {"src_tokens": features, "src_lengths": frames, "prev_output_tokens": shifted}
-    return {"net_input": inputs, "target": target, "ntokens": int(real.sum()), "nsentences": len(frames)}
+def matmul_peak(rows: int) -> float:
+    """Return the floating-point operations a second of (rows, 256) x (256, 2048), the product that most work is."""
+    x, weight = torch.randn(rows, 256), torch.randn(256, 2048)
+    fastest = min(benchmark.seconds_per_call(lambda: x @ weight) for _ in range(50))
+    return 2 * rows * 256 * 2048 / fastest
 
 
-def words_per_second(trainers: dict[str, Trainer], batches: list[dict], repeats: int, label: str) -> dict[str, float]:
-    """Target words per second of each model over all batches."""
-    seconds = dict.fromkeys(trainers, 0.0)
-    for batch in tqdm(batches, desc=label, unit="batch"):
-        for name, time in benchmark.race({n: step_of(t, batch) for n, t in trainers.items()}, repeats).items():
-            seconds[name] += time
-    words = sum(batch["ntokens"] for batch in batches)
-    return {name: words / time for name, time in seconds.items()}
+def speed_tables(args: argparse.Namespace, contestants: dict[str, Contestant], rows: list[Batches]) -> list[str]:
+    """Return for each number of threads the table of speeds and shares, and that of the baseline."""
+    sections = []
+    for threads in args.threads:
+        speeds, shares, before = [], [], []
+        for batches in rows:
+            torch.set_num_threads(threads)
+            peak = matmul_peak(args.max_tokens // 4)
+            turns = train(contestants, batches, threads, args.turns)
+            products = flops(contestants[BOUND], batches) / max(peak, matmul_peak(args.max_tokens // 4))
+            words = f"{batches.words / statistics.median(turns[OURS]):.1f}"
+            others = [STOCK, *args.attn_types, BOUND]
+            bounds = [ratio(turns, BOUND, name) for name in args.attn_types]
+            speeds.append([batches.label, words, *(ratio(turns, OURS, name) for name in others), *bounds])
+            shares.append([batches.label, *(f"{products / statistics.median(turns[n]):.2f}" for n in [OURS, *others])])
+            if args.baseline:
+                names = (OURS, *args.attn_types)
+                before.append([batches.label, *(ratio(turns, f"{name} at {args.baseline}", name) for name in names)])
+        sections += format_speeds(args, threads, speeds, shares, before)
+    return sections
 
 
-def step_of(trainer: Trainer, batch: dict) -> Callable[[], None]:
-    return lambda: trainer.step(batch)
+def ratio(turns: dict[str, list[float]], base: str, name: str) -> str:
+    """Return how many times as fast as ``base`` a contestant is: the median of the turns, least and greatest."""
+    return benchmark.spread([b / n for b, n in zip(turns[base], turns[name], strict=True)])
 
 
-def report(args: argparse.Namespace) -> str:
-    with benchmark.data_folder(args.vocabulary, FEATURES) as folder:
-        stock = f"s2t_transformer_{args.size}"
-        trainers = {stock: Trainer(folder, stock, [])}
-        for attn_type in args.attn_types:
-            arch = f"s2t_transformer_mla_{args.size}"
-            trainers[attn_type] = Trainer(folder, arch, ["--attn-type", attn_type])
-    rows = []
-    for seconds in args.seconds:
-        label = f"{seconds:g} s" if seconds > 0 else "like MuST-C"
-        torch.manual_seed(1)
-        batches = list(draw_batches(seconds, args.max_tokens, args.batches, args.vocabulary))
-        speed = words_per_second(trainers, batches, args.repeats, label)
-        cells = [f"{speed[name]:.1f} ({speed[name] / speed[stock]:.2f})" for name in args.attn_types]
-        rows.append([label, f"{speed[stock]:.1f}", *cells])
-    return benchmark.table(["utterances", stock, *(f"{name} everywhere" for name in args.attn_types)], rows)
+def flops(contestant: Contestant, batches: Batches) -> float:
+    """Return the floating-point operations of the products of a step on every batch, attention's own left out."""
+    return sum(contestant.ask("flops", batch=path, threads=1) for path in batches.paths)
+
+
+def format_speeds(
+    args: argparse.Namespace, threads: int, speeds: list[list[str]], shares: list[list[str]], before: list[list[str]]
+) -> list[str]:
+    """Return the sections of one number of threads."""
+    title, columns = f"{threads} thread{'s' * (threads > 1)}", [OURS, STOCK, *args.attn_types, BOUND]
+    head = ["utterances", f"{OURS}, words/s", *columns[1:], *(f"{name} / {BOUND}" for name in args.attn_types)]
+    sections = [
+        f"### {title}: speed of training, {OURS} everywhere = 1\n\n{benchmark.table(head, speeds)}",
+        f"### {title}: share of the matrix product's peak\n\n{benchmark.table(['utterances', *columns], shares)}",
+    ]
+    if before:
+        head = ["utterances", OURS, *args.attn_types]
+        name = f"{title}: speed of training, the same model at {args.baseline} = 1"
+        sections.append(f"### {name}\n\n{benchmark.table(head, before)}")
+    return sections
+
+
+def memory_table(contestants: dict[str, Contestant], rows: list[Batches]) -> str:
+    """Return the MB of a step on the longest batch of each row."""
+    cells = [
+        [r.label, *(f"{c.ask('memory', batch=r.paths[0], threads=1):.0f}" for c in contestants.values())]
+        for r in tqdm(rows, desc="memory", unit="length")
+    ]
+    return (
+        "### Memory: MB that a step on the longest batch holds at its peak, weights and optimizer state left out\n\n"
+        + benchmark.table(["utterances", *contestants], cells)
+    )
+
+
+def decoding_table(args: argparse.Namespace, contestants: dict[str, Contestant], rows: list[Batches]) -> str:
+    """Return the milliseconds of a decoding step of the whole decoder, one utterance."""
+    names = [name for name in contestants if name != BOUND]
+    cells = []
+    for batches in tqdm(rows, desc="decoding", unit="length"):
+        turns: dict[str, list[float]] = {name: [] for name in names}
+        for name in names * args.turns:
+            request = {"batch": batches.alone, "threads": 1, "tokens": args.tokens, "repeats": 20}
+            turns[name].append(contestants[name].ask("decode", **request) * 1000)
+        cells.append([batches.label, *(benchmark.spread(turns[name]) for name in names)])
+    title = f"### Decoding, 1 thread: ms of the decoder's step after {args.tokens} tokens, one utterance"
+    return f"{title}\n\n{benchmark.table(['source', *names], cells)}"
+
+
+def report(args: argparse.Namespace, contestants: dict[str, Contestant], rows: list[Batches]) -> str:
+    """Return the tables that ``--tables`` names."""
+    sections = []
+    if "speed" in args.tables:
+        sections += speed_tables(args, contestants, rows)
+    if "memory" in args.tables:
+        sections.append(memory_table(contestants, rows))
+    if "decoding" in args.tables:
+        sections.append(decoding_table(args, contestants, rows))
+    return "\n\n".join(sections)
+
+
+def explain(args: argparse.Namespace) -> str:
+    """Return what the tables mean."""
+    return (
+        f"# Training of s2t_transformer_mla_{args.size}\n\n{SAMPLING}\n\nSpeeds are target words a second; a ratio is "
+        f"the median of {args.turns} turns, with the least and the greatest. `{OURS}` is this package's model with "
+        f"softmax at every site, `{STOCK}` is s2t_transformer_{args.size}, `{BOUND}` the model whose attention returns "
+        "its values and still passes gradients to every projection. The share of the peak is the time that a step's "
+        "products outside attention take at the speed of (tokens, 256) x (256, 2048), the fastest of 100, divided by "
+        "the step's time."
+    )
 
 
 def main() -> None:
     args = build_parser().parse_args()
-    logging.disable(logging.INFO)
-    torch.set_num_threads(args.threads)
-    text = f"Words per second in training (times the stock model's).\n\n{report(args)}\n\n{benchmark.signature()}"
-    benchmark.publish(text, args.output)
+    benchmark.check_tree(args)
+    torch.manual_seed(args.seed)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        data = stack.enter_context(benchmark.data_folder(args.vocabulary, FEATURES))
+        tree = stack.enter_context(benchmark.source_tree(args.baseline)) if args.baseline else None
+        rows = [
+            Batches(folder, s, args.long_batches if s else args.batches, args.max_tokens, args.vocabulary)
+            for s in args.seconds
+        ]
+        workers = [
+            stack.enter_context(contextlib.closing(benchmark.Worker(at, "bench_worker.py", str(data), str(args.seed))))
+            for at in ([benchmark.ROOT, tree] if tree else [benchmark.ROOT])
+        ]
+        contestants = build_contestants(args, workers)
+        text = report(args, contestants, rows)
+    benchmark.publish(f"{explain(args)}\n\n{text}\n\n{benchmark.signature()}", args.output)
 
 
 if __name__ == "__main__":

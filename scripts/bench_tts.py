@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import statistics
 from argparse import Namespace
-from pathlib import Path
 
 import benchmark
 import numpy as np
@@ -49,11 +48,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=int, default=5, help="turns of each model")
     parser.add_argument("--threads", type=int, default=2, help="torch threads")
     parser.add_argument("--device", default="cpu", help="of torch")
-    parser.add_argument("--output", type=Path, help="markdown file for the report")
+    benchmark.add_common_args(parser)
     return parser
 
 
-def build(arch: str, sites: dict[str, str]) -> TTSTransformerMLAModel:
+def build(arch: str, sites: dict[str, str], seed: int) -> TTSTransformerMLAModel:
     """A model with random weights, the same at every place that two mixes share."""
     args = Namespace(n_frames_per_step=1, target_length="fixed", target_length_fixed=8000)
     for site in SITES:
@@ -62,7 +61,7 @@ def build(arch: str, sites: dict[str, str]) -> TTSTransformerMLAModel:
     dictionary = Dictionary()
     for i in range(SYMBOLS):
         dictionary.add_symbol(f"s{i}")
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     task = Namespace(src_dict=dictionary, get_speaker_embeddings=lambda _: None)
     return TTSTransformerMLAModel.build_model(args, task).eval()
 
@@ -102,7 +101,7 @@ def measure(args: argparse.Namespace, batch: int) -> dict[str, list[tuple[float,
     """Seconds of a step and bytes of the state, of each mix at each length."""
     found: dict[str, list[tuple[float, int]]] = {name: [] for name in MIXES}
     benches = {
-        name: Bench(build(args.arch, sites), batch, args.symbols, args.steps, args.device)
+        name: Bench(build(args.arch, sites, args.seed), batch, args.symbols, args.steps, args.device)
         for name, sites in MIXES.items()
     }
     for length in tqdm(args.lengths, desc=f"batch {batch}", unit="length"):
@@ -181,6 +180,7 @@ def report(args: argparse.Namespace) -> str:
 
 def main() -> None:
     args = build_parser().parse_args()
+    benchmark.check_tree(args)
     if args.lengths != sorted(set(args.lengths)) or args.lengths[0] < 1:
         raise SystemExit(f"error: --lengths must rise from 1 on, but are {args.lengths}")
     with user_errors():

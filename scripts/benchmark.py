@@ -1,23 +1,52 @@
-"""What the benchmarks share: fair timing, tables in markdown, and the words that belong to a number."""
+"""What the benchmarks share: fair timing, source trees side by side, tables, and a signature for every number."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import json
 import os
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from mla_fairseq.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def add_common_args(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that every benchmark has."""
+    parser.add_argument("--output", type=Path, help="markdown file for the report")
+    parser.add_argument("--seed", type=int, default=1, help="seed of weights and data")
+    parser.add_argument(
+        "--allow-dirty", action="store_true", help="measure files that differ from the commit; never written to docs/"
+    )
+
+
+def check_tree(args: argparse.Namespace) -> None:
+    """Refuse to measure a tree that no commit names.
+
+    Raises:
+        SystemExit: files differ from the commit, or there is none.
+    """
+    commit = commit_name()
+    if not commit.endswith("+") and commit != "unknown":
+        return
+    if not args.allow_dirty:
+        raise SystemExit(f"error: files differ from the commit ({commit}): commit them, or pass --allow-dirty")
+    if args.output is not None and (ROOT / "docs") in args.output.resolve().parents:
+        raise SystemExit(f"error: --output {args.output} is in docs/, but files differ from the commit: commit them")
 
 
 def settle_allocator() -> None:
@@ -27,7 +56,7 @@ def settle_allocator() -> None:
 
 
 def race(contestants: dict[str, Callable[[], object]], repeats: int, seconds: float = 0.0) -> dict[str, float]:
-    """Median seconds of each contestant, by the wall clock, after one run that does not count.
+    """Return the median seconds of each contestant, by the wall clock, after one run that does not count.
 
     They take turns, so that what else the machine does falls on all of them. A turn is as many calls as fit into
     ``seconds``, at least one.
@@ -35,54 +64,144 @@ def race(contestants: dict[str, Callable[[], object]], repeats: int, seconds: fl
     calls, times = {}, {name: [] for name in contestants}
     for name, run in contestants.items():
         run()
-        calls[name] = max(1, round(seconds / max(_seconds(run, 1), 1e-9)))
+        calls[name] = max(1, round(seconds / max(seconds_per_call(run, 1), 1e-9)))
     for _ in range(repeats):
         for name, run in contestants.items():
-            times[name].append(_seconds(run, calls[name]))
+            times[name].append(seconds_per_call(run, calls[name]))
     return {name: statistics.median(turns) for name, turns in times.items()}
 
 
-def _seconds(run: Callable[[], object], calls: int) -> float:
-    """Seconds per call."""
+def seconds_per_call(run: Callable[[], object], calls: int = 1) -> float:
+    """Return the mean seconds of so many calls."""
     start = time.perf_counter()
     for _ in range(calls):
         run()
     return (time.perf_counter() - start) / calls
 
 
+def peak_memory(run: Callable[[], object]) -> float:
+    """Return the MB that a call holds at its peak beyond what was held before, by the allocator's own account."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        run()
+    # the events that torch reports itself leave out what operations allocate inside
+    events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
+    return max(held) / 2**20
+
+
+class Worker:
+    """A process that works only when asked, so that two source trees can take turns.
+
+    ``script`` calls ``serve``, and imports the package from ``tree``.
+    """
+
+    def __init__(self, tree: Path, script: str, *arguments: str) -> None:
+        self.command = [sys.executable, str(ROOT / "scripts" / script), *arguments]
+        environment = os.environ | {"PYTHONPATH": str(tree)}
+        self.process = subprocess.Popen(
+            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    def ask(self, **request: object) -> dict:
+        """Return the answer to a request.
+
+        Raises:
+            SystemExit: the process ended; its own message precedes.
+        """
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise SystemExit(
+                f"error: a benchmark's process ended ({shlex.join(self.command[1:])}): see its message above"
+            )
+        return json.loads(answer)
+
+    def close(self) -> None:
+        """End the process."""
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait()
+
+
+def serve(handle: Callable[[dict], dict]) -> None:
+    """Answer the requests of a ``Worker``, a JSON object a line, until it closes; all else that is printed goes to
+    standard error."""
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        print(json.dumps(handle(json.loads(line))), file=replies, flush=True)
+
+
+@contextlib.contextmanager
+def source_tree(revision: str) -> Iterator[Path]:
+    """Check a revision out into a temporary folder.
+
+    Raises:
+        SystemExit: an unknown revision.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        tree = Path(name) / "tree"
+        added = _git("worktree", "add", "--detach", str(tree), revision)
+        if added.returncode != 0:
+            raise SystemExit(f"error: --baseline {revision} cannot be checked out: {added.stderr.strip()}")
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: terminated"))  # else the tree would stay behind
+        try:
+            yield tree
+        finally:
+            _git("worktree", "remove", "--force", str(tree))
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in markdown, its first column to the left, the others to the right."""
+    """Return a table in markdown, its first column to the left, the others to the right."""
     align = ["---", *["---:"] * (len(head) - 1)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, align, *rows))
 
 
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Return the median of turns, and their least and greatest: ``1.05 (1.03-1.06)``."""
+    middle, least, greatest = (f"{f(values):.{digits}f}" for f in (statistics.median, min, max))
+    return middle if len(values) == 1 else f"{middle} ({least}-{greatest})"
+
+
 def signature() -> str:
-    """The command, and what it ran on: a number without them means nothing."""
+    """Return the command, and what it ran on: a number without them means nothing."""
     command = shlex.join(["python", Path(sys.argv[0]).resolve().relative_to(ROOT).as_posix(), *sys.argv[1:]])
     if data := os.environ.get("DATA"):
         command = command.replace(data.rstrip("/"), "$DATA")
     return (
-        f"`{command}`; torch {torch.__version__}, {torch.get_num_threads()} of {os.cpu_count()} cores "
-        f"({torch.backends.cpu.get_cpu_capability()}), commit {_commit()}"
+        f"`{command}`; commit {commit_name()}; torch {torch.__version__}, {_processor()}, {os.cpu_count()} cores "
+        f"({torch.backends.cpu.get_cpu_capability()})"
     )
 
 
-def _commit() -> str:
-    """The commit of this checkout, with a ``+`` if files other than documents differ from it."""
-
-    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
-
-    head = git("rev-parse", "--short=10", "HEAD")
-    if head.returncode != 0:
+def commit_name(revision: str = "HEAD") -> str:
+    """Return the short name of a commit; a ``+`` says that files other than documents differ from ``HEAD``."""
+    named = _git("rev-parse", "--short=10", revision)
+    if named.returncode != 0:
         return "unknown"
-    changed = git("diff", "--quiet", "HEAD", "--", ".", ":!*.md").returncode != 0
-    return head.stdout.strip() + "+" * changed
+    changed = revision == "HEAD" and _git("status", "--porcelain", "--", ".", ":!*.md").stdout
+    return named.stdout.strip() + "+" * bool(changed)
+
+
+def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
+
+
+def _processor() -> str:
+    """Return the processor's name, where the system tells it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return "unknown processor"
 
 
 @contextlib.contextmanager
 def data_folder(vocabulary: int, features: int) -> Iterator[Path]:
-    """The prepared data of a corpus without utterances, for models whose weights stay random."""
+    """Make the prepared data of a corpus without utterances, for models whose weights stay random."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         symbols = "".join(f"\u2581w{i} 1\n" for i in range(vocabulary - 4))  # fairseq adds four of its own

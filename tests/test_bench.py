@@ -1,10 +1,14 @@
 """The benchmarks: their reports hold what they promise, and a wrong mechanism is not timed."""
 
+import importlib
 import re
 import runpy
+import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -24,7 +28,7 @@ def report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Report:
 
     def report(script: str, *arguments: str) -> str:
         output = tmp_path / "report.md"
-        monkeypatch.setattr(sys, "argv", [str(SCRIPTS / script), *arguments, "--output", str(output)])
+        monkeypatch.setattr(sys, "argv", [str(SCRIPTS / script), *arguments, "--allow-dirty", "--output", str(output)])
         threads = torch.get_num_threads()
         try:
             runpy.run_path(str(SCRIPTS / script), run_name="__main__")
@@ -61,7 +65,7 @@ def test_attention_is_timed_measured_and_signed(report: Report) -> None:
     states = {row[0]: (int(row[4]), int(row[5])) for row in rows(text, "One decoding step")}
     assert states["softmax"][1] > states["softmax"][0]
     assert states["relu"][0] == states["relu"][1]
-    assert re.search(r"`python scripts/bench_attention.py .*`; torch [\d.]+.*commit [0-9a-f]+", text)
+    assert re.search(r"`python scripts/bench_attention.py .*`; commit [0-9a-f]+\+?; torch [\d.]+", text)
 
 
 class Wrong(LinearAttention):
@@ -80,16 +84,93 @@ def test_a_mechanism_that_differs_from_the_oracle_is_not_timed(report: Report, m
         report("bench_attention.py", "--attn-types", "relu", *SMALL)
 
 
-def test_training_is_timed_against_the_stock_model(report: Report) -> None:
+def test_training_is_timed_beside_stock_fairseq_and_the_bound(report: Report) -> None:
     text = report(
-        "bench_training.py", "--size", "xs", "--attn-types", "relu", "--seconds", "0", "1.5", "--max-tokens", "700",
-        "--batches", "2", "--vocabulary", "50", "--repeats", "1",
+        "bench_training.py", "--size", "xs", "--attn-types", "relu", "--seconds", "0", "2", "--max-tokens", "600",
+        "--batches", "1", "--long-batches", "1", "--vocabulary", "50", "--turns", "2", "--threads", "1",
+        "--tokens", "3", "--model-flags", "--encoder-layers 2 --decoder-layers 2 --conv-channels 64",
     )  # fmt: skip
-    table = rows(text, "Words per second")
-    assert [row[0] for row in table] == ["like MuST-C", "1.5 s"]
-    for _, stock, relu in table:
-        speed, ratio = re.fullmatch(r"([\d.]+) \(([\d.]+)\)", relu).groups()
-        assert float(speed) / float(stock) == pytest.approx(float(ratio), rel=0.05)
+    speeds = rows(text, "speed of training, softmax everywhere")
+    assert [row[0] for row in speeds] == ["like MuST-C", "2 s"]
+    for _, words, *ratios in speeds:
+        assert float(words) > 0 and len(ratios) == 4
+        for middle, least, greatest in (re.fullmatch(r"(\S+) \((\S+)-(\S+)\)", ratio).groups() for ratio in ratios):
+            assert 0 < float(least) <= float(middle) <= float(greatest)
+    assert all(0 < float(share) < 1 for row in rows(text, "share of the matrix product's peak") for share in row[1:])
+    assert all(float(cell) > 1 for row in rows(text, "### Memory") for cell in row[1:])
+    assert all(len(row) == 4 for row in rows(text, "### Decoding"))
+    assert re.search(r"`python scripts/bench_training.py .*`; commit [0-9a-f]+\+?; torch [\d.]+", text)
+
+
+def test_batches_represent_all_utterances(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The middle batches of equal parts have the mean length of all batches within a few percent."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    script = runpy.run_path(str(SCRIPTS / "bench_batches.py"))
+    torch.manual_seed(1)
+    lengths = script["draw_lengths"](0)
+    assert 5 < lengths.double().mean() / 100 < 7
+    drawn, every = (script["draw_batches"](lengths, 6000, number) for number in (8, 1000))
+    frames = [torch.cat(batches).double().mean() / 100 for batches in (drawn, every)]
+    assert abs(frames[0] - frames[1]) < 0.1 * frames[1]
+    assert all(int(batch.max()) * len(batch) <= 6000 for batch in drawn)
+
+
+def test_the_bound_trains_every_projection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    free = runpy.run_path(str(SCRIPTS / "bench_bound.py"))["ReturnValues"].apply
+    q, k, v = (torch.randn(2, 2, t, 4, requires_grad=True) for t in (3, 5, 5))
+    output = free(q, k, v)
+    assert torch.equal(output, v[:, :, :3])
+    assert all(
+        g.shape == x.shape and g.abs().sum() > 0
+        for g, x in zip(torch.autograd.grad(output.square().sum(), (q, k, v)), (q, k, v), strict=True)
+    )
+
+
+def git(folder: Path, *arguments: str) -> None:
+    identity = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+    subprocess.run(["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    """``benchmark.py`` over a small repository with one commit."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    shared = importlib.import_module("benchmark")
+    root = tmp_path / "repository"
+    (root / "docs").mkdir(parents=True)
+    (root / "a.py").write_text("1\n")
+    git(root, "init")
+    git(root, "add", "-A")
+    git(root, "commit", "-m", "one")
+    monkeypatch.setattr(shared, "ROOT", root)
+    return shared
+
+
+def test_what_no_commit_names_is_not_measured(shared: ModuleType) -> None:
+    docs = shared.ROOT / "docs" / "bench.md"
+    shared.check_tree(Namespace(allow_dirty=False, output=docs))
+    (shared.ROOT / "a.py").write_text("2\n")
+    with pytest.raises(
+        SystemExit, match=r"files differ from the commit \([0-9a-f]+\+\): commit them, or pass --allow-d"
+    ):
+        shared.check_tree(Namespace(allow_dirty=False, output=None))
+    shared.check_tree(Namespace(allow_dirty=True, output=shared.ROOT / "mine.md"))
+    with pytest.raises(SystemExit, match=r"is in docs/, but files differ"):
+        shared.check_tree(Namespace(allow_dirty=True, output=docs))
+
+
+def test_a_baseline_is_the_tree_of_its_revision_and_leaves_nothing(shared: ModuleType) -> None:
+    (shared.ROOT / "a.py").write_text("2\n")
+    with shared.source_tree("HEAD") as tree:
+        assert (tree / "a.py").read_text() == "1\n"
+    assert not tree.exists()
+    assert shared._git("worktree", "list").stdout.count("\n") == 1
+    with (
+        pytest.raises(SystemExit, match="error: --baseline nothing cannot be checked out"),
+        shared.source_tree("nothing"),
+    ):
+        pass
 
 
 STREAMED = ("--arch", "s2t_transformer_simul_mla_tiny", "--minutes", "0.2", "--vocabulary", "50", "--threads", "1")
