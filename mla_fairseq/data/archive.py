@@ -1,67 +1,73 @@
-"""The feature archive: one uncompressed zip of npy arrays, which fairseq reads as `archive.zip:offset:length`.
-
-The archive grows under the name `*.part` and gets its own name only when it is whole. A zip names every member in
-front of its bytes, so a run that was killed can be taken up where it stopped: `Writer` walks over the members that
-are complete, cuts off the rest and continues.
-"""
+"""The feature archive: one uncompressed zip of npy arrays, which fairseq reads as ``archive.zip:offset:length``."""
 
 from __future__ import annotations
 
-import fcntl
 import io
 import os
 import shutil
 import struct
 import zipfile
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
 
 import numpy as np
 
 HEADER = struct.Struct("<4s5HLLLHH")  # a member's local header, see PKWARE's APPNOTE 4.3.7
 MAGIC = b"PK\x03\x04"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date: equal features make equal archives
-MEND = "prepare the data again (scripts/prep_mustc.py, prep_ljspeech.py), or copy the archive again"
+FIX = "prepare the data again (scripts/prep_mustc.py, prep_ljspeech.py), or copy the archive again"
 
 
 def check(path: Path, places: Iterable[tuple[int, int]] = (), wanted_by: Path | None = None) -> None:
-    """Raise ValueError unless `path` is a whole, uncompressed zip with a member at each of `places` (offset, length).
+    """Check that ``path`` is a whole, uncompressed zip with a member at each of ``places`` (offset, length).
 
-    Cheap: it reads the directory and a few bytes of each member. A copy that broke off has lost the directory, as it
-    stands at the end of a zip.
-    `wanted_by` is named in the error: the manifest that gave the places.
+    The check reads the directory and a few bytes of each member. A truncated copy is found, because the directory is
+    at the end of a zip.
+
+    Args:
+        path: the archive.
+        places: (offset, length) in bytes.
+        wanted_by: the manifest that gave the places, for the error message.
+
+    Raises:
+        ValueError: the archive is missing, truncated or compressed, or has no member at a place.
     """
     if strangers := set(places) - set(members(path).values()):
         raise ValueError(
-            f"{wanted_by} points at {len(strangers)} places of {path} where nothing begins, first at byte "
-            f"{min(strangers)[0]}: the two do not belong together, {MEND}"
+            f"{wanted_by} points at {len(strangers)} places of {path} where no member begins, first at byte "
+            f"{min(strangers)[0]}: the two do not belong together, {FIX}"
         )
 
 
 def members(path: Path) -> dict[str, tuple[int, int]]:
-    """Where each member's bytes lie: name -> (offset, length) in bytes. Raises ValueError as `check` does."""
+    """Return where the bytes of each member are: name -> (offset, length).
+
+    Raises:
+        ValueError: the archive is missing, truncated or compressed.
+    """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path} is missing: {MEND}")
+        raise ValueError(f"{path} is missing: {FIX}")
     try:
         with zipfile.ZipFile(path) as archive, path.open("rb") as file:
             return {info.filename: (_data_offset(file, info), info.file_size) for info in archive.infolist()}
     except (zipfile.BadZipFile, struct.error, EOFError) as error:
-        raise ValueError(f"{path} ({path.stat().st_size} bytes) is no whole zip ({error}): {MEND}") from error
+        raise ValueError(f"{path} ({path.stat().st_size} bytes) is no whole zip ({error}): {FIX}") from error
     except ValueError as error:
-        raise ValueError(f"{path}: {error}: {MEND}") from error
+        raise ValueError(f"{path}: {error}: {FIX}") from error
 
 
 def read(path: Path, offset: int, length: int) -> np.ndarray:
-    """The array stored at `offset`, `length` bytes long."""
+    """Return the array whose ``length`` bytes begin at ``offset``."""
     with Path(path).open("rb") as file:
         file.seek(offset)
         return np.load(io.BytesIO(file.read(length)), allow_pickle=False)
 
 
-def _data_offset(file, info: zipfile.ZipInfo) -> int:
-    """Where the bytes of a member begin: behind its local header, whose length only the header itself tells."""
+def _data_offset(file: BinaryIO, info: zipfile.ZipInfo) -> int:
+    """Return where the bytes of a member begin: after its local header, which alone knows its own length."""
     if info.compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{info.filename} is compressed, but fairseq reads bytes in place")
     file.seek(info.header_offset)
@@ -72,83 +78,35 @@ def _data_offset(file, info: zipfile.ZipInfo) -> int:
 
 
 class Writer:
-    """Adds arrays to `path`, keeping what an earlier run, finished or killed, has left there.
+    """Add arrays to the archive at ``path``; members that are already in it keep their places.
 
-    with Writer(path) as archive:          # `path` appears only when the block ends without an error
-        if "a.npy" not in archive.names:
-            archive.add("a.npy", array)
+    with Writer(path) as archive:  # the archive changes only when the block ends without an error
+        archive.add("a.npy", array)
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = Path(path)
-        self.part = Path(f"{path}.part")
+        self.path, self.part = Path(path), Path(f"{path}.part")
 
     def __enter__(self) -> Writer:
-        if not self.part.exists() and self.path.exists():
-            copy = Path(f"{self.part}.copy")  # the archive itself stays: somebody may be reading it
-            shutil.copyfile(self.path, copy)
-            os.replace(copy, self.part)
         self.part.parent.mkdir(parents=True, exist_ok=True)
-        self.file = self.part.open("r+b" if self.part.exists() else "w+b")
-        _lock(self.file, self.part)
-        kept = list(_whole_members(self.file))
-        self.file.truncate(self.file.tell())
-        # Without its directory the file is no zip yet: "a" appends to it, and is told of the members already there.
-        self.zip = zipfile.ZipFile(self.file, "a", zipfile.ZIP_STORED)
-        for info in kept:
-            self.zip.filelist.append(info)
-            self.zip.NameToInfo[info.filename] = info
+        self.part.unlink(missing_ok=True)
+        if self.path.exists():  # copied, because somebody may be reading it
+            shutil.copyfile(self.path, self.part)
+        self.zip = zipfile.ZipFile(self.part, "a", zipfile.ZIP_STORED)
         return self
 
-    @property
-    def names(self) -> set[str]:
-        """Members that are already in."""
-        return set(self.zip.NameToInfo)
-
     def add(self, name: str, array: np.ndarray) -> None:
-        """Store one array under a name that is not in yet."""
-        buffer = io.BytesIO()
+        """Store one array under a new name."""
+        info, buffer = zipfile.ZipInfo(name, EPOCH), io.BytesIO()
+        info.external_attr = 0o644 << 16  # the permissions that `unzip` gives the file
         np.save(buffer, array, allow_pickle=False)
-        self.zip.writestr(_member(name), buffer.getvalue())
+        self.zip.writestr(info, buffer.getvalue())
 
-    def __exit__(self, kind, error, trace) -> None:
-        with self.file:
-            self.zip.close()
-            self.file.flush()
-            os.fsync(self.file.fileno())
-            if kind is None:  # otherwise the members stay in `*.part`, where the next run takes them up
-                os.replace(self.part, self.path)
-
-
-def _member(name: str) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo(name, EPOCH)
-    info.external_attr = 0o644 << 16  # what `unzip` gives the file
-    return info
-
-
-def _lock(file, path: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise ValueError(f"{path} is being written by another run: wait for it, or stop it") from error
-
-
-def _whole_members(file) -> Iterator[zipfile.ZipInfo]:
-    """Members that are there to their last byte, from the front; leaves the file's position behind the last of them."""
-    end = 0
-    while True:
-        file.seek(end)
-        header = file.read(HEADER.size)
-        if len(header) < HEADER.size or not header.startswith(MAGIC):
-            break
-        *_, checksum, size, stored_size, name_length, extra_length = HEADER.unpack(header)
-        name = file.read(name_length + extra_length)[:name_length]
-        data = file.read(size)
-        if not name or len(data) < size or size != stored_size or zlib.crc32(data) != checksum:
-            break
-        info = _member(name.decode("utf-8"))
-        info.header_offset, info.CRC, info.file_size, info.compress_size = end, checksum, size, size
-        yield info
-        end = file.tell()
-    file.seek(end)
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        self.zip.close()
+        if kind is not None:
+            self.part.unlink()
+            return
+        with self.part.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(self.part, self.path)

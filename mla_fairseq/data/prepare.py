@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mla_fairseq.data import archive, config, manifest
-from mla_fairseq.data.extraction import extract, global_cmvn, member_name
+from mla_fairseq.data.extraction import extract, global_cmvn, member_name, staging_folder
 from mla_fairseq.data.ledger import Ledger, fingerprint
 from mla_fairseq.data.mustc import Corpus, Segment
 from mla_fairseq.data.vocabulary import GivenVocabulary, Vocabulary
@@ -68,8 +69,9 @@ class Preparation:
         before = self.ledger.entries
         if changed := sorted(name for name in now if before.get(name, now[name]) != now[name]):
             log.warning("%s has changed (and %d others): extracting all features again", changed[0], len(changed) - 1)
-            for name in (ARCHIVE, f"{ARCHIVE}.part", "gcmvn.npz"):
+            for name in (ARCHIVE, "gcmvn.npz"):
                 (self.output / name).unlink(missing_ok=True)
+            shutil.rmtree(staging_folder(self.output / ARCHIVE), ignore_errors=True)
         if not now.items() <= before.items():
             self.ledger.record_all(now)
 

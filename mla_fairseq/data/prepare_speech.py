@@ -136,13 +136,9 @@ def _extract(path: Path, splits: dict[str, list[Clip]], options: Options) -> dic
         stat = clip.wav.stat()
         written = fingerprint(stat.st_size, stat.st_mtime_ns)[:8]
         names[clip] = f"{clip.id}_{clip.start}_{clip.length}_{written}_{made_from}.npy"
-    jobs = [(name, clip, options.mel, options.trim) for clip, name in names.items()]
-    fill(path, jobs, _spectrograms, options.workers)
+    jobs = {name: (clip, options.mel, options.trim) for clip, name in names.items()}
+    fill(path, jobs, spectrogram, options.workers)
     return names
-
-
-def _spectrograms(jobs: list[tuple[str, Clip, MelSpectrogram, float]]) -> list[tuple[str, np.ndarray]]:
-    return [(name, spectrogram(clip, mel, trim)) for name, clip, mel, trim in jobs]
 
 
 def read_samples(clip: Clip, rate: int) -> np.ndarray:

@@ -1,15 +1,17 @@
 """Work on many processes: in order, bounded, and with errors that reach the caller."""
 
-import itertools
+import multiprocessing
 import os
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mla_fairseq.data import archive
-from mla_fairseq.data.extraction import BATCH, WAITING, batches, extract, global_cmvn, member_name, ordered_map
+from mla_fairseq.data.extraction import BATCH, extract, fill, global_cmvn, member_name, parallel_map, staging_folder
 from mla_fairseq.data.mustc import Corpus
 from mla_fairseq.speech import GlobalCMVN, filter_banks, read_audio
 
@@ -29,39 +31,25 @@ def die(number: int) -> int:
     return number
 
 
-def test_batches_hold_everything_once() -> None:
-    assert list(batches(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_keep_their_order(workers: int) -> None:
-    assert list(ordered_map(double, range(40), workers)) == [2 * number for number in range(40)]
-
-
-def test_few_results_wait() -> None:
-    """What is computed ahead must not pile up when the results are taken slowly."""
-    taken = itertools.count()
-    items = iter(lambda: next(taken), 1_000)
-    results = ordered_map(double, items, workers=2)
-    assert next(results) == 0
-    assert next(taken) <= 2 * WAITING + 1
-    results.close()
+    assert list(parallel_map(double, range(40), workers, chunk=3)) == [2 * number for number in range(40)]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_error_reaches_the_caller(workers: int) -> None:
     with pytest.raises(ValueError, match="five is out"):
-        list(ordered_map(fail_at_five, range(100), workers))
+        list(parallel_map(fail_at_five, range(100), workers))
 
 
 def test_a_killed_worker_is_an_error_not_a_hang() -> None:
     with pytest.raises(ValueError, match=r"worker process was killed.*--workers"):
-        list(ordered_map(die, range(4), workers=2))
+        list(parallel_map(die, range(4), workers=2))
 
 
 def test_no_workers_is_an_error() -> None:
     with pytest.raises(ValueError, match="--workers is 0"):
-        list(ordered_map(double, [1], workers=0))
+        list(parallel_map(double, [1], workers=0))
 
 
 @pytest.fixture
@@ -97,6 +85,116 @@ def test_an_archive_that_was_cut_is_healed(corpus: Corpus, zip_path: Path, caplo
     extract(zip_path, segments, workers=1)
     assert zip_path.read_bytes() == whole
     assert "no whole zip" in caplog.text
+
+
+JOBS = {f"{split}/{number}.npy": (number,) for split in ("train", "dev") for number in range(3)}
+
+
+def ramp(number: int) -> np.ndarray:
+    return np.arange(80 * (number + 1), dtype=np.float32).reshape(-1, 80)
+
+
+def in_another_process(function: Callable[..., None], *arguments: object) -> int:
+    """Fork, call the function there, and return how the process ended: 0, or the number of a signal, negative."""
+    process = multiprocessing.get_context("fork").Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["between-writes", "in-a-write"])
+def test_a_run_killed_at_any_moment_resumes_to_the_same_bytes(tmp_path: Path, half: bool) -> None:
+    """Each run finishes one more array and is killed before its next rename; no array is computed twice."""
+    fill(tmp_path / "whole.zip", JOBS, ramp, workers=1)
+    path, rename = tmp_path / "killed" / "features.zip", os.replace
+
+    def killed_after(renames: int) -> None:
+        left = iter(range(renames))
+
+        def rename_or_die(source: Path, target: Path) -> None:
+            if next(left, None) is None:
+                if half:
+                    os.truncate(source, 100)
+                os.kill(os.getpid(), signal.SIGKILL)
+            rename(source, target)
+
+        os.replace = rename_or_die
+        fill(path, JOBS, ramp, workers=1)
+
+    for finished in range(len(JOBS) + 1):
+        assert in_another_process(killed_after, min(finished, 1)) == -signal.SIGKILL
+        assert not path.exists()
+        assert len(list(staging_folder(path).glob("*.npy"))) == finished
+    fill(path, JOBS, ramp, workers=1)
+    assert path.read_bytes() == (tmp_path / "whole.zip").read_bytes()
+    assert os.listdir(path.parent) == ["features.zip"]
+
+
+def test_a_run_killed_after_the_archive_was_written_leaves_nothing(zip_path: Path) -> None:
+    fill(zip_path, JOBS, ramp, workers=1)
+    whole = zip_path.read_bytes()
+    staging_folder(zip_path).mkdir()
+    (staging_folder(zip_path) / "left.npy").touch()
+    fill(zip_path, JOBS, ramp, workers=1)
+    assert (os.listdir(zip_path.parent), zip_path.read_bytes()) == ([zip_path.name], whole)
+
+
+def slow_ramp(number: int) -> np.ndarray:
+    time.sleep(0.05)
+    return ramp(number)
+
+
+def runs(pid: int) -> bool:
+    """Tell whether a process is alive; one that ended and was not waited for is not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
+def test_workers_end_with_a_killed_run_and_the_next_one_is_let_in(zip_path: Path) -> None:
+    jobs = {f"{number}.npy": (number,) for number in range(4 * BATCH)}
+    run = multiprocessing.get_context("fork").Process(target=fill, args=(zip_path, jobs, slow_ramp, 2))
+    run.start()
+    while not list(staging_folder(zip_path).glob("*.npy")):
+        time.sleep(0.01)
+    workers = [int(pid) for pid in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()]
+    assert len(workers) == 2
+    run.kill()
+    run.join()
+    fill(zip_path, jobs, ramp, workers=2)
+    assert list(archive.members(zip_path)) == list(jobs)
+    end = time.monotonic() + 30
+    while any(map(runs, workers)):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_second_run_is_turned_away(zip_path: Path) -> None:
+    def second() -> None:
+        with pytest.raises(ValueError, match=r"fbank80\.zip\.staged is used by another run"):
+            fill(zip_path, JOBS, ramp, workers=1)
+
+    def first(number: int) -> np.ndarray:
+        assert number or in_another_process(second) == 0
+        return ramp(number)
+
+    fill(zip_path, JOBS, first, workers=1)
+
+
+def test_a_staged_array_that_lost_its_end_is_computed_again(zip_path: Path) -> None:
+    def fails_at_two(number: int) -> np.ndarray:
+        return ramp(fail_at_five(number + 3))
+
+    with pytest.raises(ValueError, match="five is out"):
+        fill(zip_path, JOBS, fails_at_two, workers=1)
+    for file, size in zip(staging_folder(zip_path).glob("*.npy"), (0, 200), strict=True):
+        os.truncate(file, size)
+    fill(zip_path, JOBS, ramp, workers=1)
+    assert [archive.read(zip_path, *place).shape for place in archive.members(zip_path).values()] == [
+        ramp(number).shape for (number,) in JOBS.values()
+    ]
 
 
 def test_statistics_of_parts_are_those_of_the_whole(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ import logging
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import soundfile
 import yaml
 
 from mla_fairseq.data import archive, manifest
+from mla_fairseq.data.extraction import staging_folder
 from mla_fairseq.data.mustc import Corpus
 from mla_fairseq.data.prepare import ARCHIVE, Options, prepare
 from mla_fairseq.data.vocabulary import Vocabulary
@@ -290,18 +290,18 @@ def test_the_script_ends_with_one_line_for_a_fault(
 def test_a_killed_script_is_continued_to_the_same_archive(make_pair: Callable[..., Path], tmp_path: Path) -> None:
     pair = make_pair(splits={"train": 300})
     expected = prepare(pair, tmp_path / "whole", OPTIONS).parent / ARCHIVE
-    part, kills, environment = pair / f"{ARCHIVE}.part", 0, {**os.environ, "PYTHONPATH": str(ROOT)}
+    staging, kills, environment = staging_folder(pair / ARCHIVE), 0, {**os.environ, "PYTHONPATH": str(ROOT)}
     for wanted in (0.2, 0.5, 0.8):
         command = [sys.executable, SCRIPT, "--data", pair.parent, "--pairs", pair.name, *ARGUMENTS]
-        script = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
-        while script.poll() is None and not (part.exists() and part.stat().st_size > wanted * expected.stat().st_size):
-            time.sleep(0.002)
+        script = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        while script.poll() is None and len(list(staging.glob("*.npy"))) < wanted * len(archive.members(expected)):
+            time.sleep(0.01)
         if script.poll() is None:
-            os.killpg(script.pid, signal.SIGKILL)
+            script.kill()
             kills += 1
         script.wait()
         assert not (pair / "config_st.yaml").exists()
     assert kills == 3
     prepare(pair, None, OPTIONS)
     assert (pair / ARCHIVE).read_bytes() == expected.read_bytes()
-    assert not part.exists()
+    assert not staging.exists()
