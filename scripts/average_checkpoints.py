@@ -4,8 +4,8 @@
 import argparse
 from pathlib import Path
 
+from mla_fairseq.averaging import average_checkpoints, last_checkpoints, save_checkpoint
 from mla_fairseq.errors import user_errors
-from mla_fairseq.recipes.averaging import average_checkpoints, last_checkpoints, save_checkpoint
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -20,13 +20,13 @@ from tqdm import tqdm
 
 import mla_fairseq  # noqa: F401  registers the task
 from mla_fairseq.attention import available_attention
+from mla_fairseq.averaging import save_checkpoint
 from mla_fairseq.checkpoints import load_training
 from mla_fairseq.errors import user_errors
 from mla_fairseq.models.checks import check_length_rule
 from mla_fairseq.models.length import add_length_args
 from mla_fairseq.models.linearize import Distillation, batches, convert, converted, model_options
 from mla_fairseq.models.options import add_attention_args
-from mla_fairseq.recipes.averaging import save_checkpoint
 
 SPEECH_TO_TEXT = ("s2t_transformer", "convtransformer")
 SITES = ("attn_type", "encoder_attn_type", "decoder_attn_type", "cross_attn_type")

@@ -22,7 +22,7 @@ with needs("tts"):
     from mla_fairseq.speech.mel import MelSpectrogram
 
 
-def parse() -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
     add = parser.add_argument
     add("folder", type=Path, metavar="FOLDER", help="the corpus")
@@ -42,11 +42,11 @@ def parse() -> argparse.Namespace:
     add("--max-seconds", type=float, default=20.0, help="longest training clip")
     add("--durations", type=Path, metavar="FILE", help="lines NAME|3 12 5: the frames of each symbol, if you have them")
     add("--workers", type=int, default=num_workers(), help="processes")
-    return parser.parse_args()
+    return parser
 
 
 def main() -> None:
-    arguments = parse()
+    arguments = build_parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     with user_errors(kinds=(ValueError, OSError)):
         run(arguments)

@@ -33,7 +33,7 @@ MASKS = (
 )
 
 
-def parse() -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
     add_data(parser)
     add = parser.add_argument
@@ -48,11 +48,11 @@ def parse() -> argparse.Namespace:
     add("--min-frames", type=int, default=5, help="shortest training utterance, in frames of 10 ms")
     add("--max-frames", type=int, default=3000, help="longest training utterance, in frames of 10 ms")
     add("--workers", type=int, default=num_workers(), help="processes")
-    return parser.parse_args()
+    return parser
 
 
 def main() -> None:
-    arguments = parse()
+    arguments = build_parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)  # fairseq has set its own
     with user_errors(kinds=(ValueError, OSError)):
         run(arguments)

@@ -20,18 +20,18 @@ from mla_fairseq.data.segments import cut_segments
 from mla_fairseq.errors import user_errors
 
 
-def parse() -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
     add_data(parser)
     parser.add_argument("--pair", required=True, help="language pair (a folder of DATA), such as en-de")
     parser.add_argument("--split", default="tst-COMMON", help="split to cut")
     parser.add_argument("--output", type=Path, required=True, help="folder for the wav files and the two lists")
     parser.add_argument("--limit", type=int, help="take only the first LIMIT segments; without it all")
-    return parser.parse_args()
+    return parser
 
 
 def main() -> None:
-    arguments = parse()
+    arguments = build_parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)  # fairseq has set its own
     with user_errors(kinds=(ValueError, OSError)):
         corpus = Corpus(data_root(arguments.data) / arguments.pair)

@@ -2,7 +2,6 @@
 
 import ast
 import importlib
-import os
 import re
 import runpy
 import shlex
@@ -17,7 +16,7 @@ from fairseq import options
 
 import mla_fairseq  # noqa: F401 -- registers the architectures
 from mla_fairseq.agents import WaitKAgent
-from mla_fairseq.recipes import load_recipe
+from mla_fairseq.recipes import check, load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/*.md")])
@@ -76,21 +75,17 @@ def parse_script(program: str, arguments: list[str], patch: pytest.MonkeyPatch) 
     patch.syspath_prepend(str(ROOT / "scripts"))
     script = runpy.run_path(str(ROOT / program))
     patch.setattr(sys, "argv", [program, *arguments])
-    args = script["build_parser"]().parse_args() if "build_parser" in script else script["parse"]()
-    if program == "scripts/run_recipe.py" and args.config:
-        overrides = [word for words in args.set or [] for word in ([words] if isinstance(words, str) else words)]
-        load_recipe(ROOT / args.config, {**os.environ, "DATA": "corpora", "RUNS": "runs"}, overrides)
+    args = script["build_parser"]().parse_args()
+    if program == "scripts/run_recipe.py":
+        check(load_recipe(ROOT / args.recipe, overrides=args.set, name=args.name, data="corpora"))
 
 
 @pytest.mark.parametrize(("name", "program", "arguments"), COMMANDS, ids=[f"{n}-{p}" for n, p, _ in COMMANDS])
 def test_a_command_parses(name: str, program: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = arguments[: next((i for i, word in enumerate(arguments) if word.startswith("runs/*")), None)]
     if program.startswith("fairseq"):
         parse_fairseq(program, arguments)
     elif program == "simuleval":
         parse_simuleval(arguments)
-    elif program == "scripts/results_table.py":
-        parse_script(program, [*arguments, "runs/a"], monkeypatch)
     else:
         parse_script(program, arguments, monkeypatch)
 

@@ -29,6 +29,7 @@ ROOMS = {
     "errors": Room(outside=()),
     "files": Room(outside=()),
     "checkpoints": Room(outside=("torch",)),
+    "averaging": Room(inside=("checkpoints",), outside=("torch",)),
     "speech": Room(outside=("torch", "numpy", "kaldi_native_fbank", "librosa", "soundfile")),
     "models": Room(inside=("attention", "checkpoints", "errors", "speech")),
     "criterions": Room(inside=("errors", "models")),
@@ -41,11 +42,11 @@ ROOMS = {
         inside=("errors", "files"),
         outside=("jiwer", "librosa", "matplotlib", "numpy", "pocketsphinx", "sacrebleu", "scipy", "yaml"),
     ),
-    "recipes": Room(inside=("attention", "checkpoints", "data", "errors", "evaluation", "files")),
+    "recipes": Room(inside=("evaluation", "files")),
 }
 # Packages that only some rooms may know of, whatever their line above says.
 OWNERS = {
-    "fairseq": ("", "models", "criterions", "streaming", "synthesis", "tasks"),
+    "fairseq": ("", "models", "criterions", "streaming", "synthesis", "recipes", "tasks"),
     "fairseq_cli": ("", "models", "criterions", "tasks"),
     "simuleval": ("agents",),
 }

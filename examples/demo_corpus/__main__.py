@@ -23,7 +23,7 @@ PATTERNS_HELP = (
 )
 
 
-def parse() -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m examples.demo_corpus", description=__doc__, formatter_class=Help)
     add = parser.add_argument
     add("--output", type=Path, required=True, help="folder that gets the pair folder en-de")
@@ -37,11 +37,11 @@ def parse() -> argparse.Namespace:
     add("--rate", type=int, help="words per minute; each voice has its own, all of them fast")
     add("--seed", type=int, default=1, help="other seeds give other sentences")
     add("--workers", type=int, default=num_workers(), help="processes")
-    return parser.parse_args()
+    return parser
 
 
 def main() -> None:
-    arguments = parse()
+    arguments = build_parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)  # fairseq has set its own
     with user_errors(kinds=(ValueError, OSError)):
         make_corpus(

@@ -1,9 +1,7 @@
-"""Recipes: one YAML file per experiment, run stage by stage through the plain fairseq programs."""
+"""Recipes: one YAML file per experiment, each section the flags of one program, run stage by stage."""
 
-from mla_fairseq.recipes.keys import describe_keys
-from mla_fairseq.recipes.loader import load_recipe
-from mla_fairseq.recipes.runner import commands_of, context, run_stages
-from mla_fairseq.recipes.schema import Recipe
-from mla_fairseq.recipes.stages import STAGES
+from mla_fairseq.recipes.check import check
+from mla_fairseq.recipes.recipe import Recipe, load_recipe
+from mla_fairseq.recipes.runner import run_recipe
 
-__all__ = ["STAGES", "Recipe", "commands_of", "context", "describe_keys", "load_recipe", "run_stages"]
+__all__ = ["Recipe", "check", "load_recipe", "run_recipe"]

@@ -1,4 +1,4 @@
-"""Runs one program: its output to a log, its lines to a watcher, its failure as one clear error."""
+"""Run one program: its output to a log, its progress to the terminal, its failure as one line."""
 
 from __future__ import annotations
 
@@ -7,91 +7,85 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
 
-from mla_fairseq.recipes.commands import Command
+from tqdm import tqdm
 
-_ERROR = re.compile(rb"^(?:[\w.]+(?:Error|Exception|Interrupt|Exit)\b.*|.*\berror: .+)$")
+from mla_fairseq.evaluation.training_log import SESSION, parse_line
+from mla_fairseq.recipes.recipe import Recipe
+from mla_fairseq.recipes.stages import STAGES
+
+_BAR = re.compile(rb"\r[^\r\n]*")
+_ERROR = re.compile(r"^(?:[\w.]+(?:Error|Exception|Interrupt|Exit)\b.*|.*\berror: .+)$")
 
 
-def run(command: Command, log: Path, on_line: Callable[[str], None], echo: bool = False, keep: tuple[int, ...] = ()):
-    """Runs ``command`` to its end.
+def execute(recipe: Recipe, name: str, held: tuple[int, ...] = ()) -> None:
+    """Run a stage's program to its end; its output is added to ``NAME.log`` in the run's folder.
 
-    Args:
-        command: what to run; programs of this Python's environment come first.
-        log: file that its output is appended to (only the error output where ``command.stdout`` takes the rest).
-        on_line: called with every line of output.
-        echo: show the output as it comes; for programs with a progress bar of their own.
-        keep: file descriptors that the program holds open, such as a lock that must live as long as it does.
+    ``held``: descriptors that the program holds open, such as a lock that must live as long as it does.
 
     Raises:
-        ValueError: the program failed; names its last error line and the log.
+        ValueError: the program failed; names its last error and the log.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    partial = command.stdout.with_name(command.stdout.name + ".partial") if command.stdout else None
-    with open(log, "ab") as log_file, open(partial or os.devnull, "wb") as result_file:
-        begin = log_file.tell()
-        sink = result_file if partial else log_file
-        error_output = log_file if partial else subprocess.STDOUT
-        program = _start(command, error_output, keep)
-        try:
-            _pump(program.stdout, sink, on_line, echo)
-            code = program.wait()
-        finally:
-            if program.poll() is None:
-                program.terminate()
-                program.wait()
-    if code != 0:
-        if partial:
-            partial.unlink()
-        raise ValueError(_failure(command, code, log, begin))
-    if partial:
-        os.replace(partial, command.stdout)
-
-
-def _start(command: Command, error_output: int | IO, keep: tuple[int, ...]) -> subprocess.Popen:
-    env = dict(os.environ, PYTHONUNBUFFERED="1")
+    log, command = recipe.run / f"{name}.log", recipe.command(name)
+    env = {**os.environ, "PYTHONUNBUFFERED": "1"}  # and programs of this Python's environment come first
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
-    if command.threads:
-        env["OMP_NUM_THREADS"] = str(command.threads)
-    try:
-        return subprocess.Popen(
-            command.args, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=error_output, pass_fds=keep
-        )
-    except FileNotFoundError as error:
-        raise ValueError(f"program '{command.args[0]}' not found; run `make demo` once to set up .venv.") from error
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "ab", buffering=0) as stream:
+        stream.write(f"{SESSION} {datetime.now(UTC).isoformat(timespec='seconds')} {recipe.show(name)}\n".encode())
+        begin = stream.tell()
+        with subprocess.Popen(command, env=env, pass_fds=held, **pipes) as program:
+            try:
+                _pump(program.stdout.fileno(), stream.write, _display(recipe, name))
+            except BaseException:
+                program.terminate()
+                raise
+    if program.returncode:
+        said = _last_error(log.read_bytes()[begin:].decode("utf-8", errors="replace"))
+        raise ValueError(f"{Path(STAGES[name].program[-1]).name} failed: {said} (log: {log})")
 
 
-def _pump(stream: IO, sink: IO, on_line: Callable[[str], None], echo: bool) -> None:
-    """Moves output as it comes; of a progress bar that redraws its line, the sink gets the last state."""
+def _pump(source: int, log: Callable[[bytes], object], display: Callable[[bytes], None]) -> None:
+    """Move output as it comes; of a progress bar that redraws its line, the log gets the last state."""
     rest = b""
-    while chunk := os.read(stream.fileno(), 1 << 16):
-        if echo:
-            sys.stderr.buffer.write(chunk)
-            sys.stderr.flush()
+    while chunk := os.read(source, 1 << 16):
+        display(chunk)
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
-            line = line.rsplit(b"\r", 1)[-1]
-            sink.write(line + b"\n")
-            on_line(line.decode("utf-8", errors="replace"))
-        sink.flush()
-    sink.write(rest)
+            log(line.rsplit(b"\r", 1)[-1] + b"\n")
+    log(rest)
 
 
-def _failure(command: Command, code: int, log: Path, begin: int) -> str:
-    with open(log, "rb") as stream:
-        stream.seek(begin)
-        lines = [line.strip() for line in stream.read().splitlines() if line.strip()]
-    errors = [line for line in lines if _ERROR.match(line)] or lines or [b"it said nothing"]
-    said = errors[-1].decode("utf-8", errors="replace").removeprefix("error: ")
-    how = f"ended with code {code}" if code > 0 else f"was killed by signal {-code}"
-    return f"{_name(command)} {how}: {said} (log: {log})"
+def _display(recipe: Recipe, name: str) -> Callable[[bytes], None]:
+    """Return what shows a program's output: all of a script's, fairseq's bar alone, a bar over a training's lines."""
+    if name == "train":
+        return _training_bar(recipe.name, recipe.tree["train"].get("max_update"))
+    chatty = STAGES[name].program[0].startswith("fairseq")
+
+    def show(chunk: bytes) -> None:
+        sys.stderr.buffer.write(b"".join(_BAR.findall(chunk)) if chatty else chunk)
+        sys.stderr.flush()
+
+    return show
 
 
-def _name(command: Command) -> str:
-    """The program, or the script or module that Python runs."""
-    if command.args[1:2] == ("-m",):
-        return command.args[2]
-    scripts = [arg for arg in command.args[1:2] if arg.endswith(".py")]
-    return Path((scripts or command.args)[0]).name
+def _training_bar(name: str, updates: int | None) -> Callable[[bytes], None]:
+    interval, rest = 0.2 if sys.stderr.isatty() else 30.0, ""
+    bar = tqdm(total=updates, unit="update", desc=f"train {name}", mininterval=interval)
+
+    def show(chunk: bytes) -> None:
+        nonlocal rest
+        *lines, rest = (rest + chunk.decode("utf-8", errors="replace")).split("\n")
+        for parsed in filter(None, map(parse_line, lines)):
+            if parsed[1] == "train_inner" and isinstance(parsed[2], dict):
+                bar.set_postfix(loss=parsed[2].get("nll_loss", parsed[2]["loss"]), refresh=False)
+                bar.update(int(parsed[2]["num_updates"]) - bar.n)
+
+    return show
+
+
+def _last_error(output: str) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip()] or ["no output"]
+    return ([line for line in lines if _ERROR.match(line)] or lines)[-1].removeprefix("error: ")

@@ -1,198 +1,115 @@
-"""Runs a recipe's stages: skips what is done, continues what was killed, refuses what would mix two experiments."""
+"""Run a recipe's stages: skip what is done, continue what was stopped, refuse what would mix two experiments."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import json
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from mla_fairseq.recipes import process
-from mla_fairseq.recipes.commands import Command, Paths
-from mla_fairseq.recipes.records import Record, commit, lock, machine, read_record, write_record
-from mla_fairseq.recipes.schema import Recipe
-from mla_fairseq.recipes.stages import STAGES, Stage, defaults
+from mla_fairseq.files import write_json
+from mla_fairseq.recipes.check import check_files
+from mla_fairseq.recipes.machine import commit, machine
+from mla_fairseq.recipes.process import execute
+from mla_fairseq.recipes.recipe import Recipe
+from mla_fairseq.recipes.result import write_result
+from mla_fairseq.recipes.stages import STAGES
 
 logger = logging.getLogger(__name__)
 
+Record = dict[str, Any]
+"""A stage's last run: its ``flags``, ``after`` (when the stage before it was finished), ``command``, ``commit``,
+``machine``, ``seconds`` and ``finished``, which is null while it runs and after it was stopped."""
 
-@dataclass(frozen=True)
-class Context:
-    """A recipe, where it writes, and whether it runs without a GPU."""
-
-    paths: Paths
-    cpu: bool
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        return STAGES[self.paths.recipe.kind]
-
-    def command(self, stage: Stage) -> Command | None:
-        return stage.command(self.paths, self.cpu)
-
-    def show(self, stage: Stage) -> str:
-        command = self.command(stage)
-        return command.show(self.shown_variables) if command else ""
-
-    @property
-    def shown_variables(self) -> dict[str, str]:
-        """Variables that the user's shell has too; RUNS is only a name for ``out``."""
-        return {name: value for name, value in self.paths.recipe.variables.items() if name != "RUNS"}
+_OF_THE_MACHINE = ("cpu", "device", "num_workers", "workers")
+_MAY_GROW = ("max_update", "total_num_update")
 
 
-def context(recipe: Recipe, out: Path) -> Context:
-    """Finds out whether there is a GPU to use."""
-    return Context(Paths(recipe, out), cpu=_use_cpu(recipe.run.device))
-
-
-def _use_cpu(device: str) -> bool:
-    if device == "cpu":
-        return True
-    import torch
-
-    available = torch.cuda.is_available()
-    if device == "cuda" and not available:
-        raise ValueError("run.device is 'cuda', but torch sees no GPU; take --set run.device=cpu, or auto.")
-    return not available
-
-
-def commands_of(context: Context) -> list[tuple[str, str]]:
-    """(stage, command line) of the whole recipe, in order, to copy."""
-    return [(stage.name, context.show(stage)) for stage in context.stages if context.show(stage)]
-
-
-def run_stages(context: Context, names: Sequence[str] = (), redo: Sequence[str] = ()) -> None:
-    """Runs the named stages (all when empty) in order.
-
-    Args:
-        context: recipe and machine.
-        names: stages to run; those before them must be done.
-        redo: stages to do again from scratch, their old results deleted first.
+def run_recipe(recipe: Recipe) -> None:
+    """Run every stage that is not done, then write the run's result.
 
     Raises:
-        ValueError: the recipe has no such stage, an earlier one is not done, options changed under a finished one, or
-            a program failed.
+        ValueError: flags changed under results that are kept, a file is missing, or a program failed.
     """
-    known = [stage.name for stage in context.stages]
-    for name in (*names, *redo):
-        if name not in known:
-            raise ValueError(f"{context.paths.recipe.source} has no stage {name}, only {', '.join(known)}.")
-    wanted = {name for name in known if not names or name in (*names, *redo)}
-    needed = _with_forerunners(context.stages, wanted)
-    stamps: dict[str | None, str | None] = {None: None}
-    with lock(context.paths.run / ".lock", wait=False) as held:
-        _check_all(context, wanted)
-        for stage in context.stages:
-            stamps[stage.name] = stamps[stage.after]
-            if stage.name in needed and stage.applies(context.paths):
-                stamps[stage.name] = _step(
-                    context, stage, stamps[stage.after], stage.name in wanted, stage.name in redo, held
-                )
+    records: dict[str, Record] = {}
+    with _lock(recipe.run) as held:
+        for name in recipe.stages():
+            check_files(recipe)
+            records[name] = _step(recipe, name, max((one["finished"] for one in records.values()), default=""), held)
+        write_result(recipe, records)
 
 
-def _check_all(context: Context, wanted: set[str]) -> None:
-    """Nobody should wait for hours to hear what is missing: before the first stage, every later one is asked."""
-    for stage in context.stages:
-        record = read_record(context.paths.record(stage.name))
-        if stage.name in wanted and not (record and record.finished):
-            stage.check(context.paths)
+def _step(recipe: Recipe, name: str, after: str, held: int) -> Record:
+    """Run one stage unless it is done; return its record. What is shared depends on no stage of this run."""
+    shared = STAGES[name].shared
+    folder, after = (recipe.makes(name), "") if shared else (recipe.run, after)
+    with _lock(folder) if shared else contextlib.nullcontext(held) as also:
+        path = folder / f".stage-{name}.json"
+        old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        reason = _reason(recipe, name, old, after)
+        logger.info("[%s] %s", name, reason or "done already")
+        if not reason:
+            return old
+        facts = {"command": recipe.show(name), "commit": commit(), "machine": machine(recipe.cpu)}
+        record = {"flags": recipe.shown[name], "after": after, **facts, "seconds": 0.0, "finished": None}
+        before = old["seconds"] if old and name == "train" else 0.0  # a training continues, all others start again
+        write_json(path, record)
+        begin = time.monotonic()
+        try:
+            logger.info("  $ %s", record["command"])
+            execute(recipe, name, (held, also))
+            record["finished"] = datetime.now(UTC).isoformat(timespec="microseconds")
+        finally:
+            record["seconds"] = round(before + time.monotonic() - begin, 1)
+            write_json(path, record)
+        return record
 
 
-def _with_forerunners(stages: tuple[Stage, ...], names: set[str]) -> set[str]:
-    """The stages and all those that they build upon."""
-    found = set(names)
-    for stage in reversed(stages):
-        if stage.name in found and stage.after:
-            found.add(stage.after)
-    return found
+def _reason(recipe: Recipe, name: str, old: Record | None, after: str) -> str:
+    """Return why the stage must run now; an empty text where it is done.
 
-
-def _step(context: Context, stage: Stage, stamp: str | None, wanted: bool, redo: bool, held: int) -> str | None:
-    """One stage; returns when it was finished.  ``stamp``: when the stage before it was."""
-    with contextlib.ExitStack() as stack:
-        keep = [held]
-        folder = context.paths.shared.get(stage.name)
-        if folder and wanted:
-            keep.append(stack.enter_context(lock(folder.with_name(f".{folder.name}.lock"), wait=True)))
-        if redo:
-            stage.reset(context.paths)
-            context.paths.record(stage.name).unlink(missing_ok=True)
-        record = read_record(context.paths.record(stage.name))
-        reason = _why(context, stage, record, stamp)
-        if reason and not wanted:
-            raise ValueError(
-                f"stage {stage.name} must be run first ({reason}): add it to --stage, or leave --stage out."
-            )
-        if reason:
-            logger.info("[%s] %s", stage.name, reason)
-            return _run(context, stage, record, stamp, tuple(keep))
-        if wanted:
-            logger.info("[%s] done already", stage.name)
-        return record.finished
-
-
-def _why(context: Context, stage: Stage, record: Record | None, stamp: str | None) -> str:
-    """Why the stage must run now; empty where it is done."""
-    if record is None:
+    Raises:
+        ValueError: its results would be mixed with others.
+    """
+    if old is None:
         return "not done yet"
-    options = _options(context, stage, stamp)
-    changes = _changes({**defaults(context.paths.recipe), **record.options}, options, stage.growable)
-    if changes and stage.refuse:
-        raise ValueError(f"stage {stage.name} was run with other options: {'; '.join(changes)}; {stage.refuse}.")
+    new = recipe.shown[name]
+    changes = _changes(old["flags"], new) + ([] if old["after"] == after else ["an earlier stage was run again"])
+    if changes and STAGES[name].keep:
+        other, folder = "this run another --name", recipe.run
+        if STAGES[name].shared:
+            other, folder = "the data another name (--set data=NAME)", recipe.makes(name)
+        raise ValueError(f"{name} was run differently ({'; '.join(changes)}): give {other}, or delete {folder}")
     if changes:
         return f"again: {'; '.join(changes)}"
-    if record.finished is None:
+    if old["finished"] is None:
         return "not finished"
-    if any(record.options.get(key) != options[key] for key in stage.growable):
-        return "not yet at the new limit"
-    missing = [path for path in stage.outputs(context.paths) if not path.exists()]
-    return f"again: {missing[0]} is missing" if missing else ""
+    if any(old["flags"].get(key) != new.get(key) for key in _MAY_GROW):
+        return f"to be continued to {new['max_update']} updates"
+    return "" if recipe.makes(name).exists() else f"again: {recipe.makes(name)} is missing"
 
 
-def _options(context: Context, stage: Stage, stamp: str | None) -> dict:
-    return {**stage.options(context.paths.recipe), "result of the stage before": stamp}
+def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Return what differs, in words. A limit that grew is no change, nor is what this machine decides."""
+    keys = [key for key in {**old, **new} if key not in _OF_THE_MACHINE and old.get(key) != new.get(key)]
+    keys = [key for key in keys if not (key in _MAY_GROW and key in old and key in new and new[key] > old[key])]
+    return [f"{key} was {old.get(key)}, is {new.get(key)}" for key in keys]
 
 
-def _changes(old: dict, new: dict, growable: tuple[str, ...]) -> list[str]:
-    """What differs, in words; a growable number that grew is no change."""
-    keys = [key for key in new if old.get(key) != new[key]]
-    keys = [key for key in keys if not (key in growable and old.get(key) is not None and new[key] > old[key])]
-    return [f"{key} was {old.get(key)!r}, is {new[key]!r}" for key in keys]
-
-
-def _run(context: Context, stage: Stage, record: Record | None, stamp: str | None, keep: tuple[int, ...]) -> str:
-    command, path = context.command(stage), context.paths.record(stage.name)
-    before = record.seconds if record and stage.growable else 0.0  # these continue, all others start again
-    record = Record(
-        options=_options(context, stage, stamp),
-        command=context.show(stage),
-        seconds=before,
-        machine=machine(context.paths.recipe.run.threads, context.cpu),
-        commit=commit(),
-    )
-    write_record(path, record)
-    begin = time.monotonic()
-    try:
-        if command:
-            logger.info("  $ %s", record.command)
-            _run_program(context, stage, command, keep)
-        stage.work(context.paths)
-        record.finished = datetime.now(UTC).isoformat(timespec="microseconds")  # also the result's identity
-    finally:
-        record.seconds = before + time.monotonic() - begin
-        write_record(path, record)
-    return record.finished
-
-
-def _run_program(context: Context, stage: Stage, command: Command, keep: tuple[int, ...]) -> None:
-    log = context.paths.log(stage.name)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "a", encoding="utf-8") as stream:
-        stream.write(
-            f"# session {datetime.now(UTC).isoformat(timespec='seconds')} {command.show(context.shown_variables)}\n"
-        )
-    with stage.watch(context.paths) as on_line:
-        process.run(command, log, on_line, echo=stage.echo, keep=keep)
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[int]:
+    """Hold a lock beside a folder for this process and the programs that inherit the yielded descriptor."""
+    path = folder.with_name(f".{folder.name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("waiting for another run that works on %s", folder)
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield stream.fileno()

@@ -1,228 +1,108 @@
-"""The stages of each kind of recipe, in order: what each runs, what it depends on, what it leaves behind."""
+"""The stages of a recipe: which program runs each section's flags, and how their files fit together."""
 
 from __future__ import annotations
 
-import dataclasses
-import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mla_fairseq.evaluation import recognition
-from mla_fairseq.recipes import commands, progress, scores
-from mla_fairseq.recipes.commands import Command, Paths, split_variable
-from mla_fairseq.recipes.keys import default_of
-from mla_fairseq.recipes.schema import KINDS, Recipe
-
-Options = dict[str, Any]
+ROOT = Path(__file__).resolve().parents[2]
 
 
-def _nothing(paths: Paths) -> None:
-    """No work inside this process."""
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Stage:
-    """One step of a recipe.
+    """One section of a recipe.
 
     Attributes:
-        name: what the user calls it.
-        command: the program to run (CPU or not), or None where there is nothing to run.
-        check: raises ValueError where something is missing that the program would stumble over.
-        work: done in this process, after the program.
-        depends: sections and section.keys of the recipe that the result depends on.
-        after: the stage whose result this one reads; done again after that one was.
-        outputs: files without which it is not done.
-        reset: deletes its results, for ``--redo``.
-        watch: progress display for the program's lines.
-        echo: show the program's own output (it has a progress bar).
-        refuse: how to go on when options changed; empty = the stage is simply done again.
-        growable: options that may grow: the stage then continues instead.
+        program: the command that takes the section's flags.
+        makes: the file or folder that the stage leaves, a format string over the recipe's sections.
+        flags: where its files are; a recipe adds the rest. ``${...}`` as in the recipe.
+        positional: the key whose value the program takes without a flag.
+        keep: results that other runs or hours depend on; changed flags are refused instead of run again.
+        shared: the result is a folder that other recipes use too.
     """
 
-    name: str
-    command: Callable[[Paths, bool], Command | None]
-    check: Callable[[Paths], None] = _nothing
-    work: Callable[[Paths], None] = _nothing
-    depends: tuple[str, ...]
-    after: str | None
-    outputs: Callable[[Paths], list[Path]]
-    reset: Callable[[Paths], None] = _nothing
-    watch: Callable[[Paths], progress.Watch] = lambda paths: progress.silent()
-    echo: bool = False
-    refuse: str = ""
-    growable: tuple[str, ...] = ()
-
-    def applies(self, paths: Paths) -> bool:
-        """False where this recipe needs nothing from this stage."""
-        return self.work is not _nothing or self.command(paths, True) is not None
-
-    def options(self, recipe: Recipe) -> Options:
-        """Flat ``section.key: value`` of all that the result depends on; folders by name, so that they may move."""
-        return {
-            f"{section}.{key}": _fold(value, recipe.variables)
-            for section in KINDS[recipe.kind]
-            for key, value in dataclasses.asdict(getattr(recipe, section)).items()
-            if section in self.depends or f"{section}.{key}" in self.depends
-        }
+    program: tuple[str, ...]
+    makes: str
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    positional: str = ""
+    keep: bool = False
+    shared: bool = False
 
 
-def defaults(recipe: Recipe) -> Options:
-    """What a key that an older version did not know is taken to have been."""
-    known = [(section, key) for section, cls in KINDS[recipe.kind].items() for key in dataclasses.fields(cls)]
-    return {f"{section}.{key.name}": default_of(key) for section, key in known}
+def _script(name: str) -> tuple[str, str]:
+    return ("python", os.path.relpath(ROOT / "scripts" / name))
 
 
-def _fold(value: Any, variables: Mapping[str, str]) -> Any:
-    name, rest = split_variable(value, variables) if isinstance(value, str) else ("", value)
-    return f"${{{name}}}{rest}" if name else value
-
-
-def _check_start(paths: Paths) -> None:
-    for key in ("load_pretrained_encoder_from", "finetune_from_model"):
-        start = getattr(paths.recipe.model, key, None)
-        if start and not Path(start).is_file():
-            recipe = Path(paths.recipe.source).with_name(f"{Path(start).parent.name}.yaml")
-            first = f"run {recipe} first" if recipe.is_file() else "train it first"
-            raise ValueError(
-                f"model.{key} is {start}, which does not exist: {first}, or start from nothing with "
-                f"--set model.{key}=null."
-            )
-
-
-def _check_subset(paths: Paths) -> None:
-    """Once the data are prepared: is there the set that is to be decoded?"""
-    recipe = paths.recipe
-    if not paths.manifest(recipe.data.train).is_file() or paths.manifest(recipe.decode.subset).is_file():
-        return
-    there = sorted(path.stem.removesuffix(recipe.data.subset("")) for path in paths.manifests.glob("*.tsv"))
-    raise ValueError(f"decode.subset is '{recipe.decode.subset}', but must be one of {', '.join(there)}.")
-
-
-def _check_listener(paths: Paths) -> None:
-    _check_subset(paths)
-    if paths.recipe.decode.recogniser:
-        recognition.check()
-
-
-def _forget_training(paths: Paths) -> None:
-    shutil.rmtree(paths.checkpoints, ignore_errors=True)
-    paths.log("train").unlink(missing_ok=True)
-
-
-_PREPARE_KEYS = tuple(
-    f"data.{key}"
-    for key in ("root", "pair", "task", "vocab_type", "vocab_size", "vocab", "cmvn", "specaugment", "extra")
-)
-
-_VOICE_KEYS = tuple(f"data.{key}" for key in ("root", "folder", "speaker", "unit", "language", "extra"))
-
-_CORPUS = Stage(
-    name="corpus",
-    command=lambda paths, cpu: commands.make_corpus(paths),
-    depends=("data.root", "data.make"),
-    after=None,
-    outputs=lambda paths: [paths.recipe.data.source],
-    echo=True,
-)
-_PREPARE = Stage(
-    name="prepare",
-    command=lambda paths, cpu: commands.prepare(paths),
-    depends=_PREPARE_KEYS,
-    after="corpus",
-    work=_check_subset,
-    outputs=lambda paths: [paths.manifest(paths.recipe.data.train), paths.manifest(paths.recipe.data.valid)],
-    reset=lambda paths: shutil.rmtree(paths.prepared, ignore_errors=True),
-    echo=True,
-    refuse="name the data otherwise (--set data.corpus=...), or prepare afresh with --redo prepare",
-)
-_TRAIN = Stage(
-    name="train",
-    command=commands.train,
-    check=_check_start,
-    depends=("data", "model", "train"),
-    after="prepare",
-    outputs=lambda paths: [paths.checkpoints / "checkpoint_last.pt"],
-    reset=_forget_training,
-    watch=progress.training,
-    refuse="give this run another --name, or train afresh with --redo train",
-    growable=("train.max_update",),
-)
-_AVERAGE = Stage(
-    name="average",
-    command=lambda paths, cpu: commands.average(paths),
-    depends=("average",),
-    after="train",
-    outputs=lambda paths: [paths.decoded_checkpoint],
-)
-_DECODE = Stage(
-    name="decode",
-    command=commands.decode,
-    check=_check_subset,
-    depends=("average", "decode"),
-    after="average",
-    outputs=lambda paths: [paths.generated],
-    watch=progress.decoding,
-)
-_SPEAK = Stage(
-    name="decode",
-    command=commands.synthesize,
-    check=_check_listener,
-    depends=("average", "decode"),
-    after="average",
-    outputs=lambda paths: [paths.spoken / "scores.json"],
-    reset=lambda paths: shutil.rmtree(paths.spoken, ignore_errors=True),
-    echo=True,
-)
-
-STAGES: dict[str, tuple[Stage, ...]] = {
-    "translation": (
-        _CORPUS,
-        _PREPARE,
-        _TRAIN,
-        _AVERAGE,
-        _DECODE,
-        Stage(
-            name="score",
-            command=lambda paths, cpu: None,
-            work=scores.write_scores,
-            depends=("score",),
-            after="decode",
-            outputs=lambda paths: [paths.result],
-        ),
-        Stage(
-            name="simul",
-            command=commands.simul,
-            depends=("average", "decode", "score", "simul"),
-            after="average",
-            outputs=lambda paths: [paths.simul / "points.tsv"],
-            reset=lambda paths: shutil.rmtree(paths.simul, ignore_errors=True),
-            echo=True,
-        ),
-    ),
-    "speech": (
-        _CORPUS,
-        dataclasses.replace(_PREPARE, command=lambda paths, cpu: commands.prepare_voice(paths), depends=_VOICE_KEYS),
-        _TRAIN,
-        _AVERAGE,
-        _SPEAK,
-        dataclasses.replace(
-            _SPEAK,
-            name="forced",
-            command=lambda paths, cpu: commands.synthesize(paths, cpu, forced=True),
-            after="decode",
-            outputs=lambda paths: [paths.forced / "scores.json"],
-            reset=lambda paths: shutil.rmtree(paths.forced, ignore_errors=True),
-        ),
-        Stage(
-            name="score",
-            command=lambda paths, cpu: None,
-            work=scores.write_speech_scores,
-            depends=(),
-            after="forced",
-            outputs=lambda paths: [paths.result],
-        ),
-    ),
+_DATA = {"data": "${train.data}", "config_yaml": "${train.config_yaml}"}
+_TASK = {**_DATA, "task": "${train.task}", "user_dir": "${train.user_dir}", "cpu": "${CPU}"}
+_CORPUS = {"keep": True, "shared": True}
+_PREPARED = {"output": "${RUNS}/data/${data}"}
+_TRAINED = {
+    "user_dir": os.path.relpath(ROOT / "mla_fairseq"),
+    "save_dir": "${RUN}/checkpoints",
+    "log_format": "json",  # which the training curve is drawn from
+    "cpu": "${CPU}",
 }
-"""By the kind of recipe."""
+_SWEEP = {
+    "subset": "${generate.gen_subset}",
+    "max_len_a": "${generate.max_len_a}",
+    "max_len_b": "${generate.max_len_b}",
+    "tokenize": "${generate.sacrebleu_tokenizer}",
+    "path": "${CHECKPOINT}",
+    "system": "${NAME}",
+    "title": "${title}",
+    "output": "${RUN}/simul",
+    "cpu": "${CPU}",
+}
+_SPEECH = {"checkpoint": "${CHECKPOINT}", "data": "${train.data}", "device": "${DEVICE}"}
+_FORCED = {key: f"${{synthesize.{key}}}" for key in ("gen_subset", "seed", "max_tokens")}
+_FORCED |= {"teacher_forcing": True, "no_pictures": True, "output": "${RUN}/forced"}
+
+STAGES = {
+    "corpus": Stage(("python", "-m", "examples.demo_corpus"), "{corpus[output]}", **_CORPUS),
+    "prepare": Stage(_script("prep_mustc.py"), "{prepare[output]}", _PREPARED, **_CORPUS),
+    "prepare_speech": Stage(
+        _script("prep_ljspeech.py"), "{prepare_speech[output]}", _PREPARED, positional="folder", **_CORPUS
+    ),
+    "convert": Stage(
+        _script("linearize.py"), "{convert[output]}", _DATA | {"output": "${RUN}/converted.pt"}, positional="checkpoint"
+    ),
+    "train": Stage(("fairseq-train",), "{train[save_dir]}/checkpoint_last.pt", _TRAINED, positional="data", keep=True),
+    "average": Stage(
+        _script("average_checkpoints.py"),
+        "{average[output]}",
+        {"inputs": "${train.save_dir}", "output": "${RUN}/checkpoint_average.pt"},
+    ),
+    "generate": Stage(
+        ("fairseq-generate",),
+        "{generate[results_path]}/generate-{generate[gen_subset]}.txt",
+        _TASK | {"path": "${CHECKPOINT}", "results_path": "${RUN}", "log_format": "tqdm"},
+        positional="data",
+    ),
+    "simul": Stage(_script("sweep_wait_k.py"), "{simul[output]}/points.tsv", _DATA | _SWEEP, positional="data"),
+    "synthesize": Stage(
+        _script("synthesize.py"),
+        "{synthesize[output]}/scores.json",
+        _SPEECH | {"output": "${RUN}/spoken"},
+        positional="checkpoint",
+    ),
+    "force": Stage(_script("synthesize.py"), "{force[output]}/scores.json", _SPEECH | _FORCED, positional="checkpoint"),
+}
+"""By the name of the section, in the order in which they run."""
+
+
+def arguments(stage: Stage, section: Mapping[str, Any]) -> list[str]:
+    """Return a section as words: ``key: value`` is ``--key value``, true a switch; false and null are left out."""
+    first, words = [], []
+    for key, value in section.items():
+        if value is None or value is False:
+            continue
+        values = [] if value is True else [str(one) for one in (value if isinstance(value, list) else [value])]
+        if key == stage.positional:
+            first = values
+        else:
+            words += [f"--{key.replace('_', '-')}", *values]
+    return first + words

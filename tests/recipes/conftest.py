@@ -1,29 +1,24 @@
 """Recipes small enough for tests."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from mla_fairseq.recipes.commands import Paths
-from mla_fairseq.recipes.loader import load_recipe
+from mla_fairseq.recipes import Recipe, load_recipe
 
-SMALL = """
-data: {corpus: tiny, root: "${DATA}", pair: en-de, vocab_size: 50}
-train: {max_update: 10, keep_interval_updates: 5}
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = f"""
+base: {ROOT}/configs/tiny.yaml
+prepare: {{pairs: en-de, vocab_size: 50}}
 """
 
 
 @pytest.fixture
-def small() -> str:
-    """The shortest recipe that says all that is required."""
-    return SMALL
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Write a recipe into the test's folder; by default the shortest one that says all that is needed."""
 
-
-@pytest.fixture
-def write(tmp_path: Path):
-    """Writes a YAML file into the test's folder; returns its path."""
-
-    def write_file(name: str, text: str) -> Path:
+    def write_file(text: str = SMALL, name: str = "small.yaml") -> Path:
         path = tmp_path / name
         path.write_text(text, encoding="utf-8")
         return path
@@ -32,11 +27,10 @@ def write(tmp_path: Path):
 
 
 @pytest.fixture
-def small_paths(write, tmp_path: Path):
-    """Paths of a small recipe, keys changed as asked."""
+def small(write: Callable[..., Path], tmp_path: Path) -> Callable[..., Recipe]:
+    """Load the small recipe with flags changed, or another one of the same folder."""
 
-    def make(*overrides: str) -> Paths:
-        variables = {"DATA": str(tmp_path / "data"), "RUNS": str(tmp_path / "runs")}
-        return Paths(load_recipe(write("small.yaml", SMALL), variables, overrides), tmp_path / "runs")
+    def load(*overrides: str, data: str | None = str(tmp_path / "corpora"), **options) -> Recipe:
+        return load_recipe(write(), tmp_path / "runs", overrides, "small", data, **options)
 
-    return make
+    return load

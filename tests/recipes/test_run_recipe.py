@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -16,17 +18,14 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "run_recipe.py"
 WORDS = ["ein", "der", "Hund", "Mann", "läuft", "sieht", "rote", "blaue", "zwei", "drei"]
-RECIPE = """
-base: {base}
-data: {{corpus: noise, pair: en-de, vocab_type: char}}
-model:
-  attn_type: cosformer
-  extra: {{encoder_layers: 1, encoder_embed_dim: 16, encoder_ffn_embed_dim: 16, encoder_attention_heads: 2,
-           decoder_layers: 1, decoder_embed_dim: 16, decoder_ffn_embed_dim: 16, decoder_attention_heads: 2,
-           conv_channels: 16}}
-train: {{max_update: 60, warmup_updates: 5, max_tokens: 400, save_interval_updates: 5, log_interval: 1}}
-average: {{last: 2}}
-decode: {{beam: 2, max_len_b: 10}}
+RECIPE = f"""
+base: {ROOT}/configs/tiny.yaml
+prepare: {{pairs: en-de, vocab_type: char}}
+train: {{attn_type: cosformer, max_update: 60, warmup_updates: 5, max_tokens: 400, save_interval_updates: 5,
+        log_interval: 1, encoder_layers: 1, encoder_embed_dim: 16, encoder_ffn_embed_dim: 16,
+        encoder_attention_heads: 2, decoder_layers: 1, decoder_embed_dim: 16, decoder_ffn_embed_dim: 16,
+        decoder_attention_heads: 2, conv_channels: 16}}
+generate: {{beam: 2, max_len_a: 0, max_len_b: 10}}
 """
 
 
@@ -51,7 +50,16 @@ def make_corpus(folder: Path) -> None:
 
 def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen:
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
-    command = [sys.executable, str(SCRIPT), str(folder / "noise.yaml"), "--out", str(folder / "runs"), *arguments]
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        str(folder / "noise.yaml"),
+        "--name",
+        "noise",
+        "--out",
+        str(folder / "runs"),
+        *arguments,
+    ]
     return subprocess.Popen(command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
@@ -66,7 +74,7 @@ def wait_for(found, program: subprocess.Popen) -> None:
 @pytest.mark.slow
 def test_a_recipe_that_is_stopped_goes_on_and_ends_with_scores(tmp_path):
     make_corpus(tmp_path / "corpora")
-    (tmp_path / "noise.yaml").write_text(RECIPE.format(base=ROOT / "configs" / "base.yaml"))
+    (tmp_path / "noise.yaml").write_text(RECIPE)
     run, data = tmp_path / "runs" / "noise", str(tmp_path / "corpora")
 
     first = start(tmp_path, DATA=data)
@@ -94,24 +102,51 @@ def test_a_recipe_that_is_stopped_goes_on_and_ends_with_scores(tmp_path):
 
     third = start(tmp_path, DATA=data)
     said = third.communicate(timeout=120)[0]
-    assert said.count("done already") == 5
-    assert "$" not in said
+    assert said.count("done already") == 4
+    assert "$ " not in said
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        pytest.param(["--stage", "train"], "stage prepare must be run first", id="forerunner"),
-        pytest.param([], "prep_mustc.py ended with code 1: ", id="no-corpus"),
-        pytest.param(["--set", "model.atn_type=relu"], "Did you mean 'attn_type'?", id="unknown-key"),
-    ],
-)
-def test_a_mistake_ends_with_one_line(tmp_path, arguments, words):
-    (tmp_path / "noise.yaml").write_text(RECIPE.format(base=ROOT / "configs" / "base.yaml"))
-    program = start(tmp_path, *arguments, DATA=str(tmp_path / "corpora"))
+def test_a_program_that_fails_ends_with_one_line(tmp_path):
+    (tmp_path / "noise.yaml").write_text(RECIPE)
+    program = start(tmp_path, DATA="nowhere")
     said = program.communicate(timeout=120)[0]
     assert program.returncode == 1
     assert "Traceback" not in said
-    assert words in said.splitlines()[-1]
-    assert said.splitlines()[-1].startswith("error: ")
+    assert said.splitlines()[-1].startswith("error: prep_mustc.py failed: nowhere is no folder")
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Call the script's own function; return what it printed."""
+    (tmp_path / "noise.yaml").write_text(RECIPE)
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("DATA", raising=False)
+    script = runpy.run_path(str(SCRIPT))
+
+    def call(*arguments: str) -> str:
+        script["run"](script["build_parser"]().parse_args([str(tmp_path / "noise.yaml"), *arguments]))
+        return capsys.readouterr().out
+
+    return call
+
+
+def test_a_dry_run_needs_no_data_and_leaves_no_file(run, tmp_path):
+    shown = run("--dry-run", "--set", "generate.beam=3", "train.seed=9", "--out", str(tmp_path / "runs"))
+    stages = [line for line in shown.splitlines() if line.startswith("#")]
+    assert stages == ["# prepare", "# train", "# average", "# generate"]
+    assert '--data "$DATA"' in shown and "--beam 3" in shown and "--seed 9" in shown
+    assert [path.name for path in tmp_path.iterdir()] == ["noise.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        pytest.param([], "DATA is not set: export DATA=", id="no-data"),
+        pytest.param(["--dry-run", "--set", "train.atn_type=relu"], "did you mean attn_type?", id="unknown-flag"),
+    ],
+)
+def test_a_mistake_is_found_before_anything_runs(run, tmp_path, arguments, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        run("--out", str(tmp_path / "runs"), *arguments)
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,165 @@
+"""From YAML files and ``--set`` to a recipe: one base at most, variables filled in."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from mla_fairseq.recipes.stages import ROOT, STAGES, arguments
+
+_TEXTS = ("data", "title")
+_KNOWN = (*_TEXTS, *STAGES)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One experiment.
+
+    Attributes:
+        name: the run's folder in the folder of all runs.
+        run: path of that folder.
+        again: the line that runs the recipe again.
+        tree: the sections, with ``data`` (name of the prepared data) and ``title``; variables are filled in.
+        shown: the same, with the folder of the corpora as ``$DATA``.
+        cpu: no GPU is used.
+    """
+
+    name: str
+    run: Path
+    again: str
+    tree: dict[str, Any]
+    shown: dict[str, Any]
+    cpu: bool
+
+    def stages(self) -> Iterator[str]:
+        """Yield the names of this recipe's stages, in the order in which they run."""
+        yield from (name for name in STAGES if name in self.tree)
+
+    def command(self, name: str) -> list[str]:
+        """Return the command of a stage."""
+        return [*STAGES[name].program, *arguments(STAGES[name], self.tree[name])]
+
+    def show(self, name: str) -> str:
+        """Return the command of a stage as a line for the shell."""
+        words = [*STAGES[name].program, *arguments(STAGES[name], self.shown[name])]
+        return " ".join(f'"{word}"' if word.startswith("$DATA") else shlex.quote(word) for word in words)
+
+    def makes(self, name: str) -> Path:
+        """Return what a stage leaves."""
+        return Path(STAGES[name].makes.format(**self.tree))
+
+    def manifest(self, subset: str) -> Path:
+        """Return the list of a set's utterances."""
+        return Path(self.tree["train"]["data"], f"{subset}.tsv")
+
+
+def load_recipe(
+    path: Path,
+    out: Path = Path("runs"),
+    overrides: Iterable[str] = (),
+    name: str = "",
+    data: str | None = None,
+    cpu: bool = True,
+) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: the YAML file. Its ``base``, a path from its folder, is read first; its own keys win.
+        out: folder of all runs, ``${RUNS}`` in recipes.
+        overrides: ``section.key=value``, the value in YAML; ``section=null`` leaves a section out.
+        name: folder of the run in ``out``; FOLDER_FILE of the recipe when empty.
+        data: folder of the corpora, ``${DATA}`` in recipes.
+        cpu: use no GPU.
+
+    Raises:
+        ValueError: a file, section or variable that does not exist, or a value that is not YAML.
+    """
+    overrides, default = list(overrides), f"{path.resolve().parent.name}_{path.stem}"
+    name = name or default
+    own = OmegaConf.merge(_read_with_base(path), _parse(overrides))
+    sections = _sections(path, OmegaConf.to_container(own))
+    wiring = {key: dict(STAGES[key].flags) for key in sections}
+    places = {"RUNS": out.as_posix(), "RUN": (out / name).as_posix(), "NAME": name}
+    places |= {"CPU": cpu, "DEVICE": "cpu" if cpu else "cuda"}
+    places["CHECKPOINT"] = "${average.output}" if "average" in sections else "${train.save_dir}/checkpoint_best.pt"
+    tree = OmegaConf.merge({key: name for key in _TEXTS}, wiring, own, places)
+    filled, shown = (_resolve(path, tree, folder, (*_TEXTS, *sections)) for folder in (data, "$DATA"))
+    again = _again(path, overrides, name if name != default else "")
+    return Recipe(name, out / name, again, filled, shown, cpu)
+
+
+def _read_with_base(path: Path) -> DictConfig:
+    own = _read(path)
+    if (base := own.pop("base", None)) is None:
+        return own
+    below = _read(path.parent / base)
+    if "base" in below:
+        raise ValueError(f"{path}: its base {base} has a base of its own ({below.base}): keep to one")
+    return OmegaConf.merge(below, own)
+
+
+def _read(path: Path) -> DictConfig:
+    if not path.is_file():
+        known = ", ".join(sorted(str(one.relative_to(ROOT)) for one in ROOT.glob("configs/*/*.yaml")))
+        raise ValueError(f"recipe {path} does not exist: take one of {known}")
+    try:
+        tree = OmegaConf.load(path)
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, DictConfig):
+        raise ValueError(f"{path} is not a recipe: it needs sections, such as train")
+    return tree
+
+
+def _parse(overrides: list[str]) -> DictConfig:
+    for override in overrides:
+        if "=" not in override:
+            raise ValueError(f"--set {override}: write section.key=value, such as train.max_update=3000")
+    try:
+        return OmegaConf.from_dotlist(overrides)
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(f"--set {' '.join(overrides)}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _sections(path: Path, tree: dict[str, Any]) -> list[str]:
+    """Return the names of the sections; one that is null is left out."""
+    for key, value in tree.items():
+        if key not in _KNOWN:
+            raise ValueError(f"{path}: unknown section '{key}': {near(key, _KNOWN)}")
+        if key not in _TEXTS and not isinstance(value, dict | None):
+            raise ValueError(f"{path}: '{key}' is {value!r}: write it as flags of its program, key: value")
+    if not tree.get("train"):
+        raise ValueError(f"{path}: there is no section 'train': add one, or name a base that has it")
+    return [key for key, value in tree.items() if isinstance(value, dict)]
+
+
+def _resolve(path: Path, tree: DictConfig, data: str | None, keys: tuple[str, ...]) -> dict[str, Any]:
+    try:
+        filled = OmegaConf.to_container(OmegaConf.merge(tree, {"DATA": data} if data else {}), resolve=True)
+    except OmegaConfBaseException as error:
+        if "'DATA'" in str(error):
+            raise ValueError(f"{path}: DATA is not set: export DATA=/folder/of/the/corpora") from error
+        raise ValueError(f"{path}: {error.full_key}: {str(error).splitlines()[0]}") from error
+    return {key: filled[key] for key in keys}
+
+
+def _again(path: Path, overrides: list[str], name: str) -> str:
+    path = path.resolve().relative_to(ROOT) if path.resolve().is_relative_to(ROOT) else path
+    words = ["python", "scripts/run_recipe.py", path.as_posix(), *(["--set", *overrides] if overrides else [])]
+    threads = os.environ.get("OMP_NUM_THREADS")
+    return (f"OMP_NUM_THREADS={threads} " if threads else "") + shlex.join(words + (["--name", name] if name else []))
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """Return the advice for a word that is not ``known``."""
+    found = get_close_matches(str(word), known, n=1)
+    return f"did you mean {found[0]}?" if found else f"take one of {', '.join(known)}"

@@ -1,0 +1,107 @@
+"""The end of a run: scores, speeds, machine, commit and commands in ``result.json``; the training curve beside it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from dataclasses import asdict
+from typing import Any
+
+from mla_fairseq.evaluation import offline
+from mla_fairseq.evaluation.curves import draw_training_curve
+from mla_fairseq.evaluation.quality_latency import read_points
+from mla_fairseq.evaluation.training_log import read_training_log
+from mla_fairseq.files import write_json
+from mla_fairseq.recipes.recipe import Recipe
+
+logger = logging.getLogger(__name__)
+
+_SHOWN = ("bleu", "chrf", "word_error_rate", "recorded_word_error_rate", "mcd", "forced_mcd")
+_SAMPLES = 5
+
+
+def write_result(recipe: Recipe, records: dict[str, dict[str, Any]]) -> None:
+    """Write ``result.json`` from what the stages left; log its scores and some translations.
+
+    ``records``: of the stages, as the runner writes them.
+    """
+    train, path = recipe.tree["train"], recipe.run / "result.json"
+    readers = {"generate": _translation, "simul": _latencies, "synthesize": _speech, "force": _forced}
+    scores = [pair for name, read in readers.items() if name in recipe.tree for pair in read(recipe).items()]
+    result = {
+        "name": recipe.name,
+        "title": recipe.tree["title"],
+        "command": recipe.again,
+        "data": recipe.tree["data"],
+        "arch": train["arch"],
+        "attention": attention(train),
+        "seed": train["seed"],
+        **{key: round(value, 3) if isinstance(value, float) else value for key, value in scores},
+        **_training(recipe),
+        "seconds": {name: record["seconds"] for name, record in records.items()},
+        "commands": {name: record["command"] for name, record in records.items()},
+        **{key: records["train"][key] for key in ("machine", "commit", "finished")},
+    }
+    write_json(path, result)
+    draw_training_curve(recipe.run / "train.log", recipe.run / "training-curve", result["title"], "bleu" in result)
+    figures = ", ".join(f"{key} {result[key]:.2f}" for key in _SHOWN if key in result)
+    logger.info("%s: %s (%s)", recipe.name, figures, path)
+
+
+def attention(train: dict[str, Any]) -> dict[str, str]:
+    """Return the mechanism of each site; softmax where the flags name none."""
+    every = train.get("attn_type") or "softmax"
+    return {site: train.get(f"{site}_attn_type") or every for site in ("encoder", "decoder", "cross")}
+
+
+def _translation(recipe: Recipe) -> dict[str, Any]:
+    """Return BLEU and chrF, of transcripts their word error rate too."""
+    generate = recipe.tree["generate"]
+    subset, how = generate["gen_subset"], (generate["sacrebleu_tokenizer"], bool(generate.get("sacrebleu_lowercase")))
+    generated = offline.read_generated(recipe.makes("generate"), log=recipe.run / "generate.log")
+    references = offline.read_references(recipe.manifest(subset))
+    texts = offline.pair_up(generated, references)
+    for reference, text in offline.samples(texts, references, _SAMPLES):
+        logger.info("  reference:   %s\n  translation: %s", reference, text)
+    quality = offline.score(texts, references, *how)
+    errors = {"word_error_rate": offline.word_error_rate(texts, references)} if subset.endswith("_asr") else {}
+    return {"subset": subset, **asdict(quality), **errors, "decode_words_per_second": generated.tokens_per_second}
+
+
+def _latencies(recipe: Recipe) -> dict[str, Any]:
+    points = read_points(recipe.makes("simul"))
+    return {"points": [{"setting": point.setting, **point.figures} for point in points]}
+
+
+def _speech(recipe: Recipe) -> dict[str, Any]:
+    scores = json.loads(recipe.makes("synthesize").read_text(encoding="utf-8"))
+    return {**scores, "subset": recipe.tree["synthesize"]["gen_subset"]}
+
+
+def _forced(recipe: Recipe) -> dict[str, Any]:
+    return {"forced_mcd": json.loads(recipe.makes("force").read_text(encoding="utf-8"))["mcd"]}
+
+
+def _training(recipe: Recipe) -> dict[str, Any]:
+    """Return sizes and speeds; medians over the log's intervals, so that validations and pauses do not count."""
+    log = read_training_log(recipe.run / "train.log")
+    per_update = _frames(recipe) * log.epochs / log.updates if log.updates else 0
+    return {
+        "parameters": log.parameters,
+        "updates": log.updates,
+        "epochs": round(log.epochs, 2),
+        "best_valid_loss": min((point.loss for point in log.valid), default=None),
+        "train_words_per_second": log.words_per_second,
+        "train_frames_per_second": round(per_update * log.updates_per_second) if log.updates_per_second else None,
+        "train_minutes": round(log.minutes, 1),
+    }
+
+
+def _frames(recipe: Recipe) -> int:
+    """Return the frames of one pass over the training set, too long utterances left out."""
+    train = recipe.tree["train"]
+    limit = train["max_target_positions" if "synthesize" in recipe.tree else "max_source_positions"]
+    with open(recipe.manifest(train["train_subset"]), encoding="utf-8", newline="") as stream:
+        lengths = [int(row["n_frames"]) for row in csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)]
+    return sum(length for length in lengths if length <= limit)

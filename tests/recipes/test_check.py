@@ -1,0 +1,94 @@
+"""Every recipe's flags are ones that its programs know; what they do not know is named before anything runs."""
+
+import json
+import runpy
+import shlex
+from pathlib import Path
+
+import pytest
+
+from mla_fairseq.recipes import check, load_recipe
+from mla_fairseq.recipes.check import check_files
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = sorted((ROOT / "configs").glob("*/*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=[f"{path.parent.name}-{path.stem}" for path in CONFIGS])
+def test_the_programs_know_every_flag_of_a_recipe(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    recipe = load_recipe(path, data="corpora")
+    check(recipe)
+    for name in recipe.stages():
+        assert not [word for word in shlex.split(recipe.show(name)) if word.startswith("/")], "no absolute path"
+
+
+def published() -> list[list[str]]:
+    """The recipe commands of the published results, their words."""
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in ROOT.glob("examples/*/results/*/*.json")]
+    lines = {line for record in records for line in record["command"].splitlines() if "run_recipe.py" in line}
+    return [shlex.split(line) for line in sorted(lines)]
+
+
+def test_the_programs_know_every_flag_of_the_published_results(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    parser = runpy.run_path("scripts/run_recipe.py")["build_parser"]()
+    for words in published():
+        args = parser.parse_args(words[words.index("scripts/run_recipe.py") + 1 :])
+        check(load_recipe(args.recipe, args.out, args.set, args.name, data="corpora"))
+
+
+def test_there_are_few_configs():
+    assert len(list((ROOT / "configs").rglob("*.yaml"))) <= 20
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.max_updat=3", r"train\.max_updat is not a flag of fairseq-train: did you mean max_update\?"),
+        ("train.max_update=x", "train: argument --max-update: invalid int value: 'x'"),
+        ("train.arch=s2t_transformer_mla_tiny_", "invalid choice: 's2t_transformer_mla_tiny_': did you mean .*_tiny?"),
+        ("train.attn_type=cosforme", "unknown attention 'cosforme': choose one of cosformer"),
+        ("generate.beem=3", r"generate\.beem is not a flag of fairseq-generate: did you mean beam\?"),
+        ("prepare.task=sst", "prepare: argument --task: invalid choice: 'sst' .choose from '?asr'?, '?st'?."),
+        (
+            "average.last=20",
+            r"average\.last is 20, but only 10 checkpoints are kept: raise train\.keep_interval_updates",
+        ),
+        ("corpus={output: x, voice: 2, voices: 3}", "corpus: argument --voices: not allowed with argument --voice"),
+        ("prepare.pairs=null", "prepare: the following arguments are required: --pairs"),
+    ],
+)
+def test_a_wrong_flag_is_named_with_its_fix(small, override, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        check(small(override))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mechanism_of_a_plugin_is_known(small, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    recipe = small("train.user_dir=examples/custom_attention", "train.attn_type=quadratic_distance")
+    check(recipe)
+    assert recipe.tree["generate"]["user_dir"] == "examples/custom_attention"
+
+
+def test_a_checkpoint_to_start_from_must_exist_or_be_made(small, tmp_path):
+    key = "train.load_pretrained_encoder_from"
+    with pytest.raises(
+        ValueError, match=rf"{key} is runs/asr/a\.pt, which does not exist: run the recipe of asr first"
+    ):
+        check_files(small(f"{key}=runs/asr/a.pt"))
+    (tmp_path / "a.pt").touch()
+    check_files(small(f"{key}={tmp_path}/a.pt"))
+    check_files(small("convert={checkpoint: a.pt}", "train.finetune_from_model=${convert.output}"))
+
+
+def test_a_set_that_was_not_prepared_is_named(small):
+    recipe = small("generate.gen_subset=tst-HE_st")
+    check_files(recipe)  # nothing is prepared yet
+    for subset in ("train_st", "dev_st"):
+        recipe.manifest(subset).parent.mkdir(parents=True, exist_ok=True)
+        recipe.manifest(subset).touch()
+    words = r"generate\.gen_subset is tst-HE_st, which was not prepared: take one of dev_st, train_st"
+    with pytest.raises(ValueError, match=words):
+        check_files(recipe)

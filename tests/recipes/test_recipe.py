@@ -1,0 +1,93 @@
+"""Reading recipes: one base, ``--set``, variables, commands; and one clear line for what is wrong."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from mla_fairseq.recipes import load_recipe
+from mla_fairseq.recipes.stages import Stage, arguments
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_a_recipe_wins_over_its_base_and_set_over_both(write):
+    write("train: {lr: 1, seed: 2, adam_betas: '(0.9,0.98)'}\ngenerate: {gen_subset: x, beam: 5}\n", "base.yaml")
+    path = write("base: base.yaml\ntrain: {seed: 3}\ntitle: some\n")
+    recipe = load_recipe(path, overrides=["train.lr=2e-3", "generate=null", "data=other"])
+    assert {key: recipe.tree["train"][key] for key in ("lr", "seed", "adam_betas")} == {
+        "lr": 0.002,
+        "seed": 3,
+        "adam_betas": "(0.9,0.98)",
+    }
+    assert (list(recipe.stages()), recipe.tree["title"], recipe.tree["data"]) == (["train"], "some", "other")
+
+
+def test_a_run_is_named_after_the_folder_and_the_file(write, tmp_path):
+    path = write("train: {x: '${RUN}/x'}")
+    assert load_recipe(path).name == f"{tmp_path.name}_small"
+    assert load_recipe(path, Path("out"), name="mine").tree["train"]["x"] == "out/mine/x"
+
+
+def test_stages_find_each_others_files(small, tmp_path):
+    recipe = small()
+    runs = tmp_path / "runs"
+    assert list(recipe.stages()) == ["prepare", "train", "average", "generate"]
+    assert recipe.tree["train"]["data"] == f"{runs}/data/small/en-de"
+    assert recipe.tree["generate"]["path"] == str(recipe.makes("average"))
+    assert recipe.makes("generate") == runs / "small" / "generate-tst-COMMON_st.txt"
+    assert recipe.manifest("train_st") == runs / "data/small/en-de/train_st.tsv"
+
+
+def test_without_an_average_the_best_checkpoint_is_decoded(small):
+    assert small("average=null").tree["generate"]["path"].endswith("small/checkpoints/checkpoint_best.pt")
+
+
+def test_a_section_becomes_flags():
+    section = {"a_b": 1e-5, "folder": "x y", "on": True, "off": False, "none": None, "many": [1, "two"]}
+    words = arguments(Stage(("p",), "", positional="folder"), section)
+    assert words == ["x y", "--a-b", "1e-05", "--on", "--many", "1", "two"]
+
+
+def test_a_command_can_be_pasted_and_hides_where_the_corpora_are(small):
+    recipe = small("train.adam_betas='(0.9, 0.98)'", data="/my corpora")
+    assert recipe.command("prepare")[recipe.command("prepare").index("--data") + 1] == "/my corpora"
+    assert '--data "$DATA"' in recipe.show("prepare")
+    assert shlex.split(recipe.show("train")) == recipe.command("train")
+
+
+def test_the_command_runs_the_same_again(write, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    path = ROOT / "configs" / "demo" / "st.yaml"
+    assert load_recipe(path).again == "python scripts/run_recipe.py configs/demo/st.yaml"
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    again = load_recipe(path, overrides=["train.lr=0.1", "title=a b"], name="mine").again
+    assert again.startswith("OMP_NUM_THREADS=1 python scripts/run_recipe.py configs/demo/st.yaml --set ")
+    assert again.endswith("--set train.lr=0.1 'title=a b' --name mine")
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "words"),
+    [
+        pytest.param("trian: {x: 1}", (), "unknown section 'trian': did you mean train", id="section"),
+        pytest.param("train: 3", (), "'train' is 3: write it as flags", id="no-mapping"),
+        pytest.param("title: x", (), "no section 'train': add one", id="no-training"),
+        pytest.param("- a", (), "is not a recipe: it needs sections", id="list"),
+        pytest.param("train: {x: [}", (), r"small\.yaml is not valid YAML", id="yaml"),
+        pytest.param("train: {x: '${DATA}'}", (), "DATA is not set: export DATA=", id="data"),
+        pytest.param("train: {x: '${train.y}'}", (), r"train\.x: .*'train\.y' not found", id="variable"),
+        pytest.param("base: no.yaml", (), r"no\.yaml does not exist: take one of .*configs/demo/st\.yaml", id="base"),
+        pytest.param("train: {x: 1}", ("train.x",), r"--set train\.x: write section\.key=value", id="set"),
+        pytest.param("train: {x: 1}", ("train.x=[",), r"--set train\.x=\[: not valid YAML", id="set-yaml"),
+    ],
+)
+def test_what_is_wrong_is_named(write, text, overrides, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        load_recipe(write(text), overrides=overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_base_has_no_base(write):
+    write("train: {x: 1}\nbase: third.yaml", "second.yaml")
+    with pytest.raises(ValueError, match=r"its base second\.yaml has a base of its own \(third\.yaml\): keep to one"):
+        load_recipe(write("base: second.yaml"))

@@ -1,0 +1,99 @@
+"""From a run's files to ``result.json``."""
+
+import json
+import logging
+
+import pytest
+
+from mla_fairseq.evaluation.quality_latency import write_points
+from mla_fairseq.recipes import load_recipe
+from mla_fairseq.recipes.result import write_result
+
+MANIFEST = "id\taudio\tn_frames\ttgt_text\n" + "".join(f"u{n}\ta\t{n}00\tein Hund läuft weit {n}\n" for n in (1, 2, 3))
+TRAIN_LOG = (
+    "2030-01-01 12:00:00 | INFO | fairseq_cli.train | num. shared model params: 1,234,567 (num. trained: 1)\n"
+    '2030-01-01 12:01:00 | INFO | train_inner | {"epoch": 2, "update": 1.5, "loss": "3", "nll_loss": "2", "ppl": "4", '
+    '"wps": "80", "ups": "2", "num_updates": "6"}\n'
+    '2030-01-01 12:02:00 | INFO | dev_st | {"dev_st_loss": "3", "dev_st_nll_loss": "2.5", "dev_st_num_updates": "6"}\n'
+)
+SPEED = "Translated 3 sentences (15 tokens) in 2.0s (1.50 sentences/s, 7.50 tokens/s)\n"
+RIGHT = "".join(f"D-{n}\t-1\tein Hund läuft weit {n + 1}\n" for n in (2, 0, 1)) + SPEED
+RECORD = {"seconds": 12.3, "machine": {"cores": 2}, "commit": "abc1234", "finished": "2030-01-01"}
+
+
+def files(recipe) -> None:
+    """What a training leaves."""
+    for key in ("train_subset", "valid_subset"):
+        recipe.manifest(recipe.tree["train"][key]).parent.mkdir(parents=True, exist_ok=True)
+        recipe.manifest(recipe.tree["train"][key]).write_text(MANIFEST, encoding="utf-8")
+    recipe.run.mkdir(parents=True, exist_ok=True)
+    (recipe.run / "train.log").write_text(TRAIN_LOG, encoding="utf-8")
+
+
+def result(recipe) -> dict:
+    write_result(recipe, {name: {**RECORD, "command": f"run {name}"} for name in recipe.stages()})
+    return json.loads((recipe.run / "result.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def translated(small):
+    """Results of a run that was trained and decoded."""
+
+    def make(*overrides: str, generated: str = RIGHT) -> dict:
+        recipe = small(*overrides)
+        files(recipe)
+        recipe.manifest(recipe.tree["generate"]["gen_subset"]).write_text(MANIFEST, encoding="utf-8")
+        recipe.makes("generate").write_text(generated, encoding="utf-8")
+        if "simul" in recipe.tree:
+            write_points(recipe.makes("simul"), [{"system": "x", "k": k, "bleu": 9.0, "al": 1234.5} for k in (1, 5)])
+        return result(recipe)
+
+    return make
+
+
+def test_everything_that_a_table_needs_is_written(translated, tmp_path, caplog):
+    with caplog.at_level(logging.INFO, logger="mla_fairseq"):
+        found = translated("train.cross_attn_type=relu", "train.seed=3")
+    assert (found["bleu"], found["chrf"], found["subset"]) == (100.0, 100.0, "tst-COMMON_st")
+    assert found["attention"] == {"encoder": "softmax", "decoder": "softmax", "cross": "relu"}
+    assert (found["parameters"], found["updates"], found["seed"]) == (1234567, 6, 3)
+    assert (found["train_words_per_second"], found["decode_words_per_second"]) == (80.0, 7.5)
+    assert found["train_frames_per_second"] == 300, "600 frames and 4 updates an epoch, 2 updates a second"
+    assert found["best_valid_loss"] == 2.5
+    assert (found["commands"]["train"], found["seconds"]["train"]) == ("run train", 12.3)
+    assert (found["machine"], found["commit"]) == ({"cores": 2}, "abc1234")
+    assert found["command"].endswith("small.yaml --set train.cross_attn_type=relu train.seed=3 --name small")
+    assert "word_error_rate" not in found and "points" not in found
+    assert (tmp_path / "runs" / "small" / "training-curve.png").stat().st_size > 0
+    assert "translation: ein Hund läuft weit 1" in caplog.text
+    assert "small: bleu 100.00, chrf 100.00" in caplog.text
+
+
+def test_too_long_utterances_are_no_frames(translated):
+    assert translated("train.max_source_positions=250")["train_frames_per_second"] == 150
+
+
+def test_recognition_is_measured_in_words(translated):
+    wrong = "D-0\t-1\tein Hund läuft weit 1\nD-1\t-1\tein Mund läuft weit 2\nD-2\t-1\t\n"
+    assert translated("prepare.task=asr", generated=wrong)["word_error_rate"] == 40.0
+
+
+def test_latencies_are_points(translated):
+    found = translated("simul={laggings: '1,5'}")
+    assert [(point["setting"], point["al"]) for point in found["points"]] == [("1", 1234.5), ("5", 1234.5)]
+
+
+def test_speech_has_the_distortions_of_both_ways(tmp_path):
+    text = "base: tiny_tts.yaml\nprepare_speech: {folder: LJ}\ntrain: {max_target_positions: 250}\n"
+    (tmp_path / "voice.yaml").write_text(text)
+    config = load_recipe.__globals__["ROOT"] / "configs" / "tiny_tts.yaml"
+    (tmp_path / "tiny_tts.yaml").write_text(config.read_text())
+    recipe = load_recipe(tmp_path / "voice.yaml", tmp_path / "runs", data="corpora")
+    files(recipe)
+    for name, mcd in (("synthesize", 4.5678), ("force", 2.0)):
+        recipe.makes(name).parent.mkdir(parents=True)
+        scores = {"mcd": mcd, "ended": 1.0, "word_error_rate": 3.0, "recorded_word_error_rate": 2.0}
+        recipe.makes(name).write_text(json.dumps(scores))
+    found = result(recipe)
+    assert (found["mcd"], found["forced_mcd"], found["ended"], found["subset"]) == (4.568, 2.0, 1.0, "test")
+    assert found["train_frames_per_second"] == 150

@@ -1,0 +1,155 @@
+"""The mean of checkpoints: exact, safe to load, and never half written."""
+
+import argparse
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mla_fairseq.averaging import average_checkpoints, last_checkpoints, load_checkpoint, save_checkpoint
+
+SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "average_checkpoints.py"
+
+
+def checkpoint(path: Path, updates: int = 0, **weights) -> Path:
+    """A file as fairseq writes it, down to the Namespace in it."""
+    state = {
+        "args": None,
+        "cfg": {"model": argparse.Namespace(arch="x")},
+        "model": {name: torch.as_tensor(weight) for name, weight in weights.items()},
+        "optimizer_history": [{"num_updates": updates}],
+        "last_optimizer_state": {"state": torch.ones(3)},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(state, path)
+    return path
+
+
+NUMBERS = st.lists(st.floats(-1e3, 1e3, width=32), min_size=3, max_size=3)
+
+
+@given(columns=st.lists(NUMBERS, min_size=1, max_size=5), dtype=st.sampled_from([torch.float32, torch.float64]))
+def test_the_mean_is_that_of_float64(tmp_path_factory, columns, dtype):
+    folder = tmp_path_factory.mktemp("checkpoints")
+    weights = [torch.tensor(column, dtype=dtype) for column in columns]
+    paths = [checkpoint(folder / f"{index}.pt", w=weight) for index, weight in enumerate(weights)]
+    mean = average_checkpoints(paths)["model"]["w"]
+    assert mean.dtype == dtype
+    torch.testing.assert_close(mean, torch.stack(weights).double().mean(0).to(dtype), rtol=0, atol=1e-12)
+
+
+def test_half_precision_is_summed_in_full(tmp_path):
+    """1000 + 1 in float16 is exact, but a sum of three such numbers is not."""
+    values = [1000.0, 1001.0, 1003.0]
+    paths = [checkpoint(tmp_path / f"{value}.pt", w=torch.tensor([value]).half()) for value in values]
+    mean = average_checkpoints(paths)["model"]["w"]
+    assert mean.dtype == torch.float16
+    assert mean.item() == torch.tensor(sum(values) / 3).half().item()
+
+
+def test_equal_counters_stay_and_the_optimizer_goes(tmp_path):
+    paths = [checkpoint(tmp_path / f"{index}.pt", steps=torch.tensor([7]), w=[float(index)]) for index in range(3)]
+    state = average_checkpoints(paths)
+    assert state["model"]["steps"].tolist() == [7]
+    assert state["model"]["steps"].dtype == torch.int64
+    assert "last_optimizer_state" not in state
+    assert state["cfg"]["model"].arch == "x"
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        pytest.param({"a": [1.0], "b": [1.0]}, "only one of them has 'b'", id="other-name"),
+        pytest.param({}, "only one of them has 'a'", id="missing"),
+        pytest.param({"a": [1.0, 2.0]}, r"'a' has shapes \(1,\) and \(2,\)", id="other-shape"),
+    ],
+)
+def test_different_models_are_refused(tmp_path, weights, words):
+    paths = [checkpoint(tmp_path / "one.pt", a=[1.0]), checkpoint(tmp_path / "two.pt", **weights)]
+    with pytest.raises(ValueError, match=rf"one\.pt.*two\.pt.*different models.*{words}"):
+        average_checkpoints(paths)
+
+
+def names(paths: list[Path]) -> list[str]:
+    return [path.name for path in paths]
+
+
+def test_the_last_checkpoints_are_those_of_the_latest_updates(tmp_path):
+    for epoch, updates in ((1, 50), (2, 100), (10, 900), (9, 1000)):
+        checkpoint(tmp_path / f"checkpoint_{epoch}_{updates}.pt", updates)
+    checkpoint(tmp_path / "checkpoint_last.pt", 1000)
+    checkpoint(tmp_path / "checkpoint_best.pt", 900)
+    assert names(last_checkpoints(tmp_path, 3)) == [
+        "checkpoint_9_1000.pt",
+        "checkpoint_10_900.pt",
+        "checkpoint_2_100.pt",
+    ]
+    assert len(last_checkpoints(tmp_path, 99)) == 4
+
+
+def test_an_update_that_ended_an_epoch_has_only_the_last_file(tmp_path):
+    checkpoint(tmp_path / "checkpoint_1_50.pt", 50)
+    checkpoint(tmp_path / "checkpoint_last.pt", 100)
+    assert names(last_checkpoints(tmp_path, 2)) == ["checkpoint_last.pt", "checkpoint_1_50.pt"]
+
+
+def test_checkpoints_by_epoch_are_counted_as_numbers(tmp_path):
+    for epoch in (2, 9, 10):
+        checkpoint(tmp_path / f"checkpoint{epoch}.pt", epoch)
+    checkpoint(tmp_path / "checkpoint_last.pt", 10)
+    assert names(last_checkpoints(tmp_path, 2)) == ["checkpoint10.pt", "checkpoint9.pt"]
+
+
+def test_an_empty_folder_names_the_mend(tmp_path):
+    with pytest.raises(ValueError, match=r"no checkpoint in .*; train first"):
+        last_checkpoints(tmp_path, 2)
+
+
+def test_a_failed_write_leaves_the_old_checkpoint(tmp_path):
+    path = checkpoint(tmp_path / "a.pt", w=[1.0])
+    before = path.read_bytes()
+    with pytest.raises(AttributeError):
+        save_checkpoint({"model": lambda: None}, path)
+    assert path.read_bytes() == before
+    assert names(list(tmp_path.iterdir())) == ["a.pt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        pytest.param(["--last", "0"], "--last is 0, but must be at least 1", id="none"),
+        pytest.param([], "no checkpoint in", id="empty-folder"),
+    ],
+)
+def test_the_script_ends_with_one_line(tmp_path, monkeypatch, arguments, words):
+    monkeypatch.setattr(sys, "argv", ["x", "--inputs", str(tmp_path), "--output", str(tmp_path / "out.pt"), *arguments])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_script_averages_the_last_of_a_folder(tmp_path, monkeypatch, capsys):
+    for updates in (10, 20, 30):
+        checkpoint(tmp_path / "in" / f"checkpoint_1_{updates}.pt", updates, w=[float(updates)])
+    out = tmp_path / "new" / "mean.pt"
+    monkeypatch.setattr(sys, "argv", ["x", "--inputs", str(tmp_path / "in"), "--last", "2", "--output", str(out)])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert load_checkpoint(out)["model"]["w"].tolist() == [25.0]
+    assert "checkpoint_1_30.pt, checkpoint_1_20.pt" in capsys.readouterr().out
+
+
+def test_random_directions_are_not_averaged(tmp_path: Path) -> None:
+    """A mean of directions that were drawn anew between two checkpoints is none."""
+    name = "encoder.layers.0.self_attn.mechanism.features.directions"
+    paths = []
+    for i in range(2):
+        paths.append(tmp_path / f"checkpoint_1_{i}.pt")
+        torch.save({"model": {name: torch.full((2, 2), float(i)), "w": torch.full((1,), float(i))}}, paths[-1])
+    mean = average_checkpoints(paths)["model"]
+    assert torch.equal(mean[name], torch.zeros(2, 2)) and float(mean["w"]) == 0.5
