@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ValueError: something in the recipe, or in what it runs, is wrong.
     """
-    data = os.environ.get("DATA") or ("$DATA" if args.dry_run else None)
+    data = os.environ.get("DATA") or ("$DATA" if args.dry_run else "")
     recipe = load_recipe(args.recipe, args.out, args.set, args.name, data, cpu=not torch.cuda.is_available())
     check(recipe)
     if args.dry_run:

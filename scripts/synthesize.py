@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 import mla_fairseq  # noqa: F401  registers task and model
 from mla_fairseq.errors import needs, user_errors
+from mla_fairseq.evaluation import recognition
 from mla_fairseq.evaluation.offline import word_error_rate
 from mla_fairseq.evaluation.recognition import Recogniser, words
 from mla_fairseq.evaluation.synthesis_picture import draw_synthesis
@@ -55,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--vocoder-config", type=Path, help="and its json file")
     add(
         "--recogniser",
+        type=installed,
         choices=("english", "train"),
         help="let pocketsphinx write down a set's speech (English alone), with its own language model or with bigrams "
         "of the training texts",
@@ -63,6 +65,15 @@ def build_parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=1, help="of the pre-net's dropout, which is never off (default: 1)")
     add("--no-pictures", action="store_true", help="write wav files alone")
     return parser
+
+
+def installed(recogniser: str) -> str:
+    """Return the recogniser's name, if pocketsphinx is installed: a recipe learns that before the training."""
+    try:
+        recognition.check()
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return recogniser
 
 
 def sentences(args: argparse.Namespace) -> list[str]:

@@ -78,9 +78,10 @@ def check_files(recipe: Recipe) -> None:
         ValueError: one does not exist.
     """
     made, train = [str(recipe.makes(name)) for name in recipe.stages()], recipe.tree["train"]
+    trained = recipe.makes("train").exists()
     for key in _STARTS:
         start = train.get(key)
-        if start and start not in made and not Path(start).is_file():
+        if start and start not in made and not trained and not Path(start).is_file():
             raise ValueError(
                 f"train.{key} is {start}, which does not exist: run the recipe of {Path(start).parent.name} first, or "
                 f"start from scratch with --set train.{key}=null"

@@ -1,20 +1,23 @@
-"""Run one program: its output to a log, its progress to the terminal, its failure as one line."""
+"""Run one program: its output to a log, its progress to the terminal, its failure as one line; and where it ran."""
 
 from __future__ import annotations
 
 import os
+import platform
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from mla_fairseq.evaluation.training_log import SESSION, parse_line
 from mla_fairseq.recipes.recipe import Recipe
-from mla_fairseq.recipes.stages import STAGES
+from mla_fairseq.recipes.stages import ROOT, STAGES
 
 _BAR = re.compile(rb"\r[^\r\n]*")
 _ERROR = re.compile(r"^(?:[\w.]+(?:Error|Exception|Interrupt|Exit)\b.*|.*\berror: .+)$")
@@ -89,3 +92,25 @@ def _training_bar(name: str, updates: int | None) -> Callable[[bytes], None]:
 def _last_error(output: str) -> str:
     lines = [line.strip() for line in output.splitlines() if line.strip()] or ["no output"]
     return ([line for line in lines if _ERROR.match(line)] or lines)[-1].removeprefix("error: ")
+
+
+def commit() -> str | None:
+    """Return the checkout's commit, ending in ``-dirty`` where tracked files were changed; None outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def machine(cpu: bool) -> dict[str, Any]:
+    """Return the type of machine, never its name."""
+    info = Path("/proc/cpuinfo")
+    model = re.search(r"^model name\s*: (.+)$", info.read_text() if info.is_file() else "", re.MULTILINE)
+    return {
+        "device": "cpu" if cpu else torch.cuda.get_device_name(),
+        "cpu": model.group(1) if model else platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": int(os.environ.get("OMP_NUM_THREADS") or torch.get_num_threads()),
+        "torch": torch.__version__,
+    }

@@ -30,7 +30,6 @@ class Recipe:
         again: the line that runs the recipe again.
         tree: the sections, with ``data`` (name of the prepared data) and ``title``; variables are filled in.
         shown: the same, with the folder of the corpora as ``$DATA``.
-        cpu: no GPU is used.
     """
 
     name: str
@@ -38,7 +37,6 @@ class Recipe:
     again: str
     tree: dict[str, Any]
     shown: dict[str, Any]
-    cpu: bool
 
     def stages(self) -> Iterator[str]:
         """Yield the names of this recipe's stages, in the order in which they run."""
@@ -67,7 +65,7 @@ def load_recipe(
     out: Path = Path("runs"),
     overrides: Iterable[str] = (),
     name: str = "",
-    data: str | None = None,
+    data: str = "",
     cpu: bool = True,
 ) -> Recipe:
     """Read a recipe.
@@ -77,7 +75,7 @@ def load_recipe(
         out: folder of all runs, ``${RUNS}`` in recipes.
         overrides: ``section.key=value``, the value in YAML; ``section=null`` leaves a section out.
         name: folder of the run in ``out``; FOLDER_FILE of the recipe when empty.
-        data: folder of the corpora, ``${DATA}`` in recipes.
+        data: folder of the corpora, ``${DATA}`` in recipes; not set when empty.
         cpu: use no GPU.
 
     Raises:
@@ -94,7 +92,7 @@ def load_recipe(
     tree = OmegaConf.merge({key: name for key in _TEXTS}, wiring, own, places)
     filled, shown = (_resolve(path, tree, folder, (*_TEXTS, *sections)) for folder in (data, "$DATA"))
     again = _again(path, overrides, name if name != default else "")
-    return Recipe(name, out / name, again, filled, shown, cpu)
+    return Recipe(name, out / name, again, filled, shown)
 
 
 def _read_with_base(path: Path) -> DictConfig:
@@ -142,7 +140,7 @@ def _sections(path: Path, tree: dict[str, Any]) -> list[str]:
     return [key for key, value in tree.items() if isinstance(value, dict)]
 
 
-def _resolve(path: Path, tree: DictConfig, data: str | None, keys: tuple[str, ...]) -> dict[str, Any]:
+def _resolve(path: Path, tree: DictConfig, data: str, keys: tuple[str, ...]) -> dict[str, Any]:
     try:
         filled = OmegaConf.to_container(OmegaConf.merge(tree, {"DATA": data} if data else {}), resolve=True)
     except OmegaConfBaseException as error:

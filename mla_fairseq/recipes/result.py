@@ -27,7 +27,7 @@ def write_result(recipe: Recipe, records: dict[str, dict[str, Any]]) -> None:
     ``records``: of the stages, as the runner writes them.
     """
     train, path = recipe.tree["train"], recipe.run / "result.json"
-    readers = {"generate": _translation, "simul": _latencies, "synthesize": _speech, "force": _forced}
+    readers = {"generate": _translation, "simul": _latencies, "synthesize": _speech}
     scores = [pair for name, read in readers.items() if name in recipe.tree for pair in read(recipe).items()]
     result = {
         "name": recipe.name,
@@ -75,12 +75,9 @@ def _latencies(recipe: Recipe) -> dict[str, Any]:
 
 
 def _speech(recipe: Recipe) -> dict[str, Any]:
-    scores = json.loads(recipe.makes("synthesize").read_text(encoding="utf-8"))
-    return {**scores, "subset": recipe.tree["synthesize"]["gen_subset"]}
-
-
-def _forced(recipe: Recipe) -> dict[str, Any]:
-    return {"forced_mcd": json.loads(recipe.makes("force").read_text(encoding="utf-8"))["mcd"]}
+    """Return the scores of free synthesis, and the distortion from the recorded frames."""
+    free, forced = (json.loads(recipe.makes(name).read_text(encoding="utf-8")) for name in ("synthesize", "force"))
+    return {**free, "forced_mcd": forced["mcd"], "subset": recipe.tree["synthesize"]["gen_subset"]}
 
 
 def _training(recipe: Recipe) -> dict[str, Any]:

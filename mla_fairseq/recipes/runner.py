@@ -14,8 +14,7 @@ from typing import Any
 
 from mla_fairseq.files import write_json
 from mla_fairseq.recipes.check import check_files
-from mla_fairseq.recipes.machine import commit, machine
-from mla_fairseq.recipes.process import execute
+from mla_fairseq.recipes.process import commit, execute, machine
 from mla_fairseq.recipes.recipe import Recipe
 from mla_fairseq.recipes.result import write_result
 from mla_fairseq.recipes.stages import STAGES
@@ -55,7 +54,7 @@ def _step(recipe: Recipe, name: str, after: str, held: int) -> Record:
         logger.info("[%s] %s", name, reason or "done already")
         if not reason:
             return old
-        facts = {"command": recipe.show(name), "commit": commit(), "machine": machine(recipe.cpu)}
+        facts = {"command": recipe.show(name), "commit": commit(), "machine": machine(recipe.tree["train"]["cpu"])}
         record = {"flags": recipe.shown[name], "after": after, **facts, "seconds": 0.0, "finished": None}
         before = old["seconds"] if old and name == "train" else 0.0  # a training continues, all others start again
         write_json(path, record)

@@ -46,6 +46,7 @@ _TRAINED = {
     "log_format": "json",  # which the training curve is drawn from
     "cpu": "${CPU}",
 }
+_AVERAGED = {"inputs": "${train.save_dir}", "output": "${RUN}/checkpoint_average.pt"}
 _SWEEP = {
     "subset": "${generate.gen_subset}",
     "max_len_a": "${generate.max_len_a}",
@@ -71,11 +72,7 @@ STAGES = {
         _script("linearize.py"), "{convert[output]}", _DATA | {"output": "${RUN}/converted.pt"}, positional="checkpoint"
     ),
     "train": Stage(("fairseq-train",), "{train[save_dir]}/checkpoint_last.pt", _TRAINED, positional="data", keep=True),
-    "average": Stage(
-        _script("average_checkpoints.py"),
-        "{average[output]}",
-        {"inputs": "${train.save_dir}", "output": "${RUN}/checkpoint_average.pt"},
-    ),
+    "average": Stage(_script("average_checkpoints.py"), "{average[output]}", _AVERAGED),
     "generate": Stage(
         ("fairseq-generate",),
         "{generate[results_path]}/generate-{generate[gen_subset]}.txt",

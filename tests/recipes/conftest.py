@@ -30,7 +30,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 def small(write: Callable[..., Path], tmp_path: Path) -> Callable[..., Recipe]:
     """Load the small recipe with flags changed, or another one of the same folder."""
 
-    def load(*overrides: str, data: str | None = str(tmp_path / "corpora"), **options) -> Recipe:
+    def load(*overrides: str, data: str = str(tmp_path / "corpora"), **options) -> Recipe:
         return load_recipe(write(), tmp_path / "runs", overrides, "small", data, **options)
 
     return load

@@ -3,6 +3,7 @@
 import json
 import runpy
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,12 @@ def test_a_wrong_flag_is_named_with_its_fix(small, override, words):
     assert "\n" not in str(caught.value)
 
 
+def test_a_recogniser_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pocketsphinx", None)
+    with pytest.raises(ValueError, match="synthesize: argument --recogniser: pocketsphinx is not installed: run pip"):
+        check(load_recipe(ROOT / "configs" / "demo" / "tts.yaml"))
+
+
 def test_a_mechanism_of_a_plugin_is_known(small, monkeypatch):
     monkeypatch.chdir(ROOT)
     recipe = small("train.user_dir=examples/custom_attention", "train.attn_type=quadratic_distance")
@@ -81,6 +88,10 @@ def test_a_checkpoint_to_start_from_must_exist_or_be_made(small, tmp_path):
     (tmp_path / "a.pt").touch()
     check_files(small(f"{key}={tmp_path}/a.pt"))
     check_files(small("convert={checkpoint: a.pt}", "train.finetune_from_model=${convert.output}"))
+    trained = small(f"{key}=runs/asr/a.pt")
+    trained.makes("train").parent.mkdir(parents=True)
+    trained.makes("train").touch()
+    check_files(trained)
 
 
 def test_a_set_that_was_not_prepared_is_named(small):

@@ -31,20 +31,17 @@ def output(folder: Path, line: str, name: str = "average") -> list[str]:
     return rest
 
 
-def test_every_line_is_logged_and_shown(tmp_path, capfd):
-    line = "import sys; print('out'); print('err', file=sys.stderr); print('end', end='')"
-    assert output(tmp_path, line) == ["out", "err", "end"]
-    assert capfd.readouterr().err == "out\nerr\nend"
-
-
-def test_a_redrawn_line_is_logged_in_its_last_state(tmp_path, capfd):
-    assert output(tmp_path, "print('10%\\r50%\\r100%')") == ["100%"]
-    assert "50%" in capfd.readouterr().err
-
-
-def test_of_fairseq_the_bar_alone_is_shown(tmp_path, capfd):
-    assert output(tmp_path, "print('INFO chatter\\n\\r50%\\r100%')", "generate") == ["INFO chatter", "100%"]
-    assert capfd.readouterr().err == "\r50%\r100%"
+@pytest.mark.parametrize(
+    ("line", "name", "logged", "shown"),
+    [
+        pytest.param("print('out', end='', file=sys.stderr)", "average", ["out"], "out", id="script"),
+        pytest.param("print('1%\\r2%')", "average", ["2%"], "1%\r2%\n", id="redrawn"),
+        pytest.param("print('INFO\\n\\r1%\\r2%')", "generate", ["INFO", "2%"], "\r1%\r2%", id="fairseq"),
+    ],
+)
+def test_output_is_logged_and_shown(tmp_path, capfd, line, name, logged, shown):
+    assert output(tmp_path, "import sys; " + line, name) == logged
+    assert capfd.readouterr().err == shown
 
 
 def test_a_training_has_a_bar_of_updates(tmp_path, capfd):

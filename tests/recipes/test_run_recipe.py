@@ -106,16 +106,6 @@ def test_a_recipe_that_is_stopped_goes_on_and_ends_with_scores(tmp_path):
     assert "$ " not in said
 
 
-@pytest.mark.slow
-def test_a_program_that_fails_ends_with_one_line(tmp_path):
-    (tmp_path / "noise.yaml").write_text(RECIPE)
-    program = start(tmp_path, DATA="nowhere")
-    said = program.communicate(timeout=120)[0]
-    assert program.returncode == 1
-    assert "Traceback" not in said
-    assert said.splitlines()[-1].startswith("error: prep_mustc.py failed: nowhere is no folder")
-
-
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
     """Call the script's own function; return what it printed."""
