@@ -2,9 +2,6 @@
 
 BIN := .venv/bin
 JOBS ?= 2
-# The first Python on the PATH that is new enough; 3.11 leads because constraints.txt was tested with it.
-PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
-	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { command -v "$$p"; break; }; done)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-tts test test-slow bench lint format constraints clean
@@ -13,9 +10,7 @@ help:  ## say what each target does
 	@sed -n 's/^\([a-z-]*\):.*  ## /  make \1\t/p' Makefile | expand -t 22
 
 setup:  ## make or refresh .venv; every target below does this by itself
-	@python="$(PYTHON)"; if [ -z "$$python" ]; then \
-		echo "error: no Python 3.11 or newer on the PATH: install one, or name it: make PYTHON=/path/to/python3.11" >&2; \
-		exit 1; fi; "$$python" scripts/setup_env.py
+	@sh scripts/setup_env.sh
 
 demo: setup  ## make a small speech corpus, train on it, translate it, whole and while it is spoken (minutes)
 	@$(BIN)/python scripts/run_recipe.py configs/demo/st.yaml

@@ -1,12 +1,13 @@
 """Set-up: what is installed is pinned, and an environment is taken for whole only when it is."""
 
-import importlib.util
+import os
 import re
 import runpy
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -21,15 +22,6 @@ PINS = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").
 
 
 @pytest.fixture
-def setup_env() -> ModuleType:
-    """scripts/setup_env.py as a module."""
-    spec = importlib.util.spec_from_file_location("setup_env", ROOT / "scripts" / "setup_env.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
 def package(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What setup.py tells setuptools."""
     told: dict[str, Any] = {}
@@ -40,6 +32,11 @@ def package(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_setup_py_reads_the_version_of_the_package(package: dict[str, Any]) -> None:
     assert package["version"] == mla_fairseq.__version__
+
+
+def test_only_the_package_is_installed(package: dict[str, Any]) -> None:
+    assert {name.partition(".")[0] for name in package["packages"]} == {"mla_fairseq"}
+    assert {"mla_fairseq.attention", "mla_fairseq.data"} <= set(package["packages"])
 
 
 def test_every_requirement_has_a_pin_that_satisfies_it(package: dict[str, Any]) -> None:
@@ -60,129 +57,128 @@ def test_pins_are_exact_sorted_and_without_a_local_version() -> None:
     assert folded == sorted(folded)
 
 
-def checkout(folder: Path, names: tuple[str, ...]) -> Path:
-    """A folder that holds the files which decide on an environment."""
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("torch==2.13.0\n", encoding="utf-8")
-    return folder
+FAKE_PYTHON = f"""#!/bin/sh
+case "$*" in
+    "-m venv .venv") echo venv >>calls; mkdir -p .venv/bin; cp "$0" .venv/bin/python; cp "$0" .venv/bin/pip ;;
+    "-m pip cache dir") echo "$PWD/${{CACHE:-cache}}" ;;
+    *"-m pip install"*) echo "pip cuda=$CUDA_HOME index=$PIP_INDEX_URL no_cache=$PIP_NO_CACHE_DIR" >>calls
+        touch .venv/half-installed; echo "no network"; eval "${{PIP_DOES:-:}}" ;;
+    *) exec {sys.executable} "$@" ;;
+esac
+"""
 
 
-@pytest.mark.parametrize("change", ["setup.py", "pyproject.toml", "constraints.txt", "scripts/setup_env.py"])
-def test_a_changed_file_means_update(setup_env: ModuleType, tmp_path: Path, change: str) -> None:
-    root, venv = checkout(tmp_path, setup_env.DECIDES), tmp_path / ".venv"
-    venv.mkdir()
-    setup_env.write_stamp(venv, setup_env.fingerprint(root, venv))
-    assert setup_env.plan(venv, setup_env.fingerprint(root, venv)) == "keep"
-    (root / change).write_text("torch==2.14.0\n", encoding="utf-8")
-    assert setup_env.plan(venv, setup_env.fingerprint(root, venv)) == "update"
+class Checkout:
+    """A folder with the files that decide on an environment, whose Python only notes what it is asked to do."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "scripts").mkdir(parents=True)
+        shutil.copy(ROOT / "scripts" / "setup_env.sh", root / "scripts")
+        for name in ("setup.py", "pyproject.toml", "constraints.txt"):
+            (root / name).write_text("torch==2.13.0\n", encoding="utf-8")
+        (root / "python").write_text(FAKE_PYTHON, encoding="utf-8")
+        (root / "python").chmod(0o755)
+
+    def set_up(self, **environment: str) -> tuple[list[str], subprocess.CompletedProcess[str]]:
+        """Run the set-up; return what Python was asked to do, and the ended process."""
+        (self.root / "calls").write_text("")
+        variables = {**os.environ, "PYTHON": str(self.root / "python"), **environment}
+        command = ["sh", str(self.root / "scripts" / "setup_env.sh")]
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
+        return [line.split()[0] for line in (self.root / "calls").read_text().splitlines()], done
+
+    def calls(self) -> str:
+        return (self.root / "calls").read_text()
 
 
-def test_another_python_means_create(setup_env: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root, venv = checkout(tmp_path, setup_env.DECIDES), tmp_path / ".venv"
-    venv.mkdir()
-    setup_env.write_stamp(venv, setup_env.fingerprint(root, venv))
-    monkeypatch.setattr(setup_env, "python_id", lambda: "3.99.0 elsewhere")
-    assert setup_env.plan(venv, setup_env.fingerprint(root, venv)) == "create"
+MADE, UPDATED, KEPT = ["venv", "pip", "pip"], ["pip", "pip"], []
 
 
-def test_a_moved_checkout_means_create(setup_env: ModuleType, tmp_path: Path) -> None:
-    root, venv = checkout(tmp_path / "old", setup_env.DECIDES), tmp_path / "old" / ".venv"
-    venv.mkdir()
-    setup_env.write_stamp(venv, setup_env.fingerprint(root, venv))
-    moved = root.rename(tmp_path / "new")
-    assert setup_env.plan(moved / ".venv", setup_env.fingerprint(moved, moved / ".venv")) == "create"
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path / "checkout")
 
 
-@pytest.mark.parametrize("empty", [False, True], ids=["no-folder", "empty-folder"])
-def test_nothing_there_means_create(setup_env: ModuleType, tmp_path: Path, empty: bool) -> None:
-    if empty:
-        (tmp_path / ".venv").mkdir()
-    assert setup_env.plan(tmp_path / ".venv", "wanted\n") == "create"
+def test_an_environment_is_made_once(checkout: Checkout) -> None:
+    assert checkout.set_up()[0] == MADE
+    calls, done = checkout.set_up()
+    assert (calls, done.stdout, done.stderr, done.returncode) == (KEPT, "", "", 0)
 
 
-def test_a_folder_of_somebody_else_is_left_alone(setup_env: ModuleType, tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").touch()
-    with pytest.raises(SystemExit, match=r"was not made by this set-up: move it away"):
-        setup_env.plan(tmp_path, "wanted\n")
+@pytest.mark.parametrize("change", ["setup.py", "pyproject.toml", "constraints.txt", "scripts/setup_env.sh"])
+def test_a_changed_file_means_update(checkout: Checkout, change: str) -> None:
+    checkout.set_up()
+    with (checkout.root / change).open("a") as file:
+        file.write("# changed\n")
+    assert checkout.set_up()[0] == UPDATED
+    assert checkout.set_up()[0] == KEPT
 
 
-@pytest.mark.parametrize("afresh", [True, False], ids=["create", "update"])
-def test_an_interrupted_set_up_is_made_afresh(
-    setup_env: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, afresh: bool
-) -> None:
-    def interrupt(title: str, command: list[str], log: Path) -> None:
-        (tmp_path / "half-installed").touch()
-        raise KeyboardInterrupt
-
-    wanted = setup_env.fingerprint(ROOT, tmp_path)
-    if not afresh:
-        setup_env.write_stamp(tmp_path, wanted)
-    monkeypatch.setattr(setup_env, "run", interrupt)
-    monkeypatch.setattr(setup_env, "cache_options", lambda python: [])
-    with pytest.raises(KeyboardInterrupt):
-        setup_env.install(tmp_path, afresh, wanted, tmp_path / "log")
-    assert setup_env.plan(tmp_path, wanted) == "create"
-    setup_env.clear(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [setup_env.STAMP]
+def test_a_moved_checkout_is_made_again(checkout: Checkout) -> None:
+    checkout.set_up()
+    checkout.root = checkout.root.rename(checkout.root.with_name("moved"))
+    assert checkout.set_up()[0] == MADE
 
 
-def test_a_set_up_that_pip_gave_up_goes_on_from_there(
-    setup_env: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def no_network(title: str, command: list[str], log: Path) -> None:
-        raise setup_env.StepFailed("error: no network")
-
-    wanted = setup_env.fingerprint(ROOT, tmp_path)
-    monkeypatch.setattr(setup_env, "run", no_network)
-    monkeypatch.setattr(setup_env, "cache_options", lambda python: [])
-    with pytest.raises(SystemExit, match="no network"):
-        setup_env.install(tmp_path, False, wanted, tmp_path / "log")
-    assert setup_env.plan(tmp_path, wanted) == "update"
-
-
-@pytest.mark.parametrize(("end", "orderly"), [("sys.exit(1)", True), ("os.kill(os.getpid(), 9)", False)])
-def test_a_killed_step_is_not_a_failed_one(setup_env: ModuleType, tmp_path: Path, end: str, orderly: bool) -> None:
-    with pytest.raises(SystemExit) as stop:
-        setup_env.run("step", [sys.executable, "-c", f"import os, sys; {end}"], tmp_path / "log")
-    assert isinstance(stop.value, setup_env.StepFailed) == orderly
+@pytest.mark.parametrize("made_before", [True, False], ids=["while-updating", "while-making"])
+def test_an_interrupted_set_up_is_made_again(checkout: Checkout, made_before: bool) -> None:
+    if made_before:
+        checkout.set_up()
+        (checkout.root / "setup.py").write_text("")
+    _, done = checkout.set_up(PIP_DOES="kill -9 $PPID")
+    assert done.returncode == -signal.SIGKILL
+    (checkout.root / ".venv" / "other").touch()
+    assert checkout.set_up()[0] == MADE
+    assert not (checkout.root / ".venv" / "other").exists()
+    assert checkout.set_up()[0] == KEPT
 
 
-def test_a_failed_step_shows_the_end_of_its_log(setup_env: ModuleType, tmp_path: Path) -> None:
-    program = "import sys; print('start', *range(40), sep='\\n'); sys.exit('no space left')"
-    with pytest.raises(SystemExit) as failure:
-        setup_env.run("download", [sys.executable, "-c", program], tmp_path / "log")
-    message = str(failure.value)
-    assert "no space left" in message
-    assert "start" not in message
-    assert message.endswith(f"set-up stopped at 'download'; everything it said is in {tmp_path / 'log'}")
+def test_a_set_up_that_pip_gave_up_is_reported_and_resumed(checkout: Checkout) -> None:
+    calls, done = checkout.set_up(PIP_DOES="exit 3")
+    assert calls == ["venv", "pip"]
+    assert done.returncode == 1
+    error = "error: set-up stopped at 'torch and build tools' (exit code 3): see .venv.log, then run the command again"
+    assert done.stderr.splitlines() == ["no network", error]
+    assert checkout.set_up()[0] == UPDATED
 
 
-def test_a_missing_compiler_is_named_at_once(setup_env: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", "no-such-compiler -O2")
-    with pytest.raises(SystemExit, match="no-such-compiler is not on the PATH"):
-        setup_env.check_machine()
-
-
-def test_variables_that_lead_builds_astray_are_dropped(setup_env: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_HOME", "somewhere")
-    monkeypatch.setenv("PIP_INDEX_URL", "kept")
-    variables = setup_env.environment()
-    assert "CUDA_HOME" not in variables
-    assert variables["PIP_INDEX_URL"] == "kept"
+@pytest.mark.parametrize("folder", [None, "empty", "thesis.tex"])
+def test_a_folder_of_somebody_else_is_left_alone(checkout: Checkout, folder: str | None) -> None:
+    if folder:
+        (checkout.root / ".venv").mkdir()
+    if folder != "thesis.tex":
+        assert checkout.set_up()[0] == MADE
+        return
+    (checkout.root / ".venv" / folder).touch()
+    calls, done = checkout.set_up()
+    assert calls == KEPT
+    assert "error: .venv was not made by this set-up: move it away" in done.stderr
+    assert os.listdir(checkout.root / ".venv") == [folder]
 
 
 @pytest.mark.parametrize(
-    ("place", "options"), [("folder", []), ("folder/not/yet/there", []), ("file/pip", ["--no-cache-dir"])]
+    ("variable", "value", "message"),
+    [
+        ("PYTHON", "no-such-python", "error: no Python 3.11 or newer (tried no-such-python): install one"),
+        ("CXX", "no-such-compiler -O2", "error: no C++ compiler (no-such-compiler -O2): install one"),
+    ],
 )
-def test_pip_goes_without_a_cache_it_cannot_write(
-    setup_env: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, options: list[str]
-) -> None:
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("PIP_CACHE_DIR", str(tmp_path / place))
-    assert setup_env.cache_options(Path(sys.executable)) == options
+def test_what_a_machine_lacks_is_named_at_once(checkout: Checkout, variable: str, value: str, message: str) -> None:
+    calls, done = checkout.set_up(**{variable: value})
+    assert (calls, done.returncode) == (KEPT, 1)
+    assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
+    assert not (checkout.root / ".venv").exists()
+
+
+def test_variables_that_lead_builds_astray_are_dropped(checkout: Checkout) -> None:
+    checkout.set_up(CUDA_HOME="somewhere", PIP_INDEX_URL="kept", PIP_NO_CACHE_DIR="")
+    assert "pip cuda= index=kept no_cache=\n" in checkout.calls()
+
+
+def test_pip_does_without_a_cache_that_it_cannot_write(checkout: Checkout) -> None:
+    checkout.set_up(CACHE="setup.py/cache", PIP_INDEX_URL="")
+    assert "no_cache=1\n" in checkout.calls()
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -196,6 +192,6 @@ def test_make_help_tells_every_target() -> None:
 
 
 def test_make_without_a_python_says_what_to_do() -> None:
-    done = make("setup", "PYTHON=")
+    done = make("setup", "PYTHON=no-such-python")
     assert done.returncode != 0
-    assert "error: no Python 3.11 or newer on the PATH" in done.stderr
+    assert "error: no Python 3.11 or newer (tried no-such-python): install one, or name it" in done.stderr
