@@ -1,8 +1,8 @@
 """Make the demo's speech corpus: English sentences of a phrase grammar, spoken by espeak-ng, with German translations.
 
 OUTPUT/en-de/data/{train,dev,tst-COMMON}/{wav,txt} in MuST-C's layout, for scripts/prep_mustc.py --data OUTPUT.
-A run that was stopped continues; a run with the same options does nothing. The speech is synthetic: call results on
-it so. Fewer patterns, sentences and voices make it easier and faster to learn.
+A run that was stopped resumes; a run with the same options does nothing. The speech is synthetic: report results as
+such. Fewer patterns, sentences and voices make it easier and faster to learn.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mla_fairseq.data.extraction import num_workers
 from mla_fairseq.errors import user_errors
 
 PATTERNS_HELP = (
-    "kinds of sentences: all; simple (one pattern with fewer than 200 words, for quick tests); or some of "
+    "sentence patterns: all; simple (one pattern with fewer than 200 words, for quick tests); or some of "
     f"{', '.join(PATTERNS)}, with commas between them"
 )
 
@@ -34,8 +34,8 @@ def build_parser() -> argparse.ArgumentParser:
     who = parser.add_mutually_exclusive_group()
     who.add_argument("--voices", type=int, default=len(VOICES), help=f"how many of the {len(VOICES)} voices speak")
     who.add_argument("--voice", type=int, help=f"this voice alone, 1 to {len(VOICES)}; for text to speech")
-    add("--rate", type=int, help="words per minute; each voice has its own, all of them fast")
-    add("--seed", type=int, default=1, help="other seeds give other sentences")
+    add("--rate", type=int, help="words per minute; by default each voice has its own, all of them fast")
+    add("--seed", type=int, default=1, help="random seed of sentences, pauses and noise")
     add("--workers", type=int, default=num_workers(), help="processes")
     return parser
 

@@ -1,10 +1,10 @@
-"""A speech corpus out of nothing: sentences of the phrase grammar, spoken by espeak-ng, in MuST-C's layout.
+"""Synthetic speech corpus: sentences of the phrase grammar, spoken by espeak-ng, in MuST-C's layout.
 
     OUT/en-de/data/{train,dev,tst-COMMON}/{wav/demo_SPLIT_NNNN.wav, txt/SPLIT.{yaml,en,de}}
-    OUT/en-de/made_from.json        what it was made from: a second run with the same options does nothing
+    OUT/en-de/made_from.json        the options: a second run with the same ones does nothing
 
-As in MuST-C, a wav is a talk: one voice and 20 to 40 sentences with pauses, cut by offset and duration. No sentence of
-dev and tst-COMMON occurs in train, on either side; both sets are the same for every size of train.
+As in MuST-C, a wav is a talk: one voice speaks 20 to 40 sentences with pauses; a list has their offsets and durations.
+No sentence of dev and tst-COMMON occurs in train, on either side; both sets are the same for every size of train.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Talk:
 
 
 def talks(split: str, pairs: list[Pair], seed: int, speakers: Sequence[int], rate: int | None = None) -> Iterator[Talk]:
-    """Cut a split into talks; the voices take turns, so that each split has them all."""
+    """Yield the talks of a split; the voices take turns, so that each split has them all."""
     random, start, number = Random(f"{seed} {split}"), 0, 0
     while start < len(pairs):
         stop = start + random.randint(*SENTENCES_PER_TALK)
@@ -75,11 +75,12 @@ def talks(split: str, pairs: list[Pair], seed: int, speakers: Sequence[int], rat
 
 
 def pause(random: Random) -> np.ndarray:
+    """Return silence of a random length, (time,) float32."""
     return np.zeros(round(random.uniform(*PAUSE) * SAMPLE_RATE), np.float32)
 
 
 def speak(talk: Talk) -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """A talk's samples, (time,) int16 at 16 kHz, and where each sentence lies in it: (offset, duration) in samples."""
+    """Return a talk's samples, (time,) int16 at 16 kHz, and (offset, duration) of each sentence in samples."""
     engine, random, margin = espeak.engine(), Random(talk.seed), round(MARGIN * SAMPLE_RATE)
     voice = VOICES[talk.speaker]
     parts, places, position = [], [], 0
@@ -119,17 +120,17 @@ def record_all(folder: Path, planned: list[Talk], workers: int) -> list[tuple[Ta
 
 
 def segment_line(talk: Talk, offset: int, duration: int) -> str:
-    """One entry of the segment list, in seconds."""
+    """Return one entry of the segment list, in seconds."""
     seconds = f"duration: {duration / SAMPLE_RATE:.6f}, offset: {offset / SAMPLE_RATE:.6f}"
     return f"- {{{seconds}, speaker_id: spk.{talk.speaker + 1}, wav: {talk.name}.wav}}\n"
 
 
 def make_split(folder: Path, planned: list[Talk], workers: int) -> None:
-    """Record a split and write its lists; the yaml comes last and tells that the split is whole."""
+    """Record a split and write its lists; the yaml is written last, so that it marks a complete split."""
     split = folder.name
     listing = folder / "txt" / f"{split}.yaml"
     if listing.exists() and all((folder / "wav" / f"{talk.name}.wav").exists() for talk in planned):
-        log.info("%s: is there", folder)
+        log.info("%s: complete", folder)
         return
     recorded = record_all(folder / "wav", planned, workers)
     for language in Pair._fields:
@@ -142,7 +143,11 @@ def make_split(folder: Path, planned: list[Talk], workers: int) -> None:
 
 
 def claim(root: Path, made_from: dict[str, object]) -> None:
-    """Take a folder for a corpus with these options. Raises ValueError if it holds another corpus."""
+    """Record the options of the corpus in its folder.
+
+    Raises:
+        ValueError: the folder contains something else.
+    """
     path = root / "made_from.json"
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -150,11 +155,11 @@ def claim(root: Path, made_from: dict[str, object]) -> None:
         if differing:
             key = differing[0]
             raise ValueError(
-                f"{root} was made with {key} {found.get(key)}, not {made_from[key]}: "
+                f"{root} was made with another {key} ({found.get(key)}, not {made_from[key]}): "
                 "choose another folder, or delete this one"
             )
     elif root.exists() and any(root.iterdir()):
-        raise ValueError(f"{root} holds files that are not the demo's: choose another folder")
+        raise ValueError(f"{root} contains files that this program did not write: choose another folder")
     else:
         write_text(path, json.dumps(made_from, indent=1) + "\n")
 
@@ -172,28 +177,37 @@ def make_corpus(
     seed: int = 1,
     workers: int | None = None,
 ) -> Path:
-    """Make OUT/en-de with so many sentences in train, dev and tst-COMMON, or complete what an earlier run left.
+    """Make the corpus OUT/en-de, or complete what an earlier run left; return its folder.
 
-    ``voices``: the first so many; ``voice``: this one alone, from 1; ``rate``: its words per minute.
+    Args:
+        out: folder of the pair's folder.
+        train, dev, test: sentences in train, dev and tst-COMMON.
+        patterns: as `grammar.choose` takes them.
+        voices: how many of `VOICES` speak.
+        voice: number of the only voice that speaks, from 1.
+        rate: words per minute; by default each voice has its own.
+        seed: of sentences, pauses and noise.
+        workers: processes; by default one per core.
 
-    Returns the folder of the pair. Raises ValueError for sizes that the patterns do not give, unknown patterns, a
-    folder that holds another corpus, or where espeakng-loader is missing; then nothing is written.
+    Raises:
+        ValueError: an option is out of range, the folder contains another corpus, or espeakng-loader is missing;
+            nothing is written then.
     """
     counts = {"train": train, "dev": dev, "tst-COMMON": test}
     for name, count in counts.items():
         if count < 1:
-            raise ValueError(f"{count} sentences were asked for in {name}, but it needs at least 1")
+            raise ValueError(f"too few sentences in {name} ({count}): ask for at least 1")
     if not 1 <= voices <= len(VOICES):
-        raise ValueError(f"{voices} voices were asked for, but there are 1 to {len(VOICES)}")
+        raise ValueError(f"unknown number of voices ({voices}): choose 1 to {len(VOICES)}")
     if voice is not None and not 1 <= voice <= len(VOICES):
-        raise ValueError(f"voice {voice} was asked for, but they are 1 to {len(VOICES)}")
+        raise ValueError(f"unknown voice ({voice}): choose 1 to {len(VOICES)}")
     slowest, fastest = math.ceil(80 / (1 - TEMPO)), int(450 / (1 + TEMPO))  # of which each sentence varies
     if rate is not None and not slowest <= rate <= fastest:
-        raise ValueError(f"a voice can have a rate of {slowest} to {fastest} words per minute, not of {rate}")
+        raise ValueError(f"rate out of range ({rate}): choose {slowest} to {fastest} words per minute")
     speakers = range(voices) if voice is None else [voice - 1]
     workers = num_workers() if workers is None else workers
     if workers < 1:
-        raise ValueError(f"{workers} processes cannot speak: at least 1 is needed")
+        raise ValueError(f"too few processes ({workers}): use at least 1")
     espeak.locate()
     pairs = sentences(test + dev + train, seed, patterns)
     held_out, seen = pairs[: test + dev], pairs[test + dev :]

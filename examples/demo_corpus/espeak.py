@@ -1,7 +1,7 @@
 """Speech from text by espeak-ng, called in its C library (espeak-ng's speak_lib.h; the wheel `espeakng-loader` has it).
 
 The library is one global machine per process, and what it says depends a little on what it said before (the phase of
-the voice goes on). Who wants the same samples every time starts from a new process, as `demo_corpus` does per talk.
+the voice continues). A new process gives the same samples every time; `corpus` starts one per talk.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RATE, PITCH = 1, 3  # words per minute, 0 to 100
 OK = 0
 SEED = 1
 BUFFER = 1000  # milliseconds per call of the callback
-LONGEST_PATH = 160  # its buffer for the data folder, measured with 1.52: beyond, it looks elsewhere without a word
+LONGEST_PATH = 160  # its buffer for the data folder, measured with 1.52: a longer one is ignored silently
 CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 SYNTH = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_int, ctypes.c_uint, ctypes.c_uint)
 
@@ -35,7 +35,11 @@ class Voice:
 
 
 def locate() -> tuple[str, str]:
-    """Paths of the library and of its data. Raises ValueError where they are not installed, or too deep for it."""
+    """Return the paths of the library and of its data.
+
+    Raises:
+        ValueError: they are not installed, or the path is too long for the library.
+    """
     try:
         import espeakng_loader
     except ImportError as error:
@@ -50,7 +54,11 @@ def locate() -> tuple[str, str]:
 
 
 class Espeak:
-    """The speech synthesiser; `sample_rate` in Hz. Make one per process. Raises ValueError as `locate` does."""
+    """The speech synthesiser; `sample_rate` in Hz. Make one per process.
+
+    Raises:
+        ValueError: as `locate`.
+    """
 
     def __init__(self) -> None:
         library, data = locate()
@@ -79,7 +87,11 @@ class Espeak:
         self._voice = name
 
     def say(self, text: str, voice: Voice) -> np.ndarray:
-        """Speak a text: int16 samples (time,). Raises ValueError for an unknown voice or a text without speech."""
+        """Speak a text; return int16 samples (time,).
+
+        Raises:
+            ValueError: an unknown voice, or a text without speech.
+        """
         self._load(voice.name)
         self._library.espeak_SetParameter(RATE, voice.rate, 0)
         self._library.espeak_SetParameter(PITCH, voice.pitch, 0)
@@ -93,5 +105,5 @@ class Espeak:
 
 @cache
 def engine() -> Espeak:
-    """This process's synthesiser."""
+    """Return this process's synthesiser."""
     return Espeak()

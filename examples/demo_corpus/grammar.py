@@ -20,20 +20,21 @@ PATIENCE = 500  # draws in a row without a new sentence after which the patterns
 
 
 def choose(names: str) -> list[Callable[[Draw], Pair]]:
-    """Patterns by `all`, `simple` (few words, for quick tests), or names with commas between them.
+    """Return the patterns of a group (`all`; `simple`, with few words) or of names with commas between them.
 
-    Raises ValueError naming an unknown pattern and the known ones.
+    Raises:
+        ValueError: an unknown pattern.
     """
     wanted = GROUPS.get(names) or [name.strip() for name in names.split(",")]
     unknown = [name for name in wanted if name not in PATTERNS]
     if unknown:
         known = ", ".join((*GROUPS, *PATTERNS))
-        raise ValueError(f"pattern {unknown[0]!r} is not known: choose among {known}")
+        raise ValueError(f"unknown pattern ({unknown[0]}): choose from {known}")
     return [PATTERNS[name] for name in wanted]
 
 
 def stream(seed: int, patterns: str = "all") -> Iterator[Pair]:
-    """Distinct sentences (no English and no German one twice) until the patterns give no new one any more."""
+    """Yield distinct sentences (no English and no German one twice) until the patterns are exhausted."""
     draw, chosen, seen = Draw(Random(seed)), choose(patterns), set()
     idle = 0
     while idle < PATIENCE:
@@ -46,13 +47,12 @@ def stream(seed: int, patterns: str = "all") -> Iterator[Pair]:
 
 
 def sentences(count: int, seed: int, patterns: str = "all") -> list[Pair]:
-    """The first `count` sentences of a stream: a longer list starts with the shorter one of the same seed.
+    """Return the first `count` sentences of a stream: a longer list starts with the shorter one of the same seed.
 
-    Raises ValueError where the patterns hold fewer sentences than that.
+    Raises:
+        ValueError: the patterns give fewer sentences.
     """
     found = [pair for pair, _ in zip(stream(seed, patterns), range(count), strict=False)]
     if len(found) < count:
-        raise ValueError(
-            f"{count} sentences were asked for, but patterns {patterns!r} gave {len(found)}: ask for fewer"
-        )
+        raise ValueError(f"too few sentences in patterns {patterns!r} ({len(found)} of {count}): ask for fewer")
     return found
