@@ -5,10 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 stamp=.venv/setup.stamp log=.venv.log
 
-fail() {
-    echo "error: $*" >&2
-    exit 1
-}
+fail() { echo "error: $*" >&2; exit 1; }
 
 for python in ${PYTHON:-python3.11 python3.12 python3.13 python3 python}; do  # constraints.txt was tested with 3.11
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && break
@@ -16,8 +13,11 @@ for python in ${PYTHON:-python3.11 python3.12 python3.13 python3 python}; do  # 
 done
 [ "$python" ] || fail "no Python 3.11 or newer (tried ${PYTHON:-the PATH}): install one, or name it: make PYTHON=/path/to/python"
 
-exec 9>.venv.lock  # a second set-up waits for the first
-! command -v flock >/dev/null || flock 9
+exec 9>.venv.lock
+if command -v flock >/dev/null && ! flock -n 9; then
+    echo "another set-up of .venv is running: waiting for it"
+    flock 9
+fi
 place="$("$python" -c 'import sys; print(sys.version.split()[0], sys.base_prefix)') $PWD"
 wanted="$place $(cat setup.py pyproject.toml constraints.txt "scripts/${0##*/}" | cksum)"
 found=$(cat $stamp 2>/dev/null || true)

@@ -1,5 +1,6 @@
 """Set-up: what is installed is pinned, and an environment is taken for whole only when it is."""
 
+import fcntl
 import os
 import re
 import runpy
@@ -80,12 +81,12 @@ class Checkout:
         (root / "python").write_text(FAKE_PYTHON, encoding="utf-8")
         (root / "python").chmod(0o755)
 
-    def set_up(self, **environment: str) -> tuple[list[str], subprocess.CompletedProcess[str]]:
+    def set_up(self, timeout: float = 60, **environment: str) -> tuple[list[str], subprocess.CompletedProcess[str]]:
         """Run the set-up; return what Python was asked to do, and the ended process."""
         (self.root / "calls").write_text("")
         variables = {**os.environ, "PYTHON": str(self.root / "python"), **environment}
         command = ["sh", str(self.root / "scripts" / "setup_env.sh")]
-        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=timeout)
         return [line.split()[0] for line in (self.root / "calls").read_text().splitlines()], done
 
     def calls(self) -> str:
@@ -174,6 +175,16 @@ def test_what_a_machine_lacks_is_named_at_once(checkout: Checkout, variable: str
 def test_variables_that_lead_builds_astray_are_dropped(checkout: Checkout) -> None:
     checkout.set_up(CUDA_HOME="somewhere", PIP_INDEX_URL="kept", PIP_NO_CACHE_DIR="")
     assert "pip cuda= index=kept no_cache=\n" in checkout.calls()
+
+
+@pytest.mark.skipif(not shutil.which("flock"), reason="needs util-linux's flock")
+def test_a_second_set_up_waits_for_the_first(checkout: Checkout) -> None:
+    with (checkout.root / ".venv.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(subprocess.TimeoutExpired) as waiting:
+            checkout.set_up(timeout=2)
+    assert waiting.value.stdout == b"another set-up of .venv is running: waiting for it\n"
+    assert checkout.set_up()[0] == MADE
 
 
 def test_pip_does_without_a_cache_that_it_cannot_write(checkout: Checkout) -> None:
