@@ -30,9 +30,11 @@ from mla_fairseq.speech import read_audio
 from mla_fairseq.speech.features import NUM_BINS, SAMPLE_RATE
 from mla_fairseq.streaming import (
     AlignAttPolicy,
+    IncrementalSession,
     LocalAgreementPolicy,
     MonotonicPolicy,
     OfflineSession,
+    SearchOptions,
     Session,
     Translator,
     WaitKPolicy,
@@ -46,17 +48,17 @@ WAYS = {
 }
 AGAIN = "softmax, encoded anew"
 WHOLE = "--encoder-chunk-size 0"
-LIMITS = {"max_len_a": 0, "max_len_b": 40}
-POLICIES: dict[str, tuple[str, Callable[[Translator], Session | OfflineSession]]] = {
-    "wait-k": ("", lambda t: Session(t, WaitKPolicy(5, t.wait_k.ratio), **LIMITS)),
+LIMITS = SearchOptions(max_len_a=0, max_len_b=40)
+POLICIES: dict[str, tuple[str, Callable[[Translator], Session]]] = {
+    "wait-k": ("", lambda t: IncrementalSession(t, WaitKPolicy(5, t.wait_k.ratio), LIMITS)),
     "monotonic, infinite lookback": (
-        "--simul-type infinite_lookback_fixed_pre_decision", lambda t: Session(t, MonotonicPolicy(), **LIMITS)
+        "--simul-type infinite_lookback_fixed_pre_decision", lambda t: IncrementalSession(t, MonotonicPolicy(), LIMITS)
     ),
-    "AlignAtt, chunked encoder": ("", lambda t: OfflineSession(t, AlignAttPolicy(4), **LIMITS)),
-    "AlignAtt, encoder of whole utterances": (WHOLE, lambda t: OfflineSession(t, AlignAttPolicy(4), **LIMITS)),
-    "local agreement, chunked encoder": ("", lambda t: OfflineSession(t, LocalAgreementPolicy(), **LIMITS)),
+    "AlignAtt, chunked encoder": ("", lambda t: OfflineSession(t, AlignAttPolicy(4), LIMITS)),
+    "AlignAtt, encoder of whole utterances": (WHOLE, lambda t: OfflineSession(t, AlignAttPolicy(4), LIMITS)),
+    "local agreement, chunked encoder": ("", lambda t: OfflineSession(t, LocalAgreementPolicy(), LIMITS)),
     "local agreement, encoder of whole utterances": (
-        WHOLE, lambda t: OfflineSession(t, LocalAgreementPolicy(), **LIMITS)
+        WHOLE, lambda t: OfflineSession(t, LocalAgreementPolicy(), LIMITS)
     ),
 }  # fmt: skip
 SENTENCE = 40
@@ -135,7 +137,8 @@ class Curve:
 
 def begin(args: argparse.Namespace, translator: Translator) -> Session:
     policy = WaitKPolicy(args.waitk_lagging, translator.wait_k.ratio)
-    return Session(translator, policy, max_len_a=0, max_len_b=SENTENCE, continuous=True)
+    options = SearchOptions(max_len_a=0, max_len_b=SENTENCE)
+    return IncrementalSession(translator, policy, options, continuous=True)
 
 
 def push(session: Session, piece: np.ndarray) -> float:

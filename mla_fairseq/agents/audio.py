@@ -1,4 +1,4 @@
-"""SimulEval's samples, at any rate, to samples at 16 kHz, as they come."""
+"""SimulEval's samples, at any sample rate, to samples at 16 kHz as they arrive."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 class Samples:
-    """The samples of one recording that nobody has taken yet, (N,) float32 at 16 kHz."""
+    """The samples of one recording that are not taken yet, (N,) float32 at 16 kHz."""
 
     def __init__(self) -> None:
         self.waiting: list[np.ndarray] = []
@@ -21,10 +21,10 @@ class Samples:
         self.resampler: soxr.ResampleStream | None = None
 
     def add(self, samples, rate: int) -> None:
-        """Samples (N,) in [-1, 1] at ``rate`` per second.
+        """Add samples (N,) in [-1, 1] at ``rate`` Hz.
 
         Raises:
-            ValueError: two channels, samples that are no numbers in [-1, 1], or a rate that is none or another than
+            ValueError: two channels, samples that are not numbers in [-1, 1], or a rate of 0 or less, or other than
                 before.
         """
         samples = np.asarray(samples, dtype=np.float32)
@@ -35,13 +35,13 @@ class Samples:
             )
         to_kaldi_scale(samples)
         if rate <= 0:
-            raise ValueError(f"a sample rate must be above 0, but is {rate}")
+            raise ValueError(f"the sample rate must be above 0 Hz, but is {rate}")
         if rate != (self.rate or rate):
-            raise ValueError(f"a sample rate must stay what it is, but is {rate} after {self.rate}")
+            raise ValueError(f"the sample rate must not change within a recording, but is {rate} after {self.rate}")
         if self.rate is None and rate < SAMPLE_RATE:
             logger.warning(
-                "the source has %d samples per second, so nothing above %d Hz: a model that was trained at %d will "
-                "hardly understand it",
+                "the sample rate of the source is %d Hz, so it holds nothing above %d Hz: expect poor translations "
+                "from a model trained at %d Hz",
                 rate,
                 rate // 2,
                 SAMPLE_RATE,
@@ -52,7 +52,7 @@ class Samples:
         self.waiting.append(samples.reshape(-1))
 
     def take(self, final: bool) -> np.ndarray:
-        """All that is there; a resampler holds some milliseconds back until the end."""
+        """Remove and return all of them; a resampler holds back some milliseconds until the end."""
         samples = np.concatenate([np.zeros(0, np.float32), *self.waiting])
         self.waiting = []
         return samples if self.resampler is None else self.resampler.resample_chunk(samples, last=final)

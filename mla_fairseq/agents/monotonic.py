@@ -9,14 +9,14 @@ from mla_fairseq.streaming import MonotonicPolicy, Policy, Translator
 
 
 class MonotonicAgent(StreamingAgent):
-    """Writes when every head of a model with monotonic attention would: how late that is, training decided."""
+    """Write when every head of a model with monotonic attention does; its training decides the latency."""
 
     def build_policy(self, args: Namespace, translator: Translator) -> Policy:
-        """The heads' own.
+        """Return the policy of the heads.
 
         Raises:
             ValueError: a model without monotonic attention.
         """
         if translator.model.decoder.monotonic is None:
-            raise ValueError("this model has no monotonic attention: take another agent, such as WaitKAgent")
+            raise ValueError("this model has no monotonic attention: use another agent, such as WaitKAgent")
         return MonotonicPolicy()

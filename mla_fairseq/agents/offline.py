@@ -1,4 +1,4 @@
-"""Policies at inference time, over models that were not trained for them, under SimulEval."""
+"""Policies for models trained on whole utterances, under SimulEval."""
 
 from __future__ import annotations
 
@@ -19,38 +19,39 @@ from mla_fairseq.streaming import (
 
 
 class OfflineAgent(StreamingAgent):
-    """A policy over hypotheses that are written anew at each segment; the model may be an offline one."""
+    """A policy over hypotheses that are decoded again at each segment; the model may be an offline one."""
 
-    def begin(self) -> OfflineSession:
-        """A session for the next recording."""
-        return OfflineSession(self.translator, self.chosen, **self.session_options)
+    session_class = OfflineSession
 
 
 class AttentionAgent(OfflineAgent):
-    """A policy that looks at the cross-attention of one layer."""
+    """A policy that uses the cross-attention weights of one layer."""
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
-        """Flags of every agent, and where to look."""
+        """Add the flags of every agent, and those of attention."""
         OfflineAgent.add_args(parser)
         parser.add_argument(
-            "--attn-layer", type=int, metavar="I", help="decoder layer to look at, from 0 (default: after the middle)"
+            "--attn-layer",
+            type=int,
+            metavar="I",
+            help="decoder layer to use, from 0 (default: the one after the middle)",
         )
         parser.add_argument(
             "--attn-heads", type=int, nargs="+", metavar="I", help="heads to average, from 0 (default: all)"
         )
 
     def build_options(self, args: Namespace) -> dict[str, Any]:
-        """Options of every session, and where to look."""
+        """Return the options of every session, and which attention to use."""
         return {**super().build_options(args), "layer": args.attn_layer, "heads": args.attn_heads}
 
 
 class AlignAttAgent(AttentionAgent):
-    """Writes until a token attends most to what was heard last."""
+    """Write until a token attends most to one of the last encoder states."""
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
-        """Flags of attention, and the policy's."""
+        """Add the flags of attention, and those of the policy."""
         AttentionAgent.add_args(parser)
         parser.add_argument(
             "--frame-num",
@@ -61,65 +62,69 @@ class AlignAttAgent(AttentionAgent):
         )
 
     def build_policy(self, args: Namespace, translator: Translator) -> OfflinePolicy:
-        """AlignAtt with so many frames."""
+        """Return AlignAtt."""
         return AlignAttPolicy(args.frame_num)
 
 
 class EDAttAgent(AttentionAgent):
-    """Writes until a token has too much of its attention on what was heard last."""
+    """Write until a token has too much of its attention on the last encoder states."""
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
-        """Flags of attention, and the policy's."""
+        """Add the flags of attention, and those of the policy."""
         AttentionAgent.add_args(parser)
         parser.add_argument(
-            "--attn-threshold", type=float, default=0.2, metavar="P", help="most attention on them (default: 0.2)"
+            "--attn-threshold",
+            type=float,
+            default=0.2,
+            metavar="P",
+            help="largest share of attention on the last states (default: 0.2)",
         )
         parser.add_argument(
-            "--frame-num", type=int, default=2, metavar="F", help="encoder states (40 ms) that are last (default: 2)"
+            "--frame-num", type=int, default=2, metavar="F", help="number of last encoder states (40 ms) (default: 2)"
         )
 
     def build_policy(self, args: Namespace, translator: Translator) -> OfflinePolicy:
-        """EDAtt with this threshold."""
+        """Return EDAtt."""
         return EDAttPolicy(args.attn_threshold, args.frame_num)
 
 
 class LocalAgreementAgent(OfflineAgent):
-    """Writes what the hypotheses of the last segments begin with."""
+    """Write the common prefix of the hypotheses of the last segments."""
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
-        """Flags of every agent, and the policy's."""
+        """Add the flags of every agent, and those of the policy."""
         OfflineAgent.add_args(parser)
         parser.add_argument(
             "--agreeing", type=int, default=2, metavar="N", help="hypotheses that have to agree (default: 2)"
         )
 
     def build_policy(self, args: Namespace, translator: Translator) -> OfflinePolicy:
-        """Local agreement of so many."""
+        """Return local agreement."""
         return LocalAgreementPolicy(args.agreeing)
 
 
 class HoldAgent(OfflineAgent):
-    """Writes all but the last tokens of each hypothesis."""
+    """Write all but the last tokens of each hypothesis."""
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
-        """Flags of every agent, and the policy's."""
+        """Add the flags of every agent, and those of the policy."""
         OfflineAgent.add_args(parser)
-        parser.add_argument("--hold", type=int, default=6, metavar="N", help="tokens that wait (default: 6)")
+        parser.add_argument("--hold", type=int, default=6, metavar="N", help="tokens held back (default: 6)")
 
     def build_policy(self, args: Namespace, translator: Translator) -> OfflinePolicy:
-        """Hold-n."""
+        """Return hold-n."""
         return HoldPolicy(args.hold)
 
 
 class OfflineWaitKAgent(OfflineAgent):
-    """Wait-k on a model that was not trained for it; WaitKAgent is for those that were."""
+    """Wait-k on a model that was not trained for it; ``WaitKAgent`` is for models that were."""
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
-        """Flags of every agent, and the policy's."""
+        """Add the flags of every agent, and those of the policy."""
         OfflineAgent.add_args(parser)
         parser.add_argument("--waitk-lagging", type=int, default=3, metavar="K", help="k (default: 3)")
         parser.add_argument(
@@ -131,5 +136,5 @@ class OfflineWaitKAgent(OfflineAgent):
         )
 
     def build_policy(self, args: Namespace, translator: Translator) -> OfflinePolicy:
-        """Wait-k."""
+        """Return offline wait-k."""
         return OfflineWaitKPolicy(args.waitk_lagging, args.fixed_pre_decision_ratio)

@@ -9,30 +9,30 @@ from mla_fairseq.streaming import Policy, Translator, WaitKPolicy
 
 
 class WaitKAgent(StreamingAgent):
-    """Writes a token for each pre-decision step, k steps behind the speaker."""
+    """Write one token per pre-decision step, k steps behind the speaker."""
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
-        """Flags of every agent, and the rule's."""
+        """Add the flags of every agent, and those of wait-k."""
         StreamingAgent.add_args(parser)
         parser.add_argument(
-            "--waitk-lagging", type=int, metavar="K", help="k (default: the one of training, of a range its middle)"
+            "--waitk-lagging", type=int, metavar="K", help="k (default: that of training; the middle of a range)"
         )
         parser.add_argument(
             "--fixed-pre-decision-ratio",
             type=int,
             metavar="N",
-            help="encoder states (40 ms) that are read at once (default: that of training)",
+            help="encoder states (40 ms) read at once (default: that of training)",
         )
 
     def build_policy(self, args: Namespace, translator: Translator) -> Policy:
-        """Wait-k with the numbers of the flags, or else of the training.
+        """Return wait-k with the numbers of the flags, by default those of training.
 
         Raises:
-            ValueError: an offline model and no k, or numbers below 1.
+            ValueError: a monotonic model, an offline model without k and ratio, or numbers below 1.
         """
         if translator.model.decoder.monotonic is not None:
-            raise ValueError("the heads of this model decide for themselves: take MonotonicAgent")
+            raise ValueError("this model has monotonic attention, whose heads decide when to write: use MonotonicAgent")
         lagging, ratio = args.waitk_lagging, args.fixed_pre_decision_ratio
         if trained := translator.wait_k:
             lagging = trained.middle if lagging is None else lagging

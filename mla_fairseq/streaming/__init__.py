@@ -1,5 +1,6 @@
-"""Simultaneous translation of streams: samples go in as they come, whole words come out. Knows no evaluation tool."""
+"""Simultaneous translation: samples in as they arrive, whole words out. Independent of any evaluation tool."""
 
+from mla_fairseq.streaming.incremental import IncrementalSession
 from mla_fairseq.streaming.offline import OfflineSession
 from mla_fairseq.streaming.offline_policies import (
     AlignAttPolicy,
@@ -9,14 +10,27 @@ from mla_fairseq.streaming.offline_policies import (
     OfflinePolicy,
     OfflineWaitKPolicy,
 )
-from mla_fairseq.streaming.policies import MonotonicPolicy, Policy, Progress, WaitKPolicy, WholeSourcePolicy
-from mla_fairseq.streaming.session import Session, Write
+from mla_fairseq.streaming.policies import (
+    READ,
+    Decision,
+    MonotonicPolicy,
+    Policy,
+    Progress,
+    WaitKPolicy,
+    WholeSourcePolicy,
+)
+from mla_fairseq.streaming.search import SearchOptions
+from mla_fairseq.streaming.session import Emission, Session
 from mla_fairseq.streaming.translator import Translator
 
 __all__ = [
+    "READ",
     "AlignAttPolicy",
+    "Decision",
     "EDAttPolicy",
+    "Emission",
     "HoldPolicy",
+    "IncrementalSession",
     "LocalAgreementPolicy",
     "MonotonicPolicy",
     "OfflinePolicy",
@@ -24,9 +38,9 @@ __all__ = [
     "OfflineWaitKPolicy",
     "Policy",
     "Progress",
+    "SearchOptions",
     "Session",
     "Translator",
     "WaitKPolicy",
     "WholeSourcePolicy",
-    "Write",
 ]

@@ -1,4 +1,4 @@
-"""When the words of a translation appear: what the agent would do, computed for a whole batch at once."""
+"""When the words of a translation are emitted: what an agent would do, computed for finished sentences."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from mla_fairseq.streaming.words import words
 
 
 def milliseconds(frames: int) -> float:
-    """Audio that has to come before so many frames are there, and the length of a recording that gives no more."""
+    """Return the shortest audio, in ms, that has so many filter-bank frames."""
     return (WINDOW + SHIFT * (frames - 1)) * 1000 / SAMPLE_RATE if frames else 0.0
 
 
 @dataclass(frozen=True)
 class Clock:
-    """When encoder states are there.
+    """When encoder states become available.
 
     Attributes:
         chunk: encoder states in a chunk of the encoder.
-        frames_before: frames that must have come before so many states are there (``SpeechEncoder.frames_before``).
-        segment: milliseconds of audio that come at once.
+        frames_before: frames needed for so many encoder states (``SpeechEncoder.frames_before``).
+        segment: ms of audio that arrive at once.
     """
 
     chunk: int
@@ -30,9 +30,9 @@ class Clock:
     segment: float
 
     def arrival(self, states: int, frames: int) -> float:
-        """Milliseconds from the start of a recording of ``frames`` frames until its first ``states`` states are there.
+        """Return the ms of audio after which the first ``states`` encoder states are available.
 
-        The end of the recording, if they never are.
+        ``frames`` is the length of the recording. Where it has fewer states, that is its end.
         """
         length = milliseconds(frames)
         needed = self.frames_before(math.ceil(states / self.chunk) * self.chunk)
@@ -42,11 +42,11 @@ class Clock:
 
 
 Reads = Callable[[int], int]
-"""Encoder states that a token, from 0, is written upon, if there are as many."""
+"""The encoder states that a token, from 0, reads in a source that is long enough."""
 
 
 def longest(reads: Reads, frames_before: Callable[[int], int], frames: int, a: float, b: float) -> int:
-    """How many tokens a session lets a sentence of so many frames have, given ``max_len_a`` and ``max_len_b``."""
+    """Return the most tokens that a session allows in ``frames`` frames; a and b are its ``max_len_a`` and ``_b``."""
     token = 0
     while token < max(1, int(a * min(frames, frames_before(reads(token))) + b)):
         token += 1
@@ -54,9 +54,9 @@ def longest(reads: Reads, frames_before: Callable[[int], int], frames: int, a: f
 
 
 def word_delays(pieces: Sequence[str], frames: int, reads: Reads, clock: Clock) -> tuple[list[str], list[float]]:
-    """Each word of a finished sentence and its delay in milliseconds.
+    """Return the words of a finished sentence and the delay of each in ms.
 
-    A word goes out with the token that shows it to be whole: the first of the next word, or the end of the sentence.
+    A word is emitted with the token that shows it to be whole: the first of the next word, or the end of the sentence.
     """
     found = list(words(pieces))
     return [text for text, _ in found], [clock.arrival(reads(token), frames) for _, token in found]

@@ -1,4 +1,4 @@
-"""Samples to normalised filter banks as they come: the same numbers as the data preparation gave the training."""
+"""Samples to normalised filter banks as they arrive: the numbers that the model was trained on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Normalisation:
 
     @classmethod
     def read(cls, config: Path) -> Normalisation:
-        """From the data configuration that the model was trained with.
+        """Read them by the data configuration that the model was trained with.
 
         Raises:
             ValueError: the file or the statistics are missing, or the features were not normalised globally.
@@ -33,14 +33,14 @@ class Normalisation:
         except (yaml.YAMLError, UnicodeDecodeError):
             settings = None
         if not isinstance(settings, dict):
-            raise ValueError(f"{config} is no data configuration: give the --config-yaml of the prepared data")
+            raise ValueError(f"{config} is not a data configuration: give the --config-yaml of the prepared data")
         transforms = settings.get("feature_transforms", settings.get("transforms")) or {}
-        used = transforms.get("_eval", transforms.get("*")) or []  # as fairseq chooses, for what is not trained on
+        used = transforms.get("_eval", transforms.get("*")) or []  # fairseq's choice for sets that are not trained on
         if used != ["global_cmvn"]:
             raise ValueError(
-                f"{config} transforms features by {', '.join(used) or 'nothing'}, but a stream can only follow "
-                "global_cmvn alone: mean and deviation of an utterance, for one, are known when it is over. Prepare "
-                "the data with --cmvn global, and train again"
+                f"{config} transforms features by {', '.join(used) or 'nothing'}, but a stream supports global_cmvn "
+                "alone, as the mean of an utterance is known only at its end: prepare the data with --cmvn global, and "
+                "train again"
             )
         statistics = config.parent / (settings.get("global_cmvn") or {}).get("stats_npz_path", "gcmvn.npz")
         if not statistics.is_file():
@@ -50,23 +50,23 @@ class Normalisation:
 
 
 class FeatureStream:
-    """One recording at 16 kHz, in pieces of any size, to features (n, 80) float32; ``fork`` is a snapshot."""
+    """The features (n, 80) float32 of one recording at 16 kHz, whose samples arrive in chunks of any size."""
 
     def __init__(self, normalisation: Normalisation) -> None:
         self.normalisation = normalisation
         self.banks = FilterBankStream()
 
     def push(self, samples, final: bool = False) -> np.ndarray:
-        """The next samples (N,), float in [-1, 1] or int16, to the frames (n, 80) that became complete.
+        """Take the next samples (N,), float in [-1, 1] or int16; return the frames (n, 80) that are now complete.
 
         Raises:
-            ValueError: samples that are no speech of one channel (``speech.features.to_kaldi_scale``).
-            RuntimeError: after the end.
+            ValueError: samples that are not one channel of speech (``speech.features.to_kaldi_scale``).
+            RuntimeError: the recording has ended.
         """
         return (self.banks.push(samples, final) - self.normalisation.mean) / self.normalisation.std
 
     def fork(self) -> FeatureStream:
-        """A copy that goes its own way from here."""
+        """Return an independent copy."""
         other = copy.copy(self)
         other.banks = copy.copy(self.banks)
         return other

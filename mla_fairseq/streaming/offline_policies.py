@@ -1,70 +1,67 @@
-"""When an offline model may speak: policies over hypotheses that are written anew whenever more was heard.
+"""Policies for models trained on whole utterances, which re-decode from all audio so far at each segment.
 
-Each is a pure decision on plain numbers. At every piece of audio the model continues what has gone out by a hypothesis
-upon all that was heard. A policy may end it before a token (``refuses``), and says how much of it may go out
-(``commits``). At the end of the source everything goes out.
+A policy is a pure function of plain numbers. It may stop a greedy hypothesis before a token (``stops``), and says how
+much of a finished hypothesis is stable enough to commit (``stable_prefix``). Once the source has ended, everything is
+committed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar
 
 from mla_fairseq.models.wait_k import states_to_read
+from mla_fairseq.streaming.policies import check_wait_k
 
-Tokens = Sequence[int]
 
-
-class OfflinePolicy(Protocol):
-    """What such a policy has to offer.
+class OfflinePolicy:
+    """The base class: never stops, and commits whole hypotheses.
 
     Attributes:
-        attends: whether it looks at attention.
-        history: how many hypotheses it compares, the newest included.
+        uses_attention: whether ``stops`` reads attention weights.
+        history: how many hypotheses, including the newest, ``stable_prefix`` compares.
     """
 
-    attends: bool
-    history: int
+    uses_attention: ClassVar[bool] = False
+    history: int = 1
 
-    def refuses(self, place: int, attention: Sequence[float], states: int) -> bool:
-        """Whether the hypothesis ends before the token at ``place`` (from 0), which attends so to ``states`` states."""
-        ...
+    def stops(self, token: int, attention: Sequence[float], states: int) -> bool:
+        """Return whether the hypothesis stops before ``token`` (from 0).
 
-    def commits(self, hypotheses: Sequence[Tokens], states: int) -> int:
-        """How many tokens of the last of these hypotheses may go out upon so many states."""
-        ...
+        ``attention`` holds the weights of that token over the ``states`` encoder states available.
+        """
+        return False
+
+    def stable_prefix(self, hypotheses: Sequence[Sequence[int]], states: int) -> int:
+        """Return how many tokens of the last of ``hypotheses`` may be committed after ``states`` encoder states."""
+        return len(hypotheses[-1])
 
 
 @dataclass(frozen=True)
-class AlignAttPolicy:
-    """A token that attends most to one of the last ``frames`` states waits (Papi et al. 2023, arXiv 2305.11408).
+class AlignAttPolicy(OfflinePolicy):
+    """Stop before a token that attends most to one of the last ``frames`` states (Papi et al. 2023, arXiv 2305.11408).
 
     Raises:
         ValueError: frames below 0.
     """
 
     frames: int
-    attends = True
-    history = 1
+    uses_attention = True
 
     def __post_init__(self) -> None:
         if self.frames < 0:
             raise ValueError(f"--frame-num must be at least 0, but is {self.frames}")
 
-    def refuses(self, place: int, attention: Sequence[float], states: int) -> bool:
-        """Whether the place of the largest weight is among the last."""
+    def stops(self, token: int, attention: Sequence[float], states: int) -> bool:
+        """Return whether the state with the largest weight is one of the last."""
         return max(range(states), key=attention.__getitem__) >= states - self.frames
-
-    def commits(self, hypotheses: Sequence[Tokens], states: int) -> int:
-        """All that was not refused."""
-        return len(hypotheses[-1])
 
 
 @dataclass(frozen=True)
-class EDAttPolicy:
-    """A token with more than ``threshold`` of its attention on the last ``frames`` states waits (Papi et al. 2023,
-    arXiv 2212.07850, equation 2).
+class EDAttPolicy(OfflinePolicy):
+    """Stop before a token with more than ``threshold`` of its attention on the last ``frames`` states (Papi et al.
+    2023, arXiv 2212.07850, equation 2).
 
     Raises:
         ValueError: a threshold outside 0 to 1, or frames below 1.
@@ -72,8 +69,7 @@ class EDAttPolicy:
 
     threshold: float
     frames: int = 2
-    attends = True
-    history = 1
+    uses_attention = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1 or self.frames < 1:
@@ -82,25 +78,20 @@ class EDAttPolicy:
                 f"and {self.frames}"
             )
 
-    def refuses(self, place: int, attention: Sequence[float], states: int) -> bool:
-        """Whether the last states have more than their share."""
+    def stops(self, token: int, attention: Sequence[float], states: int) -> bool:
+        """Return whether the weights on the last states sum to more than the threshold."""
         return sum(attention[max(0, states - self.frames) :]) > self.threshold
-
-    def commits(self, hypotheses: Sequence[Tokens], states: int) -> int:
-        """All that was not refused."""
-        return len(hypotheses[-1])
 
 
 @dataclass(frozen=True)
-class LocalAgreementPolicy:
-    """What the last ``hypotheses`` hypotheses begin with goes out (Liu et al. 2020, arXiv 2005.11185).
+class LocalAgreementPolicy(OfflinePolicy):
+    """Commit the longest common prefix of the last ``agreeing`` hypotheses (Liu et al. 2020, arXiv 2005.11185).
 
     Raises:
         ValueError: fewer than two.
     """
 
     agreeing: int = 2
-    attends = False
 
     def __post_init__(self) -> None:
         if self.agreeing < 2:
@@ -108,51 +99,40 @@ class LocalAgreementPolicy:
 
     @property
     def history(self) -> int:
-        """As many as have to agree."""
+        """Return the number of hypotheses that have to agree."""
         return self.agreeing
 
-    def refuses(self, place: int, attention: Sequence[float], states: int) -> bool:
-        """Never: hypotheses are compared when they are whole."""
-        return False
-
-    def commits(self, hypotheses: Sequence[Tokens], states: int) -> int:
-        """The length of the common beginning, once there are enough of them."""
+    def stable_prefix(self, hypotheses: Sequence[Sequence[int]], states: int) -> int:
+        """Return the length of the common prefix, 0 while there are too few hypotheses."""
         if len(hypotheses) < self.agreeing:
             return 0
         columns = zip(*hypotheses, strict=False)
-        return next(
-            (i for i, column in enumerate(columns) if len(set(column)) > 1), min(len(tokens) for tokens in hypotheses)
-        )
+        shortest = min(len(tokens) for tokens in hypotheses)
+        return next((i for i, column in enumerate(columns) if len(set(column)) > 1), shortest)
 
 
 @dataclass(frozen=True)
-class HoldPolicy:
-    """All but the last ``tokens`` of a hypothesis goes out (hold-n: Liu et al. 2020, arXiv 2005.11185).
+class HoldPolicy(OfflinePolicy):
+    """Commit all but the last ``tokens`` tokens of a hypothesis (hold-n: Liu et al. 2020, arXiv 2005.11185).
 
     Raises:
         ValueError: a number below 0.
     """
 
     tokens: int
-    attends = False
-    history = 1
 
     def __post_init__(self) -> None:
         if self.tokens < 0:
             raise ValueError(f"--hold must be at least 0 tokens, but is {self.tokens}")
 
-    def refuses(self, place: int, attention: Sequence[float], states: int) -> bool:
-        """Never."""
-        return False
-
-    def commits(self, hypotheses: Sequence[Tokens], states: int) -> int:
-        """All but the last ones."""
+    def stable_prefix(self, hypotheses: Sequence[Sequence[int]], states: int) -> int:
+        """Return the length without the last tokens."""
         return max(0, len(hypotheses[-1]) - self.tokens)
 
 
 @dataclass(frozen=True)
-class OfflineWaitKPolicy:
-    """Wait-k on a model that was not trained for it: token t waits for ``ratio (k + t)`` states.
+class OfflineWaitKPolicy(OfflinePolicy):
+    """Wait-k on a model that was not trained for it: token t, from 0, needs ``ratio (k + t)`` encoder states.
 
     Raises:
         ValueError: k or ratio below 1.
@@ -160,17 +140,14 @@ class OfflineWaitKPolicy:
 
     lagging: int
     ratio: int
-    attends = False
-    history = 1
 
     def __post_init__(self) -> None:
-        if self.lagging < 1 or self.ratio < 1:
-            raise ValueError(f"wait-k needs k and ratio of at least 1, but they are {self.lagging} and {self.ratio}")
+        check_wait_k(self.lagging, self.ratio)
 
-    def refuses(self, place: int, attention: Sequence[float], states: int) -> bool:
-        """Whether the rule wants more states."""
-        return states_to_read(self.lagging, self.ratio, place) > states
+    def stops(self, token: int, attention: Sequence[float], states: int) -> bool:
+        """Return whether the token needs more states."""
+        return states_to_read(self.lagging, self.ratio, token) > states
 
-    def commits(self, hypotheses: Sequence[Tokens], states: int) -> int:
-        """What the rule has states for: a beam search does not stop where greedy search was refused."""
+    def stable_prefix(self, hypotheses: Sequence[Sequence[int]], states: int) -> int:
+        """Return how many tokens have the states they need: a beam search does not stop where greedy search does."""
         return min(len(hypotheses[-1]), max(0, states // self.ratio - self.lagging + 1))

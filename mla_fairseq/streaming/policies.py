@@ -1,39 +1,63 @@
-"""Read/write policies: pure decisions on plain numbers, no model. One small class each."""
+"""READ/WRITE policies for models trained to translate simultaneously: pure functions of three numbers, no model."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar
 
 from mla_fairseq.models.wait_k import states_to_read
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stream is.
+    """The position of a session within its current sentence.
 
     Attributes:
-        heard: encoder states that are there.
-        written: target tokens that were written.
-        ended: whether the source has ended, so that no further state will come.
+        available: encoder states available, counted from the sentence's first one.
+        tokens: target tokens decoded.
+        source_ended: whether the source has ended, so that no more encoder states will follow.
     """
 
-    heard: int
-    written: int
-    ended: bool
-
-
-class Policy(Protocol):
-    """What a policy has to offer."""
-
-    def reads(self, progress: Progress) -> int | None:
-        """How many encoder states, from the first, the next token is written upon; ``None``: READ, wait for more."""
-        ...
+    available: int
+    tokens: int
+    source_ended: bool
 
 
 @dataclass(frozen=True)
-class WaitKPolicy:
-    """Token t, from 0, is written upon ``min(S, ratio (k + t))`` encoder states (Ma et al. 2019, arXiv 1810.08398).
+class Decision:
+    """How far the next token may read.
+
+    Attributes:
+        states: encoder states, from the sentence's first one, that the next token may read; 0 means READ: wait for
+            more audio.
+        source_ended: whether the token is decoded only because the source has ended.
+    """
+
+    states: int
+    source_ended: bool = False
+
+
+READ = Decision(0)
+
+
+class Policy(ABC):
+    """The base class of policies.
+
+    Attributes:
+        monotonic: whether the model must (``True``) or must not (``False``) have monotonic attention; ``None``: either.
+    """
+
+    monotonic: ClassVar[bool | None] = None
+
+    @abstractmethod
+    def decide(self, progress: Progress) -> Decision:
+        """Decide how far the next token may read. Called once per token, and again after each READ."""
+
+
+@dataclass(frozen=True)
+class WaitKPolicy(Policy):
+    """Wait-k: token t, from 0, reads ``min(S, ratio (k + t))`` encoder states (Ma et al. 2019, arXiv 1810.08398).
 
     Raises:
         ValueError: k or ratio below 1.
@@ -41,36 +65,44 @@ class WaitKPolicy:
 
     lagging: int
     ratio: int
+    monotonic = False
 
     def __post_init__(self) -> None:
-        if self.lagging < 1 or self.ratio < 1:
-            raise ValueError(f"wait-k needs k and ratio of at least 1, but they are {self.lagging} and {self.ratio}")
+        check_wait_k(self.lagging, self.ratio)
 
-    def wants(self, token: int) -> int:
-        """The rule's number of encoder states for a token, from 0."""
+    def required(self, token: int) -> int:
+        """Return the encoder states that ``token`` (from 0) reads in a source without an end."""
         return states_to_read(self.lagging, self.ratio, token)
 
-    def reads(self, progress: Progress) -> int | None:
-        """The rule's number once it is there, or all there are when the source has ended."""
-        wanted = self.wants(progress.written)
-        if progress.heard >= wanted:
-            return wanted
-        return progress.heard if progress.ended else None
+    def decide(self, progress: Progress) -> Decision:
+        """Read the required states, or all of them once the source has ended."""
+        required = self.required(progress.tokens)
+        if progress.available >= required:
+            return Decision(required)
+        return Decision(progress.available, source_ended=True) if progress.source_ended else READ
 
 
 @dataclass(frozen=True)
-class MonotonicPolicy:
-    """The heads of a model with monotonic attention decide, each time there is something new."""
+class MonotonicPolicy(Policy):
+    """Let the heads of a model with monotonic attention decide whenever there are new encoder states."""
 
-    def reads(self, progress: Progress) -> int | None:
-        """All that is there: who reads on says so."""
-        return progress.heard or None
+    monotonic = True
+
+    def decide(self, progress: Progress) -> Decision:
+        """Allow all available states; the heads read as many of them as they need."""
+        return Decision(progress.available)
 
 
 @dataclass(frozen=True)
-class WholeSourcePolicy:
-    """Nothing is written before the source has ended: offline translation, the upper end of every latency curve."""
+class WholeSourcePolicy(Policy):
+    """READ until the source has ended: offline translation, the upper end of every latency curve."""
 
-    def reads(self, progress: Progress) -> int | None:
-        """All states, at the end."""
-        return progress.heard if progress.ended else None
+    def decide(self, progress: Progress) -> Decision:
+        """Read all states, at the end."""
+        return Decision(progress.available, source_ended=True) if progress.source_ended else READ
+
+
+def check_wait_k(lagging: int, ratio: int) -> None:
+    """Raise ValueError unless both numbers of wait-k are at least 1."""
+    if lagging < 1 or ratio < 1:
+        raise ValueError(f"k and the pre-decision ratio of wait-k must be at least 1, but are {lagging} and {ratio}")

@@ -1,35 +1,35 @@
-"""Subword pieces to whole words: a word is whole when the next one begins, or the sentence ends."""
+"""Subword pieces to whole words: a word is whole once the next one begins, or the sentence ends."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
 SPACE = "\u2581"
-"""SentencePiece's sign for a space, with which a piece begins a word."""
+"""SentencePiece's symbol for a space; a piece that starts with it begins a word."""
 
 BEGIN = "<s>"
-"""fairseq's sign for the beginning, which a model may say and nobody should read."""
+"""fairseq's symbol for the beginning of a sentence, which a model may emit and no text should show."""
 
 
 def begins_word(piece: str) -> bool:
-    """Whether a piece ends the word before it."""
+    """Return whether a piece begins a word, and so ends the one before it."""
     return piece.startswith(SPACE)
 
 
 def join(pieces: Iterable[str]) -> str:
-    """The text of pieces, as fairseq prints it."""
+    """Return the text of pieces, as fairseq prints it."""
     return "".join(piece for piece in pieces if piece != BEGIN).replace(SPACE, " ").strip()
 
 
 def whole(pieces: Sequence[str]) -> int:
-    """How many of these pieces belong to words that are whole: all before the last one that begins a word."""
+    """Return how many pieces belong to whole words: those before the last piece that begins a word."""
     return next((i for i in range(len(pieces) - 1, -1, -1) if begins_word(pieces[i])), 0)
 
 
 def words(pieces: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """Each word of a finished sentence, and the place of the piece with which it became whole.
+    """Yield each word of a finished sentence, and the index of the piece that shows it to be whole.
 
-    That place is the first piece of the next word, or ``len(pieces)``, the end of the sentence.
+    That is the first piece of the next word, or ``len(pieces)``, the end of the sentence.
     """
     start = 0
     for i in range(1, len(pieces) + 1):

@@ -91,7 +91,7 @@ class SpeechToTextMLATask(FolderTask, SpeechToTextTask):
         if lagging is None:
             rules = self.monotonic_reads(models[0], sample, [hypotheses[0]["tokens"] for hypotheses in found])
         else:
-            rules = [WaitKPolicy(lagging, models[0].decoder.wait_k.ratio).wants] * len(found)
+            rules = [WaitKPolicy(lagging, models[0].decoder.wait_k.ratio).required] * len(found)
         lengths, before = sample["net_input"]["src_lengths"].tolist(), models[0].encoder.frames_before
         for index, frames, hypotheses, reads in zip(sample["id"].tolist(), lengths, found, rules, strict=True):
             cut(hypotheses[0], longest(reads, before, frames, generator.max_len_a, generator.max_len_b))

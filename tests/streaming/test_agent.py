@@ -55,31 +55,31 @@ MONOTONIC = "--simul-type infinite_lookback_fixed_pre_decision --cross-attn-type
 @pytest.mark.parametrize(
     "flags", ["", "--attn-type cosformer", MONOTONIC], ids=["softmax", "cosformer", "monotonic-relu"]
 )
-def test_the_agent_writes_what_a_batch_does_when_it_says(
+def test_the_agent_emits_what_batch_decoding_logs(
     save, data: Path, wavs: list[Path], tmp_path: Path, flags: str
 ) -> None:
     checkpoint, rule = save(flags), ["--waitk-lagging", 2]
     agent, simul = ("--agent-class", "mla_fairseq.agents.WaitKAgent"), ["--simul-waitk-lagging", 2]
     if flags == MONOTONIC:
         agent, rule, simul = ("--agent-class", "mla_fairseq.agents.MonotonicAgent"), [], []
-    told = simuleval(tmp_path / "agent", data, checkpoint, wavs, *rule, agent=agent)
+    agent_log = simuleval(tmp_path / "agent", data, checkpoint, wavs, *rule, agent=agent)
     log = tmp_path / "batch.log"
     task = [data, "--user-dir", "mla_fairseq", "--task", "speech_to_text_mla", "--config-yaml", "config_st.yaml"]
     decode = ["--gen-subset", "tst-COMMON_st", "--path", checkpoint, "--beam", 1, *LONGEST, "--cpu"]
     done = run(BIN / "fairseq-generate", *task, *decode, *simul, "--simul-log", log)
     assert done.returncode == 0, done.stderr[-3000:]
     batch = {line["index"]: line for line in map(json.loads, log.read_text().splitlines())}
-    assert len(told) == len(batch) == len(wavs)
-    for line in told:
+    assert len(agent_log) == len(batch) == len(wavs)
+    for line in agent_log:
         assert batch[line["index"]]["prediction"] == line["prediction"]
         # the length of the file is known to 10 ms from its frames
         assert np.allclose(batch[line["index"]]["delays"], line["delays"], rtol=0, atol=10)
         early = [delay for delay in line["delays"] if delay < line["source_length"] - 10]
         assert batch[line["index"]]["delays"][: len(early)] == early
-    assert any(line["delays"][0] < line["source_length"] for line in told)
+    assert any(line["delays"][0] < line["source_length"] for line in agent_log)
 
 
-def test_two_runs_are_identical_and_sentences_do_not_hear_each_other(
+def test_two_runs_are_identical_and_sentences_are_independent(
     save, data: Path, wavs: list[Path], tmp_path: Path
 ) -> None:
     whole = simuleval(tmp_path / "whole", data, save(), wavs)
@@ -94,7 +94,7 @@ def test_two_runs_are_identical_and_sentences_do_not_hear_each_other(
     ["AlignAttAgent --frame-num 2 --attn-layer 1 --attn-heads 0", "EDAttAgent", "LocalAgreementAgent --beam 2",
      "HoldAgent --hold 2", "OfflineWaitKAgent --waitk-lagging 2"],
 )  # fmt: skip
-def test_an_offline_model_may_speak_early(save, data: Path, wavs: list[Path], tmp_path: Path, agent: str) -> None:
+def test_an_offline_model_emits_early(save, data: Path, wavs: list[Path], tmp_path: Path, agent: str) -> None:
     name, *flags = agent.split()
     agent = ("--agent-class", f"mla_fairseq.agents.{name}")
     runs = [
@@ -105,8 +105,8 @@ def test_an_offline_model_may_speak_early(save, data: Path, wavs: list[Path], tm
     assert all(line["prediction"] for line in runs[0] if line["source_length"] > 100)
 
 
-def test_an_agent_may_be_a_file_and_the_rate_any_other(save, data: Path, tmp_path: Path) -> None:
-    """8 kHz holds half of what 16 kHz does, so the words may differ; the translation comes."""
+def test_an_agent_may_be_a_file_and_the_sample_rate_another(save, data: Path, tmp_path: Path) -> None:
+    """Audio at 8 kHz lacks the upper half, so the words may differ, but there is a translation."""
     path = tmp_path / "slow.wav"
     soundfile.write(path, soxr.resample(noise(2.0, 3), RATE, 8_000), 8_000)
     agent = ("--agent", ROOT / "examples/simulst/wait_k_agent.py")
@@ -116,7 +116,7 @@ def test_an_agent_may_be_a_file_and_the_rate_any_other(save, data: Path, tmp_pat
 
 
 @pytest.mark.parametrize("what", ["stereo", "utterance", "offline"])
-def test_what_cannot_be_done_is_one_line(save, data: Path, tmp_path: Path, what: str) -> None:
+def test_an_error_is_one_line(save, data: Path, tmp_path: Path, what: str) -> None:
     path, checkpoint = tmp_path / "a.wav", save()
     soundfile.write(path, noise(1.0), RATE)
     if what == "stereo":
@@ -129,14 +129,14 @@ def test_what_cannot_be_done_is_one_line(save, data: Path, tmp_path: Path, what:
         message = "transforms features by utterance_cmvn"
     else:
         checkpoint = save("--encoder-chunk-size 0")
-        message = "error: this model's encoder hears whole utterances"
+        message = "error: this model has a full-context encoder"
     done = attempt(tmp_path / "run", data, checkpoint, [path])
     last = done.stderr.strip().rpartition("\n")[2]
     assert done.returncode == 1 and message in last, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 48_000])
-def test_resampling_does_not_depend_on_the_cutting(rate: int) -> None:
+def test_resampling_does_not_depend_on_chunking(rate: int) -> None:
     samples = soxr.resample(noise(1.0, 3).astype(np.float32) / 2**15, RATE, rate)
     outputs = []
     for size in (rate, rate // 7, 333):
@@ -151,7 +151,7 @@ def test_resampling_does_not_depend_on_the_cutting(rate: int) -> None:
     assert abs(len(outputs[0]) - RATE) <= 1
 
 
-def test_a_rate_must_stay_what_it_is() -> None:
+def test_the_sample_rate_must_not_change() -> None:
     stream = Samples()
     stream.add([0.0, 0.1], 16_000)
     with pytest.raises(ValueError, match="but is 8000 after 16000"):

@@ -1,4 +1,4 @@
-"""Offline models that speak early: policies as plain decisions, and what goes out is never taken back."""
+"""Offline models that emit early: policies as plain functions, and no emitted word is taken back."""
 
 import numpy as np
 import pytest
@@ -7,14 +7,17 @@ import torch
 from mla_fairseq.streaming import (
     AlignAttPolicy,
     EDAttPolicy,
+    Emission,
     HoldPolicy,
+    IncrementalSession,
     LocalAgreementPolicy,
     OfflineSession,
     OfflineWaitKPolicy,
+    SearchOptions,
     Session,
     WholeSourcePolicy,
 )
-from mla_fairseq.streaming.offline import Attempt
+from mla_fairseq.streaming.offline import Redecoding
 from tests.streaming.conftest import RATE, noise
 
 MODELS = {
@@ -34,50 +37,55 @@ every_model = pytest.mark.parametrize("flags", MODELS.values(), ids=MODELS)
 every_policy = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 
 
-def say(session: OfflineSession, samples: np.ndarray, pieces: int = 8) -> list[tuple[str, int]]:
-    """Every word with the encoder states that were there when it went out."""
-    writes = [write for piece in np.array_split(samples, pieces) for write in session.push(piece)]
-    writes += session.finish()
-    return [(word, write.heard) for write in writes for word in write.text.split()]
+def translate(session: Session, samples: np.ndarray, chunks: int = 8) -> list[Emission]:
+    return [
+        emission for chunk in np.array_split(samples, chunks) for emission in session.push(chunk)
+    ] + session.finish()
+
+
+def words(found: list[Emission]) -> list[str]:
+    return [word for emission in found for word in emission.text.split()]
 
 
 @every_model
 @every_policy
 @pytest.mark.parametrize("beam", [1, 3])
-def test_no_word_depends_on_audio_that_had_not_come(translator, flags: str, policy, beam: int) -> None:
-    samples = noise(2.3, 3)
-    changed = samples.copy()
-    changed[RATE:] = noise(2.3, 99)[RATE:]
-    sessions = [OfflineSession(translator(flags), policy, beam) for _ in range(2)]
-    early = [
-        [session.push(piece) for piece in np.array_split(x[:RATE], 4)]
-        for session, x in zip(sessions, (samples, changed), strict=True)
-    ]
-    assert early[0] == early[1]
-    before = sessions[0].committed
-    sessions[0].push(samples[RATE:], final=True)
-    assert sessions[0].committed[: len(before)] == before, "what is out is never taken back"
+def test_no_later_audio_changes_what_was_emitted(translator, flags: str, policy, beam: int) -> None:
+    """Nor does another session of the same model that runs in between."""
+    samples, options = noise(2.3, 3), SearchOptions(beam)
+    session, other = (OfflineSession(translator(flags), policy, options) for _ in range(2))
+    early, undisturbed = [], OfflineSession(translator(flags), policy, options)
+    for chunk in np.array_split(samples[:RATE], 4):
+        early += session.push(chunk)
+        other.push(chunk[::-1].copy())
+    assert [e for chunk in np.array_split(samples[:RATE], 4) for e in undisturbed.push(chunk)] == early
+    committed = list(session.committed)
+    for rest in (samples[RATE:], noise(2.3, 98)[RATE:], noise(0.4, 99)):
+        future = session.snapshot()
+        found = early + translate(future, rest)
+        assert future.committed[: len(committed)] == committed
+        text = future.translator.text(future.committed)
+        assert "".join(words(found)) == "".join(text.split()), "each committed token is emitted once"
 
 
 @every_model
-def test_policies_speak_before_the_end(translator, flags: str) -> None:
-    """Not every one on every drawn model, but some on each."""
+def test_policies_emit_before_the_source_ends(translator, flags: str) -> None:
+    """Not each policy on each random model, but several on each model."""
     early = 0
     for policy in POLICIES.values():
-        said = say(OfflineSession(translator(flags), policy), noise(2.3, 3))
-        assert said
-        early += said[0][1] < said[-1][1]
+        found = translate(OfflineSession(translator(flags), policy), noise(2.3, 3))
+        assert found
+        early += found[0].states < found[-1].states
     assert early > 1
 
 
 @pytest.mark.parametrize("flags", [MODELS["chunked"], MODELS["chunked-cosformer"]])
 @pytest.mark.parametrize("beam", [1, 3])
-def test_who_says_nothing_before_the_end_says_what_the_whole_source_gives(translator, flags: str, beam: int) -> None:
+def test_a_policy_that_waits_for_the_end_gives_the_offline_translation(translator, flags: str, beam: int) -> None:
     samples = noise(2.3, 3)
-    waiting = OfflineSession(translator(flags), AlignAttPolicy(10_000), beam)
-    whole = Session(translator(flags), WholeSourcePolicy(), beam)
-    expected = [word for write in [*whole.push(samples), *whole.finish()] for word in write.text.split()]
-    assert [word for word, _ in say(waiting, samples)] == expected
+    waiting = OfflineSession(translator(flags), AlignAttPolicy(10_000), SearchOptions(beam))
+    whole = IncrementalSession(translator(flags), WholeSourcePolicy(), SearchOptions(beam))
+    assert words(translate(waiting, samples)) == words(translate(whole, samples))
 
 
 @every_model
@@ -85,13 +93,13 @@ def test_weights_of_a_step_are_those_of_the_whole_target(translator, flags: str)
     model = translator(flags)
     session = OfflineSession(model, AlignAttPolicy(4), layer=0)
     session.push(noise(2.3, 3))
-    attempt, tokens, found = Attempt(session), [5, 7, 6, 9], []
+    decoding, tokens, found = Redecoding(model, session.source.states, [], 0, session.heads), [5, 7, 6, 9], []
     eos = model.dictionary.eos()
     for token in [eos, *tokens]:
-        found.append(attempt.look(token)[1])
-    encoder_out = {"encoder_out": [session.states], "encoder_padding_mask": []}
+        found.append(decoding.attend(token)[1])
+    encoder_out = {"encoder_out": [session.source.states], "encoder_padding_mask": []}
     rule = model.model.decoder.length_rule
-    lengths = None if rule is None else rule(torch.tensor([len(session.states)]))
+    lengths = None if rule is None else rule(torch.tensor([session.source.available]))
     with torch.no_grad():
         given = torch.tensor([[eos, *tokens]])
         model.model.decoder.lagging = None
@@ -100,37 +108,38 @@ def test_weights_of_a_step_are_those_of_the_whole_target(translator, flags: str)
     torch.testing.assert_close(torch.tensor(found), extra["attn"][0][0], rtol=0, atol=1e-5)
 
 
-def test_policies_are_plain_decisions() -> None:
+def test_policies_are_plain_functions() -> None:
     attention = [0.1, 0.5, 0.15, 0.25]
-    assert not AlignAttPolicy(2).refuses(0, attention, 4)
-    assert AlignAttPolicy(3).refuses(0, attention, 4)
-    assert not AlignAttPolicy(0).refuses(0, [0.0, 1.0], 2)
-    assert EDAttPolicy(0.3, 2).refuses(0, attention, 4)
-    assert not EDAttPolicy(0.5, 2).refuses(0, attention, 4)
-    assert LocalAgreementPolicy(2).commits([[1, 2, 3]], 9) == 0
-    assert LocalAgreementPolicy(2).commits([[1, 2, 3], [1, 2, 4, 5]], 9) == 2
-    assert LocalAgreementPolicy(3).commits([[1, 2], [1, 2, 3], [1, 2, 4]], 9) == 2
-    assert HoldPolicy(2).commits([[1, 2, 3]], 9) == 1
-    assert HoldPolicy(5).commits([[1, 2, 3]], 9) == 0
-    assert not OfflineWaitKPolicy(2, 7).refuses(1, [], 21)
-    assert OfflineWaitKPolicy(2, 7).refuses(2, [], 21)
-    assert OfflineWaitKPolicy(2, 7).commits([list(range(9))], 21) == 2, "a beam's hypothesis is cut by the same rule"
-    assert OfflineWaitKPolicy(9, 7).commits([list(range(9))], 21) == 0
+    assert not AlignAttPolicy(2).stops(0, attention, 4)
+    assert AlignAttPolicy(3).stops(0, attention, 4)
+    assert not AlignAttPolicy(0).stops(0, [0.0, 1.0], 2)
+    assert EDAttPolicy(0.3, 2).stops(0, attention, 4)
+    assert not EDAttPolicy(0.5, 2).stops(0, attention, 4)
+    assert LocalAgreementPolicy(2).stable_prefix([[1, 2, 3]], 9) == 0
+    assert LocalAgreementPolicy(2).stable_prefix([[1, 2, 3], [1, 2, 4, 5]], 9) == 2
+    assert LocalAgreementPolicy(3).stable_prefix([[1, 2], [1, 2, 3], [1, 2, 4]], 9) == 2
+    assert HoldPolicy(2).stable_prefix([[1, 2, 3]], 9) == 1
+    assert HoldPolicy(5).stable_prefix([[1, 2, 3]], 9) == 0
+    assert not OfflineWaitKPolicy(2, 7).stops(1, [], 21)
+    assert OfflineWaitKPolicy(2, 7).stops(2, [], 21)
+    assert OfflineWaitKPolicy(2, 7).stable_prefix([list(range(9))], 21) == 2, "the same rule cuts a beam"
+    assert OfflineWaitKPolicy(9, 7).stable_prefix([list(range(9))], 21) == 0
 
 
 @pytest.mark.parametrize("beam", [1, 3])
-def test_wait_k_waits_whatever_the_beam(translator, beam: int) -> None:
+def test_wait_k_waits_at_every_beam(translator, beam: int) -> None:
     lagging, ratio = 5, 3
-    session, samples, said = OfflineSession(translator(), OfflineWaitKPolicy(lagging, ratio), beam), noise(2.3, 3), 0
+    samples, tokens = noise(2.3, 3), 0
+    session = OfflineSession(translator(), OfflineWaitKPolicy(lagging, ratio), SearchOptions(beam))
     for start in range(0, len(samples), 2000):
         session.push(samples[start : start + 2000])
-        said = len(session.committed)
-        assert said == 0 or len(session.states) >= ratio * (lagging + said - 1)
-    assert said > 0, "a session that never speaks proves nothing"
+        tokens = len(session.committed)
+        assert tokens == 0 or session.source.available >= ratio * (lagging + tokens - 1)
+    assert tokens > 0, "a session that emits nothing early shows nothing"
 
 
 @every_model
-def test_a_snapshot_goes_its_own_way(translator, flags: str) -> None:
+def test_a_snapshot_restores_exactly(translator, flags: str) -> None:
     samples = noise(2.3, 3)
     for policy in POLICIES.values():
         session = OfflineSession(translator(flags), policy)
@@ -139,18 +148,18 @@ def test_a_snapshot_goes_its_own_way(translator, flags: str) -> None:
         expected = session.push(samples[20_000:], final=True)
         for _ in range(2):
             session.restore(snapshot)
-            session.push(noise(0.5, 8))  # a way that is given up
+            session.push(noise(0.5, 8))  # a continuation that is given up
             session.restore(snapshot)
             assert session.push(samples[20_000:], final=True) == expected
 
 
-def test_what_the_model_is_like_is_told_once(translator, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_context_encoder_is_logged_once(translator, caplog: pytest.LogCaptureFixture) -> None:
     model = translator(MODELS["whole"])
-    model._noted.clear()
+    model._logged.clear()
     with caplog.at_level("INFO", "mla_fairseq"):
         for _ in range(3):
             OfflineSession(model, AlignAttPolicy(4))
-    assert caplog.text.count("encodes everything anew") == 1
+    assert caplog.text.count("each segment encodes all audio again") == 1
 
 
 @pytest.mark.parametrize(
@@ -160,22 +169,21 @@ def test_what_the_model_is_like_is_told_once(translator, caplog: pytest.LogCaptu
         (lambda: EDAttPolicy(2.0), "--attn-threshold must be within 0 and 1"),
         (lambda: LocalAgreementPolicy(1), "--agreeing must be at least 2"),
         (lambda: HoldPolicy(-1), "--hold must be at least 0"),
-        (lambda: OfflineWaitKPolicy(0, 7), "at least 1, but they are 0 and 7"),
+        (lambda: OfflineWaitKPolicy(0, 7), "at least 1, but are 0 and 7"),
     ],
 )
-def test_a_policy_that_is_none_is_refused(make, message: str) -> None:
+def test_bad_options_of_a_policy_are_refused(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 
 
-def test_a_session_that_is_none_is_refused(translator) -> None:
+def test_bad_options_of_a_session_are_refused(translator) -> None:
     policy = AlignAttPolicy(4)
     for options, message in (
-        ({"beam": 0}, "the beam must be at least 1"),
         ({"layer": 2}, "--attn-layer must be within 0 and 1, but is 2"),
         ({"heads": [0, 2]}, "--attn-heads must be within 0 and 1"),
     ):
         with pytest.raises(ValueError, match=message):
             OfflineSession(translator(), policy, **options)
-    with pytest.raises(ValueError, match="take MonotonicAgent"):
+    with pytest.raises(ValueError, match="use MonotonicAgent"):
         OfflineSession(translator("--simul-type infinite_lookback"), policy)

@@ -7,31 +7,29 @@ from hypothesis import strategies as st
 from mla_fairseq.speech.features import num_frames
 from mla_fairseq.speech.subsample import frames_before
 from mla_fairseq.streaming.delays import Clock, milliseconds, word_delays
-from mla_fairseq.streaming.policies import Progress, WaitKPolicy, WholeSourcePolicy
+from mla_fairseq.streaming.policies import READ, Decision, Progress, WaitKPolicy, WholeSourcePolicy
 from mla_fairseq.streaming.words import join, whole, words
 
 PIECES = st.lists(st.sampled_from(["▁", "▁a", "▁bc", "d", "e", "<unk>"]), max_size=12)
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 30), st.integers(0, 400), st.booleans())
-def test_wait_k_reads_what_the_formula_says(k: int, ratio: int, t: int, heard: int, ended: bool) -> None:
-    reads = WaitKPolicy(k, ratio).reads(Progress(heard, t, ended))
-    if ended:
-        assert reads == min(heard, ratio * (k + t))
-    elif heard < ratio * (k + t):
-        assert reads is None
+def test_wait_k_reads_what_the_formula_says(k: int, ratio: int, t: int, available: int, ended: bool) -> None:
+    decision, required = WaitKPolicy(k, ratio).decide(Progress(available, t, ended)), ratio * (k + t)
+    if available >= required:
+        assert decision == Decision(required)
     else:
-        assert reads == ratio * (k + t)
+        assert decision == (Decision(available, source_ended=True) if ended else READ)
 
 
 def test_the_whole_source_is_awaited() -> None:
-    assert WholeSourcePolicy().reads(Progress(30, 0, ended=False)) is None
-    assert WholeSourcePolicy().reads(Progress(30, 0, ended=True)) == 30
+    assert WholeSourcePolicy().decide(Progress(30, 0, source_ended=False)) == READ
+    assert WholeSourcePolicy().decide(Progress(30, 0, source_ended=True)) == Decision(30, source_ended=True)
 
 
 @pytest.mark.parametrize("numbers", [(0, 7), (3, 0), (-1, -1)])
 def test_wait_k_needs_positive_numbers(numbers: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="at least 1, but they are"):
+    with pytest.raises(ValueError, match="must be at least 1, but are"):
         WaitKPolicy(*numbers)
 
 
@@ -77,9 +75,9 @@ def test_states_arrive_with_their_chunk_at_the_end_of_a_segment(
 
 
 def test_delays_of_a_translation() -> None:
-    """k = 1, 7 states at once: token t is written upon 7 (t + 1) states of 40 ms, which need 45 ms more of audio."""
+    """k = 1, 7 states at once: token t reads 7 (t + 1) states of 40 ms, which need 45 ms more of audio."""
     clock = Clock(7, lambda n: frames_before([5, 5], n), 40)
-    texts, delays = word_delays(["▁Das", "▁Ha", "us", "▁steht"], 200, WaitKPolicy(1, 7).wants, clock)
+    texts, delays = word_delays(["▁Das", "▁Ha", "us", "▁steht"], 200, WaitKPolicy(1, 7).required, clock)
     assert texts == ["Das", "Haus", "steht"]
     assert delays == [640, 1200, 1480]  # 605, 1165 and 1445, in steps of 40: the words are whole with tokens 1, 3 and 4
-    assert word_delays(["▁Das"], 40, WaitKPolicy(1, 7).wants, clock)[1] == [milliseconds(40)]
+    assert word_delays(["▁Das"], 40, WaitKPolicy(1, 7).required, clock)[1] == [milliseconds(40)]

@@ -1,94 +1,80 @@
-"""The beam inside the rule, on scores that are given."""
-
-from types import SimpleNamespace
+"""Beam search within a policy, on given scores."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from mla_fairseq.streaming.search import BeamSearch
+from mla_fairseq.streaming.search import BeamSearch, SearchOptions
 
-EOS, PAD, UNK, A, B, C = 2, 1, 3, 4, 5, 6
-
-
-class Given:
-    """A stream whose probabilities follow from the last token."""
-
-    forced = False
-    translator = SimpleNamespace(parameter=torch.zeros(1))
-
-    def __init__(self, follow: dict[int, dict[int, float]]) -> None:
-        self.follow = follow
-        self.kept: list[int] = []
-
-    def step(self, tokens: Tensor, upto: int) -> Tensor:
-        scores = torch.full((len(tokens), 7), 1e-9)
-        for i, token in enumerate(tokens.tolist()):
-            for after, probability in self.follow.get(token, {EOS: 1.0}).items():
-                scores[i, after] = probability
-        return scores.log()
-
-    def keep(self, hypotheses: Tensor) -> None:
-        self.kept = hypotheses.tolist()
+EOS, PAD, A, B, C = 2, 1, 4, 5, 6
+Follow = dict[int, dict[int, float]]
 
 
-def search(beam: int = 2, lenpen: float = 1.0) -> BeamSearch:
-    return BeamSearch(beam, lenpen, EOS, PAD, UNK)
+def log_probs(search: BeamSearch, follow: Follow) -> Tensor:
+    """Return log-probabilities that depend on the last token alone; unknown tokens end the sentence."""
+    scores = torch.full((len(search.tokens), 7), 1e-9)
+    for i, token in enumerate(search.tokens[:, -1].tolist()):
+        for after, probability in follow.get(token, {EOS: 1.0}).items():
+            scores[i, after] = probability
+    return scores.log()
 
 
-def step(found: BeamSearch, stream: Given, tail: bool) -> None:
-    assert found.step(stream, 1, lambda: 10, tail)
+def begin(beam: int = 2, lenpen: float = 1.0) -> BeamSearch:
+    return BeamSearch(SearchOptions(beam, lenpen), EOS, PAD)
 
 
-def test_hypotheses_that_say_otherwise_than_what_is_out_end() -> None:
-    found, stream = search(), Given({EOS: {A: 0.6, B: 0.4}})
-    step(found, stream, tail=False)
-    assert found.tokens[:, 1].tolist() == [A, B]
-    found.commit(stream, 1)
-    assert found.tokens[:, 1].tolist() == [A]
-    assert stream.kept == [0]
+def extend(search: BeamSearch, follow: Follow, tail: bool) -> list[int]:
+    return search.extend(log_probs(search, follow), 10, tail).tolist()
 
 
-def test_nothing_out_lets_a_later_leader_be() -> None:
-    found, stream = search(), Given({EOS: {A: 0.6, B: 0.4}, A: {C: 0.5, A: 0.5}, B: {C: 1.0}})
-    step(found, stream, tail=False)
-    step(found, stream, tail=False)
-    assert found.best == [B, C]
+def test_hypotheses_that_disagree_with_the_prefix_are_dropped() -> None:
+    search = begin()
+    assert extend(search, {EOS: {A: 0.6, B: 0.4}}, tail=False) == [0, 0]
+    assert search.tokens[:, 1].tolist() == [A, B]
+    assert search.prune(1).tolist() == [0]
+    assert search.tokens[:, 1].tolist() == [A]
 
 
-def test_only_the_best_may_end_a_sentence_before_the_source_has() -> None:
+def test_another_hypothesis_may_lead_while_nothing_is_committed() -> None:
+    search, follow = begin(), {EOS: {A: 0.6, B: 0.4}, A: {C: 0.5, A: 0.5}, B: {C: 1.0}}
+    extend(search, follow, tail=False)
+    assert extend(search, follow, tail=False)[0] == 1
+    assert search.best == [B, C]
+
+
+def test_a_search_starts_from_its_prefix() -> None:
+    search = BeamSearch(SearchOptions(), EOS, PAD, [A, B])
+    extend(search, {B: {C: 1.0}}, tail=True)
+    assert search.best == [A, B, C]
+
+
+def test_only_the_best_may_end_a_sentence_before_the_source_has_ended() -> None:
     follow = {EOS: {A: 0.6, B: 0.4}, A: {C: 0.9, EOS: 0.1}, B: {EOS: 0.9, C: 0.1}, C: {C: 1.0}}
-    found, stream = search(), Given(follow)
-    step(found, stream, tail=False)
-    step(found, stream, tail=False)
-    assert not found.ended and not found.finished
-    assert found.tokens[0, 1:].tolist() == [A, C]
-    found, stream = search(), Given(follow)
-    step(found, stream, tail=False)
-    step(found, stream, tail=True)
-    assert [tokens for _, tokens in found.finished] == [[B]]
-    assert not found.ended, "in the tail, one that has ended waits for the others"
+    search = begin()
+    extend(search, follow, tail=False)
+    extend(search, follow, tail=False)
+    assert not search.ended and not search.finished
+    assert search.tokens[0, 1:].tolist() == [A, C]
+    search = begin()
+    extend(search, follow, tail=False)
+    extend(search, follow, tail=True)
+    assert [tokens for _, tokens in search.finished] == [[B]]
+    assert not search.ended, "in the tail, a finished hypothesis waits for the others"
 
 
 @pytest.mark.parametrize("lenpen, best", [(1.0, [A, C]), (0.0, [B])])
-def test_the_length_penalty_chooses(lenpen: float, best: list[int]) -> None:
+def test_the_length_penalty_decides(lenpen: float, best: list[int]) -> None:
     follow = {EOS: {A: 0.5, B: 0.5}, A: {C: 0.9}, C: {C: 0.5, EOS: 0.4}, B: {EOS: 0.6}}
-    found, stream = search(lenpen=lenpen), Given(follow)
-    while not found.ended:
-        step(found, stream, tail=True)
-    assert found.best == best
+    search, parents = begin(lenpen=lenpen), [0]
+    while not search.ended:
+        assert parents
+        parents = extend(search, follow, tail=True)
+    assert search.best == best and parents == []
 
 
-def test_a_snapshot_has_its_own_finished_hypotheses() -> None:
-    found, stream = search(), Given({EOS: {A: 0.6, B: 0.4}, A: {C: 1.0}, B: {EOS: 1.0}})
-    step(found, stream, tail=True)
-    other = found.fork()
-    step(other, stream, tail=True)
-    assert other.finished and not found.finished
-
-
-def test_heads_that_want_to_read_leave_everything_as_it_was() -> None:
-    found, stream = search(), Given({})
-    stream.step = lambda tokens, upto: None
-    assert not found.step(stream, 1, lambda: 10, tail=False)
-    assert found.best == []
+def test_a_fork_has_its_own_finished_hypotheses() -> None:
+    search, follow = begin(), {EOS: {A: 0.6, B: 0.4}, A: {C: 1.0}, B: {EOS: 1.0}}
+    extend(search, follow, tail=True)
+    other = search.fork()
+    extend(other, follow, tail=True)
+    assert other.finished and not search.finished

@@ -1,13 +1,28 @@
-"""Invariant 2 in sessions: any cutting gives the same words, and no word depends on audio that had not come."""
+"""Sessions: the output does not depend on how the audio is chunked, and no word on audio that has not arrived."""
 
+from itertools import product
 from unittest.mock import patch
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from mla_fairseq.streaming import MonotonicPolicy, Policy, Session, WaitKPolicy, WholeSourcePolicy
+from mla_fairseq.streaming import (
+    Decision,
+    Emission,
+    IncrementalSession,
+    MonotonicPolicy,
+    Policy,
+    Progress,
+    SearchOptions,
+    Session,
+    Translator,
+    WaitKPolicy,
+    WholeSourcePolicy,
+)
+from mla_fairseq.streaming.policies import READ
 from mla_fairseq.streaming.words import join
 from tests.streaming.conftest import RATE, noise
 
@@ -33,82 +48,113 @@ every_mix = pytest.mark.parametrize("flags", MIXES.values(), ids=MIXES)
 every_arch = pytest.mark.parametrize("arch", ["s2t_transformer_simul_mla", "convtransformer_simul_mla"])
 
 
-def say(session: Session, samples: np.ndarray, cuts: list[int]) -> list[tuple[str, int]]:
-    """Every word with the encoder states that were there when it went out."""
-    writes, start = [], 0
+def emissions(session: Session, samples: np.ndarray, cuts: list[int]) -> list[Emission]:
+    """Translate ``samples`` in chunks of the sizes ``cuts`` and a last chunk of the rest."""
+    found, start = [], 0
     for size in cuts:
-        writes += session.push(samples[start : start + size])
+        found += session.push(samples[start : start + size])
         start += size
-    writes += session.push(samples[start:], final=True)
-    return [(word, write.heard) for write in writes for word in write.text.split()]
+    return found + session.push(samples[start:], final=True)
+
+
+def words(found: list[Emission]) -> list[str]:
+    return [word for emission in found for word in emission.text.split()]
 
 
 def policy_of(flags: str, lagging: int) -> Policy:
     return MonotonicPolicy() if "--simul-type" in flags else WaitKPolicy(lagging, 3)
 
 
-def words(said: list[tuple[str, int]]) -> list[str]:
-    return [word for word, _ in said]
-
-
 @every_arch
 @every_mix
 @settings(max_examples=6, phases=[Phase.explicit, Phase.generate])
 @given(cuts=st.lists(st.integers(0, 12_000), max_size=6), beam=st.sampled_from([1, 3]))
-def test_any_cutting_gives_the_same_words(translator, arch: str, flags: str, cuts: list[int], beam: int) -> None:
-    samples, policy = noise(2.3, 3), policy_of(flags, 2)
+def test_words_do_not_depend_on_chunking(translator, arch: str, flags: str, cuts: list[int], beam: int) -> None:
+    samples, policy, options = noise(2.3, 3), policy_of(flags, 2), SearchOptions(beam)
     model = translator(flags, arch)
-    expected = say(Session(model, policy, beam), samples, [])
-    assert words(say(Session(model, policy, beam), samples, cuts)) == words(expected)
+    expected = words(emissions(IncrementalSession(model, policy, options), samples, []))
+    assert words(emissions(IncrementalSession(model, policy, options), samples, cuts)) == expected
     assert len(expected) > 1
 
 
+def check_causality(model: Translator, policy: Policy, options: SearchOptions = SearchOptions()) -> None:  # noqa: B008
+    """Assert that words emitted before a time stay the same when the audio after it changes.
+
+    The changed recordings are pushed at once: encoder and policy have the future at hand, and must not use it.
+    """
+    early = []
+    for recording, cut in product((3, 4), (RATE, 2 * RATE)):
+        samples = noise(3.0, recording)
+        early = words(IncrementalSession(model, policy, options).push(samples[:cut]))
+        for future in (recording, 99):
+            changed = np.concatenate((samples[:cut], noise(3.0, future)[cut:]))
+            found = words(emissions(IncrementalSession(model, policy, options), changed, []))
+            assert found[: len(early)] == early, f"the audio after {cut / RATE} s changed what was emitted before"
+    assert early, "a session that emits nothing early shows nothing"
+
+
 @every_mix
 @pytest.mark.parametrize("beam", [1, 3])
-def test_no_word_depends_on_audio_that_had_not_come(translator, flags: str, beam: int) -> None:
+def test_no_word_depends_on_future_audio(translator, flags: str, beam: int) -> None:
     model, policy = translator(flags), policy_of(flags, 1)
-    samples = noise(3.0, 3)
-    for cut in (RATE // 2, RATE, 2 * RATE):
-        changed = samples.copy()
-        changed[cut:] = noise(3.0, 99)[cut:]
-        before, after = (Session(model, policy, beam).push(x[:cut]) for x in (samples, changed))
-        assert before == after
-        whole = [say(Session(model, policy, beam), x, [cut]) for x in (samples, changed)]
-        early = [word for write in before for word in write.text.split()]
-        for said in whole:
-            assert words(said)[: len(early)] == early
-    others = {tuple(words(say(Session(model, policy, beam), noise(3.0, seed), []))) for seed in range(4, 12)}
-    assert len(others) > 1  # or the model would not have listened at all
+    check_causality(model, policy, SearchOptions(beam))
+    heard = {tuple(words(emissions(IncrementalSession(model, policy), noise(3.0, seed), []))) for seed in range(4, 12)}
+    assert len(heard) > 1, "a model that ignores the audio shows nothing"
+
+
+class LookAheadPolicy(WaitKPolicy):
+    """Broken on purpose: a token that may be decoded reads all states available, not those that wait-k allows."""
+
+    def decide(self, progress: Progress) -> Decision:
+        return Decision(progress.available) if super().decide(progress).states else READ
+
+
+def test_a_policy_that_looks_ahead_is_detected(translator) -> None:
+    with pytest.raises(AssertionError, match="changed what was emitted before"):
+        check_causality(translator(), LookAheadPolicy(1, 3))
+
+
+@pytest.mark.parametrize("flags", [MIXES["softmax"], MIXES["cosformer"]])
+def test_an_encoder_that_looks_ahead_is_detected(translator, flags: str) -> None:
+    model = translator(flags)
+    stream = model.model.encoder.stream
+
+    def look_ahead(*arguments) -> torch.Tensor:
+        """Broken on purpose: the last audio of a push comes first."""
+        return stream(*arguments).flip(0)
+
+    with patch.object(model.model.encoder, "stream", look_ahead), pytest.raises(AssertionError, match="changed what"):
+        check_causality(model, WaitKPolicy(1, 3))
 
 
 @every_mix
-def test_streaming_starts_before_the_end(translator, flags: str) -> None:
-    session, samples = Session(translator(flags), policy_of(flags, 1)), noise(3.0, 3)
-    assert any(session.push(piece) for piece in np.array_split(samples, 20))
+def test_words_are_emitted_before_the_source_ends(translator, flags: str) -> None:
+    session, samples = IncrementalSession(translator(flags), policy_of(flags, 1)), noise(3.0, 3)
+    assert any(session.push(chunk) for chunk in np.array_split(samples, 20))
 
 
 @every_mix
 @pytest.mark.parametrize("beam", [1, 3])
-def test_a_snapshot_can_be_returned_to(translator, flags: str, beam: int) -> None:
-    session, samples = Session(translator(flags), policy_of(flags, 1), beam), noise(3.0, 3)
+def test_a_snapshot_restores_exactly(translator, flags: str, beam: int) -> None:
+    session, samples = IncrementalSession(translator(flags), policy_of(flags, 1), SearchOptions(beam)), noise(3.0, 3)
     session.push(samples[:20_000])
     snapshot = session.snapshot()
     expected = session.push(samples[20_000:], final=True)
     for _ in range(2):
         session.restore(snapshot)
-        session.push(noise(0.5, 8))  # a way that is given up
+        session.push(noise(0.5, 8))  # a continuation that is given up
         session.restore(snapshot)
         assert session.push(samples[20_000:], final=True) == expected
     assert snapshot.push(samples[20_000:], final=True) == expected
 
 
-def test_a_sentence_that_has_ended_costs_nothing_more(translator) -> None:
-    """Of what comes then nothing is encoded or kept, but a fault of the samples is still told."""
-    session = Session(translator(), policy_of("", 1), max_len_a=0, max_len_b=2)
+def test_a_finished_sentence_costs_nothing_more(translator) -> None:
+    """Audio after it is checked, but neither encoded nor kept."""
+    session = IncrementalSession(translator(), policy_of("", 1), SearchOptions(max_len_a=0, max_len_b=2))
     session.push(noise(3.0, 3))
     assert session.search.ended
     before = session.nbytes
-    with patch.object(session.stream.translator.model.encoder, "stream", side_effect=AssertionError):
+    with patch.object(session.translator.model.encoder, "stream", side_effect=AssertionError):
         session.push(noise(5.0, 4))
         assert session.nbytes <= before < 10_000
         with pytest.raises(ValueError, match="channel"):
@@ -118,30 +164,30 @@ def test_a_sentence_that_has_ended_costs_nothing_more(translator) -> None:
         session.push([0.0])
 
 
-def test_a_policy_for_another_kind_of_model_is_refused(translator) -> None:
-    with pytest.raises(ValueError, match="no monotonic attention: give the session a WaitKPolicy"):
-        Session(translator(), MonotonicPolicy())
-    with pytest.raises(ValueError, match="whose heads decide: give the session a MonotonicPolicy"):
-        Session(translator("--simul-type infinite_lookback"), WaitKPolicy(3, 7))
+def test_a_policy_for_another_type_of_model_is_refused(translator) -> None:
+    with pytest.raises(ValueError, match=r"has no monotonic attention \(MonotonicPolicy\(\)\): use WaitKPolicy"):
+        IncrementalSession(translator(), MonotonicPolicy())
+    with pytest.raises(ValueError, match=r"has monotonic attention .* use MonotonicPolicy"):
+        IncrementalSession(translator("--simul-type infinite_lookback"), WaitKPolicy(3, 7))
 
 
-def test_nobody_reads_the_sign_of_a_beginning() -> None:
+def test_the_symbol_of_a_beginning_is_not_shown() -> None:
     assert join(["\u2581ein", "<s>", "\u2581haus"]) == "ein haus"
 
 
 def test_the_whole_source_policy_waits(translator) -> None:
-    session, samples = Session(translator(), WholeSourcePolicy()), noise(2.0, 3)
+    session, samples = IncrementalSession(translator(), WholeSourcePolicy()), noise(2.0, 3)
     assert session.push(samples) == []
     assert session.finish()[0].text
 
 
-def test_a_beam_finds_what_is_at_least_as_likely(translator) -> None:
-    """In the tail, where nothing has gone out, beam search is fairseq's; greedy cannot beat it but by luck."""
+def test_a_beam_finds_likelier_sentences(translator) -> None:
+    """After the end of the source, beam search is fairseq's; greedy search can win only by luck."""
     model, scores = translator("--attn-type relu"), {}
     for beam in (1, 4):
         total = 0.0
         for seed in range(6):
-            session = Session(model, WholeSourcePolicy(), beam)
+            session = IncrementalSession(model, WholeSourcePolicy(), SearchOptions(beam))
             session.push(noise(1.5, seed), final=True)
             total += max(score for score, _ in session.search.finished)
         scores[beam] = total
@@ -149,12 +195,12 @@ def test_a_beam_finds_what_is_at_least_as_likely(translator) -> None:
 
 
 @pytest.mark.parametrize("flags", [MIXES["cosformer"], MIXES["relu"]])
-def test_a_continuous_session_goes_on_in_constant_memory(translator, flags: str) -> None:
-    session = Session(translator(flags), policy_of(flags, 1), max_len_a=0, max_len_b=10, continuous=True)
+def test_a_continuous_session_needs_constant_memory(translator, flags: str) -> None:
+    options = SearchOptions(max_len_a=0, max_len_b=10)
+    session = IncrementalSession(translator(flags), policy_of(flags, 1), options, continuous=True)
     sizes, sentences = [], 0
     for second in range(40):
-        writes = session.push(noise(1.0, second))
-        sentences += sum(write.sentence_ended for write in writes)
+        sentences += sum(emission.sentence_ended for emission in session.push(noise(1.0, second)))
         sizes.append(session.nbytes)
     assert sentences > 1
     assert max(sizes[20:]) <= 1.2 * max(sizes[5:20])
@@ -162,41 +208,42 @@ def test_a_continuous_session_goes_on_in_constant_memory(translator, flags: str)
 
 @pytest.mark.parametrize("flags", [MIXES["relu"], MIXES["infinite_lookback-relu"]])
 @pytest.mark.parametrize("beam", [1, 3])
-def test_a_continuous_session_counts_from_the_beginning(translator, flags: str, beam: int) -> None:
-    """With the limits that count frames: sentences go on as long as the recording does, and say when."""
-    session = Session(translator(flags), policy_of(flags, 1), beam, max_len_a=0.02, max_len_b=4, continuous=True)
-    writes, lengths = [], []
+def test_a_continuous_session_counts_from_the_start(translator, flags: str, beam: int) -> None:
+    """Limits count the frames of a sentence; emissions count encoder states from the start of the recording."""
+    options = SearchOptions(beam, max_len_a=0.02, max_len_b=4)
+    session = IncrementalSession(translator(flags), policy_of(flags, 1), options, continuous=True)
+    found, available = [], []
     for second in range(30):
-        writes += session.push(noise(1.0, second))
-        lengths.append(session.stream.before + session.stream.heard)
-    writes += session.finish()
-    heard = [write.heard for write in writes]
-    assert heard == sorted(heard)
-    assert sum(write.sentence_ended for write in writes) > 2
-    assert heard[-1] > lengths[-2]
+        found += session.push(noise(1.0, second))
+        available.append(session.source.available)
+    found += session.finish()
+    states = [emission.states for emission in found]
+    assert states == sorted(states)
+    assert sum(emission.sentence_ended for emission in found) > 2
+    assert states[-1] > available[-2]
 
 
 @pytest.mark.parametrize("limits", [(0, 0), (-0.1, 20), (0.1, -1)])
-def test_limits_without_room_are_refused(translator, limits: tuple) -> None:
+def test_limits_that_allow_no_token_are_refused(limits: tuple) -> None:
     with pytest.raises(ValueError, match="--max-len-a and --max-len-b must be at least 0"):
-        Session(translator(), WaitKPolicy(1, 3), max_len_a=limits[0], max_len_b=limits[1])
+        SearchOptions(max_len_a=limits[0], max_len_b=limits[1])
+    with pytest.raises(ValueError, match="the beam must be at least 1, but is 0"):
+        SearchOptions(beam=0)
 
 
-def test_what_is_no_speech_is_refused_and_changes_nothing(translator) -> None:
-    session, samples = Session(translator(), WaitKPolicy(1, 3)), noise(2.0, 3)
-    twin = Session(translator(), WaitKPolicy(1, 3))
+def test_bad_samples_are_refused_and_change_nothing(translator) -> None:
+    session, samples = IncrementalSession(translator(), WaitKPolicy(1, 3)), noise(2.0, 3)
+    twin = IncrementalSession(translator(), WaitKPolicy(1, 3))
     for bad, message in ((np.zeros((10, 2), np.float32), "one channel"), (np.full(10, np.nan, np.float32), "nan")):
         with pytest.raises(ValueError, match=message):
             session.push(bad)
     assert session.push(samples, final=True) == twin.push(samples, final=True)
     with pytest.raises(RuntimeError, match="the recording has ended"):
         session.push(samples)
-    with pytest.raises(ValueError, match="the beam must be at least 1, but is 0"):
-        Session(translator(), WaitKPolicy(1, 3), beam=0)
 
 
 @pytest.mark.parametrize("samples", [0, 10, 399, 400, 700])
-def test_hardly_any_audio_is_no_accident(translator, samples: int) -> None:
-    session = Session(translator(), WaitKPolicy(1, 3))
-    writes = session.push(noise(0.1)[:samples]) + session.finish()
-    assert bool(writes) == (samples >= 400)
+def test_hardly_any_audio_is_translated(translator, samples: int) -> None:
+    session = IncrementalSession(translator(), WaitKPolicy(1, 3))
+    found = session.push(noise(0.1)[:samples]) + session.finish()
+    assert bool(found) == (samples >= 400)

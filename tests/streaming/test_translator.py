@@ -1,4 +1,4 @@
-"""Loading a model to stream with: what is missing or cannot stream is told in one line."""
+"""Loading a model to stream with: what is missing or cannot stream is reported in one line."""
 
 import shutil
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from mla_fairseq.streaming import Session, Translator, WaitKPolicy
+from mla_fairseq.streaming import IncrementalSession, Translator, WaitKPolicy
 from tests.streaming.conftest import noise
 
 
@@ -16,48 +16,48 @@ def test_a_folder_without_the_configuration(save, tmp_path: Path) -> None:
         Translator.load(save(), tmp_path)
 
 
-def test_a_checkpoint_that_is_none(data: Path) -> None:
+def test_a_file_that_is_not_a_checkpoint(data: Path) -> None:
     with pytest.raises(ValueError, match="no checkpoint"):
         Translator.load("nowhere.pt", data)
     with pytest.raises(ValueError, match="is not a fairseq checkpoint"):
         Translator.load(data / "config_st.yaml", data)
 
 
-def test_features_of_an_utterance_s_own_mean_cannot_stream(save, data: Path, tmp_path: Path) -> None:
+def test_features_normalised_by_utterance_cannot_stream(save, data: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(data, tmp_path / "data"))
     config = yaml.safe_load((folder / "config_st.yaml").read_text())
     config["feature_transforms"] = {"*": ["utterance_cmvn"], "_train": ["utterance_cmvn"]}
     (folder / "config_st.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(ValueError, match=r"transforms features by utterance_cmvn.*--cmvn global, and train again"):
+    with pytest.raises(ValueError, match=r"transforms features by utterance_cmvn.*prepare the data with --cmvn global"):
         Translator.load(save(), folder)
 
 
-def test_statistics_that_are_gone(save, data: Path, tmp_path: Path) -> None:
+def test_missing_statistics(save, data: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(data, tmp_path / "data"))
     (folder / "gcmvn.npz").unlink()
     with pytest.raises(ValueError, match=r"gcmvn\.npz is missing"):
         Translator.load(save(), folder)
 
 
-def test_an_encoder_of_whole_utterances(save, data: Path) -> None:
-    with pytest.raises(ValueError, match="hears whole utterances: train one with --encoder-chunk-size"):
-        Translator.load(save("--encoder-chunk-size 0"), data).open()
+def test_a_full_context_encoder(save, data: Path) -> None:
+    with pytest.raises(ValueError, match="full-context encoder: train one with --encoder-chunk-size"):
+        IncrementalSession(Translator.load(save("--encoder-chunk-size 0"), data), WaitKPolicy(1, 3))
 
 
-def test_a_device_that_is_not_here(translator) -> None:
-    with pytest.raises(ValueError, match="device 'nosuch' cannot be used here"):
+def test_an_unavailable_device(translator) -> None:
+    with pytest.raises(ValueError, match="device 'nosuch' is not available"):
         translator().to("nosuch")
 
 
-def test_half_precision_says_nearly_the_same(save, data: Path) -> None:
+def test_half_precision_gives_nearly_the_same_scores(save, data: Path) -> None:
     model = Translator.load(save("--attn-type relu"), data)
     samples = noise(1.5, 3)
     scores = []
     for fp16 in (False, True):
         model.to("cpu", fp16)
-        session = Session(model, WaitKPolicy(2, 3))
+        session = IncrementalSession(model, WaitKPolicy(2, 3))
         session.push(samples[:6000])
-        assert session.stream.encoder_state["encoder.transformer_layers.0.self_attn"]["memory"].dtype.itemsize == 4
+        assert session.source.encoder_state["encoder.transformer_layers.0.self_attn"]["memory"].dtype.itemsize == 4
         session.push(samples[6000:], final=True)
         scores.append(np.array([score for score, _ in session.search.finished]))
     assert np.allclose(*scores, atol=0.2)

@@ -1,0 +1,97 @@
+"""The source side of a session: samples in, encoder states out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from mla_fairseq.attention import State, fork, nbytes
+from mla_fairseq.streaming.frontend import FeatureStream
+from mla_fairseq.streaming.translator import Translator
+
+
+@dataclass
+class Source:
+    """One recording on its way through the encoder.
+
+    A chunked encoder appends the states of each new chunk. A full-context encoder encodes the whole recording again,
+    so its states replace those of before and cannot be taken.
+
+    Attributes:
+        features: samples to normalised filter banks.
+        states: (n, 1, C), encoder states that are available and not taken.
+        encoder_state: state of a chunked encoder; replaced, never changed in place.
+        recording: (1, T, F), all filter banks so far; kept for a full-context encoder alone.
+        frames: filter-bank frames so far.
+        taken: encoder states taken.
+        ended: whether the recording is over.
+        discarding: whether new audio is checked and dropped, because no token will be decoded from it.
+    """
+
+    translator: Translator
+    features: FeatureStream
+    states: Tensor
+    recording: Tensor
+    encoder_state: State = field(default_factory=dict)
+    frames: int = 0
+    taken: int = 0
+    ended: bool = False
+    discarding: bool = False
+
+    @classmethod
+    def begin(cls, translator: Translator) -> Source:
+        """Return the source of a recording that has not started."""
+        features, parameter = FeatureStream(translator.normalisation), translator.parameter
+        bins = translator.normalisation.mean.shape[-1]
+        states = parameter.new_zeros(0, 1, translator.model.encoder.channels)
+        return cls(translator, features, states, parameter.new_zeros(1, 0, bins))
+
+    @property
+    def available(self) -> int:
+        """Return the number of encoder states so far, taken ones included."""
+        return self.taken + len(self.states)
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes carried from one push to the next."""
+        tail = self.features.banks.tail
+        return nbytes(self.encoder_state) + sum(held.nbytes for held in (self.states, self.recording, tail))
+
+    def push(self, samples, final: bool = False) -> None:
+        """Process the next samples (N,) at 16 kHz; ``final`` ends the recording.
+
+        Raises:
+            ValueError: samples that are not one channel of speech; the source is unchanged.
+            RuntimeError: the recording has ended.
+        """
+        frames = self.features.push(samples, final)
+        self.frames += len(frames)
+        self.ended = final
+        if (len(frames) or final) and not self.discarding:
+            self._encode(torch.from_numpy(frames).to(self.translator.parameter).unsqueeze(0), final)
+
+    def _encode(self, frames: Tensor, final: bool) -> None:
+        encoder = self.translator.model.encoder
+        if encoder.streams:
+            self.states = torch.cat((self.states, encoder.stream(frames, self.encoder_state, final)))
+        elif frames.shape[1]:
+            self.recording = torch.cat((self.recording, frames), dim=1)
+            length = torch.tensor([self.recording.shape[1]], device=frames.device)
+            self.states = encoder(self.recording, length)["encoder_out"][0]
+
+    def take(self, upto: int) -> Tensor:
+        """Remove and return the encoder states (n, 1, C) before ``upto``, counted from the start of the recording."""
+        count = max(0, upto - self.taken)
+        taken, self.states = self.states[:count], self.states[count:].clone()
+        self.taken += len(taken)
+        return taken
+
+    def discard(self) -> None:
+        """Free all that is held, and encode nothing more."""
+        self.discarding, self.states, self.encoder_state = True, self.states[:0].clone(), {}
+
+    def fork(self) -> Source:
+        """Return an independent copy. Copies no tensor."""
+        return replace(self, features=self.features.fork(), encoder_state=fork(self.encoder_state))
