@@ -25,6 +25,7 @@ from mla_fairseq.files import read_text, write_json
 
 _BLOCK = re.compile(r"^```(table|facts|commands) (.+)\n((?:.*\n)*?)```$", re.MULTILINE)
 _COMMIT = re.compile(r"[0-9a-f]{7,40}(\.\.[0-9a-f]{7,40})?")
+_NUMBER = re.compile(r"-|-?[\d,.]+(%| M)?")
 _NOTE = "<!-- Written by scripts/write_results.py: edit results/template.md, and add runs with --add. -->\n\n"
 
 Record = dict[str, Any]
@@ -102,7 +103,7 @@ def _table(records: list[Record], columns: list[str], options: list[str]) -> str
         records = [{**record, **point} for record in records for point in record["points"]]
     heads, formats = zip(*(column.split(" | ", 1) for column in columns), strict=True)
     rows = [[_Cells().format(cell, **_derived(record)) for cell in formats] for record in records]
-    right = [all(re.match(r"[-\d]", row[place]) for row in rows) for place in range(len(heads))]
+    right = [all(_NUMBER.fullmatch(row[place]) for row in rows) for place in range(len(heads))]
     lines = [heads, ["---:" if one else "---" for one in right], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -46,11 +46,21 @@ def _parse(recipe: Recipe, name: str) -> Namespace:
     except SystemExit as error:  # argparse prints its message and exits; where a package is missing, it is the message
         said = error.code if isinstance(error.code, str) else stderr.getvalue()
         raise ValueError(f"{name}: {_shorten(said.strip().rpartition('error: ')[2])}") from error
+    _check_keys(recipe, name, parser)
     if rest:
-        known = [flag.removeprefix("--").replace("-", "_") for flag in parser._option_string_actions]
-        word = rest[0].removeprefix("--").replace("-", "_")
-        raise ValueError(f"{name}.{word} is not a flag of {' '.join(STAGES[name].program)}: {near(word, known)}")
+        raise ValueError(f"{name}: '{' '.join(rest)}' belongs to no flag: give one value where one is expected")
     return args
+
+
+def _check_keys(recipe: Recipe, name: str, parser: ArgumentParser) -> None:
+    """Look up every key, those without a value too, which would become no flag at all."""
+    for key, value in recipe.tree[name].items():
+        action = parser._option_string_actions.get(f"--{key.replace('_', '-')}")
+        if action is None and key != STAGES[name].positional:
+            known = [flag.removeprefix("--").replace("-", "_") for flag in parser._option_string_actions]
+            raise ValueError(f"{name}.{key} is not a flag of {' '.join(STAGES[name].program)}: {near(key, known)}")
+        if value is False and action and action.nargs != 0:
+            raise ValueError(f"{name}.{key} is false, but takes a value: give one, or null for the default")
 
 
 def _parser(program: tuple[str, ...]) -> ArgumentParser:

@@ -47,6 +47,9 @@ def test_there_are_few_configs():
     ("override", "words"),
     [
         ("train.max_updat=3", r"train\.max_updat is not a flag of fairseq-train: did you mean max_update\?"),
+        ("train.max_updat=null", r"train\.max_updat is not a flag of fairseq-train: did you mean max_update\?"),
+        ("train.lr=false", r"train\.lr is false, but takes a value: give one, or null for the default"),
+        ("generate.beam=[3,4]", "generate: '4' belongs to no flag: give one value"),
         ("train.max_update=x", "train: argument --max-update: invalid int value: 'x'"),
         ("train.arch=s2t_transformer_mla_tiny_", "invalid choice: 's2t_transformer_mla_tiny_': did you mean .*_tiny?"),
         ("train.attn_type=cosforme", "unknown attention 'cosforme': choose one of cosformer"),
