@@ -118,11 +118,11 @@ def load(args: argparse.Namespace) -> Speaker:
 def spoken(args: argparse.Namespace, speaker: Speaker, texts: list[str]) -> Iterator[dict]:
     """What was made of one text after the other, or of a set, with its ``id`` and ``text``."""
     if args.gen_subset:
-        yield from speaker.say_set(args.gen_subset, args.max_tokens, not args.no_pictures)
+        yield from speaker.synthesize_set(args.gen_subset, args.max_tokens, not args.no_pictures)
         return
     for start in range(0, len(texts), args.batch_size):
         part = texts[start : start + args.batch_size]
-        made = speaker.say(part, not args.no_pictures, args.speaker)
+        made = speaker.synthesize(part, not args.no_pictures, args.speaker)
         for place, (text, one) in enumerate(zip(part, made, strict=True), start + 1):
             yield one | {"id": f"{place:04d}", "text": text}
 

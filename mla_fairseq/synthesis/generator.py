@@ -1,4 +1,4 @@
-"""Spectrograms from texts, step by step: every utterance of a batch stops at its own end."""
+"""Decoding of spectrograms from texts, step by step: each utterance of a batch stops at its own end."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from torch.nn.utils.rnn import pad_sequence
 class Limits:
     """When an utterance ends.
 
-    threshold: the probability of the end at which a model has said that this is it.
-    max_steps: the longest that any utterance may be.
-    max_ratio: and that one may be, times what the model expects of it (and ``slack`` steps more, as an expected length
-        of few steps is uncertain); 0: no such limit. Where a model expects nothing, ``max_steps`` alone holds.
+    Attributes:
+        threshold: it ends at the first step whose probability of the end is above this.
+        max_steps: the most decoder steps of any utterance.
+        max_ratio: the most steps per step of the length that the model expects; 0: no such limit. Without an expected
+            length ``max_steps`` alone holds.
+        slack: steps allowed beyond ``max_ratio``, because short expected lengths are uncertain.
 
     Raises:
-        ValueError: a threshold outside 0 .. 1, no step at all, or a ratio below 0.
+        ValueError: a threshold outside 0 to 1, no steps, or a ratio below 0.
     """
 
     threshold: float = 0.5
@@ -32,12 +34,12 @@ class Limits:
         if not 0 < self.threshold < 1:
             raise ValueError(f"--eos-prob-threshold must be between 0 and 1, but is {self.threshold}")
         if self.max_steps < 1:
-            raise ValueError(f"at least one decoder step must be allowed, not {self.max_steps}")
+            raise ValueError(f"the largest number of decoder steps must be at least 1, but is {self.max_steps}")
         if self.max_ratio < 0:
             raise ValueError(f"--max-length-ratio must be at least 0, but is {self.max_ratio}")
 
     def steps(self, expected: Tensor | None, batch: int) -> Tensor:
-        """The most steps of each utterance (B,)."""
+        """Return the most steps of each utterance (B,), given its expected steps (B,)."""
         if expected is None or self.max_ratio == 0:
             return torch.full((batch,), self.max_steps)
         own = (expected.double() * self.max_ratio).ceil().long() + self.slack
@@ -46,8 +48,14 @@ class Limits:
 
 @dataclass
 class Utterance:
-    """What was written of one text: ``frames`` (T, n F) before the post-net, probabilities of the end (T,), weights
-    (S, T) or ``None``, and whether the model ended it, or the limit."""
+    """What was decoded from one text.
+
+    Attributes:
+        frames: (T, n F), n frames for each of T steps, before the post-net.
+        eos_prob: (T,), probabilities of the end.
+        attn: (S, T), cross-attention weights, or ``None``.
+        ended: whether the model ended it; otherwise a limit did.
+    """
 
     frames: Tensor
     eos_prob: Tensor
@@ -56,11 +64,11 @@ class Utterance:
 
 
 @torch.no_grad()
-def write(model: nn.Module, net_input: dict, limits: Limits, need_attn: bool = False) -> list[Utterance]:
-    """Decode a batch of texts with a state; utterances that have ended leave it.
+def decode(model: nn.Module, net_input: dict, limits: Limits, need_attn: bool = False) -> list[Utterance]:
+    """Decode a batch of texts with a state, from which utterances that have ended are removed.
 
     Args:
-        model: ``tts_transformer_mla`` or one with its interface, in evaluation.
+        model: ``tts_transformer_mla`` or a model with its interface, in evaluation mode.
         net_input: ``src_tokens`` (B, S), ``src_lengths`` (B,), and ``speaker`` (B, 1) or ``None``.
     """
     encoder_out = model.encoder(**net_input)
@@ -70,22 +78,22 @@ def write(model: nn.Module, net_input: dict, limits: Limits, need_attn: bool = F
     ended = [False] * batch
     rows = torch.arange(batch)
     state, step, frame = {}, 0, encoder_out["encoder_out"][0].new_zeros(batch, 1, model.decoder.out_dim)
-    said: list[tuple[Tensor, Tensor, Tensor | None]] = []
+    steps: list[tuple[Tensor, Tensor, Tensor | None]] = []
     while len(rows):
         _, end, extra = model.decoder(
             frame, encoder_out, incremental_state=state, speaker=net_input.get("speaker"), need_attn=need_attn
         )
         frame, probability, step = extra["feature_out"], end.float().sigmoid().squeeze(-1), step + 1
-        said.append((frame, probability, extra["attn"]))
+        steps.append((frame, probability, extra["attn"]))
         over = (probability.squeeze(1) > limits.threshold).cpu()
         stop = over | (limit[rows] <= step)
         if not bool(stop.any()):
             continue
         for place, row in enumerate(rows.tolist()):
-            pieces[row].append(_join(said, place))
+            pieces[row].append(_join(steps, place))
             ended[row] = bool(over[place])
         stay = (~stop).nonzero().squeeze(1)
-        rows, said = rows[stay], []
+        rows, steps = rows[stay], []
         order = stay.to(frame.device)
         frame = frame[order]
         model.decoder.reorder_incremental_state_scripting(state, order)
@@ -96,7 +104,7 @@ def write(model: nn.Module, net_input: dict, limits: Limits, need_attn: bool = F
 
 
 def refine(model: nn.Module, utterances: list[Utterance]) -> list[Tensor]:
-    """What the post-net makes of each utterance, frames (n T, F)."""
+    """Return the frames (n T, F) of each utterance after the post-net."""
     padded = pad_sequence([utterance.frames for utterance in utterances], batch_first=True)
     lengths = torch.tensor([len(utterance.frames) for utterance in utterances], device=padded.device)
     mask = torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
@@ -107,14 +115,14 @@ def refine(model: nn.Module, utterances: list[Utterance]) -> list[Tensor]:
 
 
 class Synthesizer:
-    """fairseq's interface of a speech generator: ``generate`` gives a list of dicts, one for each text.
+    """fairseq's interface of a speech generator: ``generate`` returns a dict for each text.
 
     Args:
-        models: one model; ensembles of spectrograms are not made.
+        models: one model; ensembles are not supported.
         vocoder: log-mel frames (T, F) -> samples (time,), or ``None``.
         limits: when an utterance ends.
-        mean, std: (F,), of the normalisation that training saw; ``None``: none.
-        teacher_forcing: write the next step upon the true ones.
+        mean, std: (F,), the normalisation of the training data; ``None``: none.
+        teacher_forcing: decode each step from the recorded frames before it.
     """
 
     def __init__(
@@ -130,9 +138,11 @@ class Synthesizer:
         self.mean, self.std, self.teacher_forcing = mean, std, teacher_forcing
 
     def generate(self, model: nn.Module, sample: dict, has_targ: bool = False, need_attn: bool = True) -> list[dict]:
-        """One dict for each text: ``feature`` (T, F), not normalised, ``waveform`` (time,), ``eos_prob`` (T,), ``attn``
-        (S, T), ``alignment`` (T,), all in frames, and whether it ``ended`` by itself; with ``has_targ`` also
-        ``targ_feature`` and ``targ_waveform``.
+        """Synthesise a batch.
+
+        Returns a dict for each text: ``feature`` (T, F), not normalised, ``waveform`` (time,), ``eos_prob`` (T,),
+        ``attn`` (S, T) and ``alignment`` (T,), where T are frames, and whether the model ``ended`` it; with
+        ``has_targ`` also ``targ_feature`` and ``targ_waveform``.
 
         Raises:
             ValueError: a spectrogram is not finite.
@@ -143,7 +153,7 @@ class Synthesizer:
         if self.teacher_forcing:
             utterances, features = self._forced(model, sample, net_input)
         else:
-            utterances = write(model, net_input, self.limits, need_attn)
+            utterances = decode(model, net_input, self.limits, need_attn)
             features = refine(model, utterances)
         lengths = sample["net_input"]["src_lengths"].tolist()
         found = [
@@ -156,17 +166,19 @@ class Synthesizer:
         return found
 
     def denormalize(self, frames: Tensor) -> Tensor:
-        """Log-mel frames (T, F) as they were before the normalisation."""
+        """Undo the normalisation of log-mel frames (T, F)."""
         return frames if self.mean is None else frames * self.std.to(frames) + self.mean.to(frames)
 
     def speak(self, frames: Tensor) -> Tensor | None:
-        """Samples (time,) of log-mel frames (T, F)."""
+        """Return the samples (time,) of log-mel frames (T, F)."""
         return None if self.vocoder is None else self.vocoder(frames)
 
     def _finish(self, utterance: Utterance, frames: Tensor, per_step: int, symbols: int) -> dict:
         feature = self.denormalize(frames)
         if not bool(feature.isfinite().all()):
-            raise ValueError("the model made a spectrogram that is not finite: its training diverged, take another one")
+            raise ValueError(
+                "the spectrogram is not finite: the training of this model diverged, use another checkpoint"
+            )
         result = {
             "feature": feature,
             "waveform": self.speak(feature),
@@ -195,16 +207,16 @@ class Synthesizer:
         return utterances, [refined[i, :n].reshape(-1, bins) for i, n in rows]
 
     def targets(self, model: nn.Module, sample: dict) -> Iterator[Tensor]:
-        """The recorded log-mel frames (T, F) of each utterance, not normalised."""
+        """Yield the recorded log-mel frames (T, F) of each utterance, not normalised."""
         bins = model.decoder.out_dim // model.decoder.n_frames_per_step
         for frames, length in zip(sample["target"], sample["target_lengths"].tolist(), strict=True):
             yield self.denormalize(frames[:length].reshape(-1, bins))
 
 
-def _join(said: list[tuple[Tensor, Tensor, Tensor | None]], place: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """What a run of steps said of the utterance at a place: frames (T, n F), ends (T,), weights (S, T)."""
-    weights = None if said[0][2] is None else torch.cat([attn[place] for *_, attn in said], dim=1)
-    return torch.cat([frames[place] for frames, *_ in said]), torch.cat([end[place] for _, end, _ in said]), weights
+def _join(steps: list[tuple[Tensor, Tensor, Tensor | None]], place: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Join the steps of the utterance at a place: frames (T, n F), ends (T,), weights (S, T)."""
+    weights = None if steps[0][2] is None else torch.cat([attn[place] for *_, attn in steps], dim=1)
+    return torch.cat([frames[place] for frames, *_ in steps]), torch.cat([end[place] for _, end, _ in steps]), weights
 
 
 def _utterance(parts: list[tuple[Tensor, Tensor, Tensor | None]], ended: bool) -> Utterance:

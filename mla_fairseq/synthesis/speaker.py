@@ -1,4 +1,4 @@
-"""A trained text-to-spectrogram model and what speaks for it: from texts, or from a prepared set, to waveforms."""
+"""A trained text-to-spectrogram model with a vocoder: from texts, or from a prepared set, to waveforms."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ class Speaker:
     """``tts_transformer_mla`` with a data folder's symbols and normalisation.
 
     Args:
-        checkpoint: that fairseq-train saved; a stock ``tts_transformer`` is read as ours.
+        checkpoint: saved by fairseq-train; a stock ``tts_transformer`` is loaded as ``tts_transformer_mla``.
         data: prepared folder.
-        config_yaml: data configuration in it.
+        config_yaml: data configuration in ``data``.
         overrides: options to change, such as ``max_length_ratio``.
         vocoder: log-mel frames (T, F) -> samples (time,); ``None``: Griffin-Lim.
-        teacher_forcing: write each step upon the recorded ones; for prepared sets only.
-        device: of torch.
+        teacher_forcing: decode each step from the recorded frames before it; for prepared sets only.
+        device: a torch device.
 
-    ``seconds`` counts what speaking took so far, reading of data left out.
+    Attributes:
+        seconds: time that synthesis took so far, without the loading of data.
 
     Raises:
         ValueError, UserError: a checkpoint, a folder or a device that cannot be used.
@@ -51,7 +52,7 @@ class Speaker:
         _, name = load_training(Path(checkpoint))
         if not name.startswith("tts_transformer"):
             raise ValueError(
-                f"{checkpoint} is of the architecture {name}, not of tts_transformer_mla: take another one"
+                f"{checkpoint} has the architecture {name}, but tts_transformer_mla is needed: use another checkpoint"
             )
         mine = {} if "mla" in name else {"_name": "tts_transformer_mla"}
         options = {
@@ -71,15 +72,14 @@ class Speaker:
         self.seconds_per_frame: float = self.features["hop_length"] / self.features["sample_rate"]
         self.seconds = 0.0
 
-    def say(self, texts: list[str], need_attn: bool = True, voice: str | None = None) -> list[dict]:
-        """What ``Synthesizer.generate`` gives of each text, and its ``symbols``.
+    def synthesize(self, texts: list[str], need_attn: bool = True, speaker: str | None = None) -> list[dict]:
+        """Return what ``Synthesizer.generate`` returns for each text, and its ``symbols``.
 
-        ``voice`` is one of the data's speakers, where they name any. Symbols that the training set had not are read as
+        ``speaker`` is one of the data's speakers, where they name any. Symbols that the training set lacks are read as
         unknown, with a warning.
 
         Raises:
-            ValueError: a text of which no symbol is known, a speaker that is none, or what the task's ``symbols``
-                raises.
+            ValueError: a text without a known symbol, an unknown speaker, or what the task's ``symbols`` raises.
         """
         lines = self.task.symbols(texts)
         dictionary = self.task.source_dictionary
@@ -87,15 +87,15 @@ class Speaker:
         encoded = [dictionary.encode_line(" ".join(line), add_if_not_exist=False).long() for line in lines]
         tokens = torch.nn.utils.rnn.pad_sequence(encoded, batch_first=True, padding_value=dictionary.pad())
         sample = {"net_input": {"src_tokens": tokens, "src_lengths": tokens.ne(dictionary.pad()).sum(1)}}
-        found = self._generate(sample | {"speaker": self._voice(voice, len(texts))}, need_attn=need_attn)
+        found = self._generate(sample | {"speaker": self._speaker_ids(speaker, len(texts))}, need_attn=need_attn)
         return [one | {"symbols": line} for one, line in zip(found, lines, strict=True)]
 
-    def say_set(self, subset: str, max_tokens: int, need_attn: bool = True) -> Iterator[dict]:
-        """The same for each utterance of a prepared set, with the recorded ``targ_feature``, ``id`` and ``text``.
+    def synthesize_set(self, subset: str, max_tokens: int, need_attn: bool = True) -> Iterator[dict]:
+        """Yield the same for each utterance of a prepared set, with the recorded ``targ_feature``, ``id`` and ``text``.
 
         Raises:
-            UserError: there is no such set.
-            ValueError: a batch smaller than an utterance.
+            UserError: a set that does not exist.
+            ValueError: batches too small for an utterance.
         """
         self.task.load_dataset(subset)
         dataset = self.task.dataset(subset)
@@ -114,16 +114,16 @@ class Speaker:
                 yield one | known | {"targ_feature": true}
 
     def texts(self, subset: str) -> list[str]:
-        """What is said in a prepared set.
+        """Return the texts of a prepared set.
 
         Raises:
-            UserError: there is no such set.
+            UserError: a set that does not exist.
         """
         self.task.load_dataset(subset)
         return list(self.task.dataset(subset).src_texts)
 
     def warm_up(self) -> None:
-        """One call of the vocoder: what it compiles or loads at the first one is then no part of a measured time."""
+        """Call the vocoder once, so that what it compiles or loads at first is not part of a measured time."""
         bins = self.model.decoder.out_dim // self.model.decoder.n_frames_per_step
         self.generator.speak(torch.zeros(16, bins))
 
@@ -135,13 +135,14 @@ class Speaker:
         self.seconds += time.perf_counter() - began
         return found
 
-    def _voice(self, name: str | None, texts: int) -> Tensor | None:
+    def _speaker_ids(self, name: str | None, texts: int) -> Tensor | None:
         known = self.task.speaker_to_id
         if known is None and name is None:
             return None
         if name not in (known or {}):
-            there = f"must be one of {', '.join(known)}" if known else "is nothing for data that name no speakers"
-            raise ValueError(f"--speaker {there}, but is {name}")
+            if not known:
+                raise ValueError(f"--speaker is {name}, but the data name no speakers: remove it")
+            raise ValueError(f"--speaker must be one of {', '.join(known)}, but is {name}")
         return torch.full((texts, 1), known[name])
 
     def _check_known(self, texts: list[str], lines: list[list[str]]) -> None:
@@ -149,22 +150,22 @@ class Speaker:
         for text, line in zip(texts, lines, strict=True):
             unknown = {symbol for symbol in line if symbol not in self.task.source_dictionary}
             if unknown >= set(line) - {self.task.word_end}:
-                raise ValueError(f"the model knows no symbol of {text!r}: was it trained on another language?")
+                raise ValueError(f"the model knows no symbol of {text!r}: use text like that of the training set")
             strange |= unknown
         if strange:
-            log.warning("read as unknown, for the training set has none of them: %s", " ".join(sorted(strange)))
+            log.warning("read as unknown, because the training set lacks them: %s", " ".join(sorted(strange)))
 
 
 def check_device(name: str) -> None:
-    """Raises ValueError for a device that torch does not have here."""
+    """Raise ValueError for a device that torch cannot use."""
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # unknown name, not compiled in, no kernels
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"--device is {name}, which torch cannot use here ({reason}): take cpu") from error
+        raise ValueError(f"--device is {name}, which torch cannot use ({reason}): use cpu") from error
 
 
 def as_samples(waveform: Tensor) -> np.ndarray:
-    """(time,) float32 in [-1, 1]: louder is scaled down, not cut."""
+    """Return samples (time,) float32 in [-1, 1]; louder ones are scaled down, not clipped."""
     samples = waveform.detach().cpu().float().numpy()
     return samples / max(1.0, float(np.abs(samples).max(initial=0.0)))

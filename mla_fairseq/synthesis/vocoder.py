@@ -1,4 +1,4 @@
-"""Vocoders of the user's, beside Griffin-Lim: from log-mel frames to samples."""
+"""Vocoders, from log-mel frames (T, F) to samples (time,): Griffin-Lim, and HiFi-GAN from the user's files."""
 
 from __future__ import annotations
 
@@ -12,17 +12,32 @@ import torch
 from fairseq.models.text_to_speech.hifigan import Generator
 from torch import Tensor
 
+from mla_fairseq.errors import UserError, install
 
-def hifi_gan(
-    checkpoint: Path, config: Path, features: Mapping[str, object] | None = None
-) -> Callable[[Tensor], Tensor]:
-    """A HiFi-GAN generator (arXiv 2010.05646) from the user's files: weights of its authors' format, and their json.
+Vocoder = Callable[[Tensor], Tensor]
 
-    Log-mel frames (T, F) -> samples (time,). Nothing in the files is run. ``features`` are those of a data
-    configuration, which the generator must fit.
+
+def griffin_lim(features: Mapping[str, object]) -> Vocoder:
+    """Return Griffin-Lim with the ``features`` settings of a data configuration.
 
     Raises:
-        ValueError: the files hold no such generator, or one for other spectrograms.
+        UserError: librosa is missing; training does not need it.
+    """
+    try:
+        from mla_fairseq.speech.mel import MelSpectrogram
+    except ImportError as error:
+        raise UserError(f"Griffin-Lim needs {error.name}: {install('tts')}") from error
+    mel = MelSpectrogram.from_config(features)
+    return lambda frames: torch.from_numpy(mel.griffin_lim(frames.detach().cpu().float().numpy()))
+
+
+def hifi_gan(checkpoint: Path, config: Path, features: Mapping[str, object] | None = None) -> Vocoder:
+    """Return a HiFi-GAN generator (arXiv 2010.05646) from its authors' files, weights and json; runs no code in them.
+
+    ``features`` are the settings of a data configuration that the generator must fit.
+
+    Raises:
+        ValueError: files without such a generator, or with one for other spectrograms.
     """
     try:
         settings = json.loads(Path(config).read_text(encoding="utf-8"))
@@ -31,7 +46,9 @@ def hifi_gan(
         model.load_state_dict(weights)
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, UnpicklingError) as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"{checkpoint} and {config} hold no HiFi-GAN generator: {reason}") from error
+        raise ValueError(
+            f"{checkpoint} and {config} are not a HiFi-GAN generator ({reason}): give the files of its authors' format"
+        ) from error
     if features is not None:
         _check_fit(config, settings, features)
     model.eval().remove_weight_norm()
@@ -56,10 +73,10 @@ _HIFI_GAN_NAMES = {
 
 def _check_fit(config: Path, settings: Mapping[str, object], features: Mapping[str, object]) -> None:
     given = {mine: settings[theirs] for theirs, mine in _HIFI_GAN_NAMES.items() if settings.get(theirs) is not None}
-    given["hop_length"] = math.prod(settings["upsample_rates"])  # what it does, whatever it says
+    given["hop_length"] = math.prod(settings["upsample_rates"])  # the real one, whatever the file states
     for name, value in given.items():
         if value != features.get(name, value):
             raise ValueError(
-                f"{config} is for spectrograms with {name} {value}, but these data have {features[name]}: take another "
-                "vocoder, or prepare the data so"
+                f"{config} is for spectrograms with {name} {value}, but the data have {features[name]}: use another "
+                "vocoder, or prepare the data with that value"
             )

@@ -11,8 +11,9 @@ from fairseq.tasks import register_task
 from fairseq.tasks.text_to_speech import TextToSpeechTask
 
 from mla_fairseq.data.spoken_text import WORD_END, SpokenText
-from mla_fairseq.errors import UserError, install, user_errors
+from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.synthesis.generator import Limits, Synthesizer
+from mla_fairseq.synthesis.vocoder import griffin_lim
 from mla_fairseq.tasks.folder import FolderTask
 
 
@@ -96,10 +97,5 @@ class TextToSpeechMLATask(FolderTask, TextToSpeechTask):
         return Synthesizer(models, vocoder, limits, mean, std, bool(getattr(cfg, "teacher_forcing", False)))
 
     def build_default_vocoder(self):
-        """Griffin-Lim by the settings of the data. Raises UserError without librosa, which training does not need."""
-        try:
-            from mla_fairseq.speech.mel import MelSpectrogram
-        except ImportError as error:
-            raise UserError(f"Griffin-Lim needs {error.name}: {install('tts')}") from error
-        mel = MelSpectrogram.from_config(self.data_cfg.config["features"])
-        return lambda frames: torch.from_numpy(mel.griffin_lim(frames.detach().cpu().float().numpy()))
+        """Return Griffin-Lim with the settings of the data. Raises UserError without librosa."""
+        return griffin_lim(self.data_cfg.config["features"])

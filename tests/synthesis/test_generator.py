@@ -1,11 +1,11 @@
-"""Synthesis: what a batch writes is what each text alone gives, and everything ends."""
+"""Synthesis: a batch gives what each text gives alone, and every utterance ends."""
 
 import pytest
 import torch
 from torch import Tensor
 
 from mla_fairseq.models.tts_transformer_mla import TTSTransformerMLAModel
-from mla_fairseq.synthesis.generator import Limits, Synthesizer, refine, write
+from mla_fairseq.synthesis.generator import Limits, Synthesizer, decode, refine
 from tests.models.conftest import EVERYWHERE
 from tests.models.test_tts_transformer_mla import BINS, PAD, PER_STEP, build, text
 
@@ -19,7 +19,7 @@ def inputs(tokens: Tensor) -> dict[str, Tensor]:
 
 
 def talkative(flags: str, seed: int = 0) -> TTSTransformerMLAModel:
-    """A model that sees the end in what it writes: at another step in every utterance."""
+    """Build a model that ends each utterance at a step of its own."""
     model = build(f"{flags} {FLAGS}", seed)
     torch.nn.init.normal_(model.decoder.eos_proj.weight, std=1.0)
     torch.nn.init.constant_(model.decoder.eos_proj.bias, -1.0)
@@ -28,7 +28,7 @@ def talkative(flags: str, seed: int = 0) -> TTSTransformerMLAModel:
 
 
 def reference(model: TTSTransformerMLAModel, tokens: Tensor, limits: Limits) -> tuple[Tensor, Tensor]:
-    """One utterance, the whole past decoded anew at every step: no state."""
+    """Decode one utterance without a state: the whole past again at every step."""
     encoded = model.encoder(**inputs(tokens))
     expected = model.decoder.length_rule(encoded["encoder_out"][0].new_tensor([tokens.shape[1]]).long())
     most = int(limits.steps(expected, 1))
@@ -47,7 +47,7 @@ def reference(model: TTSTransformerMLAModel, tokens: Tensor, limits: Limits) -> 
 def test_a_batch_is_each_text_decoded_alone_without_a_state(flags: str) -> None:
     tokens, limits = text(*TEXTS), Limits(max_ratio=1.0, slack=4)
     model = talkative(flags)
-    utterances = write(model, inputs(tokens), limits, need_attn=True)
+    utterances = decode(model, inputs(tokens), limits, need_attn=True)
     frames = refine(model, utterances)
     for i, length in enumerate(TEXTS):
         expected, weights = reference(model, tokens[i : i + 1, :length], limits)
@@ -59,7 +59,7 @@ def test_a_batch_is_each_text_decoded_alone_without_a_state(flags: str) -> None:
 def test_utterances_of_a_batch_end_at_steps_of_their_own() -> None:
     lengths = set()
     for seed in range(4):
-        said = write(talkative("", seed), inputs(text(*TEXTS)), Limits(max_steps=30, max_ratio=0))
+        said = decode(talkative("", seed), inputs(text(*TEXTS)), Limits(max_steps=30, max_ratio=0))
         lengths |= {len(utterance.frames) for utterance in said if utterance.ended}
         assert all(len(one.frames) == len(one.eos_prob) for one in said)
         for one in said:
@@ -70,11 +70,11 @@ def test_utterances_of_a_batch_end_at_steps_of_their_own() -> None:
 
 @pytest.mark.parametrize(("ratio", "expected"), [(2.0, [38, 26, 14]), (0.0, [60, 60, 60]), (9.0, [60, 60, 28])])
 @torch.no_grad()
-def test_who_never_says_stop_is_stopped(ratio: float, expected: list[int]) -> None:
+def test_a_limit_ends_what_the_model_does_not(ratio: float, expected: list[int]) -> None:
     """Expected are 1.5 steps for each of 9, 5 and 1 symbols, rounded to 14, 8 and 2, and 10 steps are free."""
     model = build("--target-length-ratio 1.5")
     torch.nn.init.constant_(model.decoder.eos_proj.bias, -1e3)
-    said = write(model, inputs(text(*TEXTS)), Limits(max_steps=60, max_ratio=ratio, slack=10))
+    said = decode(model, inputs(text(*TEXTS)), Limits(max_steps=60, max_ratio=ratio, slack=10))
     assert [len(one.frames) for one in said] == expected
     assert not any(one.ended for one in said)
 
@@ -83,27 +83,27 @@ def test_who_never_says_stop_is_stopped(ratio: float, expected: list[int]) -> No
     ("settings", "message"),
     [
         ({"threshold": 1.0}, "--eos-prob-threshold must be between 0 and 1, but is 1.0"),
-        ({"max_steps": 0}, "at least one decoder step"),
+        ({"max_steps": 0}, "number of decoder steps must be at least 1, but is 0"),
         ({"max_ratio": -1}, "--max-length-ratio must be at least 0, but is -1"),
     ],
 )
-def test_limits_that_are_none_are_refused(settings: dict, message: str) -> None:
+def test_bad_limits_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Limits(**settings)
 
 
 @torch.no_grad()
-def test_a_diverged_model_is_named() -> None:
+def test_a_diverged_model_is_reported() -> None:
     model, tokens = build(FLAGS), text(*TEXTS)
     torch.nn.init.constant_(model.decoder.feat_proj.bias, torch.nan)
     generator = Synthesizer([model], lambda frames: frames.sum(1), Limits(max_steps=3))
-    with pytest.raises(ValueError, match="not finite: its training diverged"):
+    with pytest.raises(ValueError, match="not finite: the training of this model diverged"):
         generator.generate(model, {"net_input": inputs(tokens), "speaker": None})
 
 
 @pytest.mark.parametrize("forced", [False, True])
 def test_the_generator_gives_what_fairseqs_gives(forced: bool) -> None:
-    """Frames, not steps, without the normalisation, and the true ones beside them."""
+    """Frames, not steps, without the normalisation, and the recorded ones beside them."""
     model, tokens = talkative(""), text(*TEXTS)
     steps = torch.tensor([7, 4, 2])
     target = torch.randn(3, 7, PER_STEP * BINS)
