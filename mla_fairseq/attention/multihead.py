@@ -41,7 +41,7 @@ class MultiheadAttention(nn.Module):
         num_heads: int,
         mechanism: nn.Module | str = "softmax",
         kdim: int | None = None,
-        dropout: float = 0.0,
+        dropout: float | nn.Module = 0.0,
         name: str = "attention",
     ) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class MultiheadAttention(nn.Module):
         self.v_proj = nn.Linear(kdim, embed_dim)
         self.q_proj = nn.Linear(embed_dim, embed_dim)
         self.out_proj = nn.Linear(embed_dim, embed_dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout) if isinstance(dropout, float) else dropout
         self._reset_projections(same_size=kdim == embed_dim)
 
     def forward(

@@ -11,6 +11,7 @@ from fairseq.models import FairseqIncrementalDecoder
 from torch import Tensor, nn
 
 from mla_fairseq.attention import Causal, Full, Prefix, State, View, reorder
+from mla_fairseq.models.dropout import Dropout
 from mla_fairseq.models.layers import DecoderLayer, SinusoidalPositions, need_lengths
 from mla_fairseq.models.length import LengthRule, adapt_length_rule, length_options, source_lengths
 from mla_fairseq.models.simul import build_monotonic, build_wait_k, chunk_size
@@ -39,7 +40,7 @@ class TextDecoder(FairseqIncrementalDecoder):
         self.embed_scale = 1.0 if args.no_scale_embedding else math.sqrt(channels)
         self.embed_positions = SinusoidalPositions(channels, self.padding_idx)
         self.layernorm_embedding = nn.LayerNorm(channels) if getattr(args, "layernorm_embedding", False) else None
-        self.dropout_module = nn.Dropout(args.dropout)
+        self.dropout_module = Dropout(args.dropout)
         self.layers = nn.ModuleList(DecoderLayer(args, f"decoder.layers.{i}") for i in range(args.decoder_layers))
         self.layer_norm = nn.LayerNorm(channels) if args.decoder_normalize_before else None
         self.output_projection = nn.Linear(channels, len(dictionary), bias=False)

@@ -11,6 +11,7 @@ from fairseq.models import FairseqEncoder
 from torch import Tensor, nn
 
 from mla_fairseq.attention import Blocks, State
+from mla_fairseq.models.dropout import Dropout
 from mla_fairseq.models.layers import EncoderLayer, SinusoidalPositions
 from mla_fairseq.models.length import length_options, source_lengths
 from mla_fairseq.models.options import site_type
@@ -44,7 +45,7 @@ class SpeechEncoder(FairseqEncoder):
         self.freezing_updates = args.encoder_freezing_updates
         self.num_updates = 0
         self.embed_scale = 1.0 if args.no_scale_embedding else math.sqrt(args.encoder_embed_dim)
-        self.dropout_module = nn.Dropout(args.dropout)
+        self.dropout_module = Dropout(args.dropout)
         self.subsample = build_subsampler(args)
         self.embed_positions = SinusoidalPositions(args.encoder_embed_dim, PADDING_IDX)
         self.transformer_layers = nn.ModuleList(

@@ -10,6 +10,7 @@ from fairseq import utils
 from torch import Tensor, nn
 
 from mla_fairseq.attention import Causal, MonotonicMultiheadAttention, MultiheadAttention, State, View
+from mla_fairseq.models.dropout import Dropout
 from mla_fairseq.models.options import build_site
 from mla_fairseq.models.simul import build_monotonic
 
@@ -49,8 +50,8 @@ class TransformerLayer(nn.Module):
     def __init__(self, args: Namespace, channels: int, inner: int, normalize_before: bool) -> None:
         super().__init__()
         self.normalize_before = normalize_before
-        self.dropout_module = nn.Dropout(args.dropout)
-        self.activation_dropout_module = nn.Dropout(args.activation_dropout)
+        self.dropout_module = Dropout(args.dropout)
+        self.activation_dropout_module = Dropout(args.activation_dropout)
         self.activation_fn = utils.get_activation_fn(args.activation_fn)
         self.fc1 = nn.Linear(channels, inner)
         self.fc2 = nn.Linear(inner, channels)
@@ -81,7 +82,7 @@ class EncoderLayer(TransformerLayer):
             channels,
             heads,
             build_site(args, "encoder", channels // heads),
-            dropout=args.attention_dropout,
+            dropout=Dropout(args.attention_dropout),
             name=f"{name}.self_attn",
         )
         self.self_attn_layer_norm = nn.LayerNorm(channels)
@@ -108,7 +109,7 @@ class DecoderLayer(TransformerLayer):
             channels,
             heads,
             build_site(args, "decoder", channels // heads),
-            dropout=args.attention_dropout,
+            dropout=Dropout(args.attention_dropout),
             name=f"{name}.self_attn",
         )
         self.self_attn_layer_norm = nn.LayerNorm(channels)
@@ -118,7 +119,7 @@ class DecoderLayer(TransformerLayer):
             heads,
             build_site(args, "cross", channels // heads),
             kdim=args.encoder_embed_dim,
-            dropout=args.attention_dropout,
+            dropout=Dropout(args.attention_dropout),
             name=f"{name}.encoder_attn",
             **({"monotonic": monotonic} if monotonic else {}),
         )

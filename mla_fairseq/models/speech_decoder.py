@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mla_fairseq.attention import Causal, Full, State, reorder
 from mla_fairseq.models.decoder import source_of
+from mla_fairseq.models.dropout import Dropout
 from mla_fairseq.models.layers import DecoderLayer, SinusoidalPositions, need_lengths
 from mla_fairseq.models.length import DurationPredictor, LengthRule, adapt_length_rule, length_options, source_lengths
 from mla_fairseq.speech.subsample import real_frames
@@ -45,7 +46,7 @@ class SpeechDecoder(FairseqIncrementalDecoder):
             Prenet(self.out_dim, args.prenet_layers, args.prenet_dim, args.prenet_dropout),
             nn.Linear(args.prenet_dim, channels),
         )
-        self.dropout_module = nn.Dropout(args.dropout)
+        self.dropout_module = Dropout(args.dropout)
         self.transformer_layers = nn.ModuleList(
             DecoderLayer(args, f"decoder.transformer_layers.{i}") for i in range(args.decoder_transformer_layers)
         )

@@ -10,6 +10,7 @@ from fairseq.models import FairseqEncoder
 from torch import Tensor, nn
 
 from mla_fairseq.attention import Full
+from mla_fairseq.models.dropout import Dropout
 from mla_fairseq.models.layers import EncoderLayer, SinusoidalPositions
 from mla_fairseq.models.length import length_options, source_lengths
 from mla_fairseq.models.options import site_type
@@ -47,7 +48,7 @@ class TextEncoder(FairseqEncoder):
                 nn.Conv1d(channels, channels, width, padding=width // 2),
                 nn.BatchNorm1d(channels),
                 nn.ReLU(),
-                nn.Dropout(args.encoder_dropout),
+                Dropout(args.encoder_dropout),
             )
             for _ in range(args.encoder_conv_layers)
         )
@@ -56,7 +57,7 @@ class TextEncoder(FairseqEncoder):
         self.prenet_proj = nn.Linear(channels, channels)
         self.embed_positions = SinusoidalPositions(channels, self.padding_idx)
         self.pos_emb_alpha = nn.Parameter(torch.ones(1))
-        self.dropout_module = nn.Dropout(args.dropout)
+        self.dropout_module = Dropout(args.dropout)
         self.transformer_layers = nn.ModuleList(
             EncoderLayer(args, f"encoder.transformer_layers.{i}") for i in range(args.encoder_transformer_layers)
         )
