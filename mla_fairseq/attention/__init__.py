@@ -1,17 +1,21 @@
-"""Attention as a replaceable part: mechanisms, views and states. Needs torch and nothing else."""
+"""Attention as a replaceable part: mechanisms, views and states. Needs torch and nothing else.
 
-from mla_fairseq.attention.gated import GatedAttention
-from mla_fairseq.attention.hedgehog import HedgehogFeatures
-from mla_fairseq.attention.kernels import attend, blocks, causal, full, prefix, quadratic, read, weights, write
-from mla_fairseq.attention.leap import LearnedProportions
-from mla_fairseq.attention.linear import Lengths, LinearAttention
+Reading order: ``views.py`` and ``base.py`` (which query sees which key, and what a mechanism is), ``linear.py`` with
+``kernels.py`` and ``cosformer.py`` (MLA), ``multihead.py`` (the module around a mechanism).
+"""
+
+from mla_fairseq.attention.base import Layout, Mechanism
+from mla_fairseq.attention.cosformer import CosFormer
+from mla_fairseq.attention.feature_maps import ELUAttention, ExpAttention, SquaredReLUAttention
+from mla_fairseq.attention.gated import GLA, Decay, GatedAttention
+from mla_fairseq.attention.hedgehog import Hedgehog
+from mla_fairseq.attention.leap import LeaPformer
+from mla_fairseq.attention.linear import LinearAttention, ReLUAttention
 from mla_fairseq.attention.monotonic import chunkwise, expected_alignment, infinite_lookback
 from mla_fairseq.attention.monotonic_multihead import Monotonic, MonotonicMultiheadAttention
-from mla_fairseq.attention.multihead import MultiheadAttention
-from mla_fairseq.attention.performer import RandomFeatures
-from mla_fairseq.attention.positions import CosinePositions
+from mla_fairseq.attention.multihead import AttentionHeads, MultiheadAttention
+from mla_fairseq.attention.performer import Performer
 from mla_fairseq.attention.registry import (
-    Mechanism,
     attention_entry,
     available_attention,
     build_attention,
@@ -22,41 +26,39 @@ from mla_fairseq.attention.state import State, fork, nbytes, reorder
 from mla_fairseq.attention.views import Blocks, Causal, Full, Prefix, View
 
 __all__ = [
+    "GLA",
+    "AttentionHeads",
     "Blocks",
     "Causal",
-    "CosinePositions",
+    "CosFormer",
+    "Decay",
+    "ELUAttention",
+    "ExpAttention",
     "Full",
     "GatedAttention",
-    "HedgehogFeatures",
-    "LearnedProportions",
-    "Lengths",
+    "Hedgehog",
+    "Layout",
+    "LeaPformer",
     "LinearAttention",
     "Mechanism",
     "Monotonic",
     "MonotonicMultiheadAttention",
     "MultiheadAttention",
+    "Performer",
     "Prefix",
-    "RandomFeatures",
+    "ReLUAttention",
     "SoftmaxAttention",
+    "SquaredReLUAttention",
     "State",
     "View",
-    "attend",
     "attention_entry",
     "available_attention",
-    "blocks",
     "build_attention",
-    "causal",
     "chunkwise",
     "expected_alignment",
     "fork",
-    "full",
     "infinite_lookback",
     "nbytes",
-    "prefix",
-    "quadratic",
-    "read",
     "register_attention",
     "reorder",
-    "weights",
-    "write",
 ]

@@ -1,32 +1,35 @@
-"""Hedgehog: feature maps that are trained, such as to mimic softmax attention."""
+"""Hedgehog: feature maps that are trained, for instance to mimic softmax attention."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mla_fairseq.attention.linear import LinearAttention
-from mla_fairseq.attention.precision import linear
+from mla_fairseq.attention.numerics import linear
 from mla_fairseq.attention.registry import register_attention
 
 
-class HedgehogFeatures(nn.Module):
+@register_attention("hedgehog")
+class Hedgehog(LinearAttention):
     """phi(x) = softmax([W x + b, -W x - b]), F = 2 d (Zhang et al. 2024, arXiv 2402.04347, section 4.2).
 
     One map for queries and one for keys, shared by the heads (the paper has one for each head), that start as the
-    identity. Exponentials make weights as spiky as softmax's; the negative half keeps what ReLU throws away.
+    identity. Exponentials make weights as spiky as softmax's; the negative half keeps what ReLU drops.
     """
 
-    def __init__(self, head_dim: int) -> None:
-        super().__init__()
+    def __init__(self, head_dim: int, options: Any = None) -> None:
+        super().__init__(head_dim)
         self.query_map = _identity(head_dim)
         self.key_map = _identity(head_dim)
 
-    def query(self, x: Tensor) -> Tensor:
-        return _both_ways(linear(self.query_map, x))
+    def query_features(self, q: Tensor) -> Tensor:
+        return _both_signs(linear(self.query_map, q))
 
-    def key(self, x: Tensor) -> Tensor:
-        return _both_ways(linear(self.key_map, x))
+    def key_features(self, k: Tensor) -> Tensor:
+        return _both_signs(linear(self.key_map, k))
 
 
 def _identity(size: int) -> nn.Linear:
@@ -36,11 +39,5 @@ def _identity(size: int) -> nn.Linear:
     return layer
 
 
-def _both_ways(x: Tensor) -> Tensor:
+def _both_signs(x: Tensor) -> Tensor:
     return torch.cat((x, -x), dim=-1).softmax(-1)
-
-
-@register_attention("hedgehog")
-def hedgehog(head_dim: int, options: None) -> nn.Module:
-    """Trained exponential features without positions (arXiv 2402.04347)."""
-    return LinearAttention(HedgehogFeatures(head_dim))

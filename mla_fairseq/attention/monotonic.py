@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from mla_fairseq.attention.fused import EPS
+from mla_fairseq.attention.numerics import EPS
 
 
 def expected_alignment(p: Tensor, steps: Tensor | None = None, mass_preservation: bool = True) -> Tensor:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mla_fairseq.attention.fused import EPS
-from mla_fairseq.attention.linear import Lengths, LinearAttention
+from mla_fairseq.attention.base import Layout, positions
 from mla_fairseq.attention.monotonic import (
     chunkwise,
     ends,
@@ -19,8 +18,12 @@ from mla_fairseq.attention.monotonic import (
     steps_of,
     to_states,
 )
-from mla_fairseq.attention.multihead import MultiheadAttention
+from mla_fairseq.attention.multihead import AttentionHeads
 from mla_fairseq.attention.state import State
+from mla_fairseq.attention.views import Full
+
+MEMORY = "mechanism."
+"""Where a state stores that of the mechanism."""
 
 SOFT_TYPES = ("hard_aligned", "infinite_lookback", "chunkwise")
 
@@ -71,22 +74,22 @@ class Monotonic:
             raise ValueError(f"--noise-var must be at least 0, but is {self.noise_var}")
 
 
-class MonotonicMultiheadAttention(MultiheadAttention):
+class MonotonicMultiheadAttention(AttentionHeads):
     """Cross-attention whose heads move forward through the source, each by its own decisions.
 
-    ``q_proj`` and ``k_proj`` serve the mechanism, as in ``MultiheadAttention``, so that its checkpoints initialise
+    ``q_proj`` and ``k_proj`` serve the mechanism, as in ``MultiheadAttention``, so that its checkpoints initialize
     this; ``q_proj_mono`` and ``k_proj_mono`` serve the decisions: ``p = sigmoid(q . k / sqrt(d) + bias)``.
 
-    In training a whole target is attended in expectation over all decisions (``forward``). In decoding a head writes
-    at the first step whose p is above 1/2: ``feed`` gives new source states, ``advance`` tries the next target upon
-    them. State of a stream (dim 0 is B):
+    In training a whole target is attended in expectation over all decisions (``forward``). In decoding a head stops
+    at the first step whose p is above 1/2: ``feed`` gives new source states, ``advance`` tries the next target on them.
+    State of a stream (dim 0 is B):
 
-        step (B, H), the step at which each head stands; seen (B, H), the states up to its end;
-        tail (B, n, C), states of a step that is not complete; fed (B,), states that were given; over (B,), whether
-        the source has ended; decide (B, H, J, d), keys of the steps from ``first_step`` (B,) on; key and value
-        (B, H, n, d), of the states from ``first_state`` (B,) on; targets (B,), targets written;
-        memory (B, H, F, ..) and held (B, H), with a linear mechanism that looks back without end: what each head has
-        read, and how many states that is. Everything before the slowest head is dropped then.
+        step (B, H), the step at which each head is; seen (B, H), the states up to its end; tail (B, n, C), states of a
+        step that is not complete; fed (B,), states that were given; over (B,), whether the source has ended; decide
+        (B, H, J, d), keys of the steps from ``first_step`` (B,) on; key and value (B, H, n, d), of the states from
+        ``first_state`` (B,) on; with a mechanism of constant state that looks back without end, its state of what each
+        head has read under ``mechanism.*``, and held (B, H), how many states that is: all before the slowest head is
+        dropped then.
     """
 
     def __init__(self, *args, monotonic: Monotonic | None = None, **kwargs) -> None:
@@ -102,36 +105,26 @@ class MonotonicMultiheadAttention(MultiheadAttention):
     @property
     def remembers(self) -> bool:
         """Whether what a head has read is a state of constant size."""
-        return self.monotonic.soft == "infinite_lookback" and isinstance(self.mechanism, LinearAttention)
+        return self.monotonic.soft == "infinite_lookback" and self.mechanism.constant_state
 
-    def expect(
-        self,
-        query: Tensor,
-        key: Tensor,
-        key_mask: Tensor | None = None,
-        query_length: Tensor | None = None,
-        key_length: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Output (T, B, C) in expectation, and the expected number of states read for each target, (B, H, T).
+    def forward(self, query: Tensor, key: Tensor, layout: Layout | None = None) -> tuple[Tensor, Tensor]:
+        """Return the output (T, B, C) in expectation, and the expected number of states read for each target (B, H, T).
 
-        Shapes as in ``forward``. Energies have noise in training mode.
+        Arguments as in ``MultiheadAttention``; the view is full. Energies have noise in training mode.
         """
-        self._check(query, key, key_mask, None)
-        rule, states = self.monotonic, len(key)
-        lengths = torch.full((key.shape[1],), states, device=key.device) if key_mask is None else key_mask.sum(1)
-        pooled = pool(key, rule.ratio, rule.pooling, key_mask)
+        layout, rule, states = self._checked(query, key, layout), self.monotonic, len(key)
+        mask = layout.key_mask
+        lengths = torch.full((key.shape[1],), states, device=key.device) if mask is None else mask.sum(1)
+        pooled = pool(key, rule.ratio, rule.pooling, mask)
         p = self._write_probability(self._heads(self.q_proj_mono(query)), self._heads(self.k_proj_mono(pooled)))
         alignment = expected_alignment(p, steps_of(lengths, rule.ratio, rule.pad_threshold), rule.mass_preservation)
         step_ends = ends(p.shape[-1], lengths, rule.ratio)
         delays = (alignment * step_ends[:, None, None]).sum(-1)
         attention = to_states(alignment, step_ends, states)
         if rule.soft != "hard_aligned":
-            q, k = self._heads(self.q_proj(query)), self._heads(self.k_proj(key))
-            start = torch.zeros(1, dtype=torch.long, device=key.device)
-            scores = self.mechanism.scores(q, k, start, start, key_mask, Lengths(query_length, key_length))
-            attention = self._soften(attention, scores.to(attention.dtype))
-        output = attention.to(key.dtype) @ self._heads(self.v_proj(key))
-        return self._join(output), delays
+            attention = self._soften(attention, self._scores(query, key, layout).to(attention.dtype))
+        v = self._heads(self.v_proj(key))
+        return self._join((attention.to(v.dtype) @ v).to(query.dtype)), delays
 
     def feed(self, key: Tensor | None, state: State, final: bool, key_mask: Tensor | None = None) -> None:
         """Give the next source states (n, B, kdim); ``None``: none. ``final``: no more will come.
@@ -161,53 +154,47 @@ class MonotonicMultiheadAttention(MultiheadAttention):
             new["decide"] = torch.cat((own["decide"], self._heads(self.k_proj_mono(steps))), dim=2)
         state[self.name] = {**own, **new}
 
-    def advance(
-        self,
-        query: Tensor,
-        state: State,
-        query_length: Tensor | None = None,
-        key_length: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The next target (1, B, C) upon what was fed.
+    def advance(self, query: Tensor, state: State, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
+        """Try the next target (1, B, C), at ``layout.queries``, on what was fed; the layout's keys are not looked at.
 
         Returns the output (1, B, C); how many states each head has read, (B, H); and whether any head of a stream
-        would read on, (B,): unless the source is over, the output then means nothing, and going back to the state of
-        before is the caller's.
+        needs more, (B,): unless the source has ended, the output is then not valid, and it is for the caller to go back
+        to the state of before.
         """
         own, rule = dict(state[self.name]), self.monotonic
         p = self._write_probability(self._heads(self.q_proj_mono(query)), own["decide"])[:, :, 0]
         known = steps_of(own["fed"], rule.ratio, rule.pad_threshold)
         known = torch.where(own["over"], known, own["fed"] // rule.ratio).unsqueeze(-1)
-        places = own["first_step"][:, None, None] + torch.arange(p.shape[-1], device=p.device)
-        writes = (p > 0.5) & (places >= own["step"].unsqueeze(-1)) & (places < known.unsqueeze(-1))
-        found = writes.any(-1)
-        at = own["first_step"].unsqueeze(-1) + F.pad(writes.int(), (0, 1)).argmax(-1)  # the first
+        places = positions(own["first_step"], p.shape[-1]).unsqueeze(1)
+        stops = (p > 0.5) & (places >= own["step"].unsqueeze(-1)) & (places < known.unsqueeze(-1))
+        found = stops.any(-1)
+        at = own["first_step"].unsqueeze(-1) + F.pad(stops.int(), (0, 1)).argmax(-1)  # the first
         last = known.expand_as(at) - 1 if rule.mass_preservation else known.expand_as(at)  # or beyond, for good
         own["step"] = torch.where(found, at, last)
         own["seen"] = torch.minimum((own["step"] + 1) * rule.ratio, own["fed"].unsqueeze(-1))
-        lengths = Lengths(query_length, key_length)
-        if self.remembers:
-            output = self._recall(own, self._heads(self.q_proj(query)), lengths)
-        else:
-            output = self._look(own, self._heads(self.q_proj(query)), lengths)
+        q = self._heads(self.q_proj(query))
+        with self._precision(q):
+            output = (self._from_memory if self.remembers else self._from_keys)(own, q, layout)
         if not rule.mass_preservation:
             output = output * found[..., None, None]
-        own["targets"] = own["targets"] + 1
         state[self.name] = own
-        return self._join(output), own["seen"], ~found.all(-1)
+        return self._join(output.to(query.dtype)), own["seen"], ~found.all(-1)
 
-    def _recall(self, own: dict[str, Tensor], q: Tensor, lengths: Lengths) -> Tensor:
-        """From each head's memory, (B, H, 1, D), after it has taken what the head has read since."""
-        places = own["first_state"][:, None, None] + torch.arange(own["key"].shape[2], device=q.device)
-        keep = (places >= own["held"].unsqueeze(-1)) & (places < own["seen"].unsqueeze(-1))
-        tensors = (own["key"], own["value"], keep, own["first_state"], lengths)
-        own["memory"] = self.mechanism.accumulate(own.get("memory"), *tensors)
+    def _from_memory(self, own: dict[str, Tensor], q: Tensor, layout: Layout) -> Tensor:
+        """Return (B, H, 1, D) from each head's memory, after adding what the head has read since."""
+        keys = positions(own["first_state"], own["key"].shape[2])
+        places = keys.unsqueeze(1)
+        new = (places >= own["held"].unsqueeze(-1)) & (places < own["seen"].unsqueeze(-1))
+        layout = replace(layout, view=Full(), keys=keys, key_mask=new)
+        memory = {name.removeprefix(MEMORY): x for name, x in own.items() if name.startswith(MEMORY)}
+        memory = self.mechanism.write(memory, own["key"], own["value"], layout)
+        own |= {MEMORY + name: x for name, x in memory.items()}
         own["held"] = own["seen"]
         self._drop(own)
-        return self.mechanism.recall(own["memory"], q, own["targets"], lengths)
+        return self.mechanism.read(memory, q, layout)
 
     def _drop(self, own: dict[str, Tensor]) -> None:
-        """Forget what every head has left behind: as much of each stream as of the slowest."""
+        """Drop what every head has passed: as much of each stream as of the slowest."""
         states = int((own["seen"].amin(1) - own["first_state"]).amin())
         if states > 0:
             own |= {name: own[name][:, :, states:] for name in ("key", "value")}
@@ -217,11 +204,12 @@ class MonotonicMultiheadAttention(MultiheadAttention):
             own["decide"] = own["decide"][:, :, steps:]
             own["first_step"] = own["first_step"] + steps
 
-    def _look(self, own: dict[str, Tensor], q: Tensor, lengths: Lengths) -> Tensor:
-        """From the keys and values that are kept, (B, H, 1, D)."""
+    def _from_keys(self, own: dict[str, Tensor], q: Tensor, layout: Layout) -> Tensor:
+        """Return (B, H, 1, D) from the keys and values that are stored."""
         rule = self.monotonic
         back = {"hard_aligned": 1, "chunkwise": rule.chunk}.get(rule.soft)
-        places = own["first_state"][:, None, None] + torch.arange(own["key"].shape[2], device=q.device)
+        keys = positions(own["first_state"], own["key"].shape[2])
+        places = keys.unsqueeze(1)
         visible = places < own["seen"].unsqueeze(-1)
         if back is not None:
             visible &= places >= own["seen"].unsqueeze(-1) - back
@@ -229,9 +217,9 @@ class MonotonicMultiheadAttention(MultiheadAttention):
             weights = visible.to(torch.float32).unsqueeze(2)
         else:
             some = visible.any(1)  # (B, n): others may be padding
-            weights = self.mechanism.scores(q, own["key"], own["targets"], own["first_state"], some, lengths)
+            weights = self.mechanism.scores(q, own["key"], replace(layout, view=Full(), keys=keys, key_mask=some))
             weights = weights * visible.unsqueeze(2)
-            weights = weights / weights.sum(-1, keepdim=True).clamp_min(self._eps(weights))
+            weights = weights / weights.sum(-1, keepdim=True).clamp_min(self.mechanism.eps)
         output = weights.to(q.dtype) @ own["value"]
         if back is not None:
             self._drop_before(own, back)
@@ -244,14 +232,15 @@ class MonotonicMultiheadAttention(MultiheadAttention):
         self._drop(held)
         own |= {name: held[name] for name in ("key", "value", "decide", "first_state", "first_step")}
 
+    def _scores(self, query: Tensor, key: Tensor, layout: Layout) -> Tensor:
+        q, k = self._heads(self.q_proj(query)), self.keys(key)
+        with self._precision(q):
+            return self.mechanism.scores(q, k, layout)
+
     def _soften(self, alignment: Tensor, scores: Tensor) -> Tensor:
         if self.monotonic.soft == "infinite_lookback":
-            return infinite_lookback(alignment, scores, self._eps(scores))
-        return chunkwise(alignment, scores, self.monotonic.chunk, self._eps(scores))
-
-    def _eps(self, scores: Tensor) -> float:
-        """The smallest normaliser: of a linear mechanism, what its kernels take; of softmax, none."""
-        return EPS if isinstance(self.mechanism, LinearAttention) else torch.finfo(scores.dtype).tiny
+            return infinite_lookback(alignment, scores, self.mechanism.eps)
+        return chunkwise(alignment, scores, self.monotonic.chunk, self.mechanism.eps)
 
     def _write_probability(self, q: Tensor, k: Tensor) -> Tensor:
         """(B, H, T, J), in float32 at least."""
@@ -268,7 +257,7 @@ class MonotonicMultiheadAttention(MultiheadAttention):
         zeros = torch.zeros(batch, dtype=torch.long, device=key.device)
         apart = zeros.unsqueeze(-1).expand(-1, heads)
         return {
-            "step": apart, "seen": apart, "held": apart, "fed": zeros, "targets": zeros, "first_step": zeros,
+            "step": apart, "seen": apart, "held": apart, "fed": zeros, "first_step": zeros,
             "first_state": zeros, "over": zeros.bool(), "tail": key[:0].transpose(0, 1), "key": nothing,
             "value": nothing, "decide": nothing,
         }  # fmt: skip

@@ -5,39 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from torch import Tensor, nn
+from mla_fairseq.attention.base import Mechanism
 
-from mla_fairseq.attention.features import ELUFeatures, ReLUFeatures, SoftmaxFeatures, SquaredReLUFeatures
-from mla_fairseq.attention.linear import Lengths, LinearAttention, Tensors
-from mla_fairseq.attention.positions import CosinePositions
-from mla_fairseq.attention.softmax import SoftmaxAttention
-from mla_fairseq.attention.views import View
-
-
-class Mechanism(Protocol):
-    """What an attention mechanism has to offer: shapes and meanings as in ``LinearAttention``."""
-
-    needs_lengths: bool
-    in_order: bool  # whether it follows views that go forward alone (false where it is missing)
-
-    def parallel(
-        self, q: Tensor, k: Tensor, v: Tensor, view: View, key_mask: Tensor | None, lengths: Lengths
-    ) -> Tensor: ...
-
-    def weights(self, q: Tensor, k: Tensor, view: View, key_mask: Tensor | None, lengths: Lengths) -> Tensor: ...
-
-    def write(self, state: Tensors, k: Tensor, v: Tensor, key_mask: Tensor | None, lengths: Lengths) -> Tensors: ...
-
-    def read(self, state: Tensors, q: Tensor, lengths: Lengths) -> tuple[Tensor, Tensors]: ...
-
-    def advance(
-        self, state: Tensors, q: Tensor, k: Tensor, v: Tensor, view: View, key_mask: Tensor | None, lengths: Lengths
-    ) -> tuple[Tensor, Tensors]: ...
-
-
-Build = Callable[[int, Any], nn.Module]
+Build = Callable[[int, Any], Mechanism]
 
 
 @dataclass(frozen=True)
@@ -53,7 +25,9 @@ _ENTRIES: dict[str, Entry] = {}
 
 
 def register_attention(name: str, options: type | None = None) -> Callable[[Build], Build]:
-    """Decorator: make ``build(head_dim, options) -> nn.Module`` known as ``--attn-type NAME``.
+    """Register a ``Mechanism`` subclass, or a function that returns one, as ``--attn-type NAME`` (a decorator).
+
+    It is called with ``(head_dim, options)``.
 
     ``options`` is a dataclass whose fields have defaults and, as metadata, a ``help`` sentence; field ``x`` of
     mechanism ``name`` becomes the flag ``--name-x``.
@@ -76,18 +50,23 @@ def register_attention(name: str, options: type | None = None) -> Callable[[Buil
     return register
 
 
-def build_attention(name: str, head_dim: int, /, **options: Any) -> nn.Module:
-    """The mechanism ``name`` for heads of size ``head_dim``, with its options by field name.
+def build_attention(name: str, head_dim: int, /, **options: Any) -> Mechanism:
+    """Return the mechanism ``name`` for heads of size ``head_dim``, with its options by field name.
 
     Raises:
         ValueError: an unknown name or option.
+        TypeError: what is registered under that name is not a ``Mechanism``.
     """
     entry = attention_entry(name)
     known = [] if entry.options is None else [field.name for field in dataclasses.fields(entry.options)]
     for option in options:
         if option not in known:
             raise ValueError(f"attention {name!r} has no option {option!r}: it knows {', '.join(known) or 'none'}")
-    return entry.build(head_dim, None if entry.options is None else entry.options(**options))
+    mechanism = entry.build(head_dim, None if entry.options is None else entry.options(**options))
+    if not isinstance(mechanism, Mechanism):
+        kind = type(mechanism).__name__
+        raise TypeError(f"attention {name!r} must be a Mechanism, but is {kind}: derive it from that class")
+    return mechanism
 
 
 def attention_entry(name: str) -> Entry:
@@ -116,39 +95,3 @@ def _check_options(name: str, options: type) -> None:
 
 def _known() -> str:
     return ", ".join(available_attention()) or "(nothing is registered)"
-
-
-@register_attention("softmax")
-def softmax(head_dim: int, options: None) -> nn.Module:
-    """The standard mechanism; with it everywhere a model is fairseq's own."""
-    return SoftmaxAttention()
-
-
-@register_attention("relu")
-def relu(head_dim: int, options: None) -> nn.Module:
-    """MLA's simple attention: ReLU features without positions."""
-    return LinearAttention(ReLUFeatures())
-
-
-@register_attention("elu")
-def elu(head_dim: int, options: None) -> nn.Module:
-    """ELU + 1 features without positions (arXiv 2006.16236)."""
-    return LinearAttention(ELUFeatures())
-
-
-@register_attention("relu2")
-def relu2(head_dim: int, options: None) -> nn.Module:
-    """Squared ReLU features without positions."""
-    return LinearAttention(SquaredReLUFeatures())
-
-
-@register_attention("exp")
-def exp(head_dim: int, options: None) -> nn.Module:
-    """Exponential features that sum to one in each token, without positions (after arXiv 1812.01243)."""
-    return LinearAttention(SoftmaxFeatures())
-
-
-@register_attention("cosformer")
-def cosformer(head_dim: int, options: None) -> nn.Module:
-    """ReLU features re-weighted by the cosine of the distance of relative positions (arXiv 2202.08791)."""
-    return LinearAttention(ReLUFeatures(), CosinePositions())

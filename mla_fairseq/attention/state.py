@@ -12,23 +12,19 @@ State = dict[str, dict[str, Tensor]]
 
 
 def fork(state: State) -> State:
-    """A snapshot: later steps on either copy leave the other as it was. Copies no tensor."""
+    """Return a snapshot: later steps on either copy leave the other as it was. Copies no tensor."""
     return {name: dict(tensors) for name, tensors in state.items()}
 
 
 def reorder(state: State, order: Tensor) -> None:
-    """Put stream ``order[i]`` at place i, for every module: beams that were chosen, or streams that go on.
+    """Put stream ``order[i]`` at place i, for every module: beams that were chosen, or streams that continue.
 
     ``order`` is (streams,), int64; streams may repeat or be left out.
     """
-    chosen: dict[int, Tensor] = {}  # what modules share they go on sharing
     for name, tensors in state.items():
-        for tensor in tensors.values():
-            if id(tensor) not in chosen:
-                chosen[id(tensor)] = tensor.index_select(0, order.to(tensor.device))
-        state[name] = {key: chosen[id(tensor)] for key, tensor in tensors.items()}
+        state[name] = {key: tensor.index_select(0, order.to(tensor.device)) for key, tensor in tensors.items()}
 
 
 def nbytes(state: State) -> int:
-    """Bytes that the tensors of a state hold."""
+    """Return the bytes that the tensors of a state hold."""
     return sum(tensor.nbytes for tensors in state.values() for tensor in tensors.values())

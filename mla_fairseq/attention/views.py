@@ -1,8 +1,11 @@
-"""Views: who sees whom. A view knows positions, nothing of contents; padding is not visibility.
+"""Views: which query sees which key. A view knows positions, not contents; padding is not visibility.
 
-``visible(queries, keys)`` takes positions (T,) and (S,), counted from 0 over the whole stream, and returns a boolean
-mask broadcasting to (B, H, T, S), or ``None`` where every query sees every key. ``reach`` is how many of the latest
-keys a later query can still see (``None``: all of them), so that a key-value state can be trimmed.
+``visible(queries, keys)`` takes positions (.., T) and (.., S), counted from 0 over the whole stream, and returns a
+boolean mask (.., T, S), or ``None`` where every query sees every key. The other attributes are what mechanisms ask:
+
+    reach      how many of the latest keys a later query can still see; ``None``: all, so nothing may be dropped
+    in_order   whether queries and keys are the same tokens and none sees a later block
+    size       tokens in a block, where ``in_order``; all of a block sees all of it
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ from torch import Tensor
 class Full:
     """Every query sees every key: bidirectional encoders, offline cross-attention."""
 
-    reach: None = None
+    in_order = False
+    reach = None
 
     def visible(self, queries: Tensor, keys: Tensor) -> None:
         return None
@@ -32,6 +36,8 @@ class Causal:
     """
 
     window: int | None = None
+    in_order = True
+    size = 1
 
     def __post_init__(self) -> None:
         if self.window is not None and self.window < 1:
@@ -42,14 +48,14 @@ class Causal:
         return None if self.window is None else self.window - 1
 
     def visible(self, queries: Tensor, keys: Tensor) -> Tensor:
-        queries = queries.unsqueeze(-1)
+        queries, keys = queries.unsqueeze(-1), keys.unsqueeze(-2)
         mask = keys <= queries
         return mask if self.window is None else mask & (keys > queries - self.window)
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Positions in blocks of ``size``: all of the own block and of ``left`` blocks before it (-1: all before it).
+    """Blocks of ``size`` positions: a query sees its own block and ``left`` blocks before it (-1: all before it).
 
     Raises:
         ValueError: a block size below 1, or ``left`` below -1.
@@ -57,6 +63,7 @@ class Blocks:
 
     size: int
     left: int = -1
+    in_order = True
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.left < -1:
@@ -67,44 +74,33 @@ class Blocks:
         return None if self.left < 0 else self.left * self.size
 
     def visible(self, queries: Tensor, keys: Tensor) -> Tensor:
-        ahead = keys // self.size - (queries // self.size).unsqueeze(-1)
+        ahead = (keys // self.size).unsqueeze(-2) - (queries // self.size).unsqueeze(-1)
         mask = ahead <= 0
         return mask if self.left < 0 else mask & (ahead >= -self.left)
 
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
-    """Query t sees the first ``lengths[b, t]`` keys (wait-k: the encoder states read before target t is written).
+    """Query t sees the first ``lengths[b, t]`` keys (wait-k: encoder states read before target t is emitted).
 
-    ``lengths``: (B, T), or (T,) for the whole batch, in keys, never falling along T.
+    ``lengths``: (B, T), or (T,) for the whole batch, in keys, never decreasing along T.
 
     Raises:
-        ValueError: lengths of another shape, or lengths that fall.
+        ValueError: lengths of another shape, or lengths that decrease.
     """
 
     lengths: Tensor
-    reach: None = None
+    in_order = False
+    reach = None
 
     def __post_init__(self) -> None:
         if self.lengths.dim() not in (1, 2):
             raise ValueError(f"prefix lengths must be (T,) or (B, T), but have shape {tuple(self.lengths.shape)}")
         if bool((self.lengths.diff(dim=-1) < 0).any()):
-            raise ValueError("prefix lengths must not fall from one query to the next")
-
-    def check(self, batch: int, queries: int) -> None:
-        """Raise ValueError unless there is one length for each query of each stream, or of all streams."""
-        if self.lengths.shape not in ((queries,), (1, queries), (batch, queries)):
-            shape = tuple(self.lengths.shape)
-            raise ValueError(f"prefix lengths must be ({queries},) or ({batch}, {queries}) here, but are {shape}")
+            raise ValueError("prefix lengths must not decrease from one query to the next")
 
     def visible(self, queries: Tensor, keys: Tensor) -> Tensor:
-        mask = keys < self.lengths.unsqueeze(-1)
-        return mask if mask.dim() == 2 else mask.unsqueeze(1)
+        return keys.unsqueeze(-2) < torch.atleast_2d(self.lengths).unsqueeze(-1)
 
 
 View = Full | Causal | Blocks | Prefix
-
-
-def span(start: int, length: int, device: torch.device) -> Tensor:
-    """Positions start .. start + length - 1."""
-    return torch.arange(start, start + length, device=device)
