@@ -4,7 +4,7 @@ Reading order: ``views.py`` and ``base.py`` (which query sees which key, and wha
 ``kernels.py`` and ``cosformer.py`` (MLA), ``multihead.py`` (the module around a mechanism).
 """
 
-from mla_fairseq.attention.base import Layout, Mechanism
+from mla_fairseq.attention.base import Layout, Mechanism, positions
 from mla_fairseq.attention.cosformer import CosFormer
 from mla_fairseq.attention.feature_maps import ELUAttention, ExpAttention, SquaredReLUAttention
 from mla_fairseq.attention.gated import GLA, Decay, GatedAttention
@@ -59,6 +59,7 @@ __all__ = [
     "fork",
     "infinite_lookback",
     "nbytes",
+    "positions",
     "register_attention",
     "reorder",
 ]

@@ -32,7 +32,7 @@ class AttentionHeads(nn.Module):
         num_heads: heads H; C must be a multiple of it.
         mechanism: a mechanism, or a registered name.
         kdim: channels of the keys where they differ (cross-attention).
-        dropout: probability on the output of the heads.
+        dropout: probability on the output of the heads, or a module that applies it.
         name: dotted name under which the state of this module is stored; it must be unique in a model.
 
     Raises:

@@ -33,13 +33,13 @@ class Tacotron2LengthConfig(Tacotron2CriterionConfig):
 
 
 class _Listener:
-    """The model, as fairseq's criterion calls it, which keeps to itself what the model said."""
+    """The model, as fairseq's criterion calls it; it records extras, and asks for weights that a loss can train."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model, self.extra = model, {}
+    def __init__(self, model: nn.Module, surrogate_gradient: bool) -> None:
+        self.model, self.surrogate_gradient, self.extra = model, surrogate_gradient, {}
 
     def __call__(self, **inputs: Tensor) -> tuple:
-        output = self.model(**inputs)
+        output = self.model(**inputs, surrogate_gradient=self.surrogate_gradient)
         self.extra = output[2]
         return output
 
@@ -105,7 +105,7 @@ class Tacotron2LengthCriterion(Tacotron2Criterion):
         Raises:
             ValueError: a model without a length predictor.
         """
-        listener = _Listener(model)
+        listener = _Listener(model, surrogate_gradient=self.guided_attn is not None)
         loss, sample_size, log = super().forward(listener, sample, reduction)
         extra = listener.extra
         if "log_durations" not in extra:

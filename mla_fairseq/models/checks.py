@@ -11,7 +11,7 @@ from typing import Any
 from fairseq.models import FairseqEncoder
 from torch import Tensor, nn
 
-from mla_fairseq.attention import MultiheadAttention
+from mla_fairseq.attention import AttentionHeads
 from mla_fairseq.checkpoints import load_checkpoint, load_training
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.models.options import SITES, site_type
@@ -54,7 +54,7 @@ def load_encoder(encoder: FairseqEncoder, path: str) -> FairseqEncoder:
     }
     own = {name: tensor for name, tensor in encoder.state_dict().items() if name.startswith("ctc_proj.")}
     for name, module in encoder.named_modules():
-        if isinstance(module, MultiheadAttention):
+        if isinstance(module, AttentionHeads):
             module.upgrade_state_dict_named(state, name)
     load_strictly(encoder.load_state_dict, state | own)
     return encoder

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 from argparse import Namespace
+from typing import Any
 
 import torch
 from fairseq.models import FairseqEncoder
 from torch import Tensor, nn
 
-from mla_fairseq.attention import Blocks, State
+from mla_fairseq.attention import Blocks, Layout, State
 from mla_fairseq.models.dropout import Dropout
 from mla_fairseq.models.layers import EncoderLayer, SinusoidalPositions
 from mla_fairseq.models.length import length_options, source_lengths
@@ -59,11 +60,17 @@ class SpeechEncoder(FairseqEncoder):
         check_encoder_view(self.view, mechanism, site_type(args, "encoder"))
         self.lengths = length_options(args) if mechanism.needs_lengths else None
 
-    def forward(self, src_tokens: Tensor, src_lengths: Tensor, return_all_hiddens: bool = False) -> dict:
-        """Frames (B, T, F) with lengths (B,) -> fairseq's encoder output: states (S, B, C) and padding (B, S)."""
+    def forward(
+        self, src_tokens: Tensor, src_lengths: Tensor, return_all_hiddens: bool = False, **for_decoder: Any
+    ) -> dict:
+        """Frames (B, T, F) with lengths (B,) -> fairseq's encoder output: states (S, B, C) and padding (B, S).
+
+        Other entries of a batch's ``net_input`` are what a decoding is asked for (``waitk_lagging``,
+        ``target_lengths``); they pass through to the decoder as ``for_decoder``.
+        """
         frozen = self.num_updates < self.freezing_updates
         with torch.no_grad() if frozen else contextlib.nullcontext():
-            return self._encode(src_tokens, src_lengths, return_all_hiddens)
+            return self._encode(src_tokens, src_lengths, return_all_hiddens) | {"for_decoder": for_decoder}
 
     def _encode(self, frames: Tensor, lengths: Tensor, return_all_hiddens: bool) -> dict:
         x, lengths = self.subsample(frames, lengths)
@@ -71,9 +78,12 @@ class SpeechEncoder(FairseqEncoder):
         mask = real_frames(lengths, x.shape[0])
         key_mask = None if bool(mask.all()) else mask
         lengths = self._expected(lengths)
+        layout = Layout.whole(
+            self.view, len(x), query_length=lengths, key_length=lengths, key_mask=key_mask, device=x.device
+        )
         hidden = []
         for layer in self.transformer_layers:
-            x = layer(x, self.view, key_mask, lengths)
+            x = layer(x, layout)
             if return_all_hiddens:
                 hidden.append(x)
         if self.layer_norm is not None:
@@ -108,8 +118,9 @@ class SpeechEncoder(FairseqEncoder):
             return x
         x = self._embed(x, own["position"])
         lengths = self._expected(own["position"])
+        layout = Layout.at(self.view, own["position"], complete, query_length=lengths, key_length=lengths)
         for layer in self.transformer_layers:
-            x = layer(x, self.view, None, lengths, state)
+            x = layer(x, layout, state)
         return x if self.layer_norm is None else self.layer_norm(x)
 
     @property
@@ -143,6 +154,10 @@ class SpeechEncoder(FairseqEncoder):
             "encoder_states": [x.index_select(1, new_order) for x in encoder_out["encoder_states"]],
             "src_tokens": [],
             "src_lengths": [],
+            "for_decoder": {
+                name: value.index_select(0, new_order) if isinstance(value, Tensor) else value
+                for name, value in encoder_out.get("for_decoder", {}).items()
+            },
         }
 
     def set_num_updates(self, num_updates: int) -> None:

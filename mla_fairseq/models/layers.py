@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from argparse import Namespace
+from collections.abc import Callable
 
 import torch
 from fairseq import utils
 from torch import Tensor, nn
 
-from mla_fairseq.attention import Causal, MonotonicMultiheadAttention, MultiheadAttention, State, View
+from mla_fairseq.attention import AttentionHeads, Layout, MonotonicMultiheadAttention, MultiheadAttention, State
 from mla_fairseq.models.dropout import Dropout
 from mla_fairseq.models.options import build_site
 from mla_fairseq.models.simul import build_monotonic
+
+Weights = Callable[[AttentionHeads, Tensor, Tensor | None, Layout], Tensor]
+"""How a layer gets its cross-attention's weights (B, H, T, S): from the module, queries, source and layout."""
 
 
 class SinusoidalPositions(nn.Module):
@@ -57,19 +61,19 @@ class TransformerLayer(nn.Module):
         self.fc2 = nn.Linear(inner, channels)
         self.final_layer_norm = nn.LayerNorm(channels)
 
-    def open(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
-        """Input of a residual block."""
+    def block_input(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """Return the input of a residual block."""
         return norm(x) if self.normalize_before else x
 
-    def close(self, x: Tensor, residual: Tensor, norm: nn.LayerNorm) -> Tensor:
-        """Output of a residual block."""
+    def block_output(self, x: Tensor, residual: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """Return the output of a residual block."""
         x = residual + self.dropout_module(x)
         return x if self.normalize_before else norm(x)
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        """The position-wise block, (T, B, C)."""
-        hidden = self.activation_fn(self.fc1(self.open(x, self.final_layer_norm)))
-        return self.close(self.fc2(self.activation_dropout_module(hidden)), x, self.final_layer_norm)
+        """Apply the position-wise block, (T, B, C)."""
+        hidden = self.activation_fn(self.fc1(self.block_input(x, self.final_layer_norm)))
+        return self.block_output(self.fc2(self.activation_dropout_module(hidden)), x, self.final_layer_norm)
 
 
 class EncoderLayer(TransformerLayer):
@@ -87,16 +91,11 @@ class EncoderLayer(TransformerLayer):
         )
         self.self_attn_layer_norm = nn.LayerNorm(channels)
 
-    def forward(
-        self, x: Tensor, view: View, key_mask: Tensor | None, lengths: Tensor | None, state: State | None = None
-    ) -> Tensor:
-        """States (S, B, C), who sees whom, real states (B, S), their numbers (B,) -> states (S, B, C).
-
-        With a state, the states given here follow those that it holds.
-        """
-        y = self.open(x, self.self_attn_layer_norm)
-        y = self.self_attn(y, y, view, key_mask, state, query_length=lengths, key_length=lengths)
-        return self.feed_forward(self.close(y, x, self.self_attn_layer_norm))
+    def forward(self, x: Tensor, layout: Layout, state: State | None = None) -> Tensor:
+        """States (S, B, C) -> states (S, B, C). With a state, they follow those that it holds."""
+        y = self.block_input(x, self.self_attn_layer_norm)
+        y = self.self_attn(y, y, layout, state)
+        return self.feed_forward(self.block_output(y, x, self.self_attn_layer_norm))
 
 
 class DecoderLayer(TransformerLayer):
@@ -113,64 +112,51 @@ class DecoderLayer(TransformerLayer):
             name=f"{name}.self_attn",
         )
         self.self_attn_layer_norm = nn.LayerNorm(channels)
-        monotonic = build_monotonic(args)
-        self.encoder_attn = (MonotonicMultiheadAttention if monotonic else MultiheadAttention)(
+        self.monotonic = build_monotonic(args)
+        self.encoder_attn = (MonotonicMultiheadAttention if self.monotonic else MultiheadAttention)(
             channels,
             heads,
             build_site(args, "cross", channels // heads),
             kdim=args.encoder_embed_dim,
             dropout=Dropout(args.attention_dropout),
             name=f"{name}.encoder_attn",
-            **({"monotonic": monotonic} if monotonic else {}),
+            **({"monotonic": self.monotonic} if self.monotonic else {}),
         )
         self.encoder_attn_layer_norm = nn.LayerNorm(channels)
 
     def forward(
         self,
         x: Tensor,
-        *,
         source: Tensor | None,
-        target_lengths: Tensor | None,
-        source_lengths: Tensor | None,
-        source_mask: Tensor | None = None,
+        self_layout: Layout,
+        cross_layout: Layout,
         state: State | None = None,
-        self_view: View | None = None,
-        cross_view: View | None = None,
-        target_mask: Tensor | None = None,
-        need_weights: bool = False,
-        probe: tuple[Tensor, int] | tuple[Tensor, int, Tensor] | None = None,
+        weights: Weights | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Tokens (T, B, C) over source states (S, B, C') -> (T, B, C), and what there is to say of the cross-attention.
+        """Tokens (T, B, C) over source states (S, B, C') -> (T, B, C), and what else is known of the cross-attention.
 
-        ``source_mask`` (B, S) and ``target_mask`` (B, T) are true for what is real; the lengths are (B,). With a
-        state, tokens and source follow those that it holds; ``None``: no new source.
+        With a state, tokens and source follow those that it holds; source ``None``: no new states.
 
-        Said are ``weights`` (B, H, T, S) if asked, or if a ``probe`` is given (what ``keys`` of the cross-attention
-        gave of the whole source, the place of these tokens and, if need be, which keys are real). Of monotonic
-        attention, the expected ``delays`` (B, H, T) in encoder states are said or, with a state, which must have been
-        fed, the states ``seen`` (B, H) and who ``wants`` to read (B,).
+        The dict has ``weights`` (B, H, T, S) if asked for. Of monotonic attention it has the expected ``delays``
+        (B, H, T) in encoder states or, with a state, which must have been fed, the states ``seen`` (B, H) and which
+        streams ``wait`` for more (B,).
         """
-        y = self.open(x, self.self_attn_layer_norm)
-        y = self.self_attn(y, y, self_view or Causal(), target_mask, state, target_lengths, target_lengths)
-        x = self.close(y, x, self.self_attn_layer_norm)
+        y = self.block_input(x, self.self_attn_layer_norm)
+        y = self.self_attn(y, y, self_layout, state)
+        x = self.block_output(y, x, self.self_attn_layer_norm)
 
-        y = self.open(x, self.encoder_attn_layer_norm)
-        lengths = {"query_length": target_lengths, "key_length": source_lengths}
-        notes = {}
-        if need_weights:
-            notes["weights"] = self.encoder_attn.weights(y, source, cross_view, source_mask, **lengths)
-        if probe is not None:
-            notes["weights"] = self.encoder_attn.weights_upon(y, *probe, **lengths)
-        if not isinstance(self.encoder_attn, MonotonicMultiheadAttention):
-            y = self.encoder_attn(y, source, cross_view, source_mask, state, **lengths)
+        y = self.block_input(x, self.encoder_attn_layer_norm)
+        notes = {} if weights is None else {"weights": weights(self.encoder_attn, y, source, cross_layout)}
+        if self.monotonic is None:
+            y = self.encoder_attn(y, source, cross_layout, state)
         elif state is None:
-            y, notes["delays"] = self.encoder_attn.expect(y, source, source_mask, **lengths)
+            y, notes["delays"] = self.encoder_attn(y, source, cross_layout)
         else:
-            y, notes["seen"], notes["wants"] = self.encoder_attn.advance(y, state, **lengths)
-        x = self.close(y, x, self.encoder_attn_layer_norm)
+            y, notes["seen"], notes["wait"] = self.encoder_attn.advance(y, state, cross_layout)
+        x = self.block_output(y, x, self.encoder_attn_layer_norm)
         return self.feed_forward(x), notes
 
 
 def need_lengths(layers: nn.ModuleList) -> bool:
-    """Whether any attention of these decoder layers measures positions against lengths."""
+    """Return whether any attention of these decoder layers measures positions against lengths."""
     return any(site.mechanism.needs_lengths for layer in layers for site in (layer.self_attn, layer.encoder_attn))

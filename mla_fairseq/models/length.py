@@ -223,7 +223,6 @@ class LengthRule(nn.Module):
             )
         self.options, self.streaming = options, streaming
         self.predictor, self.gradient, self.noise = predictor, gradient, noise
-        self.told: Tensor | None = None  # the true lengths of the batch that is being decoded, from the task
         self.register_buffer("tokens_and_states", torch.zeros(2, dtype=torch.float64))
         if predictor is not None:
             self.register_buffer("batches", torch.zeros((), dtype=torch.long))  # that trained it: the criterion counts
@@ -254,21 +253,23 @@ class LengthRule(nn.Module):
         noise = getattr(args, "length_noise", None) or 0.0
         return cls(options, streaming, predictor, bool(getattr(args, "length_gradient", None)), noise)
 
-    def forward(self, source_lengths: Tensor, log_ratio: Tensor | None = None) -> Tensor:
-        """What decoding expects, (B,), from the numbers of encoder states (B,) and, to predict, ``predict``'s answer.
+    def forward(self, source_lengths: Tensor, log_ratio: Tensor | None = None, true: Tensor | None = None) -> Tensor:
+        """Return the target length that decoding expects, (B,).
+
+        From the numbers of encoder states (B,) and, by rule, what ``predict`` returned or the ``true`` lengths (B,).
 
         Raises:
-            ValueError: nothing was measured, predicted or told.
+            ValueError: nothing was measured, or no true length is given.
         """
         if self.options.target_length != "oracle":
             return self._expect(self.options.target_length, source_lengths, log_ratio)
-        if self.told is None:
+        if true is None:
             raise ValueError(
-                "--target-length is oracle, but nobody knows the target's length here: decode a set with its "
-                "references by fairseq-generate with --task speech_to_text_mla, or take another one, as by "
+                "--target-length is oracle, but the target's length is not known here: decode a set with its "
+                "references by fairseq-generate with --task speech_to_text_mla, or use another rule, as by "
                 "--model-overrides \"{'target_length': 'ratio'}\""
             )
-        return self.told.to(source_lengths).repeat_interleave(len(source_lengths) // len(self.told))
+        return true.to(source_lengths)
 
     def of_whole_target(self, true: Tensor, source_lengths: Tensor, log_ratio: Tensor | None = None) -> Tensor:
         """What positions are measured against where the whole target, of ``true`` (B,) tokens, is given: in training

@@ -12,7 +12,7 @@ from fairseq import utils
 from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 
-from mla_fairseq.attention import MonotonicMultiheadAttention, MultiheadAttention
+from mla_fairseq.attention import AttentionHeads, MonotonicMultiheadAttention
 from mla_fairseq.checkpoints import load_training
 from mla_fairseq.models.checks import load_strictly
 from mla_fairseq.models.options import SITES, site_type
@@ -71,7 +71,7 @@ def converted(student: nn.Module, teacher: nn.Module, before: Namespace, after: 
         raise ValueError("every site has the mechanism already: name another one by --attn-type, or one of the sites'")
     names = []
     for name, module in student.named_modules():
-        if isinstance(module, MultiheadAttention) and _site(name) in changed:
+        if isinstance(module, AttentionHeads) and _site(name) in changed:
             if isinstance(module, MonotonicMultiheadAttention):
                 raise ValueError("monotonic attention cannot be taught this way: convert the model that it starts from")
             names.append(name)

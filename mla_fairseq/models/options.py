@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 from types import NoneType, UnionType
 from typing import Any
 
-from torch import nn
-
-from mla_fairseq.attention import attention_entry, available_attention, build_attention
+from mla_fairseq.attention import Mechanism, attention_entry, available_attention, build_attention
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def add_attention_args(parser: ArgumentParser) -> None:
         add_options(parser, attention_entry(name).options, f"{name}_")
 
 
-def build_site(args: Namespace, site: str, head_dim: int) -> nn.Module:
+def build_site(args: Namespace, site: str, head_dim: int) -> Mechanism:
     """The mechanism of one site (``encoder``, ``decoder``, ``cross``) with its options, as the flags say.
 
     Raises:
@@ -61,7 +59,7 @@ def build_site(args: Namespace, site: str, head_dim: int) -> nn.Module:
     name = site_type(args, site)
     options = option_values(args, attention_entry(name).options, f"{name}_")
     mechanism = build_attention(name, head_dim, **options)
-    if site == "cross" and getattr(mechanism, "in_order", False):
+    if site == "cross" and mechanism.in_order:
         raise ValueError(f"--cross-attn-type is {name}, which attends to its own past alone: take another one there")
     return mechanism
 

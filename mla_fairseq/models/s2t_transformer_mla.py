@@ -57,19 +57,18 @@ class S2TTransformerMLAModel(OwnModel, stock.S2TTransformerModel):
         """The decoder over the task's target dictionary."""
         return TextDecoder(args, task.target_dictionary, embed_tokens)
 
-    def wait(self, lagging: int | None) -> None:
-        """Decode with this k from now on; ``None``: with the whole source.
+    def check_lagging(self, lagging: int) -> None:
+        """Refuse to decode with this k of wait-k.
 
         Raises:
-            ValueError: an offline model, or an encoder that has heard the whole utterance.
+            ValueError: an offline model, a full-context encoder, or k below 1.
         """
-        if lagging is not None and self.decoder.wait_k is None:
+        if self.decoder.wait_k is None:
             raise ValueError("this is an offline model, which has no wait-k rule to decode with")
-        if lagging is not None and self.encoder.view == Full():
-            raise ValueError("this encoder hears whole utterances, so wait-k would see audio that has not come yet")
-        if lagging is not None and lagging < 1:
+        if self.encoder.view == Full():
+            raise ValueError("this encoder sees whole utterances, so wait-k would see audio that has not arrived yet")
+        if lagging < 1:
             raise ValueError(f"k of wait-k must be at least 1, but is {lagging}")
-        self.decoder.lagging = lagging
 
 
 def tiny(args: Namespace) -> None:

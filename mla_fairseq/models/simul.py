@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 
-from torch import nn
-
-from mla_fairseq.attention import Blocks, Full, LinearAttention, Monotonic, View
+from mla_fairseq.attention import Blocks, Full, Mechanism, Monotonic, View
 from mla_fairseq.models.length import adopt_former_names
 from mla_fairseq.models.wait_k import WaitK
 
@@ -197,19 +195,18 @@ def encoder_view(args: Namespace) -> View:
     return Blocks(size, left) if size else Full()
 
 
-def check_encoder_view(view: View, mechanism: nn.Module, name: str) -> None:
-    """Refuse what the encoder's mechanism cannot follow.
+def check_encoder_view(view: View, mechanism: Mechanism, name: str) -> None:
+    """Refuse an encoder's view that its mechanism cannot follow.
 
     Raises:
-        ValueError: a window where the state is a sum over all that came before, or whole utterances where it fades.
+        ValueError: a window where the state is a sum over everything before, or whole utterances where it fades.
     """
-    in_order = getattr(mechanism, "in_order", False)
-    if in_order and not isinstance(view, Blocks):
+    if mechanism.in_order and not view.in_order:
         raise ValueError(
-            f"--encoder-attn-type {name} fades with every state, so it needs an encoder that hears them in order: give "
+            f"--encoder-attn-type {name} fades with every state, so it needs a chunked encoder: give "
             "--encoder-chunk-size, or take another mechanism for the encoder"
         )
-    if view.reach is not None and (in_order or isinstance(mechanism, LinearAttention)):
+    if view.reach is not None and not mechanism.window:
         raise ValueError(
             f"--encoder-left-chunks is {view.left}, but a linear encoder cannot forget: leave it at -1, or take "
             "--encoder-attn-type softmax"

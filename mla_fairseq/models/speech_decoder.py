@@ -11,10 +11,10 @@ from fairseq.models import FairseqIncrementalDecoder
 from fairseq.models.text_to_speech.tacotron2 import Postnet, Prenet
 from torch import Tensor, nn
 
-from mla_fairseq.attention import Causal, Full, State, reorder
-from mla_fairseq.models.decoder import source_of
+from mla_fairseq.attention import AttentionHeads, Causal, Full, Layout, State, reorder
+from mla_fairseq.models.decoder import source_of, weights_over, whole_weights
 from mla_fairseq.models.dropout import Dropout
-from mla_fairseq.models.layers import DecoderLayer, SinusoidalPositions, need_lengths
+from mla_fairseq.models.layers import DecoderLayer, SinusoidalPositions, Weights, need_lengths
 from mla_fairseq.models.length import DurationPredictor, LengthRule, adapt_length_rule, length_options, source_lengths
 from mla_fairseq.speech.subsample import real_frames
 
@@ -71,6 +71,7 @@ class SpeechDecoder(FairseqIncrementalDecoder):
         target_lengths: Tensor | None = None,
         speaker: Tensor | None = None,
         need_attn: bool = True,
+        surrogate_gradient: bool = False,
         **unused,
     ) -> tuple[Tensor, Tensor, dict]:
         """Frames (B, T, n F), logits of the end (B, T, 1), and extras.
@@ -82,8 +83,9 @@ class SpeechDecoder(FairseqIncrementalDecoder):
             target_lengths: (B,), steps of the whole spectrogram, ``None``: all are real; with a state nothing is taken
                 from it.
             need_attn: give ``extra["attn"]`` (B, S, T), the last layer's cross-attention weights, the mean of its
-                heads; in training only if ``--use-guided-attention-loss`` looks at them. With a state they need the
-                keys of the source, which a linear mechanism need not keep otherwise.
+                heads; in training only if ``--use-guided-attention-loss`` needs them. With a state they need the keys
+                of the source, which a linear mechanism does not store otherwise.
+            surrogate_gradient: give those weights the gradient of ``Mechanism.surrogate_weights``, for a loss on them.
 
         Raises:
             ValueError: weights that are asked for at a later step, but were not at the first; no length is known.
@@ -102,16 +104,10 @@ class SpeechDecoder(FairseqIncrementalDecoder):
             target_mask = None if bool(mask.all()) else mask
             extra = self._predict(source, source_mask)
             expected = self.length_rule.of_whole_target(mask.sum(1), lengths, extra.get("length_log_ratio"))
-            x, weights = self._run_layers(
-                self._embed(prev_output_tokens, 0),
-                need_attn and (self.guided or not self.training),
-                None,
-                source=source,
-                source_mask=source_mask,
-                target_mask=target_mask,
-                target_lengths=expected,
-                source_lengths=source_lengths(self.length_rule.options, lengths),
-            )
+            wanted = None
+            if need_attn and (self.guided or not self.training):
+                wanted = surrogate_weights if surrogate_gradient else whole_weights
+            x, weights = self._whole(prev_output_tokens, source, source_mask, lengths, target_mask, expected, wanted)
         else:
             target_mask = None
             x, weights = self._step(
@@ -175,40 +171,70 @@ class SpeechDecoder(FairseqIncrementalDecoder):
         """The steps after frames (B, T, n F): features (B, T, C) and, if asked, weights (B, S, T)."""
         own, first = state.get(OWN), OWN not in state
         if first:
-            own = {"position": torch.zeros(len(frames), dtype=torch.long, device=frames.device)}
+            zeros = torch.zeros(len(frames), dtype=torch.long, device=frames.device)
+            own = {"position": zeros, "source_position": zeros}
             if need_lengths(self.transformer_layers):
-                own["expected"] = self.length_rule(lengths, self.length_rule.predict(source, mask))
+                own["target_length"] = self.length_rule(lengths, self.length_rule.predict(source, mask))
+                own["source_length"] = source_lengths(self.length_rule.options, lengths)
         if need_attn and "keys" not in own:
             if not first:
-                raise ValueError("need_attn is asked for at a later step: ask from the first one on")
+                raise ValueError("need_attn is set at a later step: set it from the first one on")
             own = own | {"keys": self.transformer_layers[-1].encoder_attn.keys(source)}
             own |= {} if mask is None else {"mask": mask}
-        state[OWN] = own | {"position": own["position"] + frames.shape[1]}
-        probe = (own["keys"], int(own["position"][0]), own.get("mask")) if need_attn else None
-        return self._run_layers(
-            self._embed(frames, own["position"]),
-            False,
-            probe,
-            source=source if first else None,
-            source_mask=mask if first else None,
-            target_lengths=own.get("expected"),
-            source_lengths=source_lengths(self.length_rule.options, lengths),
-            state=state,
+        steps, new, position, read = (
+            frames.shape[1],
+            len(source) if first else 0,
+            own["position"],
+            own["source_position"],
         )
+        state[OWN] = own | {"position": position + steps, "source_position": read + new}
+        target = own.get("target_length")
+        return self._run_layers(
+            self._embed(frames, position),
+            source if first else None,
+            Layout.at(CAUSAL, position, steps, query_length=target, key_length=target),
+            Layout.at(
+                FULL, position, steps, new, read, query_length=target, key_length=own.get("source_length"),
+                key_mask=mask if first else None,
+            ),
+            state,
+            weights_over(own["keys"], own.get("mask")) if need_attn else None,
+        )  # fmt: skip
+
+    def _whole(
+        self, frames: Tensor, source: Tensor, source_mask: Tensor | None, lengths: Tensor, mask: Tensor | None,
+        expected: Tensor, weights: Weights | None,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+        """Return features (B, T, C) of all steps and, if asked, weights (B, S, T)."""
+        steps, device = frames.shape[1], frames.device
+        return self._run_layers(
+            self._embed(frames, 0),
+            source,
+            Layout.whole(CAUSAL, steps, query_length=expected, key_length=expected, key_mask=mask, device=device),
+            Layout.whole(
+                FULL, steps, len(source), query_length=expected, key_mask=source_mask, device=device,
+                key_length=source_lengths(self.length_rule.options, lengths),
+            ),
+            None,
+            weights,
+        )  # fmt: skip
 
     def _run_layers(
-        self, x: Tensor, need_weights: bool, probe: tuple[Tensor, int, Tensor | None] | None, **given
+        self,
+        x: Tensor,
+        source: Tensor | None,
+        self_layout: Layout,
+        cross_layout: Layout,
+        state: State | None,
+        weights: Weights | None,
     ) -> tuple[Tensor, Tensor | None]:
         """Embedded frames (T, B, C) to features (B, T, C), and the last layer's weights (B, S, T) if asked."""
-        last, weights = len(self.transformer_layers) - 1, None
+        last, note = len(self.transformer_layers) - 1, {}
         for i, layer in enumerate(self.transformer_layers):
-            x, said = layer(
-                x, self_view=CAUSAL, cross_view=FULL, need_weights=need_weights and i == last,
-                probe=probe if i == last else None, **given,
-            )  # fmt: skip
-            weights = said.get("weights")
+            x, note = layer(x, source, self_layout, cross_layout, state, weights if i == last else None)
         x = x if self.layer_norm is None else self.layer_norm(x)
-        return x.transpose(0, 1), None if weights is None else weights.mean(1).transpose(1, 2).to(x)
+        found = note.get("weights")
+        return x.transpose(0, 1), None if found is None else found.mean(1).transpose(1, 2).to(x)
 
     def _embed(self, frames: Tensor, start: int | Tensor) -> Tensor:
         """(B, T, n F) -> (T, B, C)"""
@@ -225,3 +251,8 @@ class SpeechDecoder(FairseqIncrementalDecoder):
             "length_log_ratio": predictor.log_ratio(durations, mask),
             "expected_steps": predictor.steps(durations, mask),
         }
+
+
+def surrogate_weights(attention: AttentionHeads, queries: Tensor, source: Tensor | None, layout: Layout) -> Tensor:
+    """Return weights (B, H, T, S) whose gradient revives features that are zero."""
+    return attention.weights(queries, source, layout, surrogate=True)

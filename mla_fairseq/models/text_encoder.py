@@ -9,7 +9,7 @@ from fairseq.data import Dictionary
 from fairseq.models import FairseqEncoder
 from torch import Tensor, nn
 
-from mla_fairseq.attention import Full
+from mla_fairseq.attention import Full, Layout
 from mla_fairseq.models.dropout import Dropout
 from mla_fairseq.models.layers import EncoderLayer, SinusoidalPositions
 from mla_fairseq.models.length import length_options, source_lengths
@@ -74,8 +74,11 @@ class TextEncoder(FairseqEncoder):
         x = self._embed(src_tokens, real)
         key_mask, lengths = (None if bool(real.all()) else real), real.sum(1)
         expected = lengths if self.lengths is None else source_lengths(self.lengths, lengths)
+        layout = Layout.whole(
+            FULL, len(x), query_length=expected, key_length=expected, key_mask=key_mask, device=x.device
+        )
         for layer in self.transformer_layers:
-            x = layer(x, FULL, key_mask, expected)
+            x = layer(x, layout)
         if self.layer_norm is not None:
             x = self.layer_norm(x)
         if self.embed_speaker is not None:

@@ -141,7 +141,7 @@ class Hypotheses:
                 return None
         else:
             new = source.take(upto).expand(-1, len(tokens), -1)
-            scores = self.decoder.step(tokens, self.tokens, new if len(new) else None, self.state)
+            scores = self.decoder.step(tokens, new if len(new) else None, self.state)
         self.tokens += 1
         return scores.float().log_softmax(-1)
 
@@ -154,7 +154,7 @@ class Hypotheses:
         if self.waiting:
             return None
         before = fork(self.state)
-        scores, seen, wants = self.decoder.attempt(tokens, self.tokens, self.state)
+        scores, seen, wants = self.decoder.attempt(tokens, self.state)
         self.forced = bool(wants.any())
         if self.forced and not self.fed_all:
             self.state, self.waiting = before, True

@@ -152,7 +152,6 @@ class Redecoding:
         size, device = len(tokens), self.states.device
         found = self.decoder.step_over(
             tokens.to(device),
-            self.tokens,
             self.states.expand(-1, size, -1) if self.tokens == 0 else None,
             self.state,
             torch.full((size,), len(self.states), device=device),

@@ -71,8 +71,8 @@ class SpeechToTextMLATask(FolderTask, SpeechToTextTask):
         for model in models:
             with user_errors():
                 check_length_rule(model)
-            if lagging is not None or getattr(getattr(model, "decoder", None), "wait_k", None) is not None:
-                self.wait(model, lagging)
+            if lagging is not None:
+                self.check_lagging(model, lagging)
         if log is not None:
             encoder = models[0].encoder
             if not encoder.streams:
@@ -83,7 +83,7 @@ class SpeechToTextMLATask(FolderTask, SpeechToTextTask):
 
     def inference_step(self, generator, models, sample, *more, **kwargs):
         """As fairseq's; simultaneously every sentence has its own longest length, and the log is written on the way."""
-        self.tell_lengths(models, sample)
+        sample["net_input"] |= self.decoding_inputs(models, sample)
         found = super().inference_step(generator, models, sample, *more, **kwargs)
         lagging = getattr(self.args, "simul_waitk_lagging", None)
         if lagging is None and self.simul_log is None:
@@ -101,13 +101,21 @@ class SpeechToTextMLATask(FolderTask, SpeechToTextTask):
                 self.simul_log.add(index, tokens, reads, frames, dataset.tgt_texts[index], dataset.audio_paths[index])
         return found
 
-    def tell_lengths(self, models, sample) -> None:
-        """Tell the references' lengths (--target-length oracle). Raises UserError where there are none."""
-        for rule in filter(None, (getattr(getattr(model, "decoder", None), "length_rule", None) for model in models)):
-            if rule.options.target_length == "oracle":
-                if sample.get("target") is None:
-                    raise UserError("--target-length is oracle, but the set has no references: take ratio or fixed")
-                rule.told = sample["target"].ne(self.target_dictionary.pad()).sum(1)
+    def decoding_inputs(self, models, sample) -> dict:
+        """Return what the models' decoders need to know of a batch: k of wait-k, and the references' lengths.
+
+        Raises UserError where ``--target-length oracle`` has no references.
+        """
+        decoders = [model.decoder for model in models if hasattr(model, "decoder")]
+        inputs = {}
+        if any(getattr(decoder, "wait_k", None) is not None for decoder in decoders):
+            inputs["waitk_lagging"] = getattr(self.args, "simul_waitk_lagging", None)  # None: the whole source
+        rules = filter(None, (getattr(decoder, "length_rule", None) for decoder in decoders))
+        if any(rule.options.target_length == "oracle" for rule in rules):
+            if sample.get("target") is None:
+                raise UserError("--target-length is oracle, but the set has no references: use ratio or fixed")
+            inputs["target_lengths"] = sample["target"].ne(self.target_dictionary.pad()).sum(1)
+        return inputs
 
     def monotonic_reads(self, model, sample, targets: list[torch.Tensor]) -> list[Reads]:
         """What monotonic heads had read when they wrote each token of these targets (T,), end of sentence included."""
@@ -121,12 +129,12 @@ class SpeechToTextMLATask(FolderTask, SpeechToTextTask):
         return [lambda token, row=row: row[min(token, len(row) - 1)] for row in reads]
 
     @staticmethod
-    def wait(model, lagging: int | None) -> None:
-        """Let a model decode with this k. Raises UserError if it cannot."""
+    def check_lagging(model, lagging: int) -> None:
+        """Refuse a model that cannot decode with this k. Raises UserError."""
         with user_errors(f"--simul-waitk-lagging {lagging}: "):
-            if not hasattr(model, "wait"):
-                raise ValueError(f"{type(model).__name__} has no wait-k rule: take a simultaneous model")
-            model.wait(lagging)
+            if not hasattr(model, "check_lagging"):
+                raise ValueError(f"{type(model).__name__} has no wait-k rule: use a simultaneous model")
+            model.check_lagging(lagging)
 
 
 def cut(hypothesis: dict, most: int) -> None:
