@@ -14,7 +14,7 @@ from mla_fairseq.checkpoints import load_checkpoint
 
 _NUMBERED = re.compile(r"^checkpoint(?:_\d+)?_?(\d+)\.pt$")
 _LAST = "checkpoint_last.pt"
-_DRAWN = ".mechanism.features.directions"
+_DRAWN = (".mechanism.directions", ".mechanism.features.directions")  # the second: version 0.1
 
 
 def last_checkpoints(folder: Path, count: int) -> list[Path]:

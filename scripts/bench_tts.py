@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from fairseq.data import Dictionary
 from fairseq.models import ARCH_CONFIG_REGISTRY
+from mla_fairseq.attention.sharing import forget_shared
 from tqdm import tqdm
 
 from mla_fairseq.attention import State, fork, nbytes
-from mla_fairseq.attention.sharing import forget_shared
 from mla_fairseq.errors import user_errors
 from mla_fairseq.models.options import SITES
 from mla_fairseq.models.tts_transformer_mla import TTSTransformerMLAModel

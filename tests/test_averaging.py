@@ -146,7 +146,7 @@ def test_the_script_averages_the_last_of_a_folder(tmp_path, monkeypatch, capsys)
 
 def test_random_directions_are_not_averaged(tmp_path: Path) -> None:
     """A mean of directions that were drawn anew between two checkpoints is none."""
-    name = "encoder.layers.0.self_attn.mechanism.features.directions"
+    name = "encoder.layers.0.self_attn.mechanism.directions"
     paths = []
     for i in range(2):
         paths.append(tmp_path / f"checkpoint_1_{i}.pt")

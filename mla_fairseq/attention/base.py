@@ -176,9 +176,9 @@ class Mechanism(nn.Module, ABC):
 
     @abstractmethod
     def advance(self, state: Tensors, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> tuple[Tensor, Tensors]:
-        """Return the outputs of the next T queries given S new keys, and the state after both.
+        """Return the outputs of the next T queries given S >= 1 new keys, and the state after both.
 
-        A decoding step is T = S = 1. Calls under ``Blocks`` start at a block.
+        A decoding step is T = S = 1; without new keys, ``read``. Calls under ``Blocks`` start at a block.
         """
 
     @abstractmethod

@@ -14,9 +14,10 @@ from mla_fairseq.attention.registry import register_attention
 
 @register_attention("cosformer")
 class CosFormer(ReLUAttention):
-    """psi = [cos a, sin a], a = pi/2 min(i / L, 1), so that psi_q . psi_k = cos(a_q - a_k), M = 2.
+    """ReLU features, re-weighted by the cosine of the distance of relative positions (arXiv 2202.08791).
 
-    arXiv 2202.08791, equation 10, with one length per side and sample as in MLA (arXiv 2304.08453).
+    psi = [cos a, sin a], a = pi/2 min(i / L, 1), so that psi_q . psi_k = cos(a_q - a_k), M = 2: equation 10, with one
+    length per side and sample as in MLA (arXiv 2304.08453).
     """
 
     needs_lengths = True

@@ -10,7 +10,7 @@ from mla_fairseq.attention.registry import register_attention
 
 @register_attention("elu")
 class ELUAttention(LinearAttention):
-    """phi(x) = ELU(x) + 1 (Katharopoulos et al. 2020, arXiv 2006.16236, equation 7)."""
+    """ELU + 1 features without positions (arXiv 2006.16236, equation 7)."""
 
     def features(self, x: Tensor) -> Tensor:
         return elu_plus_one(x)
@@ -18,7 +18,7 @@ class ELUAttention(LinearAttention):
 
 @register_attention("relu2")
 class SquaredReLUAttention(ReLUAttention):
-    """phi(x) = max(x, 0)^2 (So et al. 2021, arXiv 2109.08668, use it between layers): sharper weights than ReLU's."""
+    """Squared ReLU features, whose weights are sharper than ReLU's (between layers: arXiv 2109.08668)."""
 
     def features(self, x: Tensor) -> Tensor:
         return x.relu().square()
@@ -30,7 +30,7 @@ class SquaredReLUAttention(ReLUAttention):
 
 @register_attention("exp")
 class ExpAttention(LinearAttention):
-    """phi(x) = softmax(x) over the features, of queries and keys alike.
+    """Exponential features that sum to one in each token (after arXiv 1812.01243).
 
     Efficient attention (Shen et al. 2018, arXiv 1812.01243, section 3.2) takes the keys' softmax over time, which
     cannot stream: over the features each token's depends on that token alone.

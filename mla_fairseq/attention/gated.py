@@ -125,11 +125,19 @@ def fading_sum(state: Tensor | None, kept: Tensor, added: Tensor) -> tuple[Tenso
 class DecayOptions:
     """After how many tokens, or encoder states, a head has forgotten half."""
 
-    shortest: float = field(
-        default=0.0, metadata={"help": "half-life of the head that forgets fastest, in tokens; 0: the paper's rates"}
+    min_half_life: float = field(
+        default=0.0,
+        metadata={
+            "help": "half-life of the head that forgets fastest, in tokens; 0: the paper's rates",
+            "former": ("decay_shortest", 22.0),
+        },
     )
-    longest: float = field(
-        default=0.0, metadata={"help": "half-life of the head that forgets slowest, in tokens; 0: the paper's rates"}
+    max_half_life: float = field(
+        default=0.0,
+        metadata={
+            "help": "half-life of the head that forgets slowest, in tokens; 0: the paper's rates",
+            "former": ("decay_longest", 2839.0),
+        },
     )
 
 
@@ -137,7 +145,7 @@ class DecayOptions:
 class Decay(GatedAttention):
     """ReLU features, and a state that fades at a fixed rate in each head (retention, arXiv 2307.08621, equation 8).
 
-    Head h, from 0, keeps 1 - 2^-(5 + h), or has a half-life between ``shortest`` and ``longest``, evenly by ratio.
+    Head h, from 0, keeps 1 - 2^-(5 + h), or has a half-life between the two options, evenly by ratio.
 
     Raises:
         ValueError: half-lives that are out of order, or shorter than a gate can be.
@@ -145,11 +153,11 @@ class Decay(GatedAttention):
 
     def __init__(self, head_dim: int, options: DecayOptions = DecayOptions()) -> None:
         super().__init__(head_dim)
-        self.shortest, self.longest = options.shortest, options.longest
+        self.shortest, self.longest = options.min_half_life, options.max_half_life
         if (self.shortest, self.longest) != (0, 0) and not 1 <= self.shortest <= self.longest < math.inf:
             raise ValueError(
-                "--decay-shortest and --decay-longest must be half-lives with 1 <= shortest <= longest, or both 0, but "
-                f"are {self.shortest} and {self.longest}"
+                "--decay-min-half-life and --decay-max-half-life must be 1 <= min <= max, or both 0, but are "
+                f"{self.shortest} and {self.longest}"
             )
 
     def features(self, x: Tensor) -> Tensor:

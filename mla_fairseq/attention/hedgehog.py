@@ -14,7 +14,9 @@ from mla_fairseq.attention.registry import register_attention
 
 @register_attention("hedgehog")
 class Hedgehog(LinearAttention):
-    """phi(x) = softmax([W x + b, -W x - b]), F = 2 d (Zhang et al. 2024, arXiv 2402.04347, section 4.2).
+    """Trained exponential features without positions (Hedgehog, arXiv 2402.04347).
+
+    phi(x) = softmax([W x + b, -W x - b]), F = 2 d (section 4.2).
 
     One map for queries and one for keys, shared by the heads (the paper has one for each head), that start as the
     identity. Exponentials make weights as spiky as softmax's; the negative half keeps what ReLU drops.

@@ -87,8 +87,8 @@ def prefix(
     queries, keys = q.shape[-2], k.shape[-2]
     lengths = lengths.clamp(0, keys)
     q_places = lengths + torch.arange(queries, device=q.device)
-    seen_by = torch.searchsorted(lengths, torch.arange(keys, device=q.device).expand(len(lengths), -1), right=True)
-    k_places = torch.arange(keys, device=q.device) + seen_by  # each key after the queries that do not see it
+    in_order = torch.arange(keys, device=q.device).repeat(len(lengths), 1)
+    k_places = in_order + torch.searchsorted(lengths, in_order, right=True)  # after the queries that do not see it
     q, k, values = (_spread(x, places, queries + keys) for x, places in ((q, q_places), (k, k_places), (v, k_places)))
     output, state = chunked(q, k, values, state, chunk=chunk)
     return output.gather(2, _rows(q_places, output)), state

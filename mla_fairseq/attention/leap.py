@@ -22,11 +22,11 @@ class LeapOptions:
 
 @register_attention("leap", options=LeapOptions)
 class LeaPformer(ReLUAttention):
-    """cosFormer's psi = [cos a, sin a] with a = pi/2 P(phi(x)), M = 2 (LeaPformer, arXiv 2405.13046).
+    """ReLU features, re-weighted by the cosine of the distance of learned proportions (LeaPformer, arXiv 2405.13046).
 
-    ``P(x) = sigmoid(W2 relu(W1 x))`` replaces the relative position: it is computed from a token's content, so no
-    length is needed, and the order may be learned. One module for queries and one for keys, shared by the heads; 2114
-    parameters with heads of 64.
+    cosFormer's psi = [cos a, sin a] with a = pi/2 P(phi(x)), M = 2. ``P(x) = sigmoid(W2 relu(W1 x))`` replaces the
+    relative position: it is computed from a token's content, so no length is needed, and the order may be learned. One
+    module for queries and one for keys, shared by the heads; 2114 parameters with heads of 64.
 
     Raises:
         ValueError: a factor below 1.

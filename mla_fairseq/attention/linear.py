@@ -29,8 +29,8 @@ class LinearAttention(Mechanism):
 
     Class attributes:
         position_size: M; it decides from which length on the linear form is used.
-        fixed_positions: psi depends on the layout alone and has no parameters, so that layers share the mask that it
-            makes with visibility.
+        fixed_positions: psi depends on the layout alone, not on parameters or options, so that all layers of a class
+            share the mask that it makes with visibility.
         chunk: positions that are attended quadratically in the linear form.
     """
 
@@ -129,7 +129,7 @@ class LinearAttention(Mechanism):
 
 @register_attention("relu")
 class ReLUAttention(LinearAttention):
-    """phi(x) = max(x, 0): MLA's simple attention (arXiv 2304.08453), and cosFormer's content (arXiv 2202.08791)."""
+    """ReLU features without positions: MLA's simple attention (arXiv 2304.08453)."""
 
     def features(self, x: Tensor) -> Tensor:
         return x.relu()

@@ -130,7 +130,7 @@ class AttentionHeads(nn.Module):
             expected = f"(S, {query.shape[1]}, {kdim})"
             raise ValueError(f"key must be {expected} for this query, but is {tuple(key.shape)}")
         if layout is None:
-            return Layout.whole(Full(), len(query), len(query if key is None else key), device=query.device)
+            layout = Layout.whole(Full(), len(query), len(query if key is None else key), device=query.device)
         places = (layout.queries.shape[-1], len(query) if key is None else layout.keys.shape[-1])
         given = (len(query), len(query) if key is None else len(key))
         if places != given:

@@ -36,7 +36,7 @@ class PerformerOptions:
 
 @register_attention("performer", options=PerformerOptions)
 class Performer(LinearAttention):
-    """Positive random features that estimate softmax's exponentials (FAVOR+; Choromanski et al., arXiv 2009.14794).
+    """Positive random features that estimate softmax's exponentials (FAVOR+, arXiv 2009.14794).
 
     phi_i(x) = exp(w_i . x' - |x'|^2 / 2), x' = x / d^(1/4) (lemma 1). In expectation over w ~ N(0, I), phi(q) .
     phi(k) is exp(q . k / sqrt(d)). The w_i are orthogonal in groups of d and all have the length sqrt(d): the

@@ -13,7 +13,7 @@ from mla_fairseq.attention.views import Causal
 
 @register_attention("softmax")
 class SoftmaxAttention(Mechanism):
-    """softmax(q . k / sqrt(d)) (Vaswani et al. 2017, arXiv 1706.03762) over torch's fused kernel.
+    """Softmax attention over torch's fused kernel (arXiv 1706.03762).
 
     The state holds ``key`` and ``value`` (B, H, S, D) and, where there was padding, ``mask`` (B, S), true for real
     keys. It grows with the keys unless the view has a window: then keys that no later query can see are dropped.

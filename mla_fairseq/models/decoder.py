@@ -229,8 +229,7 @@ class TextDecoder(FairseqIncrementalDecoder):
         """Try the token after ``tokens`` (B, 1) on what monotonic heads were fed.
 
         Returns scores (B, V), how many encoder states the heads have read by then, (B,), and which streams wait for
-        more, (B,): unless the source has ended, their scores are then not valid, and it is for the caller to restore the
-        state of before.
+        more, (B,): unless the source has ended, the scores are not valid, and the caller restores the state.
 
         Raises:
             ValueError: a model whose positions are measured against lengths that are not known yet.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass, field
@@ -32,48 +31,39 @@ class LengthOptions:
         metadata={
             "help": "target length expected in decoding by mechanisms with positions: the reference's own, the length "
             "predictor's, a ratio of the encoder states, or a fixed number",
-            "former": "cosformer_length",
+            "former": ("cosformer_length", None),
         },
     )
     train_target_length: Rule | None = field(
         default=None,
         metadata={
             "help": "target length expected in training; None: oracle or, in a simultaneous model, fixed",
-            "former": "cosformer_train_length",
+            "former": ("cosformer_train_length", None),
         },
     )
     target_length_ratio: float = field(
         default=0.0,
         metadata={
             "help": "target tokens per encoder state; 0: the mean over training, stored in the checkpoint",
-            "former": "cosformer_length_ratio",
+            "former": ("cosformer_length_ratio", None),
         },
     )
     target_length_fixed: int = field(
         default=64,
-        metadata={"help": "target tokens, end of sentence included", "former": "cosformer_length_fixed"},
+        metadata={"help": "target tokens, end of sentence included", "former": ("cosformer_length_fixed", None)},
     )
     source_length: int = field(
         default=0,
         metadata={
             "help": "encoder states that source positions are measured against; 0: their true number",
-            "former": "cosformer_source_length",
+            "former": ("cosformer_source_length", None),
         },
     )
 
 
 def length_options(args: Namespace) -> LengthOptions:
     """Return the length flags of a model."""
-    adopt_former_names(args)
     return LengthOptions(**option_values(args, LengthOptions))
-
-
-def adopt_former_names(args: Namespace) -> None:
-    """Rename the length options of a checkpoint of version 0.1, which has them as cosFormer's."""
-    for option in dataclasses.fields(LengthOptions):
-        former = getattr(args, option.metadata["former"], None)
-        if former is not None and getattr(args, option.name, None) is None:
-            setattr(args, option.name, former)
 
 
 def add_length_args(parser: ArgumentParser) -> None:

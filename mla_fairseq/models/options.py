@@ -84,8 +84,18 @@ def option_values(args: Namespace, options: type | None, prefix: str = "") -> di
 
     A flag that was not given, or that a checkpoint is too old to have, gets the field's default.
     """
+    adopt_former_options(args, options, prefix)
     values = {option: getattr(args, prefix + option.name, None) for option in _fields(options)}
     return {option.name: option.default if value is None else value for option, value in values.items()}
+
+
+def adopt_former_options(args: Namespace, options: type | None, prefix: str = "") -> None:
+    """Set the options that version 0.1 had under another name or with another default: a field's ``former``."""
+    for option in _fields(options):
+        former, default = option.metadata.get("former", (None, None))
+        if former is not None and not hasattr(args, prefix + option.name):  # a checkpoint of 0.1
+            value = getattr(args, former, None)
+            setattr(args, prefix + option.name, default if value is None else value)
 
 
 def _add_option(parser: ArgumentParser, flag: str, option: dataclasses.Field, kind: Any) -> None:
@@ -97,7 +107,9 @@ def _add_option(parser: ArgumentParser, flag: str, option: dataclasses.Field, ki
     elif typing.get_origin(kind) is typing.Literal:
         parser.add_argument(flag, choices=typing.get_args(kind), help=text)
     else:
-        parser.add_argument(flag, type=kind, metavar="N" if kind in (int, float) else "STR", help=text)
+        # fairseq leaves out flags that are not given: what had another default must be in every new checkpoint
+        explicit = {"default": option.default} if option.metadata.get("former", (None, None))[1] is not None else {}
+        parser.add_argument(flag, type=kind, metavar="N" if kind in (int, float) else "STR", help=text, **explicit)
 
 
 def _attention_name(name: str) -> str:

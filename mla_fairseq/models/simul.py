@@ -5,7 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 
 from mla_fairseq.attention import Blocks, Full, Mechanism, Monotonic, View
-from mla_fairseq.models.length import adopt_former_names
+from mla_fairseq.models.length import LengthOptions
+from mla_fairseq.models.options import adopt_former_options
 from mla_fairseq.models.wait_k import WaitK
 
 PRE_DECISION = "_fixed_pre_decision"
@@ -121,7 +122,7 @@ def set_simul_defaults(args: Namespace) -> None:
         "target_length": "fixed",
         "source_length": 750,
     }
-    adopt_former_names(args)
+    adopt_former_options(args, LengthOptions)
     for name, value in defaults.items():
         if getattr(args, name, None) is None:
             setattr(args, name, value)

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+from mla_fairseq.attention.features import ELUFeatures, ReLUFeatures
+from mla_fairseq.attention.positions import CosinePositions
 from torch import nn
 
 from mla_fairseq.attention import (
@@ -16,9 +18,7 @@ from mla_fairseq.attention import (
     register_attention,
     registry,
 )
-from mla_fairseq.attention.features import ELUFeatures, ReLUFeatures
 from mla_fairseq.attention.gated import DecayOptions
-from mla_fairseq.attention.positions import CosinePositions
 
 BUILT_IN = {"cosformer", "elu", "relu", "softmax"}
 

@@ -41,7 +41,7 @@ TRAINING = shlex.split(
 )
 SOFTMAX = "softmax"
 LINEAR = [name for name in available_attention() if name != SOFTMAX]
-IN_ORDER = frozenset(name for name in LINEAR if getattr(build_attention(name, 4), "in_order", False))
+IN_ORDER = frozenset(name for name in LINEAR if build_attention(name, 4).in_order)
 SITES_OF = {name: ("decoder",) if name in IN_ORDER else ("encoder", "decoder", "cross") for name in LINEAR}
 """Where a mechanism may stand in an offline model; in one that hears chunks, those that fade suit the encoder too."""
 EVERYWHERE = {name: f"--{'decoder-' if name in IN_ORDER else ''}attn-type {name}" for name in [SOFTMAX, *LINEAR]}

@@ -9,11 +9,17 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from torch import nn
 
 import mla_fairseq
-from mla_fairseq.attention import LinearAttention, SoftmaxAttention, available_attention, register_attention, registry
-from mla_fairseq.attention.features import ReLUFeatures
+from mla_fairseq.attention import (
+    LinearAttention,
+    Mechanism,
+    ReLUAttention,
+    SoftmaxAttention,
+    available_attention,
+    register_attention,
+    registry,
+)
 from mla_fairseq.models.options import add_attention_args, build_site, option_values, site_type
 from mla_fairseq.models.s2t_transformer_mla import S2TTransformerMLAModel
 from tests.models.conftest import SIZES, TRAINING, Build, Run, parse
@@ -38,9 +44,9 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[list]:
     built = []
 
     @register_attention("given", options=GivenOptions)
-    def make(head_dim: int, options: GivenOptions) -> nn.Module:
+    def make(head_dim: int, options: GivenOptions) -> Mechanism:
         built.append(options)
-        return LinearAttention(ReLUFeatures())
+        return ReLUAttention(head_dim)
 
     yield built
 

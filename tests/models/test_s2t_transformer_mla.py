@@ -231,7 +231,7 @@ def test_a_mechanism_with_parameters_starts_from_a_checkpoint_without(
     ("flags", "message"),
     [
         ("--cross-attn-type decay", "--cross-attn-type is decay, which attends to its own past alone"),
-        ("--encoder-attn-type gla", "it needs an encoder that hears them in order: give --encoder-chunk-size"),
+        ("--encoder-attn-type gla", "it needs a chunked encoder: give --encoder-chunk-size"),
         ("--encoder-attn-type gla --encoder-chunk-size 4 --encoder-left-chunks 1", "a linear encoder cannot forget"),
     ],
     ids=["cross", "encoder of whole utterances", "window"],
@@ -243,7 +243,7 @@ def test_a_mechanism_that_fades_stands_where_tokens_come_in_order(build: Build, 
 
 def test_random_features_are_drawn_anew_when_fairseq_says_so(build: Build) -> None:
     model = build(flags="--attn-type performer --performer-redraw 3").model
-    features = model.encoder.transformer_layers[0].self_attn.mechanism.features
+    features = model.encoder.transformer_layers[0].self_attn.mechanism
     drawn = [features.directions.clone()]
     for update in range(1, 8):
         model.set_num_updates(update)

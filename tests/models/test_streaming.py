@@ -106,14 +106,10 @@ def test_no_state_hears_audio_after_its_chunk(build: Build, arch: str, flags: st
 def test_step_by_step_is_all_at_once_under_the_rule(build: Build, flags: str, lagging: int | None) -> None:
     """With ragged sources, some of which end before the target does."""
     model = simul(build, flags)
-    encoded, tokens = model.encoder(**speech(66, 33, 9)), torch.randint(4, 32, (3, 11))
-    try:
-        model.wait(lagging)
-        expected = model.decoder(tokens, encoded)[0]
-        state = {}
-        steps = [model.decoder(tokens[:, : i + 1], encoded, incremental_state=state)[0] for i in range(11)]
-    finally:
-        model.wait(2)
+    encoded, tokens = model.encoder(**speech(66, 33, 9), waitk_lagging=lagging), torch.randint(4, 32, (3, 11))
+    expected = model.decoder(tokens, encoded)[0]
+    state = {}
+    steps = [model.decoder(tokens[:, : i + 1], encoded, incremental_state=state)[0] for i in range(11)]
     torch.testing.assert_close(torch.cat(steps, dim=1), expected, rtol=0, atol=1e-9)
 
 
@@ -125,8 +121,8 @@ def test_steps_of_the_engine_are_the_decoder_s(build: Build, flags: str) -> None
     expected = model.decoder(tokens, encoded)[0]
     source, state, read, steps = encoded["encoder_out"][0], {}, 0, []
     for i in range(11):
-        upto = min(len(source), RATIO * (model.decoder.lagging + i))
-        steps.append(model.decoder.step(tokens[:, i : i + 1], i, source[read:upto] if upto > read else None, state))
+        upto = min(len(source), RATIO * (model.decoder.wait_k.middle + i))
+        steps.append(model.decoder.step(tokens[:, i : i + 1], source[read:upto] if upto > read else None, state))
         read = upto
     torch.testing.assert_close(torch.stack(steps, dim=1), expected, rtol=0, atol=1e-9)
 
@@ -137,7 +133,7 @@ def test_no_word_hears_audio_that_had_not_arrived(build: Build, flags: str) -> N
     model, batch = simul(build, flags), speech(120)
     tokens = torch.randint(4, 32, (1, 8))
     for target in (0, 2, 5):
-        read = RATIO * (model.decoder.lagging + target)
+        read = RATIO * (model.decoder.wait_k.middle + target)
         arrived = model.encoder.frames_before(-(-read // CHUNK) * CHUNK)
         frames = batch["src_tokens"].detach().requires_grad_()
         scores = model(frames, batch["src_lengths"], tokens)[0]
@@ -167,15 +163,9 @@ def test_padding_never_changes_a_sentence_in_training(build: Build, flags: str) 
 def test_training_draws_every_k_of_the_range(build: Build) -> None:
     model, batch = simul(build, "--dropout 0").train(), speech(90)
     tokens = torch.randint(4, 32, (1, 3))
-    try:
-        outputs = {float(model(**batch, prev_output_tokens=tokens)[0].sum()) for _ in range(40)}
-        model.eval()
-        fixed = []
-        for lagging in (1, 2, 3):
-            model.wait(lagging)
-            fixed.append(float(model(**batch, prev_output_tokens=tokens)[0].sum()))
-    finally:
-        model.eval().wait(2)
+    outputs = {float(model(**batch, prev_output_tokens=tokens)[0].sum()) for _ in range(40)}
+    model.eval()
+    fixed = [float(model.decoder(tokens, model.encoder(**batch, waitk_lagging=k))[0].sum()) for k in (1, 2, 3)]
     assert len(set(fixed)) == 3
     assert outputs == set(fixed)
 
@@ -214,7 +204,7 @@ def test_a_whole_utterance_encoder_neither_streams_nor_waits(build: Build) -> No
     model = build(ARCHS[0], "--encoder-chunk-size 0").model
     with pytest.raises(ValueError, match="to stream, train it with --encoder-chunk-size"):
         model.encoder.stream(torch.zeros(1, 10, FEATURES), {})
-    with pytest.raises(ValueError, match="audio that has not come yet"):
-        model.wait(3)
+    with pytest.raises(ValueError, match="audio that has not arrived yet"):
+        model.check_lagging(3)
     with pytest.raises(ValueError, match="offline model"):
-        build().model.wait(3)
+        build().model.check_lagging(3)

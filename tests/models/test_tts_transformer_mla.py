@@ -198,7 +198,7 @@ def test_weights_are_asked_for_from_the_first_step_on() -> None:
     model, state = build(), {}
     encoded = encode(model, text(3))
     model.decoder(frames(1, 1), encoded, incremental_state=state, need_attn=False)
-    with pytest.raises(ValueError, match="ask from the first one on"):
+    with pytest.raises(ValueError, match="set it from the first one on"):
         model.decoder(frames(1, 1), encoded, incremental_state=state)
 
 
@@ -229,7 +229,7 @@ def test_a_checkpoint_of_other_sizes_is_refused() -> None:
 
 @pytest.mark.parametrize("name", sorted(IN_ORDER))
 def test_what_fades_is_refused_where_it_cannot_stand(name: str) -> None:
-    for site, message in (("encoder", "needs an encoder"), ("cross", "its own past alone")):
+    for site, message in (("encoder", "needs a chunked encoder"), ("cross", "its own past alone")):
         with pytest.raises(ValueError, match=message):
             build(f"--{site}-attn-type {name}")
 

@@ -98,13 +98,12 @@ def test_weights_of_a_step_are_those_of_the_whole_target(translator, flags: str)
     for token in [eos, *tokens]:
         found.append(decoding.attend(token)[1])
     encoder_out = {"encoder_out": [session.source.states], "encoder_padding_mask": []}
+    encoder_out["for_decoder"] = {"waitk_lagging": None}
     rule = model.model.decoder.length_rule
     lengths = None if rule is None else rule(torch.tensor([session.source.available]))
     with torch.no_grad():
         given = torch.tensor([[eos, *tokens]])
-        model.model.decoder.lagging = None
         _, extra = model.model.decoder(given, encoder_out, alignment_layer=0, target_lengths=lengths)
-    model.model.decoder.lagging = None if model.wait_k is None else model.wait_k.middle
     torch.testing.assert_close(torch.tensor(found), extra["attn"][0][0], rtol=0, atol=1e-5)
 
 
