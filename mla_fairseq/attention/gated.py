@@ -25,8 +25,8 @@ from mla_fairseq.attention.numerics import linear
 from mla_fairseq.attention.registry import register_attention
 
 FLOOR = -2.0
-"""Logarithm of the strongest gate: over a chunk of 32 its inverse, e^64, still fits into float32."""
-CHUNK = 32
+"""Logarithm of the strongest gate: over half a chunk of 64 its inverse, e^64, still fits into float32."""
+CHUNK = 64
 
 
 class GatedAttention(Mechanism):
@@ -43,7 +43,7 @@ class GatedAttention(Mechanism):
         """Return phi (.., F) >= 0 of queries or keys (.., d)."""
 
     @abstractmethod
-    def gates(self, k: Tensor) -> Tensor:
+    def gates(self, k: Tensor, layout: Layout) -> Tensor:
         """Return log a, (B or 1, H, S or 1, F or 1), from ``FLOOR`` to 0, of keys (B, H, S, d)."""
 
     def parallel(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
@@ -75,7 +75,7 @@ class GatedAttention(Mechanism):
 
     def _keys(self, k: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
         """Return features and log gates: padding is not seen, and nothing fades by it."""
-        features, gates = self.features(k), self.gates(k)
+        features, gates = self.features(k), self.gates(k, layout)
         if layout.key_mask is not None:
             mask = layout.key_mask[:, None, :, None]
             features, gates = features * mask, gates * mask
@@ -97,16 +97,19 @@ def gated(
         return normalize(q @ state), state
     chunk = min(chunk, length) if size == 1 else size
     gates = gates.expand(*gates.shape[:2], length, -1)
-    faded = cut(gates, chunk).cumsum(-2)  # B within each chunk; the zeros at the end of the last one fade nothing
-    k, values = cut(k, chunk), cut(with_one(v), chunk)  # (B, H, N, chunk, .)
-    kept = faded[..., -1:, :]
-    before, after = fading_sum(state, kept.exp().mT, (k * (kept - faded).exp()).mT @ values)
+    earlier = torch.ones(chunk, chunk, dtype=q.dtype, device=q.device).tril()
+    faded = earlier @ cut(gates, chunk)  # B within each chunk, by a product: ``cumsum`` walks across rows on a CPU
+    q, k, values = (cut(x, chunk) for x in (q, k, with_one(v)))  # (B, H, N, chunk, .)
     if size > 1:  # a block is read at its end, so that there is no order inside
-        q, before = cut(q, chunk), torch.cat((before[:, :, 1:], after.unsqueeze(2)), dim=2)
-        sums = q @ before[:, :, : q.shape[2]]
+        kept = faded[..., -1:, :]
+        before, after = fading_sum(state, kept.exp().mT, (k * (kept - faded).exp()).mT @ values)
+        sums = q @ torch.cat((before[:, :, 1:], after.unsqueeze(2)), dim=2)[:, :, : q.shape[2]]
     else:
-        q = cut(q, chunk) * faded.exp()
-        sums = (q @ (k * (-faded).exp()).mT).tril() @ values + q @ before
+        middle, kept = faded[..., (chunk - 1) // 2, None, :], faded[..., -1:, :]
+        centered = faded - middle  # B(t) - B(s) from the middle of the chunk on: no exponent is above 64
+        q, k = q * centered.exp(), k * (-centered).exp()
+        before, after = fading_sum(state, kept.exp().mT, (kept - middle).exp().mT * (k.mT @ values))
+        sums = (q @ k.mT).tril() @ values + q @ (middle.exp().mT * before)
     return normalize(sums).flatten(2, 3)[:, :, :length], after
 
 
@@ -117,7 +120,7 @@ def fading_sum(state: Tensor | None, kept: Tensor, added: Tensor) -> tuple[Tenso
     """
     states = [torch.zeros_like(added[:, :, 0]) if state is None else state]
     for gate, chunk in zip(kept.unbind(2), added.unbind(2), strict=True):
-        states.append(torch.addcmul(chunk, gate, states[-1]))
+        states.append(gate * states[-1] + chunk)
     return torch.stack(states[:-1], dim=2), states[-1]
 
 
@@ -163,8 +166,9 @@ class Decay(GatedAttention):
     def features(self, x: Tensor) -> Tensor:
         return x.relu()
 
-    def gates(self, k: Tensor) -> Tensor:
-        return self._rates(k.shape[1], k.dtype, k.device)
+    def gates(self, k: Tensor, layout: Layout) -> Tensor:
+        heads, rates = k.shape[1], (self.shortest, self.longest)
+        return layout.once(("decay", rates, heads, k.dtype), lambda: self._rates(heads, k.dtype, k.device))
 
     def _rates(self, heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
         if self.longest == 0:
@@ -202,5 +206,5 @@ class GLA(GatedAttention):
     def features(self, x: Tensor) -> Tensor:
         return elu_plus_one(x)
 
-    def gates(self, k: Tensor) -> Tensor:
+    def gates(self, k: Tensor, layout: Layout) -> Tensor:
         return (F.logsigmoid(linear(self.projection, k)) / self.temperature).clamp_min(FLOOR)
