@@ -25,8 +25,8 @@ from mla_fairseq.attention.numerics import linear
 from mla_fairseq.attention.registry import register_attention
 
 FLOOR = -2.0
-"""Logarithm of the strongest gate: over half a chunk of 64 its inverse, e^64, still fits into float32."""
-CHUNK = 64
+"""Logarithm of the strongest gate: over a chunk of 32 its inverse, e^64, still fits into float32."""
+CHUNK = 32
 
 
 class GatedAttention(Mechanism):
@@ -105,11 +105,11 @@ def gated(
         before, after = fading_sum(state, kept.exp().mT, (k * (kept - faded).exp()).mT @ values)
         sums = q @ torch.cat((before[:, :, 1:], after.unsqueeze(2)), dim=2)[:, :, : q.shape[2]]
     else:
-        middle, kept = faded[..., (chunk - 1) // 2, None, :], faded[..., -1:, :]
-        centered = faded - middle  # B(t) - B(s) from the middle of the chunk on: no exponent is above 64
-        q, k = q * centered.exp(), k * (-centered).exp()
-        before, after = fading_sum(state, kept.exp().mT, (kept - middle).exp().mT * (k.mT @ values))
-        sums = (q @ k.mT).tril() @ values + q @ (middle.exp().mT * before)
+        # from the start of the chunk on: from its middle, twice the chunk would fit, but rounding would see the future
+        shrink = faded.exp()
+        kept, q, k = shrink[..., -1:, :].mT, q * shrink, k * (-faded).exp()
+        before, after = fading_sum(state, kept, kept * (k.mT @ values))
+        sums = (q @ k.mT).tril() @ values + q @ before
     return normalize(sums).flatten(2, 3)[:, :, :length], after
 
 

@@ -1,4 +1,4 @@
-"""What the laws range over: every registered mechanism and view, and random problems for them."""
+"""What the tests range over: every registered mechanism and view, and random problems for them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mla_fairseq.attention import (
     Blocks,
     Causal,
     Full,
-    Lengths,
+    GatedAttention,
+    Layout,
+    LinearAttention,
+    Mechanism,
     Prefix,
     View,
     available_attention,
@@ -26,25 +28,29 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "custom_attention" / "quadratic_distance.py"
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 2e-2}
-"""Largest difference in any number, as a part of the largest number of the expected tensor (or of 1)."""
+"""Largest difference of any number, relative to the largest number of the expected tensor (or to 1)."""
 
 CHUNK = 16
 """Chunk of the linear mechanisms under test; the lengths around it are where chunked code goes wrong."""
-LENGTHS = (1, CHUNK - 1, CHUNK, CHUNK + 1, 203)
+LENGTHS = (1, CHUNK, CHUNK + 1, 4 * CHUNK + 3)
+ALL = slice(None)
 
 
-def load_example() -> ModuleType:
+def load_example() -> None:
     """Run the example's file, which registers its mechanism as a user's file would."""
     spec = importlib.util.spec_from_file_location(EXAMPLE.stem, EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
 load_example()
-MECHANISMS = tuple(available_attention())
-KEY_VALUE = frozenset({"softmax"})
-"""Mechanisms whose state holds the keys themselves: it grows, and a view may limit how far back they see."""
+BUILT = {name: build_attention(name, 4) for name in available_attention()}
+MECHANISMS = tuple(BUILT)
+LINEAR = tuple(name for name, built in BUILT.items() if isinstance(built, LinearAttention))
+GATED = tuple(name for name, built in BUILT.items() if isinstance(built, GatedAttention))
+CONSTANT = tuple(name for name, built in BUILT.items() if built.constant_state)
+"""Mechanisms whose state does not grow."""
+ANYWHERE = tuple(name for name, built in BUILT.items() if not built.in_order)
+"""Mechanisms that work at every site."""
 
 VIEWS: dict[str, Callable[[int], View]] = {
     "full": lambda queries: Full(),
@@ -55,18 +61,15 @@ VIEWS: dict[str, Callable[[int], View]] = {
     "leftblocks": lambda queries: Blocks(6, left=1),
     "prefix": lambda queries: Prefix(3 * torch.arange(queries) // 2),
 }
-"""Name -> the view for so many queries. The prefix starts empty, falls still, and ends beyond the keys."""
+"""Name -> the view for so many queries. The prefix starts empty, sometimes stays the same, and ends beyond the keys."""
 LIMITED = frozenset({"window", "leftblocks"})
-IN_ORDER = frozenset(name for name in MECHANISMS if getattr(build_attention(name, 4), "in_order", False))
-"""Mechanisms that fade, and so follow only views that go forward."""
-ANYWHERE = tuple(name for name in MECHANISMS if name not in IN_ORDER)
-"""Mechanisms that may stand at every site."""
 FORWARD = frozenset({"causal", "blocks", "bigblocks"})
 
 
 def views_of(name: str) -> list[str]:
-    """The views that a mechanism can follow."""
-    known = FORWARD if name in IN_ORDER else VIEWS.keys() - (frozenset() if name in KEY_VALUE else LIMITED)
+    """Return the views that a mechanism can follow."""
+    built = BUILT[name]
+    known = FORWARD if built.in_order else VIEWS.keys() if built.window else VIEWS.keys() - LIMITED
     return [view for view in VIEWS if view in known]
 
 
@@ -83,28 +86,52 @@ class Problem:
     k: Tensor
     v: Tensor
     view: View
-    lengths: Lengths
+    query_length: Tensor
+    key_length: Tensor
     key_mask: Tensor | None = None
     cuts: tuple[int, ...] = ()
+
+    @property
+    def step(self) -> int:
+        """Queries that come together: a block, or one."""
+        return self.view.size if isinstance(self.view, Blocks) else 1
+
+    def part(self, queries: slice = ALL, keys: slice = ALL) -> tuple[Tensor, Tensor, Tensor, Layout]:
+        """Return q, k, v and the layout of neighbouring queries and keys."""
+        view = Prefix(self.view.lengths[..., queries]) if isinstance(self.view, Prefix) else self.view
+        mask = None if self.key_mask is None else self.key_mask[:, keys]
+        both = ((self.q, queries), (self.k, keys))
+        places = (torch.arange(x.shape[-2], device=x.device)[which][None] for x, which in both)
+        layout = Layout(view, *places, self.query_length, self.key_length, mask)
+        return self.q[..., queries, :], self.k[..., keys, :], self.v[..., keys, :], layout
+
+    def seen_by(self, queries: int) -> int:
+        """Return how many keys the first queries see together."""
+        if isinstance(self.view, Full):
+            return self.k.shape[-2]
+        if isinstance(self.view, Prefix):
+            return min(int(self.view.lengths[queries - 1]), self.k.shape[-2]) if queries else 0
+        return queries
 
     def to(self, dtype: torch.dtype) -> Problem:
         return replace(self, q=self.q.to(dtype), k=self.k.to(dtype), v=self.v.to(dtype))
 
     def of_streams(self, order: Sequence[int]) -> Problem:
-        """The same problem for the streams ``order``, in that order."""
+        """Return the same problem for the streams ``order``, in that order."""
         index = torch.tensor(order)
-        view = self.view
-        if isinstance(view, Prefix) and view.lengths.dim() == 2:
-            view = Prefix(view.lengths[index])
-        mask = None if self.key_mask is None else self.key_mask[index]
-        lengths = Lengths(self.lengths.query[index], self.lengths.key[index])
-        return replace(
-            self, q=self.q[index], k=self.k[index], v=self.v[index], view=view, lengths=lengths, key_mask=mask
+        several = isinstance(self.view, Prefix) and self.view.lengths.dim() == 2
+        return Problem(
+            *(x[index] for x in (self.q, self.k, self.v)),
+            Prefix(self.view.lengths[index]) if several else self.view,
+            self.query_length[index],
+            self.key_length[index],
+            None if self.key_mask is None else self.key_mask[index],
+            self.cuts,
         )
 
 
 def problem(view: View, queries: int, keys: int, seed: int = 0, batch: int = 2, **sizes: int) -> Problem:
-    """Normal random numbers; expected lengths are drawn too, some shorter than the sequence."""
+    """Return normal random numbers; expected lengths are random too, some shorter than the sequence."""
     generator = torch.Generator().manual_seed(seed)
     heads, head_dim, values = sizes.get("heads", 2), sizes.get("head_dim", 4), sizes.get("values", 3)
 
@@ -114,38 +141,32 @@ def problem(view: View, queries: int, keys: int, seed: int = 0, batch: int = 2, 
     def expected(length: int) -> Tensor:
         return torch.randint(1 + length // 2, 2 + 3 * length // 2, (batch,), generator=generator)
 
-    q, k, v = normal(queries, head_dim), normal(keys, head_dim), normal(keys, values)
-    return Problem(q, k, v, view, Lengths(expected(queries), expected(keys)), cuts=pieces_at(view, queries))
+    x = Problem(
+        normal(queries, head_dim), normal(keys, head_dim), normal(keys, values), view, expected(queries), expected(keys)
+    )
+    cuts = {cut // x.step * x.step for cut in (queries // 3, queries - queries // 3)} - {0, queries}
+    return replace(x, cuts=tuple(sorted(cuts)))
 
 
-def site_problem(view: str, queries: int, ragged: bool = True, **sizes: int) -> Problem:
-    """The problem of a view at one length; the last stream of a ragged one is padded."""
+def site_problem(view: str, queries: int, **sizes: int) -> Problem:
+    """Return the problem of a view at one length; its last stream is padded."""
     keys = queries + queries // 3 + 1 if view in ("full", "prefix") else queries
     x = problem(VIEWS[view](queries), queries, keys, seed=queries, **sizes)
-    if not ragged:
-        return x
     real = torch.tensor([keys] * (len(x.q) - 1) + [keys - keys // 4])
     return replace(x, key_mask=torch.arange(keys) < real.unsqueeze(-1))
 
 
-def pieces_at(view: View, queries: int) -> tuple[int, ...]:
-    """Two uneven cuts of a stream, where the view allows them."""
-    size = view.size if isinstance(view, Blocks) else 1
-    return tuple(sorted({cut // size * size for cut in (queries // 3, queries - queries // 3)} - {0, queries}))
-
-
-def build(name: str, head_dim: int = 4, dtype: torch.dtype = torch.float64, chunk: int = CHUNK) -> nn.Module:
-    """The mechanism, with small chunks where it has any; what it draws is the same each time."""
+def build(name: str, head_dim: int = 4, dtype: torch.dtype = torch.float64, chunk: int = CHUNK) -> Mechanism:
+    """Return the mechanism, with small chunks where it has any; its random parameters are the same each time."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         mechanism = build_attention(name, head_dim).to(dtype)
-    if hasattr(mechanism, "chunk"):
-        mechanism.chunk = chunk
+    mechanism.chunk = chunk
     return mechanism
 
 
 def assert_close(actual: Tensor, expected: Tensor, dtype: torch.dtype | None = None, what: str = "output") -> None:
-    """Within the tolerance of ``dtype`` (by default the actual tensor's own), and of equal shape; NaN is not near."""
+    """Require the tolerance of ``dtype`` (by default the actual tensor's own) and equal shapes; NaN is not close."""
     assert actual.shape == expected.shape, f"{what} has another shape"
     if not actual.numel():
         return

@@ -1,7 +1,7 @@
-"""The slow truth: each mechanism's weights as its paper writes them, and who sees whom, spelled out pair by pair.
+"""The slow truth: each mechanism's weights as its paper writes them, and which query sees which key, case by case.
 
-Nothing here shares code with ``mla_fairseq.attention``: views are only asked for their parameters. A new mechanism
-comes under the laws by being registered, and gets its formula here, under its name.
+Nothing here shares code with ``mla_fairseq.attention``: views are only asked for their parameters. A new mechanism is
+tested as soon as it is registered, and gets its formula here, under its name.
 """
 
 from __future__ import annotations
@@ -10,71 +10,75 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mla_fairseq.attention import Blocks, Causal, Full, Lengths, Prefix, View
+from mla_fairseq.attention import Blocks, Causal, Full, Mechanism, Prefix, View
+from tests.attention.cases import Problem
 
 EPS = 1e-6
-"""The smallest normaliser of the design: below it a query has seen nothing."""
+"""The smallest normalizer: below it a query has seen nothing."""
 
-Formula = Callable[[nn.Module, Tensor, Tensor, Lengths], Tensor]
-"""(mechanism, q (B, H, T, d), k (B, H, S, d), lengths) -> weights before normalisation (B, H, T, S)."""
-
-
-def softmax(mechanism: nn.Module, q: Tensor, k: Tensor, lengths: Lengths) -> Tensor:
-    return (_dot(q, k) / math.sqrt(q.shape[-1])).exp()
+Formula = Callable[[Mechanism, Problem], Tensor]
+"""(mechanism, problem) -> weights before normalization (B, H, T, S)."""
 
 
-def relu(mechanism: nn.Module, q: Tensor, k: Tensor, lengths: Lengths) -> Tensor:
-    return _dot(_positive(q), _positive(k))
+def softmax(mechanism: Mechanism, x: Problem) -> Tensor:
+    return (_dot(x.q, x.k) / math.sqrt(x.q.shape[-1])).exp()
 
 
-def elu(mechanism: nn.Module, q: Tensor, k: Tensor, lengths: Lengths) -> Tensor:
-    """ELU(x) + 1 is x + 1 above zero and exp(x) below."""
-    return _dot(torch.where(q > 0, q + 1, q.exp()), torch.where(k > 0, k + 1, k.exp()))
+def relu(mechanism: Mechanism, x: Problem) -> Tensor:
+    return _dot(_positive(x.q), _positive(x.k))
 
 
-def cosformer(mechanism: nn.Module, q: Tensor, k: Tensor, lengths: Lengths) -> Tensor:
-    return relu(mechanism, q, k, lengths) * (math.pi / 2 * _distance(q, k, lengths)).cos()
+def relu2(mechanism: Mechanism, x: Problem) -> Tensor:
+    return _dot(_positive(x.q) ** 2, _positive(x.k) ** 2)
 
 
-def quadratic_distance(mechanism: nn.Module, q: Tensor, k: Tensor, lengths: Lengths) -> Tensor:
-    return relu(mechanism, q, k, lengths) * (1 - _distance(q, k, lengths) ** 2)
+def elu(mechanism: Mechanism, x: Problem) -> Tensor:
+    return _dot(_elu_plus_one(x.q), _elu_plus_one(x.k))
 
 
-def relu2(mechanism: nn.Module, q: Tensor, k: Tensor, lengths: Lengths) -> Tensor:
-    return _dot(_positive(q) ** 2, _positive(k) ** 2)
+def exp(mechanism: Mechanism, x: Problem) -> Tensor:
+    q, k = x.q.exp(), x.k.exp()
+    return _dot(q, k) / q.sum(-1)[..., :, None] / k.sum(-1)[..., None, :]
 
 
-def exp(mechanism: nn.Module, q: Tensor, k: Tensor, lengths: Lengths) -> Tensor:
-    return _dot(q.exp(), k.exp()) / q.exp().sum(-1)[..., :, None] / k.exp().sum(-1)[..., None, :]
+def cosformer(mechanism: Mechanism, x: Problem) -> Tensor:
+    return relu(mechanism, x) * (math.pi / 2 * _distance(x)).cos()
 
 
-def hedgehog(mechanism: nn.Module, q: Tensor, k: Tensor, lengths: Lengths) -> Tensor:
-    maps = mechanism.features
-    q, k = maps.query_map(q), maps.key_map(k)
-    both = [torch.cat((x.exp(), (-x).exp()), dim=-1) for x in (q, k)]
-    return _dot(*(x / x.sum(-1, keepdim=True) for x in both))
+def quadratic_distance(mechanism: Mechanism, x: Problem) -> Tensor:
+    return relu(mechanism, x) * (1 - _distance(x) ** 2)
 
 
-def leap(mechanism: nn.Module, q: Tensor, k: Tensor, lengths: Lengths) -> Tensor:
-    modules = mechanism.positions
-    q_place = _proportion(modules.query_proportion, _positive(q))
-    k_place = _proportion(modules.key_proportion, _positive(k))
-    return relu(mechanism, q, k, lengths) * (math.pi / 2 * (q_place[..., :, None] - k_place[..., None, :])).cos()
+def hedgehog(mechanism: Mechanism, x: Problem) -> Tensor:
+    q, k = mechanism.query_map(x.q), mechanism.key_map(x.k)
+    both = [torch.cat((y.exp(), (-y).exp()), dim=-1) for y in (q, k)]
+    return _dot(*(y / y.sum(-1, keepdim=True) for y in both))
 
 
-def _proportion(module: nn.Module, x: Tensor) -> Tensor:
+def leap(mechanism: Mechanism, x: Problem) -> Tensor:
+    q = _proportion(mechanism.query_proportion, _positive(x.q))
+    k = _proportion(mechanism.key_proportion, _positive(x.k))
+    return relu(mechanism, x) * (math.pi / 2 * (q[..., :, None] - k[..., None, :])).cos()
+
+
+def _proportion(module: torch.nn.Module, x: Tensor) -> Tensor:
     """1 / (1 + e^-(W2 max(W1 x + b1, 0) + b2)), from the module's matrices alone."""
-    hidden = (x @ module.hidden.weight.to(x).T + module.hidden.bias.to(x)).clamp_min(0)
-    return 1 / (1 + (-(hidden @ module.output.weight.to(x).T + module.output.bias.to(x))).exp())[..., 0]
+    hidden = (x @ module.hidden.weight.T + module.hidden.bias).clamp_min(0)
+    return 1 / (1 + (-(hidden @ module.output.weight.T + module.output.bias)).exp())[..., 0]
 
 
-def performer(mechanism: nn.Module, q: Tensor, k: Tensor, lengths: Lengths) -> Tensor:
-    """The constants that the features carry cancel in the normaliser, but for the one that keeps keys visible."""
-    directions, root = mechanism.features.directions.double().to(q), q.shape[-1] ** 0.25
-    features = [(x / root @ directions.T - (x / root).square().sum(-1, keepdim=True) / 2).exp() for x in (q, k)]
-    return _dot(*features)
+def performer(mechanism: Mechanism, x: Problem) -> Tensor:
+    """Features as in the reference, whose maximum over all keys is the constant 4 d^(1/4) here.
+
+    A factor that all features of keys have in common cancels: e^40 keeps them far above the smallest normalizer.
+    """
+    root = x.q.shape[-1] ** 0.25
+    projected = [y / root @ mechanism.directions.to(y).T for y in (x.q, x.k)]
+    q, k = (w - (y / root).square().sum(-1, keepdim=True) / 2 for w, y in zip(projected, (x.q, x.k), strict=True))
+    largest = projected[0].amax(-1, keepdim=True).detach()
+    return _dot((q - largest).exp() + 1e-4, ((k - 4 * root).exp() + 1e-4) * math.exp(40))
 
 
 FORMULAS: dict[str, Formula] = {
@@ -91,66 +95,48 @@ FORMULAS: dict[str, Formula] = {
 }
 
 
-def decay(mechanism: nn.Module, k: Tensor) -> Tensor:
-    heads = k.shape[1]
-    places = [head / max(heads - 1, 1) for head in range(heads)]
-    rates = [math.log(0.5) / (22.0 ** (1 - place) * 2839.0**place) for place in places]
+def decay(mechanism: Mechanism, k: Tensor) -> Tensor:
+    """1 - 2^-(5 + h) of head h."""
+    rates = [math.log(1 - 2 ** -(5 + head)) for head in range(k.shape[1])]
     return torch.tensor(rates, dtype=k.dtype)[:, None, None].expand_as(k)
 
 
-def gla(mechanism: nn.Module, k: Tensor) -> Tensor:
-    projection = mechanism.gates.projection
-    gates = (k @ projection.weight.to(k).T + projection.bias.to(k)).sigmoid() ** (1 / 16)
+def gla(mechanism: Mechanism, k: Tensor) -> Tensor:
+    gates = (k @ mechanism.projection.weight.T + mechanism.projection.bias).sigmoid() ** (1 / 16)
     return gates.log().clamp_min(-2.0)
 
 
-FADING: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[nn.Module, Tensor], Tensor]]] = {
+FADING: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Mechanism, Tensor], Tensor]]] = {
     "decay": (lambda x: _positive(x), decay),
-    "gla": (lambda x: torch.where(x > 0, x + 1, x.exp()), gla),
+    "gla": (lambda x: _elu_plus_one(x), gla),
 }
 """Features, and the logarithm of the gates (B, H, S, F), of mechanisms whose state fades with every key."""
 
 
-def faded(name: str, mechanism: nn.Module, q: Tensor, k: Tensor, view: View, key_mask: Tensor | None) -> Tensor:
-    """Weights of a query upon each key, faded by all keys after it up to the last that the query sees."""
+def faded(name: str, mechanism: Mechanism, x: Problem) -> Tensor:
+    """Weights of a query for each key, faded by all keys after it up to the last one that the query sees."""
     features, gates = FADING[name]
-    logs = gates(mechanism, k)
-    if key_mask is not None:
-        logs = logs * key_mask[:, None, :, None]
-    q, k, scores = features(q), features(k), q.new_zeros(*q.shape[:3], k.shape[2])
-    columns = [[scores[:, :, t, s] for s in range(k.shape[2])] for t in range(q.shape[2])]
-    for t in range(q.shape[2]):
-        stop = min(_seen(view, t, k.shape[2], None)[1], k.shape[2])
-        for s in range(stop):
-            kept = logs[:, :, s + 1 : stop].sum(2).exp()
-            columns[t][s] = (q[:, :, t] * k[:, :, s] * kept).sum(-1)
-    return torch.stack([torch.stack(row, dim=-1) for row in columns], dim=-2)
+    logs = gates(mechanism, x.k)
+    if x.key_mask is not None:
+        logs = logs * x.key_mask[:, None, :, None]
+    seen = visibility(x.view, x.q.shape[-2], x.k.shape[-2])[0, 0]
+    later = torch.ones(x.k.shape[-2], x.k.shape[-2]).triu(1)  # (s, u): key u comes after key s
+    fading = torch.einsum("tu,su,bhuf->bhtsf", seen.to(logs), later.to(logs), logs).exp()
+    return torch.einsum("bhtf,bhsf,bhtsf->bhts", features(x.q), features(x.k), fading)
 
 
-def attend(
-    name: str,
-    mechanism: nn.Module,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    view: View,
-    key_mask: Tensor | None,
-    lengths: Lengths,
-) -> tuple[Tensor, Tensor]:
-    """Output (B, H, T, D) and normalised weights (B, H, T, S) of the mechanism ``name``."""
-    if name in FADING:
-        scores = faded(name, mechanism, q, k, view, key_mask)
-    else:
-        scores = FORMULAS[name](mechanism, q, k, lengths)
-    scores = scores * visibility(view, q.shape[-2], k.shape[-2])
-    if key_mask is not None:
-        scores = scores * key_mask[:, None, None, :]
+def attend(name: str, mechanism: Mechanism, x: Problem) -> tuple[Tensor, Tensor]:
+    """Output (B, H, T, D) and normalized weights (B, H, T, S) of the mechanism ``name``."""
+    scores = faded(name, mechanism, x) if name in FADING else FORMULAS[name](mechanism, x)
+    scores = scores * visibility(x.view, x.q.shape[-2], x.k.shape[-2])
+    if x.key_mask is not None:
+        scores = scores * x.key_mask[:, None, None, :]
     weights = scores / scores.sum(-1, keepdim=True).clamp_min(EPS)
-    return torch.einsum("bhts,bhsd->bhtd", weights, v), weights
+    return weights @ x.v, weights
 
 
 def visibility(view: View, queries: int, keys: int) -> Tensor:
-    """Who sees whom, (B or 1, 1, T, S) boolean."""
+    """Which query sees which key, (B or 1, 1, T, S), boolean."""
     schedules = view.lengths.tolist() if isinstance(view, Prefix) and view.lengths.dim() == 2 else [None]
     mask = torch.zeros(len(schedules), 1, queries, keys, dtype=torch.bool)
     for stream, schedule in enumerate(schedules):
@@ -175,7 +161,7 @@ def _seen(view: View, t: int, keys: int, schedule: list[int] | None) -> tuple[in
             return (t // size - left) * size, (t // size + 1) * size
         case Prefix(lengths=lengths):
             return 0, int(lengths[t]) if schedule is None else schedule[t]
-    raise TypeError(f"write down who sees whom in {view}")
+    raise TypeError(f"write down which query sees which key under {view}")
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -186,9 +172,14 @@ def _positive(x: Tensor) -> Tensor:
     return torch.where(x > 0, x, 0.0)
 
 
-def _distance(q: Tensor, k: Tensor, lengths: Lengths) -> Tensor:
-    """i / L_q - j / L_k, (B, 1, T, S), positions from 1, each standing still at the end of its expected length."""
-    queries, keys = _places(q, lengths.query), _places(k, lengths.key)
+def _elu_plus_one(x: Tensor) -> Tensor:
+    """x + 1 above zero and exp(x) below."""
+    return torch.where(x > 0, x + 1, x.exp())
+
+
+def _distance(x: Problem) -> Tensor:
+    """i / L_q - j / L_k, (B, 1, T, S), positions from 1, each staying at the end of its expected length."""
+    queries, keys = _places(x.q, x.query_length), _places(x.k, x.key_length)
     return (queries[:, :, None] - keys[:, None, :]).unsqueeze(1)
 
 

@@ -1,4 +1,4 @@
-"""Attention works in a project without fairseq; with it, a user-dir of one's own adds a mechanism to its flags."""
+"""Attention works in a project without fairseq; with it, a user-dir adds a mechanism to its flags."""
 
 import os
 import subprocess
@@ -24,13 +24,14 @@ WITHOUT_FAIRSEQ = (
     BLOCKED
     + """
 import runpy, torch
-from mla_fairseq.attention import Causal, MultiheadAttention, available_attention
+from mla_fairseq.attention import Causal, Layout, MultiheadAttention, available_attention
 runpy.run_path(sys.argv[1])
-x, lengths = torch.randn(9, 2, 8), torch.tensor([9, 9])
+x, nine = torch.randn(9, 2, 8), torch.tensor([9])
 for name in available_attention():
     attention, state = MultiheadAttention(8, 2, name), {}
-    steps = [attention(t[None], t[None], Causal(), None, state, lengths, lengths) for t in x]
-    torch.testing.assert_close(torch.cat(steps), attention(x, x, Causal()))
+    layouts = [Layout.at(Causal(), t, query_length=nine, key_length=nine) for t in range(9)]
+    steps = [attention(t[None], t[None], layout, state) for t, layout in zip(x, layouts)]
+    torch.testing.assert_close(torch.cat(steps), attention(x, x, Layout.whole(Causal(), 9)))
 print(*available_attention())
 """
 )
@@ -52,12 +53,12 @@ output, _ = model(frames, lengths, tokens)
 assert output.shape == (2, 3, len(words)) and output.isfinite().all()
 sites = [layer.self_attn for layer in model.encoder.transformer_layers]
 sites += [site for layer in model.decoder.layers for site in (layer.self_attn, layer.encoder_attn)]
-print({type(site.mechanism.positions).__name__ for site in sites})
+print({type(site.mechanism).__name__ for site in sites})
 """
 
 
 def run(program: str, *arguments: str | Path) -> subprocess.CompletedProcess:
-    """The program in a Python of its own, in which nothing was imported yet."""
+    """Run the program in a fresh Python."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", program, *map(str, arguments)]
     return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
@@ -80,4 +81,4 @@ def test_a_user_dir_adds_a_mechanism(tmp_path: Path) -> None:
     flags = ["--user-dir", EXAMPLE.parent, "--task", "speech_to_text", "--arch", "s2t_transformer_mla_tiny"]
     done = run(WITH_USER_DIR, tmp_path, *flags, "--attn-type", "quadratic_distance")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "{'QuadraticPositions'}"
+    assert done.stdout.strip() == "{'QuadraticDistance'}"

@@ -1,55 +1,43 @@
-"""Every tensor is made where its inputs are. The device "meta" holds no numbers, and element-wise operations refuse to
-mix it with another, so it stands for a GPU here."""
+"""Every tensor is made on the device of its inputs.
 
-from contextlib import nullcontext
-from dataclasses import replace
+Tensors that are made without a device are made on "meta" here, and operations refuse to mix it with another: the CPU of
+the inputs represents a GPU.
+"""
 
 import pytest
 import torch
-from torch import Tensor
 
-from mla_fairseq.attention import Lengths
-from tests.attention.cases import SITES, Problem, build, site_problem
-from tests.attention.forms import FORMS
+from mla_fairseq.attention import Causal, Full, Layout
+from tests.attention.cases import SITE_IDS, SITES, build, site_problem
+from tests.attention.forms import FORMS, forms_of
 
-META = torch.device("meta")
-# prefix lengths are read as numbers, and a meta tensor has none
-SITES_OF_META = [(name, view) for name, view in SITES if view != "prefix"]
+CPU, META = torch.device("cpu"), torch.device("meta")
 
 
-@pytest.fixture(autouse=True)
-def no_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is none for meta tensors; for what happens under it see ``test_precision.py``."""
-    monkeypatch.setattr(torch, "autocast", lambda *arguments, **options: nullcontext())
+@pytest.mark.parametrize(("name", "view"), SITES, ids=SITE_IDS)
+def test_tensors_stay_on_their_device(name: str, view: str) -> None:
+    mechanism, x = build(name), site_problem(view, 20)
+    with META:
+        for form in forms_of(name):
+            output, state = FORMS[form](mechanism, x)
+            assert {tensor.device for tensor in (output, *(state or {}).values())} == {CPU}
+        q, k, _, layout = x.part()
+        assert mechanism.weights(q, k, layout).device == CPU
 
 
-def elsewhere(view: str, masked: bool) -> Problem:
-    """A problem on the device without numbers."""
-    x = site_problem(view, 20)
-    lengths = Lengths(x.lengths.query.to(META), x.lengths.key.to(META))
-    mask = x.key_mask.to(META) if masked else None
-    return replace(x, q=x.q.to(META), k=x.k.to(META), v=x.v.to(META), lengths=lengths, key_mask=mask)
+def test_a_layout_is_made_on_its_device() -> None:
+    mask, start = torch.ones(2, 5, dtype=torch.bool), torch.zeros(2, dtype=torch.long)
+    with META:
+        made = (
+            Layout.whole(Full(), 5, device="cpu"),
+            Layout.whole(Full(), 5, 5, key_mask=mask, device="cpu"),
+            Layout.at(Causal(), start, query_length=start, key_length=start),
+        )
+    for layout in made:
+        tensors = (layout.queries, layout.keys, layout.query_length, layout.key_length)
+        assert {tensor.device for tensor in tensors} == {CPU}
 
 
-def devices(*tensors: Tensor) -> set[torch.device]:
-    return {tensor.device for tensor in tensors}
-
-
-@pytest.mark.parametrize("form", ["quadratic", "cuts"])  # one code path each; meta tensors are slow in many steps
-@pytest.mark.parametrize(("name", "view"), SITES_OF_META, ids=["-".join(site) for site in SITES_OF_META])
-def test_a_form_stays_on_its_device(name: str, view: str, form: str) -> None:
-    output, state = FORMS[form](build(name).to(META), elsewhere(view, masked=True))
-    assert devices(output, *(state or {}).values()) == {META}
-
-
-@pytest.mark.parametrize("masked", [True, False], ids=["padded", "unpadded"])
-@pytest.mark.parametrize(("name", "view"), SITES_OF_META, ids=["-".join(site) for site in SITES_OF_META])
-def test_weights_and_default_lengths_stay_on_their_device(name: str, view: str, masked: bool) -> None:
-    x = elsewhere(view, masked)
-    assert devices(build(name).to(META).weights(x.q, x.k, x.view, x.key_mask)) == {META}
-
-
-def test_meta_refuses_a_mixture() -> None:
-    x = elsewhere("causal", masked=True)
-    with pytest.raises(RuntimeError, match="device"):
-        FORMS["quadratic"](build("relu"), replace(x, key_mask=torch.ones(x.key_mask.shape, dtype=torch.bool)))
+def test_a_tensor_without_a_device_is_elsewhere() -> None:
+    with META:
+        assert Layout.at(Full(), 0).queries.device == META

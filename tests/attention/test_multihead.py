@@ -1,18 +1,17 @@
-"""MultiheadAttention: fairseq's names and layout; torch's numbers for softmax, the oracle's for all; clear errors."""
+"""MultiheadAttention: fairseq's names and shapes; fairseq's numbers for softmax, the oracle's for all; clear errors."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mla_fairseq.attention import Causal, Full, Lengths, MultiheadAttention, Prefix, State, View, available_attention
+from mla_fairseq.attention import Causal, Full, Layout, MultiheadAttention, Prefix, State, View
 from tests.attention import oracle
-from tests.attention.cases import ANYWHERE, MECHANISMS, assert_all_close, assert_close
+from tests.attention.cases import ANYWHERE, MECHANISMS, Problem, assert_all_close, assert_close
 
 T, S, B, C, K, H = 9, 12, 3, 8, 6, 2
-NAMES = {f"{part}_proj.{kind}" for part in "qkv" for kind in ("weight", "bias")} | {"out_proj.weight", "out_proj.bias"}
 LENGTHS = {"query_length": torch.tensor([9, 7, 12]), "key_length": torch.tensor([12, 10, 9])}
 MASK = torch.arange(S) < torch.tensor([[12], [10], [7]])
 
@@ -45,24 +44,26 @@ def by_hand(
         (x @ linear.weight.T + linear.bias).reshape(len(x), B, H, C // H).permute(1, 2, 0, 3)
         for x, linear in ((query, attention.q_proj), (key, attention.k_proj), (key, attention.v_proj))
     )
-    lengths = Lengths(LENGTHS["query_length"], LENGTHS["key_length"])
-    heads, _ = oracle.attend(name, attention.mechanism, q, k, v, view, mask, lengths)
+    heads, _ = oracle.attend(name, attention.mechanism, Problem(q, k, v, view, **LENGTHS, key_mask=mask))
     joined = heads.permute(2, 0, 1, 3).reshape(len(query), B, C)
     return joined @ attention.out_proj.weight.T + attention.out_proj.bias
 
 
 @pytest.mark.parametrize("name", ANYWHERE)
 def test_cross_attention_is_the_oracle(name: str) -> None:
-    """In one pass, written then read, and token by token; gradients of every projection too."""
+    """In one pass, and with keys that are written once and read token by token; gradients of projections too."""
     attention, query, key = module(name, K), normal(T, B, C), normal(S, B, K)
     expected = differentiate(lambda: by_hand(name, attention, query, key, Full(), MASK), attention, query, key)
-    whole = differentiate(lambda: attention(query, key, None, MASK, **LENGTHS), attention, query, key)
-    assert_all_close(whole, expected)
+    layout = Layout.whole(Full(), T, S, **LENGTHS, key_mask=MASK)
+    assert_all_close(differentiate(lambda: attention(query, key, layout), attention, query, key), expected)
 
     def stepwise() -> Tensor:
         state: State = {}
-        first = attention(query[:1], key, Full(), MASK, state, **LENGTHS)
-        return torch.cat([first, *(attention(q[None], None, state=state, **LENGTHS) for q in query[1:])])
+        first = attention(query[:1], key, Layout.at(Full(), 0, 1, S, **LENGTHS, key_mask=MASK), state)
+        layouts = (Layout.at(Full(), t, 1, 0, **LENGTHS) for t in range(1, T))
+        return torch.cat(
+            [first, *(attention(q[None], None, at, state) for q, at in zip(query[1:], layouts, strict=True))]
+        )
 
     assert_all_close(differentiate(stepwise, attention, query, key), expected)
 
@@ -71,11 +72,13 @@ def test_cross_attention_is_the_oracle(name: str) -> None:
 def test_self_attention_is_the_oracle(name: str) -> None:
     attention, x = module(name), normal(T, B, C)
     expected = differentiate(lambda: by_hand(name, attention, x, x, Causal(), None), attention, x)
-    assert_all_close(differentiate(lambda: attention(x, x, Causal(), **LENGTHS), attention, x), expected)
+    whole = differentiate(lambda: attention(x, x, Layout.whole(Causal(), T, **LENGTHS)), attention, x)
+    assert_all_close(whole, expected)
 
     def stepwise() -> Tensor:
         state: State = {}
-        return torch.cat([attention(t[None], t[None], Causal(), None, state, **LENGTHS) for t in x])
+        layouts = (Layout.at(Causal(), t, **LENGTHS) for t in range(T))
+        return torch.cat([attention(y[None], y[None], at, state) for y, at in zip(x, layouts, strict=True)])
 
     assert_all_close(differentiate(stepwise, attention, x), expected)
 
@@ -84,84 +87,44 @@ def test_self_attention_is_the_oracle(name: str) -> None:
 def test_waiting_cross_attention_is_the_oracle(name: str) -> None:
     """Wait-k with blocks of 2 source states: each call brings the states that arrived since the one before."""
     attention, query, key = module(name, K), normal(T, B, C), normal(S, B, K)
-    seen = (2 * torch.arange(T)).clamp(max=S)
+    seen = (2 * torch.arange(1, T + 1)).clamp(max=S)
     expected = differentiate(lambda: by_hand(name, attention, query, key, Prefix(seen), MASK), attention, query, key)
-    whole = differentiate(lambda: attention(query, key, Prefix(seen), MASK, **LENGTHS), attention, query, key)
-    assert_all_close(whole, expected)
+    layout = Layout.whole(Prefix(seen), T, S, **LENGTHS, key_mask=MASK)
+    assert_all_close(differentiate(lambda: attention(query, key, layout), attention, query, key), expected)
 
     def stepwise() -> Tensor:
         state, outputs = {}, []
-        for t, (start, stop) in enumerate(zip([0, *seen.tolist()], seen.tolist(), strict=False)):
-            new = MASK[:, start:stop]
-            outputs.append(attention(query[t : t + 1], key[start:stop], Full(), new, state, **LENGTHS))
+        for t, (start, stop) in enumerate(pairwise([0, *seen.tolist()])):
+            new, mask = key[start:stop], MASK[:, start:stop]
+            at = Layout.at(Full(), t, 1, stop - start, start, **LENGTHS, key_mask=mask if stop > start else None)
+            outputs.append(attention(query[t : t + 1], new if stop > start else None, at, state))
         return torch.cat(outputs)
 
     assert_all_close(differentiate(stepwise, attention, query, key), expected)
 
 
-def torch_weights(attention: MultiheadAttention) -> dict:
-    """The arguments of torch's functional form, for the same weights."""
-    return {
-        "embed_dim_to_check": C,
-        "num_heads": H,
-        "in_proj_weight": None,
-        "in_proj_bias": torch.cat([attention.q_proj.bias, attention.k_proj.bias, attention.v_proj.bias]),
-        "bias_k": None,
-        "bias_v": None,
-        "add_zero_attn": False,
-        "dropout_p": 0.0,
-        "out_proj_weight": attention.out_proj.weight,
-        "out_proj_bias": attention.out_proj.bias,
-        "use_separate_proj_weight": True,
-        "q_proj_weight": attention.q_proj.weight,
-        "k_proj_weight": attention.k_proj.weight,
-        "v_proj_weight": attention.v_proj.weight,
-    }
+def padded(mask: Tensor | None) -> Layout:
+    return Layout.whole(Full(), T, S, key_mask=mask)
 
 
 @pytest.mark.parametrize("kdim", [None, K], ids=["self", "kdim6"])
 @pytest.mark.parametrize("mask", [None, MASK], ids=["unpadded", "padded"])
-def test_softmax_is_torchs_own(kdim: int | None, mask: Tensor | None) -> None:
-    attention, query, key = module("softmax", kdim), normal(T, B, C), normal(S, B, kdim or C)
-
-    def theirs() -> Tensor:
-        padding = None if mask is None else ~mask
-        given = torch_weights(attention)
-        return F.multi_head_attention_forward(query, key, key, **given, key_padding_mask=padding)[0]
-
-    expected = differentiate(theirs, attention, query, key)
-    assert_all_close(differentiate(lambda: attention(query, key, key_mask=mask), attention, query, key), expected)
-    weights = F.multi_head_attention_forward(
-        query, key, key, **torch_weights(attention), key_padding_mask=None if mask is None else ~mask
-    )[1]
-    assert_close(attention.weights(query, key, key_mask=mask).mean(1).detach(), weights.detach())
-
-
-def test_causal_softmax_is_torchs_module() -> None:
-    attention, x = module("softmax"), normal(T, B, C)
-    stock = nn.MultiheadAttention(C, H, dtype=torch.float64)
-    qkv = (attention.q_proj, attention.k_proj, attention.v_proj)
-    stock.load_state_dict(
-        {
-            "in_proj_weight": torch.cat([linear.weight for linear in qkv]),
-            "in_proj_bias": torch.cat([linear.bias for linear in qkv]),
-            "out_proj.weight": attention.out_proj.weight,
-            "out_proj.bias": attention.out_proj.bias,
-        }
-    )
-    ahead = torch.ones(T, T, dtype=torch.bool).triu(1)
-    assert_close(attention(x, x, Causal()).detach(), stock(x, x, x, attn_mask=ahead)[0].detach())
-
-
-@pytest.mark.parametrize("kdim", [None, K], ids=["self", "kdim6"])
-def test_parameters_and_numbers_are_fairseqs(kdim: int | None) -> None:
+def test_softmax_is_fairseqs_own(kdim: int | None, mask: Tensor | None) -> None:
+    """Names, outputs, gradients and weights; a causal view as well."""
     fairseq = pytest.importorskip("fairseq.modules")
     stock = fairseq.MultiheadAttention(C, H, kdim=kdim, vdim=kdim, encoder_decoder_attention=kdim is not None).double()
     attention, query, key = module("softmax", kdim), normal(T, B, C), normal(S, B, kdim or C)
-    attention.load_state_dict(stock.state_dict())
-    assert dict(attention.named_parameters()).keys() == NAMES
-    theirs = stock(query, key, key, key_padding_mask=~MASK, need_weights=False)[0]
-    assert_close(attention(query, key, key_mask=MASK).detach(), theirs.detach())
+    stock.load_state_dict(attention.state_dict())
+    assert dict(stock.named_parameters()).keys() == dict(attention.named_parameters()).keys()
+    padding, layout = None if mask is None else ~mask, Layout.whole(Full(), T, S, key_mask=mask)
+    expected = differentiate(lambda: stock(query, key, key, key_padding_mask=padding)[0], stock, query, key)
+    assert_all_close(differentiate(lambda: attention(query, key, layout), attention, query, key), expected)
+    weights = stock(query, key, key, key_padding_mask=padding)[1]
+    assert_close(attention.weights(query, key, layout).mean(1), weights.detach())
+    if kdim is None:
+        ahead = torch.ones(T, T, dtype=torch.bool).triu(1)
+        theirs = stock(query, query, query, attn_mask=ahead, need_weights=False)[0]
+        assert_close(attention(query, query, Layout.whole(Causal(), T)), theirs.detach())
 
 
 @pytest.mark.parametrize("kdim", [None, K], ids=["self", "kdim6"])
@@ -180,8 +143,8 @@ def test_dropout_is_in_the_same_place_in_every_form(name: str) -> None:
     """With everything dropped only the output's bias is left, whichever way the output came about."""
     attention, x = MultiheadAttention(C, H, name, dropout=1.0), torch.randn(T, B, C)
     state: State = {}
-    own = Causal()
-    for output in (attention(x, x, own), attention(x, x, own, state=state, **LENGTHS), attention(x, None, state=state)):
+    own = Layout.whole(Causal(), T)
+    for output in (attention(x, x, own), attention(x, x, own, state), attention(x, None, own, state)):
         assert torch.equal(output, attention.out_proj.bias.expand(T, B, C))
     kept = attention.eval()(x, x, own)
     assert not torch.equal(kept, attention.out_proj.bias.expand(T, B, C))
@@ -194,7 +157,7 @@ def test_modules_keep_their_states_apart() -> None:
     state: State = {}
     x = torch.randn(1, B, C)
     for attention in modules:
-        attention(x, x, Causal(), state=state)
+        attention(x, x, Layout.at(Causal(), 0), state)
     assert tuple(state) == names
     assert not torch.equal(*(state[name]["memory"] for name in names))
 
@@ -209,27 +172,72 @@ ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     "key-channels": (lambda: module("relu", K)(X, X), r"key must be \(S, 3, 6\) for this query, but is \(9, 3, 8\)"),
     "key-batch": (lambda: module("relu")(X, X[:, :2]), r"key must be \(S, 3, 8\) for this query, but is \(9, 2, 8\)"),
     "key-of-2-dimensions": (lambda: module("relu")(X, X[0]), r"key must be .* but is \(3, 8\)"),
-    "mask-shape": (lambda: module("relu")(X, X, key_mask=MASK), r"\(B, S\) = \(3, 9\), but is \(3, 12\)"),
-    "mask-transposed": (lambda: module("relu")(X, X, key_mask=MASK[:, :9].T), r"= \(3, 9\), but is \(9, 3\)"),
-    "no-key-no-state": (lambda: module("relu")(X, None), "without a state there is nothing to read: give `key`"),
-    "weights-mask": (lambda: module("relu").weights(X, X, key_mask=MASK), r"\(3, 9\), but is \(3, 12\)"),
+    "layout-queries": (
+        lambda: module("relu")(X[:2], X, layout()),
+        r"\(queries, keys\) = \(9, 9\), but \(2, 9\) are",
+    ),
+    "layout-keys": (lambda: module("relu")(X, X[:4], layout()), r"= \(9, 9\), but \(9, 4\) are given"),
+    "mask-shape": (lambda: module("relu")(X, X, layout(MASK)), r"\(B, S\) = \(3, 9\).* but is torch.bool, \(3, 12\)"),
+    "mask-transposed": (lambda: module("relu")(X, X, layout(MASK[:, :9].T)), r"= \(3, 9\).* but is .*, \(9, 3\)"),
+    "mask-of-numbers": (lambda: module("relu")(X, X, layout(MASK[:, :9].float())), "must be boolean.* torch.float32"),
+    "no-key-no-state": (
+        lambda: module("relu")(X.double(), None),
+        "give `key`: without a state there are no keys to read",
+    ),
+    "weights-mask": (lambda: module("relu").weights(X, X, layout(MASK)), r"\(3, 9\).* but is torch.bool, \(3, 12\)"),
 }
 
 
+def layout(mask: Tensor | None = None) -> Layout:
+    return Layout.at(Full(), 0, T, T, key_mask=mask)
+
+
 @pytest.mark.parametrize(("call", "message"), ERRORS.values(), ids=ERRORS)
-def test_what_does_not_fit(call: Callable[[], object], message: str) -> None:
+def test_what_does_not_fit_is_refused(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def test_an_unknown_mechanism_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=", ".join(available_attention())):
-        MultiheadAttention(C, H, "sofmax")
 
 
 @pytest.mark.parametrize("name", MECHANISMS)
 def test_an_empty_state_has_nothing_to_read(name: str) -> None:
     state: State = {}
-    with pytest.raises(ValueError, match="nothing was written to this state: write keys before reading it"):
-        MultiheadAttention(C, H, name)(X, None, state=state, **LENGTHS)
+    with pytest.raises(ValueError, match="this state is empty: write keys before reading it"):
+        MultiheadAttention(C, H, name)(X, None, Layout.whole(Causal(), T), state)
     assert state == {}, "an error leaves the caller's state as it was"
+
+
+FORMER = {
+    "hedgehog": {"query_map.": "features.query_map.", "key_map.": "features.key_map."},
+    "leap": {"query_proportion.": "positions.query_proportion.", "key_proportion.": "positions.key_proportion."},
+    "performer": {"directions": "features.directions"},
+    "gla": {"projection.": "gates.projection."},
+}
+
+
+@pytest.mark.parametrize("name", FORMER)
+def test_a_checkpoint_of_version_0_1_loads(name: str) -> None:
+    attention, x = MultiheadAttention(C, H, name), torch.randn(T, B, C)
+    checkpoint = {}
+    for key, tensor in attention.state_dict().items():
+        for new, former in FORMER[name].items():
+            key = key.replace(f"mechanism.{new}", f"mechanism.{former}")
+        checkpoint[f"decoder.{key}"] = tensor + torch.rand_like(tensor)
+    loaded = MultiheadAttention(C, H, name)
+    renamed = loaded.upgrade_state_dict_named(dict(checkpoint), "decoder")
+    loaded.load_state_dict({key.removeprefix("decoder."): tensor for key, tensor in renamed.items()})
+    moved = sum(1 for key in checkpoint if key not in renamed)
+    assert moved == sum(1 for _ in attention.mechanism.state_dict()) > 0
+    attention.load_state_dict(dict(zip(attention.state_dict(), checkpoint.values(), strict=True)))
+    whole = Layout.whole(Causal(), T)
+    assert torch.equal(loaded(x, x, whole), attention(x, x, whole))
+
+
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_a_checkpoint_of_another_mechanism_loads(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What only one of them has is dropped, or starts from scratch and is logged."""
+    other = {f"decoder.{key}": tensor for key, tensor in MultiheadAttention(C, H, "leap").state_dict().items()}
+    attention = MultiheadAttention(C, H, name)
+    upgraded = attention.upgrade_state_dict_named(other, "decoder")
+    attention.load_state_dict({key.removeprefix("decoder."): tensor for key, tensor in upgraded.items()})
+    new = attention.mechanism.state_dict().keys() - MultiheadAttention(C, H, "leap").mechanism.state_dict().keys()
+    assert ("they start from scratch" in caplog.text) == bool(new)

@@ -4,14 +4,11 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from mla_fairseq.attention.features import ELUFeatures, ReLUFeatures
-from mla_fairseq.attention.positions import CosinePositions
 from torch import nn
 
 from mla_fairseq.attention import (
     LinearAttention,
     MultiheadAttention,
-    SoftmaxAttention,
     attention_entry,
     available_attention,
     build_attention,
@@ -19,8 +16,6 @@ from mla_fairseq.attention import (
     registry,
 )
 from mla_fairseq.attention.gated import DecayOptions
-
-BUILT_IN = {"cosformer", "elu", "relu", "softmax"}
 
 
 @dataclass(frozen=True)
@@ -37,85 +32,47 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
 
 
-class Power(nn.Module):
-    def __init__(self, power: float) -> None:
-        super().__init__()
-        self.power = power
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.relu() ** self.power
-
-
 def register_sharp() -> None:
     @register_attention("sharp", options=Sharpness)
-    def sharp(head_dim: int, options: Sharpness) -> nn.Module:
-        return LinearAttention(Power(options.power))
+    class Sharp(LinearAttention):
+        def __init__(self, head_dim: int, options: Sharpness) -> None:
+            super().__init__(head_dim)
+            self.power = options.power
 
-
-def test_the_mechanisms_of_the_package() -> None:
-    assert set(available_attention()) >= BUILT_IN
-    assert available_attention() == sorted(available_attention())
-
-
-@pytest.mark.parametrize(
-    ("name", "features", "positions"),
-    [
-        ("relu", ReLUFeatures, type(None)),
-        ("elu", ELUFeatures, type(None)),
-        ("cosformer", ReLUFeatures, CosinePositions),
-    ],
-)
-def test_a_linear_mechanism_is_features_and_positions(name: str, features: type, positions: type) -> None:
-    mechanism = build_attention(name, 16)
-    assert isinstance(mechanism, LinearAttention)
-    assert isinstance(mechanism.features, features)
-    assert isinstance(mechanism.positions, positions)
-    assert mechanism.needs_lengths == (name == "cosformer")
-
-
-def test_softmax_is_a_class_of_its_own() -> None:
-    assert isinstance(build_attention("softmax", 16), SoftmaxAttention)
-    assert not build_attention("softmax", 16).needs_lengths
+        def features(self, x: torch.Tensor) -> torch.Tensor:
+            return x.relu() ** self.power
 
 
 @pytest.mark.parametrize("name", ["cosformer", "elu", "relu", "softmax"])
 def test_the_mechanisms_of_the_package_add_no_parameters(name: str) -> None:
-    """So a softmax checkpoint initialises each of them, strictly."""
+    """So a softmax checkpoint initializes each of them, strictly."""
     assert not build_attention(name, 16).state_dict()
 
 
 def test_a_registered_mechanism_is_one_of_them() -> None:
     register_sharp()
-    assert "sharp" in available_attention()
+    assert "sharp" in available_attention() == sorted(available_attention())
     assert attention_entry("sharp").options is Sharpness
     assert isinstance(MultiheadAttention(8, 2, "sharp").mechanism, LinearAttention)
 
 
-def test_the_builder_stays_a_function() -> None:
-    @register_attention("plain")
-    def plain(head_dim: int, options: None) -> nn.Module:
-        return SoftmaxAttention()
+def test_what_is_built_is_a_mechanism() -> None:
+    register_attention("layer")(lambda head_dim, options: nn.Linear(head_dim, head_dim))
+    with pytest.raises(TypeError, match="attention 'layer' must be a Mechanism, but is Linear: derive it from"):
+        build_attention("layer", 4)
 
-    assert isinstance(plain(4, None), SoftmaxAttention)
+
+def test_a_linear_mechanism_without_features_says_what_is_missing() -> None:
+    register_attention("bare")(LinearAttention)
+    with pytest.raises(TypeError, match="LinearAttention must define features, or query_features and key_features"):
+        MultiheadAttention(8, 2, "bare")(torch.zeros(3, 1, 8), torch.zeros(3, 1, 8))
 
 
 def test_options_reach_the_builder() -> None:
     register_sharp()
-    assert build_attention("sharp", 8).features.power == 1.0
-    assert build_attention("sharp", 8, power=2.5).features.power == 2.5
+    assert build_attention("sharp", 8).power == 1.0
+    assert build_attention("sharp", 8, power=2.5).power == 2.5
     assert attention_entry("decay").options is DecayOptions
-
-
-def test_the_head_size_reaches_the_builder() -> None:
-    sizes = []
-
-    @register_attention("sized")
-    def sized(head_dim: int, options: None) -> nn.Module:
-        sizes.append((head_dim, options))
-        return SoftmaxAttention()
-
-    MultiheadAttention(24, 3, "sized")
-    assert sizes == [(8, None)]
 
 
 def test_a_name_is_taken_once() -> None:
@@ -163,7 +120,7 @@ def test_an_unknown_name_lists_the_known_ones(ask) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("decay", "attention 'decay' has no option 'lenght': it knows shortest, longest"),
+        ("leap", "attention 'leap' has no option 'lenght': it knows factor"),
         ("relu", "attention 'relu' has no option 'lenght': it knows none"),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mla_fairseq.attention import GatedAttention, LinearAttention, SoftmaxAttention
+from mla_fairseq.attention import Decay, Hedgehog, SoftmaxAttention
 from mla_fairseq.models.linearize import Distillation, batches, convert, converted, model_options
 from tests.models.conftest import SIZES, TRAINING, Build, Run
 from tests.models.test_commands import Train, check_hypotheses, parameters
@@ -36,7 +36,7 @@ def test_every_parameter_is_kept(train: Train, task, arch: str) -> None:
         assert name in before or ".mechanism." in name
         assert name not in before or torch.equal(tensor, before[name])
     mechanisms = [layer.self_attn.mechanism for layer in (*student.encoder.transformer_layers, *student.decoder.layers)]
-    assert [type(mechanism) for mechanism in mechanisms] == [LinearAttention] * 2 + [GatedAttention] * 2
+    assert [type(mechanism) for mechanism in mechanisms] == [Hedgehog] * 2 + [Decay] * 2
     assert isinstance(student.decoder.layers[0].encoder_attn.mechanism, SoftmaxAttention)
     options = model_options(state)
     assert (options.encoder_attn_type, options._name) == ("hedgehog", "s2t_transformer_mla")

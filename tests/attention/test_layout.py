@@ -1,0 +1,165 @@
+"""Layouts: default lengths and positions, what is computed once for all layers, and layouts that are refused."""
+
+import re
+
+import pytest
+import torch
+from torch import Tensor
+
+from mla_fairseq.attention import (
+    Blocks,
+    Causal,
+    CosFormer,
+    Full,
+    Layout,
+    MonotonicMultiheadAttention,
+    MultiheadAttention,
+    Prefix,
+    View,
+    positions,
+)
+from tests.attention.cases import CONSTANT, LIMITED, MECHANISMS, VIEWS, build, problem
+
+MASK = torch.arange(6) < torch.tensor([[6], [4]])
+
+
+def lengths(layout: Layout) -> tuple[list[int], list[int]]:
+    return layout.query_length.tolist(), layout.key_length.tolist()
+
+
+def test_a_whole_sequence_has_the_lengths_of_its_real_tokens() -> None:
+    assert lengths(Layout.whole(Causal(), 6)) == ([6], [6])
+    assert lengths(Layout.whole(Causal(), 6, key_mask=MASK)) == ([6, 4], [6, 4])
+    assert lengths(Layout.whole(Full(), 3, 6)) == ([3], [6])
+    assert lengths(Layout.whole(Full(), 3, 6, key_mask=MASK)) == ([3], [6, 4])
+    given = torch.tensor([9, 8])
+    assert lengths(Layout.whole(Full(), 3, 6, query_length=given, key_mask=MASK)) == ([9, 8], [6, 4])
+    assert lengths(Layout.whole(Causal(), 6, key_length=given)) == ([9, 8], [9, 8])
+
+
+def test_positions_are_those_of_the_stream() -> None:
+    assert positions(3, 2).tolist() == [[3, 4]]
+    assert positions(torch.tensor([3, 0]), 2).tolist() == [[3, 4], [0, 1]]
+    alone = Layout.at(Causal(), 5, 2)
+    assert alone.queries.tolist() == alone.keys.tolist() == [[5, 6]]
+    across = Layout.at(Full(), torch.tensor([5, 1]), keys=2, key_start=7)
+    assert (across.queries.tolist(), across.keys.tolist()) == ([[5], [1]], [[7, 8]])
+
+
+def test_relative_positions_stop_at_the_expected_length() -> None:
+    layout = Layout.whole(Full(), 5, 2, query_length=torch.tensor([2, 4]), key_length=torch.tensor([0]))
+    assert layout.relative_queries(torch.float32)[:, 0].tolist() == [[0.5, 1, 1, 1, 1], [0.25, 0.5, 0.75, 1, 1]]
+    assert layout.relative_keys(torch.float32)[:, 0].tolist() == [[1, 1]], "a length of 0 counts as 1"
+
+
+def test_once_computes_once() -> None:
+    layout, made = Layout.whole(Causal(), 4), []
+    for key in ("a", "b", "a", "b"):
+        assert layout.once(key, lambda key=key: made.append(key)) is None
+    assert made == ["a", "b"]
+    assert layout.visible(torch.float32) is layout.visible(torch.float32)
+    assert layout.visible(torch.float64).dtype == torch.float64
+
+
+class Slower(CosFormer):
+    """As a researcher would vary it: positions at a fifth of the speed."""
+
+    def query_positions(self, q: Tensor, layout: Layout) -> Tensor:
+        return layout.once("slower queries", lambda: super(Slower, self).query_positions(q, slower(layout)))
+
+    def key_positions(self, k: Tensor, layout: Layout) -> Tensor:
+        return super().key_positions(k, slower(layout))
+
+
+def slower(layout: Layout) -> Layout:
+    return Layout(layout.view, layout.queries, layout.keys, 5 * layout.query_length, 5 * layout.key_length)
+
+
+@pytest.mark.parametrize("view", ["full", "causal", "blocks", "prefix"])
+@pytest.mark.parametrize("length", [7, 60])
+def test_layers_share_a_layout(view: str, length: int) -> None:
+    """Each layer gives what it gives with a layout of its own, whatever a layer of another class left there."""
+    x = problem(VIEWS[view](length), length, length)
+    layers = [*(build(name) for name in MECHANISMS if name in CONSTANT and not build(name).in_order), build("softmax")]
+    layers += [Slower(4), CosFormer(4), Slower(4)]
+    shared = x.part()[-1]
+    outputs = []
+    for layer in layers:
+        q, k, v, layout = x.part()
+        outputs.append(layer.parallel(q, k, v, layout))
+        for form in (layer.parallel, lambda *given, layer=layer: layer.advance({}, *given)[0]):
+            assert torch.allclose(form(q, k, v, shared), outputs[-1], rtol=0, atol=1e-12)
+    assert not torch.allclose(outputs[-1], outputs[-2]), "the subclass differs from its parent"
+
+
+def test_layers_share_the_positions_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, relative = [], Layout.relative_queries
+    monkeypatch.setattr(Layout, "relative_queries", lambda self, dtype: made.append(1) or relative(self, dtype))
+    x = problem(Causal(), 4, 4)
+    for step in (slice(t, t + 1) for t in range(4)):
+        q, k, v, layout = x.part(step, step)
+        for _ in range(3):
+            build("cosformer").advance({}, q, k, v, layout)
+    assert len(made) == 4
+
+
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_lengths_that_are_needed_are_asked_for(name: str) -> None:
+    q, k, v, layout = problem(Causal(), 4, 4).part()
+    mechanism, four = build(name), torch.tensor([4, 4])
+    for given in ({}, {"query_length": four}, {"key_length": four}):
+        unknown = Layout(Causal(), layout.queries, layout.keys, **given)
+        if mechanism.needs_lengths:
+            with pytest.raises(ValueError, match="this mechanism has positions: give the layout query and key lengths"):
+                mechanism.advance({}, q, k, v, unknown)
+        else:
+            assert torch.equal(mechanism.advance({}, q, k, v, unknown)[0], mechanism.advance({}, q, k, v, layout)[0])
+
+
+@pytest.mark.parametrize("lengths", [(1,), (4,), (6,), (2, 4), (2, 1)], ids=str)
+def test_prefix_lengths_fit_the_queries(lengths: tuple[int, ...]) -> None:
+    """A single length for all of 5 queries would be broadcast silently."""
+    message = f"prefix lengths are for {lengths[-1]} queries, but there are 5"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Layout.whole(Prefix(torch.ones(lengths, dtype=torch.long)), 5, 7)
+
+
+REFUSED: dict[str, tuple[View, int, str]] = {
+    **{
+        view: (VIEWS[view](7), 7, "a linear mechanism cannot forget.*use softmax or drop the window")
+        for view in LIMITED
+    },
+    "full": (Full(), 7, "attention that fades takes tokens in order"),
+    "prefix": (VIEWS["prefix"](7), 7, "attention that fades takes tokens in order"),
+    "causal-across": (Causal(), 9, "needs as many queries as keys, but has 7 and 9"),
+    "blocks-across": (Blocks(2), 9, "needs as many queries as keys, but has 7 and 9"),
+}
+
+
+def refuses(name: str, case: str) -> bool:
+    mechanism = build(name)
+    limited, any_order = case in LIMITED, case in ("full", "prefix")
+    return (limited and not mechanism.window) or (any_order and mechanism.in_order) or case.endswith("across")
+
+
+@pytest.mark.parametrize("name", MECHANISMS)
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_mechanism_refuses_what_it_cannot_follow(name: str, case: str) -> None:
+    """In every entry of the modules, and at every length: not only where one form is the faster one."""
+    view, keys, message = REFUSED[case]
+    layout = Layout.whole(view, 7, keys)
+    query, key = torch.randn(7, 2, 8), torch.randn(keys, 2, 8)
+    attention, monotonic = MultiheadAttention(8, 2, name), MonotonicMultiheadAttention(8, 2, name)
+    entries = (
+        lambda: attention(query, key, layout),
+        lambda: attention(query, key, layout, {}),
+        lambda: attention.weights(query, key, layout),
+        lambda: monotonic(query, key, layout),
+        *((lambda: attention(query, key), lambda: monotonic(query, key)) if case == "full" else ()),  # the default
+    )
+    for entry in entries:
+        if refuses(name, case):
+            with pytest.raises(ValueError, match=message):
+                entry()
+        else:
+            entry()
