@@ -15,51 +15,15 @@ from mla_fairseq.attention.monotonic import chunkwise, expected_alignment, infin
 from mla_fairseq.attention.monotonic_multihead import Monotonic, MonotonicMultiheadAttention
 from mla_fairseq.attention.multihead import AttentionHeads, MultiheadAttention
 from mla_fairseq.attention.performer import Performer
-from mla_fairseq.attention.registry import (
-    attention_entry,
-    available_attention,
-    build_attention,
-    register_attention,
-)
+from mla_fairseq.attention.registry import attention_entry, available_attention, build_attention, register_attention
 from mla_fairseq.attention.softmax import SoftmaxAttention
 from mla_fairseq.attention.state import State, fork, nbytes, reorder
 from mla_fairseq.attention.views import Blocks, Causal, Full, Prefix, View
 
 __all__ = [
-    "GLA",
-    "AttentionHeads",
-    "Blocks",
-    "Causal",
-    "CosFormer",
-    "Decay",
-    "ELUAttention",
-    "ExpAttention",
-    "Full",
-    "GatedAttention",
-    "Hedgehog",
-    "Layout",
-    "LeaPformer",
-    "LinearAttention",
-    "Mechanism",
-    "Monotonic",
-    "MonotonicMultiheadAttention",
-    "MultiheadAttention",
-    "Performer",
-    "Prefix",
-    "ReLUAttention",
-    "SoftmaxAttention",
-    "SquaredReLUAttention",
-    "State",
-    "View",
-    "attention_entry",
-    "available_attention",
-    "build_attention",
-    "chunkwise",
-    "expected_alignment",
-    "fork",
-    "infinite_lookback",
-    "nbytes",
-    "positions",
-    "register_attention",
-    "reorder",
-]
+    "GLA", "AttentionHeads", "Blocks", "Causal", "CosFormer", "Decay", "ELUAttention", "ExpAttention", "Full",
+    "GatedAttention", "Hedgehog", "Layout", "LeaPformer", "LinearAttention", "Mechanism", "Monotonic",
+    "MonotonicMultiheadAttention", "MultiheadAttention", "Performer", "Prefix", "ReLUAttention", "SoftmaxAttention",
+    "SquaredReLUAttention", "State", "View", "attention_entry", "available_attention", "build_attention", "chunkwise",
+    "expected_alignment", "fork", "infinite_lookback", "nbytes", "positions", "register_attention", "reorder",
+]  # fmt: skip

@@ -193,9 +193,9 @@ class MonotonicMultiheadAttention(AttentionHeads):
         self._drop(own)
         return self.mechanism.read(memory, q, layout)
 
-    def _drop(self, own: dict[str, Tensor]) -> None:
-        """Drop what every head has passed: as much of each stream as of the slowest."""
-        states = int((own["seen"].amin(1) - own["first_state"]).amin())
+    def _drop(self, own: dict[str, Tensor], back: int = 0) -> None:
+        """Drop what every head has passed but the last ``back`` states: of each stream as much as of the slowest."""
+        states = int(((own["seen"].amin(1) - back).clamp_min(0) - own["first_state"]).amin())
         if states > 0:
             own |= {name: own[name][:, :, states:] for name in ("key", "value")}
             own["first_state"] = own["first_state"] + states
@@ -222,15 +222,8 @@ class MonotonicMultiheadAttention(AttentionHeads):
             weights = weights / weights.sum(-1, keepdim=True).clamp_min(self.mechanism.eps)
         output = weights.to(q.dtype) @ own["value"]
         if back is not None:
-            self._drop_before(own, back)
+            self._drop(own, back)  # a head that stays where it is sees them again
         return output
-
-    def _drop_before(self, own: dict[str, Tensor], back: int) -> None:
-        """As ``_drop``, keeping what a head that stands still would see again."""
-        held = dict(own)
-        held["seen"] = (own["seen"] - back).clamp_min(0)
-        self._drop(held)
-        own |= {name: held[name] for name in ("key", "value", "decide", "first_state", "first_step")}
 
     def _scores(self, query: Tensor, key: Tensor, layout: Layout) -> Tensor:
         q, k = self._heads(self.q_proj(query)), self.keys(key)

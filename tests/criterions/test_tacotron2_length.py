@@ -6,7 +6,7 @@ import pytest
 import torch
 from fairseq.criterions.tacotron2_loss import GuidedAttentionLoss, Tacotron2Criterion
 
-from mla_fairseq.attention import Full, build_attention
+from mla_fairseq.attention import Full, Layout, ReLUAttention, build_attention
 from mla_fairseq.criterions.tacotron2_length import Tacotron2LengthCriterion
 from mla_fairseq.models.checks import check_criterion
 from mla_fairseq.models.length import DurationPredictor
@@ -95,16 +95,29 @@ def test_guided_attention_leads_out_of_where_nothing_is_seen(mechanism: str) -> 
     q = (torch.rand(2, 1, 7, 4) * halves).requires_grad_()
     k = (torch.rand(2, 1, 6, 4) * -halves).requires_grad_()
     loss, attend, symbols = criterion().guided_attn, build_attention(mechanism, 4), torch.tensor([6, 3])
+    layout = Layout.whole(Full(), 7, 6, key_mask=torch.arange(6) < symbols[:, None])
     optimizer = torch.optim.Adam((q, k), 0.05)
     values = []
     for _ in range(100):
-        weights = attend.weights(q, k, Full(), torch.arange(6) < symbols[:, None])
+        weights = attend.surrogate_weights(q, k, layout)
         values.append(loss(weights.mean(1).transpose(1, 2), symbols, STEPS))
         optimizer.zero_grad()
         values[-1].backward()
         optimizer.step()
     assert float(values[-1]) < float(values[0]) / 2
     assert bool((weights.sum(-1)[0, :, :7] > 0.99).all()) and bool((weights.sum(-1)[1, :, :4] > 0.99).all())
+
+
+def test_the_criterion_asks_for_surrogate_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gradient of the model's weights is the surrogate one, and with fairseq's criterion it is the plain one."""
+    asked = []
+    whole = ReLUAttention.surrogate_weights
+    monkeypatch.setattr(ReLUAttention, "surrogate_weights", lambda *args: asked.append(1) or whole(*args))
+    model, batch = build("--length-predictor --cross-attn-type relu"), sample(False)
+    criterion()(model, batch)
+    assert asked == [1]
+    Tacotron2Criterion(SimpleNamespace(target_dictionary=None), False, True, 0.4, 5.0, 0.0)(model, batch)
+    assert asked == [1]
 
 
 @pytest.mark.parametrize("durations", [False, True])
