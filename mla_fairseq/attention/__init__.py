@@ -6,9 +6,8 @@ Reading order: ``views.py`` and ``base.py`` (which query sees which key, and wha
 
 from mla_fairseq.attention.base import Layout, Mechanism, positions
 from mla_fairseq.attention.cosformer import CosFormer
-from mla_fairseq.attention.feature_maps import ELUAttention, ExpAttention, SquaredReLUAttention
+from mla_fairseq.attention.feature_maps import ELUAttention, ExpAttention, Hedgehog, SquaredReLUAttention
 from mla_fairseq.attention.gated import GLA, Decay, GatedAttention
-from mla_fairseq.attention.hedgehog import Hedgehog
 from mla_fairseq.attention.leap import LeaPformer
 from mla_fairseq.attention.linear import LinearAttention, ReLUAttention
 from mla_fairseq.attention.monotonic import chunkwise, expected_alignment, infinite_lookback

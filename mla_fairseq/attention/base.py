@@ -51,16 +51,9 @@ class Layout:
 
     @classmethod
     def whole(
-        cls,
-        view: View,
-        queries: int,
-        keys: int | None = None,
-        *,
-        query_length: Tensor | None = None,
-        key_length: Tensor | None = None,
-        key_mask: Tensor | None = None,
-        device: torch.device | str | None = None,
-    ) -> Layout:
+        cls, view: View, queries: int, keys: int | None = None, *, query_length: Tensor | None = None,
+        key_length: Tensor | None = None, key_mask: Tensor | None = None, device: torch.device | str | None = None,
+    ) -> Layout:  # fmt: skip
         """Return the layout of a whole sequence. ``keys`` ``None``: self-attention, as many as queries.
 
         Lengths that are not given are the numbers of real keys and, in cross-attention, of queries.
@@ -115,19 +108,13 @@ class Layout:
     def relative_queries(self, dtype: torch.dtype) -> Tensor:
         """Return the queries' min(i / length, 1), (B or 1, 1, T), i from 1 as in the papers.
 
-        Beyond the expected length a position stays at the end: an angle past pi/2 would make weights negative.
-
-        Raises:
-            ValueError: the length is not known.
+        Beyond the expected length a position stays at the end: an angle past pi/2 would make weights negative. Raises
+        ValueError where the length is not known.
         """
         return _relative(self.queries, self.query_length, dtype)
 
     def relative_keys(self, dtype: torch.dtype) -> Tensor:
-        """Return the keys' min(i / length, 1), (B or 1, 1, S).
-
-        Raises:
-            ValueError: the length is not known.
-        """
+        """Return the keys' min(i / length, 1), (B or 1, 1, S). Raises ValueError where the length is not known."""
         return _relative(self.keys, self.key_length, dtype)
 
 

@@ -148,9 +148,8 @@ class MonotonicMultiheadAttention(AttentionHeads):
             "value": torch.cat((own["value"], self._heads(self.v_proj(key))), dim=2),
         }
         if complete:
-            steps = pool(
-                waiting[:complete], ratio, self.monotonic.pooling, None if mask is None else mask[:, :complete]
-            )
+            mask = None if mask is None else mask[:, :complete]
+            steps = pool(waiting[:complete], ratio, self.monotonic.pooling, mask)
             new["decide"] = torch.cat((own["decide"], self._heads(self.k_proj_mono(steps))), dim=2)
         state[self.name] = {**own, **new}
 
@@ -182,8 +181,7 @@ class MonotonicMultiheadAttention(AttentionHeads):
 
     def _from_memory(self, own: dict[str, Tensor], q: Tensor, layout: Layout) -> Tensor:
         """Return (B, H, 1, D) from each head's memory, after adding what the head has read since."""
-        keys = positions(own["first_state"], own["key"].shape[2])
-        places = keys.unsqueeze(1)
+        places = (keys := positions(own["first_state"], own["key"].shape[2])).unsqueeze(1)
         new = (places >= own["held"].unsqueeze(-1)) & (places < own["seen"].unsqueeze(-1))
         layout = replace(layout, view=Full(), keys=keys, key_mask=new)
         memory = {name.removeprefix(MEMORY): x for name, x in own.items() if name.startswith(MEMORY)}
@@ -208,8 +206,7 @@ class MonotonicMultiheadAttention(AttentionHeads):
         """Return (B, H, 1, D) from the keys and values that are stored."""
         rule = self.monotonic
         back = {"hard_aligned": 1, "chunkwise": rule.chunk}.get(rule.soft)
-        keys = positions(own["first_state"], own["key"].shape[2])
-        places = keys.unsqueeze(1)
+        places = (keys := positions(own["first_state"], own["key"].shape[2])).unsqueeze(1)
         visible = places < own["seen"].unsqueeze(-1)
         if back is not None:
             visible &= places >= own["seen"].unsqueeze(-1) - back
@@ -231,9 +228,11 @@ class MonotonicMultiheadAttention(AttentionHeads):
             return self.mechanism.scores(q, k, layout)
 
     def _soften(self, alignment: Tensor, scores: Tensor) -> Tensor:
-        if self.monotonic.soft == "infinite_lookback":
-            return infinite_lookback(alignment, scores, self.mechanism.eps)
-        return chunkwise(alignment, scores, self.monotonic.chunk, self.mechanism.eps)
+        rule, eps = self.monotonic, self.mechanism.eps
+        everything = rule.soft == "infinite_lookback"
+        return (
+            infinite_lookback(alignment, scores, eps) if everything else chunkwise(alignment, scores, rule.chunk, eps)
+        )
 
     def _write_probability(self, q: Tensor, k: Tensor) -> Tensor:
         """(B, H, T, J), in float32 at least."""
@@ -245,10 +244,9 @@ class MonotonicMultiheadAttention(AttentionHeads):
         return energy.sigmoid()
 
     def _fresh(self, key: Tensor) -> dict[str, Tensor]:
-        batch, heads = key.shape[1], self.num_heads
         nothing = self._heads(self.k_proj(key[:0]))
-        zeros = torch.zeros(batch, dtype=torch.long, device=key.device)
-        apart = zeros.unsqueeze(-1).expand(-1, heads)
+        zeros = torch.zeros(key.shape[1], dtype=torch.long, device=key.device)
+        apart = zeros.unsqueeze(-1).expand(-1, self.num_heads)
         return {
             "step": apart, "seen": apart, "held": apart, "fed": zeros, "first_step": zeros,
             "first_state": zeros, "over": zeros.bool(), "tail": key[:0].transpose(0, 1), "key": nothing,

@@ -98,11 +98,11 @@ class AttentionHeads(nn.Module):
         own = {prefix + key: tensor for key, tensor in self.mechanism.state_dict().items()}
         for key in [key for key in state_dict if key.startswith(prefix) and key not in own]:
             del state_dict[key]
-        new = [key for key in own if key not in state_dict]
+        new = {key: tensor.clone() for key, tensor in own.items() if key not in state_dict}
         if new and f"{name}.q_proj.weight" in state_dict:
-            log.warning("%s and %d others are not in the checkpoint: they start from scratch", new[0], len(new) - 1)
-        for key in new:
-            state_dict[key] = own[key].clone()
+            first = next(iter(new))
+            log.warning("%s and %d others are not in the checkpoint: they start from scratch", first, len(new) - 1)
+        state_dict |= new
         return state_dict
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -131,9 +131,8 @@ class AttentionHeads(nn.Module):
             raise ValueError(f"key must be {expected} for this query, but is {tuple(key.shape)}")
         if layout is None:
             layout = Layout.whole(Full(), len(query), len(query if key is None else key), device=query.device)
-        places = (layout.queries.shape[-1], len(query) if key is None else layout.keys.shape[-1])
-        given = (len(query), len(query) if key is None else len(key))
-        if places != given:
+        places = (layout.queries.shape[-1], None if key is None else layout.keys.shape[-1])
+        if places != (given := (len(query), None if key is None else len(key))):
             raise ValueError(f"the layout is for (queries, keys) = {places}, but {given} are given")
         mask = layout.key_mask
         if key is not None and mask is not None and (mask.dtype, *mask.shape) != (torch.bool, key.shape[1], len(key)):

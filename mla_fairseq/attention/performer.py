@@ -38,22 +38,17 @@ class PerformerOptions:
 class Performer(LinearAttention):
     """Positive random features that estimate softmax's exponentials (FAVOR+, arXiv 2009.14794).
 
-    phi_i(x) = exp(w_i . x' - |x'|^2 / 2), x' = x / d^(1/4) (lemma 1). In expectation over w ~ N(0, I), phi(q) .
-    phi(k) is exp(q . k / sqrt(d)). The w_i are orthogonal in groups of d and all have the length sqrt(d): the
-    regularized kernel of section 2.4 and appendix B, whose values are a little below softmax's (for unit vectors by
-    6 % with d = 64, by 16 % with d = 16). They are drawn when the module is made and saved with it, so decoding is
-    deterministic; ``set_num_updates``, which fairseq calls, draws them again if asked.
+    phi_i(x) = exp(w_i . x' - |x'|^2 / 2), x' = x / d^(1/4) (lemma 1): in expectation over w ~ N(0, I), phi(q) .
+    phi(k) is exp(q . k / sqrt(d)). The w_i are orthogonal in groups of d and have the length sqrt(d) (section 2.4
+    and appendix B: values a little below softmax's). They are drawn when the module is made and saved with it;
+    ``set_num_updates``, which fairseq calls, draws them again if asked.
 
-    As in the reference implementation, the projections of a query are shifted by their maximum and those of keys by
-    the maximum over all keys, and then 1e-4 is added to every feature. A stream does not know all keys: for them
-    the shift is the one of unit normal keys, about four standard deviations of d^(1/4). Without these constants a
-    few large features decide: for d = 64 and unit normal queries and keys the output is off by 2.5 times its own
-    size, with them by 0.8, which is what the plain mean of the values has. Only shorter queries and keys are
-    approximated (half as long: 0.25), and more features help little (m = 256: 0.78): the mechanism is one to train
-    with, not a stand-in for softmax.
-
-    Exponents of keys are never above |w|^2 / 2 = d / 2, which float32 holds for heads of up to 140 channels; larger
-    ones are refused.
+    As in the reference implementation, projections of a query are shifted by their maximum, those of keys by the
+    maximum over all keys, and 1e-4 is added to every feature. A stream does not know all keys: here the shift is
+    that of unit normal keys, four standard deviations of d^(1/4). Without these constants a few large features
+    decide: for d = 64 and unit normal queries and keys the output is off by 2.5 times its size, with them by 0.8,
+    as is the plain mean of the values. The default of d features suits shorter queries and keys (half as long:
+    0.25), and more help little (256: 0.78).
 
     Raises:
         ValueError: a negative number of features or updates, or heads that are too large.

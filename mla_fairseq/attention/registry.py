@@ -37,7 +37,9 @@ def register_attention(name: str, options: type | None = None) -> Callable[[Buil
         TypeError: options that are not a dataclass with defaults.
     """
     if name in _ENTRIES:
-        raise ValueError(f"attention {name!r} is registered already: choose another name than {_known()}")
+        raise ValueError(
+            f"attention {name!r} is registered already: choose another name than {', '.join(available_attention())}"
+        )
     if not name.isidentifier():
         raise ValueError(f"an attention name must be a Python identifier, but is {name!r}")
     if options is not None:
@@ -76,7 +78,7 @@ def attention_entry(name: str) -> Entry:
         ValueError: an unknown name; the message lists the known ones.
     """
     if name not in _ENTRIES:
-        raise ValueError(f"unknown attention {name!r}: choose one of {_known()}")
+        raise ValueError(f"unknown attention {name!r}: choose one of {', '.join(available_attention())}")
     return _ENTRIES[name]
 
 
@@ -91,7 +93,3 @@ def _check_options(name: str, options: type) -> None:
     for option in dataclasses.fields(options):
         if option.default is dataclasses.MISSING:
             raise TypeError(f"option {option.name!r} of attention {name!r} needs a default value")
-
-
-def _known() -> str:
-    return ", ".join(available_attention()) or "(nothing is registered)"

@@ -50,9 +50,7 @@ class SoftmaxAttention(Mechanism):
     def read(self, state: Tensors, q: Tensor, layout: Layout) -> Tensor:
         if not state:
             raise ValueError("this state is empty: write keys before reading it")
-        mask = state.get("mask")
-        visible = None if mask is None else mask[:, None, None]
-        return _attend(q, state["key"], state["value"], visible)
+        return _attend(q, state["key"], state["value"], _both(None, state.get("mask")))
 
     def scores(self, q: Tensor, k: Tensor, layout: Layout) -> Tensor:
         """Return weights (B, H, T, S) before visibility and normalization, the largest of a row 1.
@@ -79,8 +77,7 @@ class SoftmaxAttention(Mechanism):
 def _visible(layout: Layout, held: int) -> Tensor | None:
     """Return which query sees which held key, boolean (B or 1, 1, T, held); ``None``: each sees all."""
     earlier = torch.arange(layout.keys.shape[-1] - held, 0, device=layout.keys.device)
-    first = layout.keys[:, :1]
-    keys = torch.cat(((first + earlier), layout.keys), dim=-1) if held > layout.keys.shape[-1] else layout.keys
+    keys = torch.cat((layout.keys[:, :1] + earlier, layout.keys), dim=-1)
     mask = layout.view.visible(layout.queries, keys)
     return None if mask is None else mask.unsqueeze(1)
 

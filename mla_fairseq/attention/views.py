@@ -1,11 +1,9 @@
 """Views: which query sees which key. A view knows positions, not contents; padding is not visibility.
 
 ``visible(queries, keys)`` takes positions (.., T) and (.., S), counted from 0 over the whole stream, and returns a
-boolean mask (.., T, S), or ``None`` where every query sees every key. The other attributes are what mechanisms ask:
-
-    reach      how many of the latest keys a later query can still see; ``None``: all, so nothing may be dropped
-    in_order   whether queries and keys are the same tokens and none sees a later block
-    size       tokens in a block, where ``in_order``; all of a block sees all of it
+boolean mask (.., T, S), or ``None`` where every query sees every key. ``reach`` is how many of the latest keys a later
+query can still see (``None``: all), ``in_order`` whether queries and keys are the same tokens and none sees a later
+block, and ``size`` then the tokens of a block, which see each other.
 """
 
 from __future__ import annotations
