@@ -83,6 +83,9 @@ class TextDecoder(FairseqIncrementalDecoder):
                 ``extra["attn"][0]``; they are computed only when a layer is named.
             target_lengths: (B,), the expected lengths, where the caller knows better than the length rule.
 
+        With monotonic attention and a state, ``extra["attn"][0]`` (B, 1, 1) is, in place of weights, the number of
+        encoder states that the heads have read: fairseq's generator keeps it with each hypothesis.
+
         With monotonic attention ``extra["delays"]`` (B, layers * H, T) are the encoder states that each head is
         expected to have read, of ``extra["source_lengths"]`` (B,). With a length predictor
         ``extra["length_log_ratio"]`` (B,) is the logarithm of the target tokens per encoder state that it expects.
@@ -95,6 +98,8 @@ class TextDecoder(FairseqIncrementalDecoder):
             x, notes, extra = self._whole(prev_output_tokens, encoder_out, view, alignment_layer, target_lengths)
         weights = next((note["weights"] for note in notes if "weights" in note), None)
         extra["attn"] = [None if weights is None else weights.mean(1)]
+        if self.monotonic and incremental_state is not None and weights is None:
+            extra["attn"] = [states_read(notes).to(x)[:, None, None]]
         return x if features_only else self.output_layer(x), extra
 
     def _whole(
@@ -236,18 +241,7 @@ class TextDecoder(FairseqIncrementalDecoder):
         """
         self._begin_stream(tokens, state)
         x, notes = self._step(tokens, None, state)
-        seen = torch.stack([note["seen"].amax(-1) for note in notes]).amax(0)
-        return self.output_layer(x)[:, -1], seen, torch.stack([note["wait"] for note in notes]).any(0)
-
-    @torch.no_grad()
-    def reads(self, prev_output_tokens: Tensor, encoder_out: dict) -> Tensor:
-        """Encoder states that monotonic heads have read when they write each target, (B, T)."""
-        source, source_mask, _ = source_of(encoder_out)
-        state, seen = {}, []
-        self.feed(source, state, True, source_mask)
-        for tokens in prev_output_tokens.split(1, dim=1):
-            seen.append(self.attempt(tokens, state)[1])
-        return torch.stack(seen, dim=1)
+        return self.output_layer(x)[:, -1], states_read(notes), torch.stack([note["wait"] for note in notes]).any(0)
 
     def _run_layers(
         self,
@@ -333,6 +327,11 @@ class TextDecoder(FairseqIncrementalDecoder):
     def _source_lengths(self, true: Tensor) -> Tensor:
         rule = self.length_rule
         return true if rule is None else source_lengths(rule.options, true, rule.streaming)
+
+
+def states_read(notes: list[dict[str, Tensor]]) -> Tensor:
+    """Return how many encoder states the slowest head of any layer has read, (B,)."""
+    return torch.stack([note["seen"].amax(-1) for note in notes]).amax(0)
 
 
 def source_of(encoder_out: dict) -> tuple[Tensor, Tensor | None, Tensor]:

@@ -89,7 +89,7 @@ class SpeechToTextMLATask(FolderTask, SpeechToTextTask):
         if lagging is None and self.simul_log is None:
             return found
         if lagging is None:
-            rules = self.monotonic_reads(models[0], sample, [hypotheses[0]["tokens"] for hypotheses in found])
+            rules = [recorded_reads(hypotheses[0]) for hypotheses in found]
         else:
             rules = [WaitKPolicy(lagging, models[0].decoder.wait_k.ratio).required] * len(found)
         lengths, before = sample["net_input"]["src_lengths"].tolist(), models[0].encoder.frames_before
@@ -117,17 +117,6 @@ class SpeechToTextMLATask(FolderTask, SpeechToTextTask):
             inputs["target_lengths"] = sample["target"].ne(self.target_dictionary.pad()).sum(1)
         return inputs
 
-    def monotonic_reads(self, model, sample, targets: list[torch.Tensor]) -> list[Reads]:
-        """What monotonic heads had read when they wrote each token of these targets (T,), end of sentence included."""
-        eos, pad = self.target_dictionary.eos(), self.target_dictionary.pad()
-        tokens = torch.nn.utils.rnn.pad_sequence(targets, batch_first=True, padding_value=pad)
-        before = torch.cat((tokens.new_full((len(tokens), 1), eos), tokens[:, :-1]), dim=1)
-        net_input = sample["net_input"]
-        with torch.no_grad():
-            encoder_out = model.encoder(net_input["src_tokens"], net_input["src_lengths"])
-            reads = model.decoder.reads(before, encoder_out).tolist()
-        return [lambda token, row=row: row[min(token, len(row) - 1)] for row in reads]
-
     @staticmethod
     def check_lagging(model, lagging: int) -> None:
         """Refuse a model that cannot decode with this k. Raises UserError."""
@@ -135,6 +124,12 @@ class SpeechToTextMLATask(FolderTask, SpeechToTextTask):
             if not hasattr(model, "check_lagging"):
                 raise ValueError(f"{type(model).__name__} has no wait-k rule: use a simultaneous model")
             model.check_lagging(lagging)
+
+
+def recorded_reads(hypothesis: dict) -> Reads:
+    """Return the encoder states that monotonic heads had read at each token, which the decoder gives as attention."""
+    reads = hypothesis["attention"][0].long().tolist()
+    return lambda token: reads[min(token, len(reads) - 1)]
 
 
 def cut(hypothesis: dict, most: int) -> None:
