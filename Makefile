@@ -25,7 +25,7 @@ test: lint  ## lint, then every test that is fast (minutes)
 test-slow: setup  ## the tests that train models or run whole recipes
 	@OMP_NUM_THREADS=$(JOBS) $(BIN)/python -m pytest -m slow
 
-bench: setup  ## time attention, training, streaming and synthesis side by side (half an hour; a quiet machine)
+bench: setup  ## time attention, training, streaming and synthesis side by side (an hour; a quiet machine)
 	@$(BIN)/python scripts/bench_attention.py --output docs/bench_attention.md
 	@$(BIN)/python scripts/bench_training.py --output docs/bench_training.md
 	@$(BIN)/python scripts/bench_streaming.py --output docs/bench_streaming.md

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mla_fairseq.attention.registry import register_attention
+from mla_fairseq.attention import Layout, LinearAttention, register_attention
 
 
 class ReturnValues(torch.autograd.Function):
@@ -16,30 +16,20 @@ class ReturnValues(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        ctx.sources = k.shape[-2]
-        return v.expand_as(v)[..., : q.shape[-2], :] if q.shape[-2] <= ctx.sources else q.expand_as(q)
+        ctx.keys = k.shape[-2]
+        return v.expand_as(v)[..., : q.shape[-2], :] if q.shape[-2] <= ctx.keys else q.expand_as(q)
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        some = gradient
-        if gradient.shape[-2] != ctx.sources:
-            some = gradient[..., :1, :].expand(*gradient.shape[:-2], ctx.sources, gradient.shape[-1])
-        return gradient, some, some
-
-
-class FreeAttention(nn.Module):
-    """Attention of no cost, for training alone."""
-
-    needs_lengths = False
-    in_order = False
-    positions = None
-
-    def parallel(self, q: Tensor, k: Tensor, v: Tensor, *unused: object) -> Tensor:
-        """Return values (B, H, T, D) for queries (B, H, T, D)."""
-        return ReturnValues.apply(q, k, v)
+        of_keys = gradient
+        if gradient.shape[-2] != ctx.keys:
+            of_keys = gradient[..., :1, :].expand(*gradient.shape[:-2], ctx.keys, gradient.shape[-1])
+        return gradient, of_keys, of_keys
 
 
 @register_attention("free")
-def free(head_dim: int, options: None) -> nn.Module:
-    """Attention that returns its values."""
-    return FreeAttention()
+class FreeAttention(LinearAttention):
+    """Attention that returns its values, for training alone."""
+
+    def parallel(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
+        return ReturnValues.apply(q, k, v)

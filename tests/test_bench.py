@@ -15,7 +15,7 @@ import pytest
 import soundfile
 import torch
 
-from mla_fairseq.attention import LinearAttention, Mechanism, registry
+from mla_fairseq.attention import Causal, Layout, ReLUAttention, build_attention, registry
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 Report = Callable[..., str]
@@ -55,33 +55,52 @@ SMALL = ("--lengths", "128", "256", "--repeats", "1", "--turn", "0", "--steps", 
 
 
 def test_attention_is_timed_measured_and_signed(report: Report) -> None:
-    text = report("bench_attention.py", "--attn-types", "relu", "cosformer", *SMALL)
-    for title in ("Causal: times", "Full: times"):
-        table = rows(text, title)
-        assert [row[0] for row in table] == ["128", "256"]
-        assert all(len(row) == 7 and sum(map(float, row[3:])) > 0 for row in table)
-    memory = rows(text, "MB held at the peak")
-    assert all(float(row[1]) > 0 for row in memory)
-    states = {row[0]: (int(row[4]), int(row[5])) for row in rows(text, "One decoding step")}
-    assert states["softmax"][1] > states["softmax"][0]
-    assert states["relu"][0] == states["relu"][1]
+    text = report("bench_attention.py", "--attn-types", "relu", "gla", *SMALL)
+    for view, names in (("Causal", ["plain", "relu", "gla"]), ("Full", ["plain", "relu"])):  # a gate goes in order
+        for what in ("forward and backward", "forward"):
+            table = rows(text, f"### {view}, {what}: times as fast")
+            assert [row[0] for row in table] == ["SDPA, ms", *names]
+            assert all(len(row) == 3 and float(row[1]) >= 0 <= float(row[2]) for row in table)  # 0.00 if starved
+            assert min(map(float, table[0][1:])) > 0
+    assert all(float(cell) > 0 for row in rows(text, "MB held at the peak") for cell in row[1:])
+    steps = {row[0]: row[1:] for row in rows(text, "One decoding step")}
+    assert list(steps) == ["softmax", "relu", "gla", "plain"] and float(steps["plain"][2]) == 1
+    assert int(steps["softmax"][4]) > int(steps["softmax"][3])
+    assert steps["relu"][3] == steps["relu"][4]
     assert re.search(r"`python scripts/bench_attention.py .*`; commit [0-9a-f]+\+?; torch [\d.]+", text)
 
 
-class Wrong(LinearAttention):
-    """Says something else than the oracle."""
+def test_a_reference_that_cannot_be_installed_is_named(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    text = report("bench_attention.py", "--attn-types", "relu", *SMALL, "--references", "fast-transformers")
+    assert "Not compared: pip could not install pytorch-fast-transformers==0.4.0: " in text
+    assert [row[0] for row in rows(text, "One decoding step")] == ["softmax", "relu", "plain"]
+
+
+class Wrong(ReLUAttention):
+    """Differs from its own quadratic form."""
 
     def parallel(self, *args, **kwargs) -> torch.Tensor:
         return super().parallel(*args, **kwargs) * 1.01
 
 
 def test_a_mechanism_that_differs_from_the_oracle_is_not_timed(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(head_dim: int, options: None) -> Mechanism:
-        return Wrong(registry.ReLUFeatures())
-
-    monkeypatch.setitem(registry._ENTRIES, "relu", registry.Entry("relu", wrong, None))
+    monkeypatch.setitem(registry._ENTRIES, "relu", registry.Entry("relu", Wrong, None))
     with pytest.raises(SystemExit, match="error: relu, causal, 128 positions: differs from the oracle by"):
         report("bench_attention.py", "--attn-types", "relu", *SMALL)
+
+
+def test_the_plain_step_is_relu_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    step = runpy.run_path(str(SCRIPTS / "bench_references.py"))["plain_step"]
+    q, k, v = torch.randn(3, 2, 2, 5, 4).unbind()
+    state, outputs = torch.zeros(2, 2, 4, 5), []
+    for t in range(5):
+        output, state = step(state, *(x[:, :, t : t + 1] for x in (q, k, v)))
+        outputs.append(output)
+    expected = build_attention("relu", 4).parallel(q, k, v, Layout.whole(Causal(), 5))
+    assert torch.allclose(torch.cat(outputs, dim=2), expected, atol=1e-5)
 
 
 def test_training_is_timed_beside_stock_fairseq_and_the_bound(report: Report) -> None:
