@@ -219,7 +219,7 @@ def test_a_mechanism_with_parameters_starts_from_a_checkpoint_without(
     own = {name: tensor.clone() for name, tensor in other.state_dict().items() if ".mechanism." in name}
     assert own
     load(softmax.state_dict(), other)
-    assert "are not in the checkpoint: they start anew" in caplog.text
+    assert "are not in the checkpoint: they start from scratch" in caplog.text
     for name, tensor in other.state_dict().items():
         assert torch.equal(tensor, own.get(name, softmax.state_dict().get(name))), name
     load(other.state_dict(), softmax)

@@ -34,13 +34,13 @@ for name, (folder, before, flags, after) in json.loads(sys.argv[1]).items():
     os.wait()
 """
 MECHANISM = """
-from torch import nn
 import mla_fairseq
-from mla_fairseq.attention import SoftmaxAttention, register_attention
+from mla_fairseq.attention import LinearAttention, register_attention
 
 @register_attention("own")
-def own(head_dim: int, options: None) -> nn.Module:
-    return SoftmaxAttention()
+class Own(LinearAttention):
+    def features(self, x):
+        return x.exp()
 """
 IMPORT = "import mla_fairseq"
 BUILD = "from mla_fairseq.models.options import build_site; build_site(args, 'encoder', 8)"
