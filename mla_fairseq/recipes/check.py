@@ -29,9 +29,7 @@ def check(recipe: Recipe) -> None:
     parsed = {name: _parse(recipe, name) for name in recipe.stages()}
     last, kept = getattr(parsed.get("average"), "last", 0), parsed["train"].keep_interval_updates
     if last > kept >= 0:
-        raise ValueError(
-            f"average.last is {last}, but only {kept} checkpoints are kept: raise train.keep_interval_updates"
-        )
+        raise ValueError(f"average.last is {last}, but {kept} checkpoints are kept: raise train.keep_interval_updates")
 
 
 def _parse(recipe: Recipe, name: str) -> Namespace:

@@ -16,6 +16,7 @@ from yaml import YAMLError
 
 from mla_fairseq.recipes.stages import ROOT, STAGES, arguments
 
+RUNS = Path("runs")
 _TEXTS = ("data", "title")
 _KNOWN = (*_TEXTS, *STAGES)
 

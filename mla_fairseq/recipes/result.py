@@ -30,13 +30,8 @@ def write_result(recipe: Recipe, records: dict[str, dict[str, Any]]) -> None:
     readers = {"generate": _translation, "simul": _latencies, "synthesize": _speech}
     scores = [pair for name, read in readers.items() if name in recipe.tree for pair in read(recipe).items()]
     result = {
-        "name": recipe.name,
-        "title": recipe.tree["title"],
-        "command": recipe.again,
-        "data": recipe.tree["data"],
-        "arch": train["arch"],
-        "attention": attention(train),
-        "seed": train["seed"],
+        **{"name": recipe.name, "title": recipe.tree["title"], "command": recipe.again, "data": recipe.tree["data"]},
+        **{"arch": train["arch"], "attention": attention(train), "seed": train["seed"]},
         **{key: round(value, 3) if isinstance(value, float) else value for key, value in scores},
         **_training(recipe),
         "seconds": {name: record["seconds"] for name, record in records.items()},

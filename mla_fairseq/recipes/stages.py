@@ -40,24 +40,12 @@ _DATA = {"data": "${train.data}", "config_yaml": "${train.config_yaml}"}
 _TASK = {**_DATA, "task": "${train.task}", "user_dir": "${train.user_dir}", "cpu": "${CPU}"}
 _CORPUS = {"keep": True, "shared": True}
 _PREPARED = {"output": "${RUNS}/data/${data}"}
-_TRAINED = {
-    "user_dir": os.path.relpath(ROOT / "mla_fairseq"),
-    "save_dir": "${RUN}/checkpoints",
-    "log_format": "json",  # which the training curve is drawn from
-    "cpu": "${CPU}",
-}
+_TRAINED = {"user_dir": os.path.relpath(ROOT / "mla_fairseq"), "save_dir": "${RUN}/checkpoints", "cpu": "${CPU}"}
+_TRAINED |= {"log_format": "json"}  # which the training curve is drawn from
 _AVERAGED = {"inputs": "${train.save_dir}", "output": "${RUN}/checkpoint_average.pt"}
-_SWEEP = {
-    "subset": "${generate.gen_subset}",
-    "max_len_a": "${generate.max_len_a}",
-    "max_len_b": "${generate.max_len_b}",
-    "tokenize": "${generate.sacrebleu_tokenizer}",
-    "path": "${CHECKPOINT}",
-    "system": "${NAME}",
-    "title": "${title}",
-    "output": "${RUN}/simul",
-    "cpu": "${CPU}",
-}
+_SWEEP = {"subset": "${generate.gen_subset}", "tokenize": "${generate.sacrebleu_tokenizer}", "path": "${CHECKPOINT}"}
+_SWEEP |= {"max_len_a": "${generate.max_len_a}", "max_len_b": "${generate.max_len_b}", "output": "${RUN}/simul"}
+_SWEEP |= {"system": "${NAME}", "title": "${title}", "cpu": "${CPU}"}
 _SPEECH = {"checkpoint": "${CHECKPOINT}", "data": "${train.data}", "device": "${DEVICE}"}
 _FORCED = {key: f"${{synthesize.{key}}}" for key in ("gen_subset", "seed", "max_tokens")}
 _FORCED |= {"teacher_forcing": True, "no_pictures": True, "output": "${RUN}/forced"}

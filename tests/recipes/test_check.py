@@ -57,7 +57,7 @@ def test_there_are_few_configs():
         ("prepare.task=sst", "prepare: argument --task: invalid choice: 'sst' .choose from '?asr'?, '?st'?."),
         (
             "average.last=20",
-            r"average\.last is 20, but only 10 checkpoints are kept: raise train\.keep_interval_updates",
+            r"average\.last is 20, but 10 checkpoints are kept: raise train\.keep_interval_updates",
         ),
         ("corpus={output: x, voice: 2, voices: 3}", "corpus: argument --voices: not allowed with argument --voice"),
         ("prepare.pairs=null", "prepare: the following arguments are required: --pairs"),
