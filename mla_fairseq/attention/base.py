@@ -27,13 +27,14 @@ class Layout:
     Attributes:
         view: which query sees which key.
         queries: positions (B or 1, T), int64; 0 is the first token of a stream.
-        keys: positions (B or 1, S).
+        keys: positions (B or 1, S); under a view that goes in order, the same tensor as ``queries``.
         query_length, key_length: (B,) or (1,), the true or expected lengths in tokens that positions are measured
             against; ``None``: not known, which mechanisms with ``needs_lengths`` refuse.
-        key_mask: (B, S), true for real keys, false for padding; ``None``: all are real. (B, H, S) where heads differ.
+        key_mask: (B, S), true for real keys, false for padding; ``None``: all are real. In ``Mechanism.write`` it may
+            be (B, H, S), where monotonic heads have read to different states.
 
     Raises:
-        ValueError: a ``Prefix`` view with another number of queries.
+        ValueError: positions of another form, or a ``Prefix`` with another number of queries.
     """
 
     view: View
@@ -45,6 +46,11 @@ class Layout:
     _made: dict[Hashable, Tensor | None] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        for name, places in (("queries", self.queries), ("keys", self.keys)):
+            if places.dim() != 2 or places.is_floating_point():
+                raise ValueError(
+                    f"{name} must be int64 positions (B or 1, N), but are {places.dtype}, {tuple(places.shape)}"
+                )
         queries = self.queries.shape[-1]
         if isinstance(self.view, Prefix) and self.view.lengths.shape[-1] != queries:
             raise ValueError(f"prefix lengths are for {self.view.lengths.shape[-1]} queries, but there are {queries}")
@@ -54,9 +60,10 @@ class Layout:
         cls, view: View, queries: int, keys: int | None = None, *, query_length: Tensor | None = None,
         key_length: Tensor | None = None, key_mask: Tensor | None = None, device: torch.device | str | None = None,
     ) -> Layout:  # fmt: skip
-        """Return the layout of a whole sequence. ``keys`` ``None``: self-attention, as many as queries.
+        """Return the layout of a whole sequence. ``keys`` ``None``: self-attention, the queries' own tokens.
 
-        Lengths that are not given are the numbers of real keys and, in cross-attention, of queries.
+        Lengths that are not given are the numbers of real keys and, in cross-attention, of queries; ``keys`` that are
+        given mean cross-attention, even if there are as many.
         """
         alone = keys is None
         if key_length is None:
@@ -85,16 +92,33 @@ class Layout:
         """Return the layout of the next tokens of streams, the first of which are at ``start``, an int or (B,).
 
         ``keys`` ``None``: self-attention, keys are the queries' tokens. Else they are others, from ``key_start`` on.
+
+        Raises:
+            ValueError: an int ``start`` inside a block of ``Blocks``.
         """
+        if view.in_order and isinstance(start, int) and start % view.size:
+            raise ValueError(f"under {view} a call starts at a block, but start is {start}")
         places = positions(start, queries, device)
         others = places if keys is None else positions(key_start, keys, device)
         return cls(view, places, others, query_length, key_length, key_mask)
+
+    def tensors(self) -> list[Tensor]:
+        """Return what has a stream as dim 0, of size B or 1, but for padding."""
+        prefix = torch.atleast_2d(self.view.lengths) if isinstance(self.view, Prefix) else None
+        given = (self.queries, self.keys, self.query_length, self.key_length, prefix)
+        return [x for x in given if x is not None]
 
     def once(self, key: Hashable, make: Callable[[], Tensor | None]) -> Tensor | None:
         """Return ``make()``, called at most once for this ``key``."""
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
+
+    def mask_padding(self, features: Tensor) -> Tensor:
+        """Return features of keys (B, H, S, F) with zeros for padding: what is zero adds nothing to any sum."""
+        if self.key_mask is None:
+            return features
+        return features * (self.key_mask if self.key_mask.dim() == 3 else self.key_mask.unsqueeze(1)).unsqueeze(-1)
 
     def visible(self, dtype: torch.dtype) -> Tensor | None:
         """Return which query sees which key as zeros and ones (B or 1, 1, T, S); ``None``: each sees all."""
@@ -135,7 +159,8 @@ class Mechanism(nn.Module, ABC):
     """How queries attend to keys: everything that the package calls, and what a mechanism can do.
 
     Queries are (B, H, T, d), keys (B, H, S, d), values (B, H, S, D), outputs (B, H, T, D), in float32 or float64
-    unless ``half_precision``. A state is a dict of tensors whose dim 0 is the stream; it is returned and never changed
+    unless ``half_precision``. Parameters may have been cast to half precision: ``numerics.linear`` applies a layer in
+    the dtype of its input. A state is a dict of tensors whose dim 0 is the stream; it is returned and never changed
     in place, and ``{}`` is a fresh stream. All forms give the same outputs and gradients.
 
     Class attributes (an instance may override them):
@@ -182,7 +207,10 @@ class Mechanism(nn.Module, ABC):
 
     @abstractmethod
     def scores(self, q: Tensor, k: Tensor, layout: Layout) -> Tensor:
-        """Return weights (B, H, T, S) before visibility and normalization, at least 0; zero for padded keys."""
+        """Return weights (B, H, T, S) before normalization, at least 0 and zero for padded keys.
+
+        Keys that are not visible may be zero already, or not yet.
+        """
 
     def weights(self, q: Tensor, k: Tensor, layout: Layout) -> Tensor:
         """Return normalized weights (B, H, T, S): rows sum to one, or to zero where nothing is seen."""
@@ -198,10 +226,10 @@ class Mechanism(nn.Module, ABC):
         """Refuse a layout that this mechanism cannot follow.
 
         Raises:
-            ValueError: a limited past, or whole sequences, where the state cannot give them; or queries that are not
-                the keys' tokens under a view that goes in order.
+            ValueError: a limited past, or a view that does not go in order, where the state cannot give it; keys with
+                positions of their own under a view that goes in order.
         """
-        view, queries, keys = layout.view, layout.queries.shape[-1], layout.keys.shape[-1]
+        view = layout.view
         if self.in_order and not view.in_order:
             raise ValueError(
                 f"attention that fades takes tokens in order, so it cannot follow {view}: use it in the decoder's "
@@ -211,5 +239,5 @@ class Mechanism(nn.Module, ABC):
             raise ValueError(
                 f"a linear mechanism cannot forget, so it cannot follow {view}: use softmax or drop the window"
             )
-        if view.in_order and queries != keys:
-            raise ValueError(f"{view} needs as many queries as keys, but has {queries} and {keys}")
+        if view.in_order and layout.keys is not layout.queries:
+            raise ValueError(f"under {view} keys are the queries' own tokens: make the layout without a number of keys")

@@ -77,8 +77,7 @@ class GatedAttention(Mechanism):
         """Return features and log gates: padding is not seen, and nothing fades by it."""
         features, gates = self.features(k), self.gates(k, layout)
         if layout.key_mask is not None:
-            mask = layout.key_mask[:, None, :, None]
-            features, gates = features * mask, gates * mask
+            features, gates = layout.mask_padding(features), layout.mask_padding(gates)
         return features, gates
 
 

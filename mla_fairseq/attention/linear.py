@@ -30,7 +30,7 @@ class LinearAttention(Mechanism):
     Class attributes:
         position_size: M; it decides from which length on the linear form is used.
         fixed_positions: psi depends on the layout alone, not on parameters or options, so that all layers of a class
-            share the mask that it makes with visibility.
+            share the mask that it makes with visibility. Not inherited: a subclass sets it again.
         chunk: positions that are attended quadratically in the linear form.
     """
 
@@ -59,18 +59,18 @@ class LinearAttention(Mechanism):
         return None
 
     def parallel(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
-        q, k = self.query_features(q), self._masked(self.key_features(k), layout)
+        q, k = self.query_features(q), layout.mask_padding(self.key_features(k))
         if self._quadratic_pays(q, k, v, layout):
             return kernels.quadratic(q, k, v, self._mask(q, k, layout))
         return self._linear(None, q, k, v, layout)[0]
 
     def advance(self, state: Tensors, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> tuple[Tensor, Tensors]:
-        q, k = self.query_features(q), self._masked(self.key_features(k), layout)
+        q, k = self.query_features(q), layout.mask_padding(self.key_features(k))
         output, memory = self._linear(state.get("memory"), q, k, v, layout)
         return output, {"memory": memory}
 
     def write(self, state: Tensors, k: Tensor, v: Tensor, layout: Layout) -> Tensors:
-        k = self._masked(self.key_features(k), layout)
+        k = layout.mask_padding(self.key_features(k))
         return {"memory": kernels.write(state.get("memory"), _fold(k, self.key_positions(k, layout)), v)}
 
     def read(self, state: Tensors, q: Tensor, layout: Layout) -> Tensor:
@@ -80,14 +80,14 @@ class LinearAttention(Mechanism):
         return kernels.read(state["memory"], _fold(q, self.query_positions(q, layout)))
 
     def scores(self, q: Tensor, k: Tensor, layout: Layout) -> Tensor:
-        q, k = self.query_features(q), self._masked(self.key_features(k), layout)
-        pq, pk = self.query_positions(q, layout), self.key_positions(k, layout)
+        q, k = self.query_features(q), layout.mask_padding(self.key_features(k))
+        pq, pk = self._positions(q, k, layout)
         return q @ k.mT if pq is None else (q @ k.mT) * (pq @ pk.mT)
 
     def _linear(self, memory: Tensor | None, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
         """Return outputs and memory from features, in the form whose cost is linear in T and S."""
-        q, k = _fold(q, self.query_positions(q, layout)), _fold(k, self.key_positions(k, layout))
-        view = layout.view
+        pq, pk = self._positions(q, k, layout)
+        q, k, view = _fold(q, pq), _fold(k, pk), layout.view
         if isinstance(view, Prefix):
             lengths = torch.atleast_2d(view.lengths) - layout.keys[:, :1]  # counted from the first key given here
             return kernels.prefix(q, k, v, lengths, memory, self.chunk)
@@ -111,20 +111,18 @@ class LinearAttention(Mechanism):
         """Return psi_q . psi_k times visibility, (.., T, S), from features."""
 
         def make() -> Tensor | None:
-            pq, pk, visible = self.query_positions(q, layout), self.key_positions(k, layout), layout.visible(q.dtype)
+            (pq, pk), visible = self._positions(q, k, layout), layout.visible(q.dtype)
             if pq is None:
                 return visible
             return pq @ pk.mT if visible is None else (pq @ pk.mT) * visible
 
-        return layout.once((type(self), q.dtype), make) if self.fixed_positions else make()
+        return layout.once((type(self), q.dtype), make) if vars(type(self)).get("fixed_positions") else make()
 
-    @staticmethod
-    def _masked(k: Tensor, layout: Layout) -> Tensor:
-        """Return features with zeros for padded keys."""
-        mask = layout.key_mask
-        if mask is None:
-            return k
-        return k * (mask if mask.dim() == 3 else mask.unsqueeze(1)).unsqueeze(-1)
+    def _positions(self, q: Tensor, k: Tensor, layout: Layout) -> tuple[Tensor | None, Tensor | None]:
+        pq, pk = self.query_positions(q, layout), self.key_positions(k, layout)
+        if (pq is None) != (pk is None):
+            raise TypeError(f"{type(self).__name__} must define both query_positions and key_positions, or neither")
+        return pq, pk
 
 
 @register_attention("relu")
@@ -145,7 +143,7 @@ class ReLUAttention(LinearAttention):
         seen there, and no gradient leads back (observed in training within 200 updates). Values are exact, and so are
         the gradients of queries whose scores sum to more than ``SEEN`` and whose features are not zero.
         """
-        q, k = self.surrogate_features(q), self._masked(self.surrogate_features(k), layout)
+        q, k = self.surrogate_features(q), layout.mask_padding(self.surrogate_features(k))
         mask, scores = self._mask(q, k, layout), q @ k.mT
         scores = scores if mask is None else scores * mask
         total = scores.sum(-1, keepdim=True)

@@ -19,6 +19,7 @@ from mla_fairseq.attention.monotonic import (
     to_states,
 )
 from mla_fairseq.attention.multihead import AttentionHeads
+from mla_fairseq.attention.numerics import full_precision, work_dtype
 from mla_fairseq.attention.state import State
 from mla_fairseq.attention.views import Full
 
@@ -113,6 +114,8 @@ class MonotonicMultiheadAttention(AttentionHeads):
         Arguments as in ``MultiheadAttention``; the view is full. Energies have noise in training mode.
         """
         layout, rule, states = self._checked(query, key, layout), self.monotonic, len(key)
+        if layout.view != Full():
+            raise ValueError(f"monotonic heads decide what they see: the view must be Full(), but is {layout.view}")
         mask = layout.key_mask
         lengths = torch.full((key.shape[1],), states, device=key.device) if mask is None else mask.sum(1)
         pooled = pool(key, rule.ratio, rule.pooling, mask)
@@ -131,6 +134,8 @@ class MonotonicMultiheadAttention(AttentionHeads):
 
         ``key_mask`` (B, n), true for real states, only with ``final``: what is padding never comes.
         """
+        if key is None and self.name not in state:
+            raise ValueError("feed source states first: there is no state yet")
         own = state.get(self.name) or self._fresh(key)
         if key is None:
             key = own["tail"].new_zeros(0, own["tail"].shape[0], own["tail"].shape[2])
@@ -160,6 +165,8 @@ class MonotonicMultiheadAttention(AttentionHeads):
         needs more, (B,): unless the source has ended, the output is then not valid, and it is for the caller to go back
         to the state of before.
         """
+        if self.name not in state or len(query) != 1:
+            raise ValueError(f"give one target at a time, after feed, but there are {len(query)}")
         own, rule = dict(state[self.name]), self.monotonic
         p = self._write_probability(self._heads(self.q_proj_mono(query)), own["decide"])[:, :, 0]
         known = steps_of(own["fed"], rule.ratio, rule.pad_threshold)
@@ -236,7 +243,8 @@ class MonotonicMultiheadAttention(AttentionHeads):
 
     def _write_probability(self, q: Tensor, k: Tensor) -> Tensor:
         """(B, H, T, J), in float32 at least."""
-        energy = (q @ k.transpose(-1, -2)).to(torch.promote_types(q.dtype, torch.float32)) * self.head_dim**-0.5
+        with full_precision(q):
+            energy = (q.to(work_dtype(q)) @ k.to(work_dtype(k)).mT) * self.head_dim**-0.5
         if self.energy_bias is not None:
             energy = energy + self.energy_bias
         if self.training and self.monotonic.noise_var > 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from contextlib import AbstractContextManager, nullcontext
 
@@ -37,6 +38,7 @@ class AttentionHeads(nn.Module):
 
     Raises:
         ValueError: heads that do not divide the channels, or an unknown mechanism.
+        TypeError: what is no mechanism.
     """
 
     def __init__(
@@ -57,12 +59,14 @@ class AttentionHeads(nn.Module):
         self.head_dim = embed_dim // num_heads
         self.name = name
         self.mechanism = build_attention(mechanism, self.head_dim) if isinstance(mechanism, str) else mechanism
+        if not isinstance(self.mechanism, Mechanism):
+            raise TypeError(f"mechanism must be a Mechanism or a registered name, but is {mechanism!r}")
         kdim = embed_dim if kdim is None else kdim
         self.k_proj = nn.Linear(kdim, embed_dim)
         self.v_proj = nn.Linear(kdim, embed_dim)
         self.q_proj = nn.Linear(embed_dim, embed_dim)
         self.out_proj = nn.Linear(embed_dim, embed_dim)
-        self.dropout = nn.Dropout(dropout) if isinstance(dropout, float) else dropout
+        self.dropout = dropout if isinstance(dropout, nn.Module) else nn.Dropout(dropout)
         self._reset_projections(same_size=kdim == embed_dim)
 
     def weights(self, query: Tensor, key: Tensor, layout: Layout | None = None, surrogate: bool = False) -> Tensor:
@@ -91,11 +95,11 @@ class AttentionHeads(nn.Module):
         What belongs to the other mechanism is dropped; what only this one has stays as it is here, and is logged.
         """
         prefix = f"{name}.mechanism."
-        for key in [key for key in state_dict if key.startswith(prefix)]:
-            for former in FORMER_PREFIXES:
-                if key.startswith(prefix + former):
-                    state_dict[prefix + key.removeprefix(prefix + former)] = state_dict.pop(key)
         own = {prefix + key: tensor for key, tensor in self.mechanism.state_dict().items()}
+        for key, former in itertools.product(list(state_dict), FORMER_PREFIXES):
+            new = prefix + key.removeprefix(prefix + former)
+            if key.startswith(prefix + former) and key not in own and new in own:
+                state_dict[new] = state_dict.pop(key)
         for key in [key for key in state_dict if key.startswith(prefix) and key not in own]:
             del state_dict[key]
         new = {key: tensor.clone() for key, tensor in own.items() if key not in state_dict}
@@ -134,7 +138,9 @@ class AttentionHeads(nn.Module):
         places = (layout.queries.shape[-1], None if key is None else layout.keys.shape[-1])
         if places != (given := (len(query), None if key is None else len(key))):
             raise ValueError(f"the layout is for (queries, keys) = {places}, but {given} are given")
-        mask = layout.key_mask
+        mask, sizes = layout.key_mask, {x.shape[0] for x in layout.tensors()}
+        if not sizes <= {1, query.shape[1]}:
+            raise ValueError(f"the layout is for {max(sizes)} streams, but query has {query.shape[1]}")
         if key is not None and mask is not None and (mask.dtype, *mask.shape) != (torch.bool, key.shape[1], len(key)):
             raise ValueError(
                 f"the layout's key_mask must be boolean, (B, S) = {(key.shape[1], len(key))}, true for real keys, but "
@@ -172,11 +178,13 @@ class MultiheadAttention(AttentionHeads):
         Raises:
             ValueError: shapes that do not fit, no key without a state, or a layout that the mechanism cannot follow.
         """
+        if state is not None:
+            self._check_state(state, layout, query.shape[1])
+        elif key is None:
+            raise ValueError("give `key`: without a state there are no keys to read")
         layout = self._checked(query, key, layout)
         q = self._heads(self.q_proj(query))
         if key is None:
-            if state is None:
-                raise ValueError("give `key`: without a state there are no keys to read")
             with self._precision(q):
                 return self._join(self.mechanism.read(state.get(self.name, {}), q, layout).to(query.dtype))
         k, v = self._heads(self.k_proj(key)), self._heads(self.v_proj(key))
@@ -186,3 +194,10 @@ class MultiheadAttention(AttentionHeads):
             else:
                 output, state[self.name] = self.mechanism.advance(state.get(self.name, {}), q, k, v, layout)
         return self._join(output.to(query.dtype))
+
+    def _check_state(self, state: State, layout: Layout | None, batch: int) -> None:
+        if layout is None:
+            raise ValueError("give a layout with the state: `Layout.at(view, start, ...)` has the positions of a step")
+        held = {x.shape[0] for x in state.get(self.name, {}).values()}
+        if not held <= {batch}:
+            raise ValueError(f"the state of {self.name!r} holds {max(held)} streams, but query has {batch}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -33,19 +34,19 @@ def register_attention(name: str, options: type | None = None) -> Callable[[Buil
     mechanism ``name`` becomes the flag ``--name-x``.
 
     Raises:
-        ValueError: a name that is taken, or that cannot be part of a flag.
-        TypeError: options that are not a dataclass with defaults.
+        ValueError: a name that another definition has, or that cannot be part of a flag.
+        TypeError: no name, or options that are not a dataclass with defaults.
     """
-    if name in _ENTRIES:
-        raise ValueError(
-            f"attention {name!r} is registered already: choose another name than {', '.join(available_attention())}"
-        )
+    if not isinstance(name, str):
+        raise TypeError(f'register an attention under a name, as in @register_attention("mine"), not {name!r}')
     if not name.isidentifier():
         raise ValueError(f"an attention name must be a Python identifier, but is {name!r}")
     if options is not None:
         _check_options(name, options)
 
     def register(build: Build) -> Build:
+        if name in _ENTRIES and _source(_ENTRIES[name].build) != _source(build):
+            raise ValueError(f"attention {name!r} is registered already: choose another name")
         _ENTRIES[name] = Entry(name, build, options)
         return build
 
@@ -85,6 +86,11 @@ def attention_entry(name: str) -> Entry:
 def available_attention() -> list[str]:
     """The names that ``--attn-type`` takes, sorted."""
     return sorted(_ENTRIES)
+
+
+def _source(build: Build) -> tuple[str | None, str]:
+    """Return where a definition is: a user-dir may import the same file under two module names."""
+    return inspect.getsourcefile(build), build.__qualname__
 
 
 def _check_options(name: str, options: type) -> None:

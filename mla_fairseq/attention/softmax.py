@@ -53,7 +53,7 @@ class SoftmaxAttention(Mechanism):
         return _attend(q, state["key"], state["value"], _both(None, state.get("mask")))
 
     def scores(self, q: Tensor, k: Tensor, layout: Layout) -> Tensor:
-        """Return weights (B, H, T, S) before visibility and normalization, the largest of a row 1.
+        """Return weights (B, H, T, S) before normalization, the largest of a row 1; zero where a key is not visible.
 
         None is below the smallest that can be divided by: 1e-35 in float32.
         """

@@ -92,6 +92,8 @@ class Prefix:
     reach = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.lengths, Tensor) or self.lengths.is_floating_point():
+            raise ValueError(f"prefix lengths must be an int64 tensor, but are {self.lengths!r}")
         if self.lengths.dim() not in (1, 2):
             raise ValueError(f"prefix lengths must be (T,) or (B, T), but have shape {tuple(self.lengths.shape)}")
         if bool((self.lengths.diff(dim=-1) < 0).any()):

@@ -11,10 +11,10 @@ from typing import Any
 from fairseq.models import FairseqEncoder
 from torch import Tensor, nn
 
-from mla_fairseq.attention import AttentionHeads
+from mla_fairseq.attention import AttentionHeads, attention_entry
 from mla_fairseq.checkpoints import load_checkpoint, load_training
 from mla_fairseq.errors import UserError, user_errors
-from mla_fairseq.models.options import SITES, site_type
+from mla_fairseq.models.options import SITES, option_values, site_type
 
 LENGTH_CRITERIONS = {
     "label_smoothed_cross_entropy_mla": "give --length-predictor (and a decoder with positions, such as cosFormer's), "
@@ -78,6 +78,12 @@ def check_continued(args: Namespace) -> None:
             raise ValueError(
                 f"{last} was trained with {before} attention at site {site}, and is now to go on with {now}: give "
                 f"another --save-dir, or start from its weights with --finetune-from-model {last}"
+            )
+        before, now = (option_values(x, attention_entry(now).options, f"{now}_") for x in (saved, args))
+        if before != now:
+            raise ValueError(
+                f"{last} was trained with options {before} of the attention at site {site}, and is now to go on with "
+                f"{now}: give the former ones, or another --save-dir"
             )
 
 

@@ -15,6 +15,7 @@ from mla_fairseq.attention import (
     MonotonicMultiheadAttention,
     MultiheadAttention,
     Prefix,
+    ReLUAttention,
     View,
     positions,
 )
@@ -131,8 +132,8 @@ REFUSED: dict[str, tuple[View, int, str]] = {
     },
     "full": (Full(), 7, "attention that fades takes tokens in order"),
     "prefix": (VIEWS["prefix"](7), 7, "attention that fades takes tokens in order"),
-    "causal-across": (Causal(), 9, "needs as many queries as keys, but has 7 and 9"),
-    "blocks-across": (Blocks(2), 9, "needs as many queries as keys, but has 7 and 9"),
+    "causal-across": (Causal(), 9, "keys are the queries' own tokens"),
+    "blocks-across": (Blocks(2), 9, "keys are the queries' own tokens"),
 }
 
 
@@ -147,14 +148,13 @@ def refuses(name: str, case: str) -> bool:
 def test_a_mechanism_refuses_what_it_cannot_follow(name: str, case: str) -> None:
     """In every entry of the modules, and at every length: not only where one form is the faster one."""
     view, keys, message = REFUSED[case]
-    layout = Layout.whole(view, 7, keys)
+    layout = Layout.whole(view, 7, None if view.in_order and keys == 7 else keys)
     query, key = torch.randn(7, 2, 8), torch.randn(keys, 2, 8)
     attention, monotonic = MultiheadAttention(8, 2, name), MonotonicMultiheadAttention(8, 2, name)
     entries = (
         lambda: attention(query, key, layout),
         lambda: attention(query, key, layout, {}),
         lambda: attention.weights(query, key, layout),
-        lambda: monotonic(query, key, layout),
         *((lambda: attention(query, key), lambda: monotonic(query, key)) if case == "full" else ()),  # the default
     )
     for entry in entries:
@@ -163,3 +163,74 @@ def test_a_mechanism_refuses_what_it_cannot_follow(name: str, case: str) -> None
                 entry()
         else:
             entry()
+
+
+@pytest.mark.parametrize("name", ["relu", "softmax"])
+def test_monotonic_heads_take_no_other_view(name: str) -> None:
+    x = torch.randn(7, 2, 8)
+    with pytest.raises(ValueError, match="the view must be Full"):
+        MonotonicMultiheadAttention(8, 2, name)(x, x, Layout.whole(Causal(), 7))
+
+
+BAD_CALLS = {
+    "positions-1d": (lambda m, x: m(x, x, Layout(Full(), torch.arange(4), torch.arange(4))), "int64 positions"),
+    "positions-float": (lambda m, x: m(x, x, Layout.at(Full(), torch.tensor([0.5]), 4, 4)), "but are torch.float32"),
+    "inside-a-block": (
+        lambda m, x: m(x, x, Layout.at(Blocks(4), 2, 4), {}),
+        "starts at a block, but start is 2",
+    ),
+    "keys-of-their-own": (lambda m, x: m(x, x, Layout.at(Causal(), 5, 4, 4), {}), "keys are the queries' own tokens"),
+    "state-without-layout": (lambda m, x: m(x, x, None, {}), "give a layout with the state"),
+    "streams": (lambda m, x: m(x, x, Layout.at(Causal(), torch.zeros(3).long(), 4)), "for 3 streams, but query has 2"),
+    "prefixes": (lambda m, x: m(x, x, Layout.whole(Prefix(torch.ones(3, 4).long()), 4, 4)), "for 3 streams"),
+    "lengths": (lambda m, x: m(x, x, Layout.whole(Full(), 4, query_length=torch.ones(3).long())), "for 3 streams"),
+    "prefix-of-floats": (lambda m, x: Prefix(torch.ones(4)), "must be an int64 tensor"),
+    "prefix-of-a-list": (lambda m, x: Prefix([1, 2]), "must be an int64 tensor"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_CALLS)
+def test_what_would_be_silently_wrong_is_refused(what: str) -> None:
+    call, message = BAD_CALLS[what]
+    with pytest.raises(ValueError, match=message):
+        call(MultiheadAttention(8, 2, "cosformer"), torch.randn(4, 2, 8))
+
+
+def test_a_state_of_other_streams_is_refused() -> None:
+    attention, state = MultiheadAttention(8, 2, "relu"), {}
+    attention(*[torch.randn(1, 2, 8)] * 2, Layout.at(Causal(), 0), state)
+    with pytest.raises(ValueError, match="the state of 'attention' holds 2 streams, but query has 1"):
+        attention(*[torch.randn(1, 1, 8)] * 2, Layout.at(Causal(), 1), state)
+
+
+class HalfPositions(ReLUAttention):
+    """A slip: keys have positions, queries have none."""
+
+    def key_positions(self, k: Tensor, layout: Layout) -> Tensor:
+        return layout.relative_keys(k.dtype).unsqueeze(-1)
+
+
+@pytest.mark.parametrize("length", [6, 600])
+def test_positions_of_one_side_are_refused(length: int) -> None:
+    x = torch.randn(1, 2, length, 4)
+    with pytest.raises(TypeError, match="HalfPositions must define both query_positions and key_positions"):
+        HalfPositions(4).parallel(x, x, x, Layout.whole(Causal(), length))
+
+
+class Learned(CosFormer):
+    """A subclass with a parameter: it must not share the mask, though its parent does."""
+
+    def __init__(self, head_dim: int, speed: float = 1.0) -> None:
+        super().__init__(head_dim)
+        self.speed = torch.nn.Parameter(torch.tensor(speed))
+
+    def query_positions(self, q: Tensor, layout: Layout) -> Tensor:
+        return super().query_positions(q, layout) * self.speed
+
+
+def test_a_subclass_shares_a_mask_only_if_it_says_so() -> None:
+    x, layout = torch.rand(1, 2, 6, 4), Layout.whole(Causal(), 6)
+    slow, fast = (Learned(4, speed).scores(x, x, layout) for speed in (0.1, 1.0))
+    for speed, scores in ((0.1, slow), (1.0, fast)):
+        expected = (scores * layout.visible(x.dtype)) @ x / (scores * layout.visible(x.dtype)).sum(-1, keepdim=True)
+        torch.testing.assert_close(Learned(4, speed).parallel(x, x, x, layout), expected)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mla_fairseq.attention import Causal, Full, Layout, MultiheadAttention, Prefix, State, View
+from mla_fairseq.attention import Causal, Full, Layout, MultiheadAttention, Prefix, ReLUAttention, State, View
 from tests.attention import oracle
 from tests.attention.cases import ANYWHERE, MECHANISMS, Problem, assert_all_close, assert_close
 
@@ -241,3 +241,24 @@ def test_a_checkpoint_of_another_mechanism_loads(name: str, caplog: pytest.LogCa
     attention.load_state_dict({key.removeprefix("decoder."): tensor for key, tensor in upgraded.items()})
     new = attention.mechanism.state_dict().keys() - MultiheadAttention(C, H, "leap").mechanism.state_dict().keys()
     assert ("they start from scratch" in caplog.text) == bool(new)
+
+
+def test_a_submodule_with_a_former_name_keeps_its_parameters() -> None:
+    """Only names of version 0.1 are renamed, not those of a mechanism that has such a submodule."""
+
+    class Placed(ReLUAttention):
+        def __init__(self, head_dim: int, options: None = None) -> None:
+            super().__init__(head_dim)
+            self.positions = torch.nn.Linear(head_dim, 1)
+
+    trained, fresh = (MultiheadAttention(8, 2, Placed(4)) for _ in range(2))
+    state = {f"site.{name}": tensor for name, tensor in trained.state_dict().items()}
+    fresh.upgrade_state_dict_named(state, "site")
+    fresh.load_state_dict({name.removeprefix("site."): tensor for name, tensor in state.items()})
+    assert torch.equal(fresh.mechanism.positions.weight, trained.mechanism.positions.weight)
+
+
+@pytest.mark.parametrize("mechanism", [5, ReLUAttention])
+def test_what_is_no_mechanism_is_refused(mechanism: object) -> None:
+    with pytest.raises(TypeError, match="mechanism must be a Mechanism or a registered name"):
+        MultiheadAttention(8, 2, mechanism)

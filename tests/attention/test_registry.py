@@ -9,6 +9,7 @@ from torch import nn
 from mla_fairseq.attention import (
     LinearAttention,
     MultiheadAttention,
+    ReLUAttention,
     attention_entry,
     available_attention,
     build_attention,
@@ -78,8 +79,15 @@ def test_options_reach_the_builder() -> None:
 def test_a_name_is_taken_once() -> None:
     register_sharp()
     for name in ("sharp", "softmax"):
-        with pytest.raises(ValueError, match=f"attention '{name}' is registered already: .* cosformer, .*elu, .*relu"):
-            register_attention(name)
+        with pytest.raises(ValueError, match=f"attention '{name}' is registered already: choose another name"):
+            register_attention(name)(ReLUAttention)
+    register_sharp()  # the same definition, imported under another module name, is no other
+
+
+@pytest.mark.parametrize("name", [None, ReLUAttention], ids=["none", "no-parentheses"])
+def test_a_mechanism_needs_a_name(name: object) -> None:
+    with pytest.raises(TypeError, match="register an attention under a name"):
+        register_attention(name)
 
 
 @pytest.mark.parametrize("name", ["", "two words", "with-dash", "1st"])
