@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -88,9 +87,9 @@ def available_attention() -> list[str]:
     return sorted(_ENTRIES)
 
 
-def _source(build: Build) -> tuple[str | None, str]:
-    """Return where a definition is: a user-dir may import the same file under two module names."""
-    return inspect.getsourcefile(build), build.__qualname__
+def _source(build: Build) -> tuple[str, str]:
+    """Return where a definition is: fairseq may import a user-dir's file under two module names."""
+    return build.__module__.rpartition(".")[2], build.__qualname__
 
 
 def _check_options(name: str, options: type) -> None:

@@ -92,10 +92,11 @@ class Prefix:
     reach = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.lengths, Tensor) or self.lengths.is_floating_point():
-            raise ValueError(f"prefix lengths must be an int64 tensor, but are {self.lengths!r}")
-        if self.lengths.dim() not in (1, 2):
-            raise ValueError(f"prefix lengths must be (T,) or (B, T), but have shape {tuple(self.lengths.shape)}")
+        if not isinstance(self.lengths, Tensor) or self.lengths.dim() not in (1, 2):
+            shape = tuple(getattr(self.lengths, "shape", ()))
+            raise ValueError(f"prefix lengths must be a tensor (T,) or (B, T), but have shape {shape}")
+        if self.lengths.is_floating_point():
+            raise ValueError(f"prefix lengths must be int64, but are {self.lengths.dtype}")
         if bool((self.lengths.diff(dim=-1) < 0).any()):
             raise ValueError("prefix lengths must not decrease from one query to the next")
 

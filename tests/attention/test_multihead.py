@@ -258,7 +258,7 @@ def test_a_submodule_with_a_former_name_keeps_its_parameters() -> None:
     assert torch.equal(fresh.mechanism.positions.weight, trained.mechanism.positions.weight)
 
 
-@pytest.mark.parametrize("mechanism", [5, ReLUAttention])
+@pytest.mark.parametrize("mechanism", [5, ReLUAttention], ids=["number", "class"])
 def test_what_is_no_mechanism_is_refused(mechanism: object) -> None:
     with pytest.raises(TypeError, match="mechanism must be a Mechanism or a registered name"):
         MultiheadAttention(8, 2, mechanism)
