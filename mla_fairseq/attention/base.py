@@ -77,18 +77,10 @@ class Layout:
 
     @classmethod
     def at(
-        cls,
-        view: View,
-        start: int | Tensor,
-        queries: int = 1,
-        keys: int | None = None,
-        key_start: int | Tensor = 0,
-        *,
-        query_length: Tensor | None = None,
-        key_length: Tensor | None = None,
-        key_mask: Tensor | None = None,
+        cls, view: View, start: int | Tensor, queries: int = 1, keys: int | None = None, key_start: int | Tensor = 0, *,
+        query_length: Tensor | None = None, key_length: Tensor | None = None, key_mask: Tensor | None = None,
         device: torch.device | str | None = None,
-    ) -> Layout:
+    ) -> Layout:  # fmt: skip
         """Return the layout of the next tokens of streams, the first of which are at ``start``, an int or (B,).
 
         ``keys`` ``None``: self-attention, keys are the queries' tokens. Else they are others, from ``key_start`` on.

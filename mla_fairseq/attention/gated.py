@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from mla_fairseq.attention.base import Layout, Mechanism, Tensors
 from mla_fairseq.attention.feature_maps import elu_plus_one
-from mla_fairseq.attention.kernels import cut, normalize, with_one
+from mla_fairseq.attention.kernels import cut, normalize, running_sum, with_one
 from mla_fairseq.attention.numerics import linear
 from mla_fairseq.attention.registry import register_attention
 
@@ -101,26 +101,15 @@ def gated(
     q, k, values = (cut(x, chunk) for x in (q, k, with_one(v)))  # (B, H, N, chunk, .)
     if size > 1:  # a block is read at its end, so that there is no order inside
         kept = faded[..., -1:, :]
-        before, after = fading_sum(state, kept.exp().mT, (k * (kept - faded).exp()).mT @ values)
+        before, after = running_sum(state, (k * (kept - faded).exp()).mT @ values, kept.exp().mT)
         sums = q @ torch.cat((before[:, :, 1:], after.unsqueeze(2)), dim=2)[:, :, : q.shape[2]]
     else:
         # from the start of the chunk on: from its middle, twice the chunk would fit, but rounding would see the future
         shrink = faded.exp()
         kept, q, k = shrink[..., -1:, :].mT, q * shrink, k * (-faded).exp()
-        before, after = fading_sum(state, kept, kept * (k.mT @ values))
+        before, after = running_sum(state, kept * (k.mT @ values), kept)
         sums = (q @ k.mT).tril() @ values + q @ before
     return normalize(sums).flatten(2, 3)[:, :, :length], after
-
-
-def fading_sum(state: Tensor | None, kept: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the state before each chunk (B, H, N, F, D + 1) and after the last; ``kept`` is (B or 1, H, N, F or 1, 1).
-
-    ``unbind``: see ``kernels.running_sum``.
-    """
-    states = [torch.zeros_like(added[:, :, 0]) if state is None else state]
-    for gate, chunk in zip(kept.unbind(2), added.unbind(2), strict=True):
-        states.append(gate * states[-1] + chunk)
-    return torch.stack(states[:-1], dim=2), states[-1]
 
 
 @dataclass(frozen=True)

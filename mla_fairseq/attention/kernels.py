@@ -94,15 +94,17 @@ def prefix(
     return output.gather(2, _rows(q_places, output)), state
 
 
-def running_sum(state: Tensor | None, added: Tensor) -> tuple[Tensor, Tensor]:
+def running_sum(state: Tensor | None, added: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return the state before each chunk (B, H, N, M F, D + 1) and after the last, from what each chunk adds.
 
-    A loop over ``unbind``: ``cumsum`` walks across rows, which takes longer on a CPU, and indexing in a loop would make
-    the backward pass quadratic, as the gradient of each selection is a tensor of all chunks.
+    ``kept`` (B or 1, H, N, F or 1, 1) is the share of the state that a chunk leaves; ``None``: all. A loop over
+    ``unbind``: ``cumsum`` walks across rows, which is slower on a CPU, and indexing in a loop would make the backward
+    pass quadratic, as the gradient of each selection is a tensor of all chunks.
     """
     states = [torch.zeros_like(added[:, :, 0]) if state is None else state]
-    for chunk in added.unbind(2):
-        states.append(states[-1] + chunk)
+    shares = (None,) * added.shape[2] if kept is None else kept.unbind(2)
+    for chunk, share in zip(added.unbind(2), shares, strict=True):
+        states.append((states[-1] if share is None else share * states[-1]) + chunk)
     return torch.stack(states[:-1], dim=2), states[-1]
 
 

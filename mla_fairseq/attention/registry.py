@@ -27,10 +27,8 @@ _ENTRIES: dict[str, Entry] = {}
 def register_attention(name: str, options: type | None = None) -> Callable[[Build], Build]:
     """Register a ``Mechanism`` subclass, or a function that returns one, as ``--attn-type NAME`` (a decorator).
 
-    It is called with ``(head_dim, options)``.
-
-    ``options`` is a dataclass whose fields have defaults and, as metadata, a ``help`` sentence; field ``x`` of
-    mechanism ``name`` becomes the flag ``--name-x``.
+    It is called with ``(head_dim, options)``. ``options`` is a dataclass whose fields have defaults and, as metadata, a
+    ``help`` sentence; field ``x`` of mechanism ``name`` becomes the flag ``--name-x``.
 
     Raises:
         ValueError: a name that another definition has, or that cannot be part of a flag.

@@ -43,8 +43,7 @@ class SoftmaxAttention(Mechanism):
             return {"key": k, "value": v} if mask is None else {"key": k, "value": v, "mask": mask}
         new = {"key": torch.cat((state["key"], k), dim=-2), "value": torch.cat((state["value"], v), dim=-2)}
         if mask is not None or "mask" in state:
-            held, mask = state.get("mask", _all_real(state["key"])), _all_real(k) if mask is None else mask
-            new["mask"] = torch.cat((held, mask), dim=-1)
+            new["mask"] = torch.cat((_real(state.get("mask"), state["key"]), _real(mask, k)), dim=-1)
         return new
 
     def read(self, state: Tensors, q: Tensor, layout: Layout) -> Tensor:
@@ -96,8 +95,8 @@ def _both(visible: Tensor | None, key_mask: Tensor | None) -> Tensor | None:
     return key_mask if visible is None else key_mask & visible
 
 
-def _all_real(k: Tensor) -> Tensor:
-    return torch.ones(k.shape[0], k.shape[-2], dtype=torch.bool, device=k.device)
+def _real(mask: Tensor | None, k: Tensor) -> Tensor:
+    return torch.ones(k.shape[0], k.shape[-2], dtype=torch.bool, device=k.device) if mask is None else mask
 
 
 def _trim(state: Tensors, reach: int | None) -> Tensors:
