@@ -26,7 +26,7 @@ class Layout:
 
     Attributes:
         view: which query sees which key.
-        queries: positions (B or 1, T), int64; 0 is the first token of a stream.
+        queries: consecutive positions (B or 1, T), int64; 0 is the first token of a stream.
         keys: positions (B or 1, S); under a view that goes in order, the same tensor as ``queries``.
         query_length, key_length: (B,) or (1,), the true or expected lengths in tokens that positions are measured
             against; ``None``: not known, which mechanisms with ``needs_lengths`` refuse.

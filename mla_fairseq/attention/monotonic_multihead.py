@@ -165,8 +165,10 @@ class MonotonicMultiheadAttention(AttentionHeads):
         needs more, (B,): unless the source has ended, the output is then not valid, and it is for the caller to go back
         to the state of before.
         """
-        if self.name not in state or len(query) != 1:
-            raise ValueError(f"give one target at a time, after feed, but there are {len(query)}")
+        if self.name not in state:
+            raise ValueError("feed source states first: there is no state yet")
+        if len(query) != 1:
+            raise ValueError(f"give one target at a time, not {len(query)}")
         own, rule = dict(state[self.name]), self.monotonic
         p = self._write_probability(self._heads(self.q_proj_mono(query)), own["decide"])[:, :, 0]
         known = steps_of(own["fed"], rule.ratio, rule.pad_threshold)

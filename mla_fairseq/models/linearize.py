@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mla_fairseq.attention import AttentionHeads, MonotonicMultiheadAttention
 from mla_fairseq.checkpoints import load_training
 from mla_fairseq.models.checks import load_strictly
-from mla_fairseq.models.options import SITES, site_type
+from mla_fairseq.models.options import SITES, site_type, take_defaults
 
 STOCK = "s2t_transformer"
 SITE_OF = {"encoder.transformer_layers.": "encoder", "self_attn": "decoder", "encoder_attn": "cross"}
@@ -44,6 +44,8 @@ def convert(path: Path, task: FairseqTask, changes: Mapping[str, Any]) -> tuple[
     before, after = model_options(state), model_options(state)
     before.load_pretrained_encoder_from = after.load_pretrained_encoder_from = None
     vars(after).update(changes)
+    for name in {site_type(after, site) for site in SITES} - {site_type(before, site) for site in SITES}:
+        take_defaults(after, name)
     weights = state["model"]
     models = []
     for options in (before, after):

@@ -95,7 +95,15 @@ def adopt_former_options(args: Namespace, options: type | None, prefix: str = ""
         former, default = option.metadata.get("former", (None, None))
         if former is not None and not hasattr(args, prefix + option.name):  # a checkpoint of 0.1
             value = getattr(args, former, None)
-            setattr(args, prefix + option.name, default if value is None else value)
+            if (value := default if value is None else value) is not None:
+                setattr(args, prefix + option.name, value)
+
+
+def take_defaults(args: Namespace, name: str) -> None:
+    """Give a model that did not have the mechanism ``name`` today's defaults of its options."""
+    for option in _fields(attention_entry(name).options):
+        if not hasattr(args, f"{name}_{option.name}"):
+            setattr(args, f"{name}_{option.name}", option.default)
 
 
 def _add_option(parser: ArgumentParser, flag: str, option: dataclasses.Field, kind: Any) -> None:

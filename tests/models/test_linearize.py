@@ -40,6 +40,7 @@ def test_every_parameter_is_kept(train: Train, task, arch: str) -> None:
     assert isinstance(student.decoder.layers[0].encoder_attn.mechanism, SoftmaxAttention)
     options = model_options(state)
     assert (options.encoder_attn_type, options._name) == ("hedgehog", "s2t_transformer_mla")
+    assert (options.decay_min_half_life, options.decay_max_half_life) == (0, 0), "today's default, not version 0.1's"
 
 
 @pytest.mark.parametrize("mechanism", ["hedgehog", "elu", "cosformer", "leap"])

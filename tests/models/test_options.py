@@ -3,6 +3,7 @@
 import argparse
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from mla_fairseq.attention import (
     register_attention,
     registry,
 )
+from mla_fairseq.attention.gated import DecayOptions
 from mla_fairseq.models.options import add_attention_args, build_site, option_values, site_type
 from mla_fairseq.models.s2t_transformer_mla import S2TTransformerMLAModel
 from tests.models.conftest import SIZES, TRAINING, Build, Run, parse
@@ -170,3 +172,10 @@ def test_the_help_of_fairseq_train_lists_our_flags() -> None:
     done = subprocess.run([program, "--user-dir", package, "--help"], capture_output=True, text=True, check=True)
     flags = ("--attn-type", "--encoder-attn-type", "--decoder-attn-type", "--cross-attn-type", "--target-length")
     assert [flag for flag in flags if f"  {flag} " not in done.stdout] == []
+
+
+def test_a_checkpoint_of_version_0_1_keeps_the_rates_that_it_was_trained_with() -> None:
+    assert option_values(Namespace(), DecayOptions, "decay_") == {"min_half_life": 22.0, "max_half_life": 2839.0}
+    former = Namespace(decay_shortest=3.0)
+    assert option_values(former, DecayOptions, "decay_") == {"min_half_life": 3.0, "max_half_life": 2839.0}
+    assert option_values(parsed(""), DecayOptions, "decay_") == {"min_half_life": 0.0, "max_half_life": 0.0}
