@@ -19,8 +19,10 @@ from mla_fairseq.recipes import check, load_recipe, run_recipe
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", type=Path, help="YAML file, such as configs/demo/st.yaml")
+    usage = "%(prog)s RECIPE [--set SECTION.KEY=VALUE ...] [--name NAME] [--out OUT] [--dry-run]"
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form, usage=usage)
+    parser.add_argument("recipe", type=Path, nargs="?", help="YAML file, such as configs/demo/st.yaml")
     parser.add_argument(
         "--set",
         nargs="+",
@@ -51,6 +53,8 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ValueError: something in the recipe, or in what it runs, is wrong.
     """
+    if args.recipe is None:
+        raise ValueError("no recipe is given: name its file before --set")
     data = os.environ.get("DATA") or ("$DATA" if args.dry_run else "")
     recipe = load_recipe(args.recipe, args.out, args.set, args.name, data, cpu=not torch.cuda.is_available())
     check(recipe)

@@ -8,16 +8,21 @@ import re
 import runpy
 import sys
 from argparse import ArgumentParser, Namespace
+from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 
 from fairseq import options
+from fairseq.models import ARCH_MODEL_INV_REGISTRY, MODEL_REGISTRY
 
 from mla_fairseq.recipes.recipe import Recipe, near
 from mla_fairseq.recipes.stages import ROOT, STAGES
 
-_STARTS = ("load_pretrained_encoder_from", "finetune_from_model")
-_SUBSETS = ("train_subset", "valid_subset", "gen_subset", "subset")
-_CHOICES = re.compile(r"invalid choice: '(.*)' \(choose from (.{200,})\)$")
+_COUNTS = ("batch_size", "beam", "last", "max_tokens", "sentences", "voices")
+_RENAMED = {f"cosformer_{key}": f"target_{key}" for key in ("length", "length_ratio", "length_fixed")}
+_RENAMED |= {"cosformer_train_length": "train_target_length", "cosformer_source_length": "source_length"}
+_RENAMED |= {"decay_shortest": "decay_min_half_life", "decay_longest": "decay_max_half_life"}
+_CHOICES = re.compile(r"(?<=invalid choice: )'(.*)' \(choose from (.{200,})\)$")
 
 
 def check(recipe: Recipe) -> None:
@@ -26,24 +31,33 @@ def check(recipe: Recipe) -> None:
     Raises:
         ValueError: a flag or value that a program does not take, or two that contradict each other.
     """
-    parsed = {name: _parse(recipe, name) for name in recipe.stages()}
+    parsed = {name: parse(recipe, name) for name in recipe.stages()}
     last, kept = getattr(parsed.get("average"), "last", 0), parsed["train"].keep_interval_updates
     if last > kept >= 0:
         raise ValueError(f"average.last is {last}, but {kept} checkpoints are kept: raise train.keep_interval_updates")
 
 
-def _parse(recipe: Recipe, name: str) -> Namespace:
+@cache
+def parse(recipe: Recipe, name: str) -> Namespace:
+    """Return a stage's flags as its program reads them: its defaults for those that the recipe does not give.
+
+    Raises:
+        ValueError: a flag or value that the program does not take.
+    """
     stderr, words = io.StringIO(), recipe.command(name)[len(STAGES[name].program) :]
     try:
-        with contextlib.redirect_stderr(stderr):
+        with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(io.StringIO()):
             parser = _parser(STAGES[name].program)
             if STAGES[name].program[0].startswith("fairseq"):
                 args, rest = options.parse_args_and_arch(parser, words, parse_known=True)
             else:
                 args, rest = parser.parse_known_args(words)
+    except FileNotFoundError as error:
+        raise ValueError(f"{name}.user_dir is {error}, which does not exist: name the folder of a package") from error
     except SystemExit as error:  # argparse prints its message and exits; where a package is missing, it is the message
         said = error.code if isinstance(error.code, str) else stderr.getvalue()
-        raise ValueError(f"{name}: {_shorten(said.strip().rpartition('error: ')[2])}") from error
+        said = said or f"a recipe shows no help: run {' '.join(STAGES[name].program)} --help"
+        raise ValueError(f"{name}: {_CHOICES.sub(_nearest, said.strip().rpartition('error: ')[2])}") from error
     _check_keys(recipe, name, parser)
     if rest:
         raise ValueError(f"{name}: '{' '.join(rest)}' belongs to no flag: give one value where one is expected")
@@ -55,10 +69,29 @@ def _check_keys(recipe: Recipe, name: str, parser: ArgumentParser) -> None:
     for key, value in recipe.tree[name].items():
         action = parser._option_string_actions.get(f"--{key.replace('_', '-')}")
         if action is None and key != STAGES[name].positional:
-            known = [flag.removeprefix("--").replace("-", "_") for flag in parser._option_string_actions]
-            raise ValueError(f"{name}.{key} is not a flag of {' '.join(STAGES[name].program)}: {near(key, known)}")
+            advice = _advice(key, _keys(parser), recipe.tree["train"].get("arch") if name == "train" else None)
+            raise ValueError(f"{name}.{key} is not a flag of {' '.join(STAGES[name].program)}: {advice}")
+        if key in _COUNTS and isinstance(value, int) and value < 1:
+            raise ValueError(f"{name}.{key} is {value}: give 1 or more")
         if value is False and action and action.nargs != 0:
             raise ValueError(f"{name}.{key} is false, but takes a value: give one, or null for the default")
+
+
+def _keys(parser: ArgumentParser) -> list[str]:
+    return [flag[2:].replace("-", "_") for flag in parser._option_string_actions if flag.startswith("--")]
+
+
+def _advice(key: str, known: list[str], arch: str | None) -> str:
+    """Return what to write for an unknown key: its new name, an ``arch`` of a training that has it, or the nearest."""
+    if _RENAMED.get(key) in known:
+        return f"it is called {_RENAMED[key]} now"
+    archs = []
+    for model, names in ARCH_MODEL_INV_REGISTRY.items() if arch else ():
+        MODEL_REGISTRY[model].add_args(parser := ArgumentParser(allow_abbrev=False))
+        archs += names if key in _keys(parser) else []
+    if archs:
+        return f"it belongs to another arch, such as {get_close_matches(arch, archs, 1, 0)[0]}"
+    return near(key, known)
 
 
 def _parser(program: tuple[str, ...]) -> ArgumentParser:
@@ -70,13 +103,9 @@ def _parser(program: tuple[str, ...]) -> ArgumentParser:
     return runpy.run_path(str(path))["build_parser"]()
 
 
-def _shorten(message: str) -> str:
+def _nearest(choices: re.Match[str]) -> str:
     """Name the nearest of many choices instead of all of them."""
-    if not (choices := _CHOICES.search(message)):
-        return message
-    value, known = choices.groups()
-    advice = near(value, known.replace("'", "").split(", "))
-    return f"{message[: choices.start()]}invalid choice: '{value}': {advice}"
+    return f"'{choices[1]}': {near(choices[1], choices[2].replace(chr(39), '').split(', '))}"
 
 
 def check_files(recipe: Recipe) -> None:
@@ -85,18 +114,18 @@ def check_files(recipe: Recipe) -> None:
     Raises:
         ValueError: one does not exist.
     """
-    made, train = [str(recipe.makes(name)) for name in recipe.stages()], recipe.tree["train"]
-    trained = recipe.makes("train").exists()
-    for key in _STARTS:
-        start = train.get(key)
+    if not recipe.manifest("").parent.is_dir() and not any(name.startswith("prepare") for name in recipe.stages()):
+        raise ValueError(f"train.data is {recipe.tree['train']['data']}, which does not exist: add a section prepare")
+    made, trained = [str(recipe.makes(name)) for name in recipe.stages()], recipe.makes("train").exists()
+    for key in ("load_pretrained_encoder_from", "finetune_from_model"):
+        start = recipe.tree["train"].get(key)
         if start and start not in made and not trained and not Path(start).is_file():
-            raise ValueError(
-                f"train.{key} is {start}, which does not exist: run the recipe of {Path(start).parent.name} first, or "
-                f"start from scratch with --set train.{key}=null"
-            )
-    there = sorted(path.stem for path in recipe.manifest("").parent.glob("*.tsv"))
-    for name in recipe.stages() if train["train_subset"] in there else ():
-        for key in _SUBSETS:
-            subset = recipe.tree[name].get(key)
+            fix = f"run the recipe of {Path(start).parent.name} first, or start without it: --set train.{key}=null"
+            raise ValueError(f"train.{key} is {start}, which does not exist: {fix}")
+    train, there = parse(recipe, "train"), sorted(path.stem for path in recipe.manifest("").parent.glob("*.tsv"))
+    used = [] if train.disable_validation else [("train", "valid_subset")]
+    used += [(name, key) for name in recipe.stages() if name != "train" for key in ("gen_subset", "subset")]
+    for name, key in used if train.train_subset in there else ():
+        for subset in (getattr(parse(recipe, name), key, None) or "").split(","):
             if subset and subset not in there:
-                raise ValueError(f"{name}.{key} is {subset}, which was not prepared: take one of {', '.join(there)}")
+                raise ValueError(f"{name}.{key} is {subset}, which was not prepared: {near(subset, there)}")

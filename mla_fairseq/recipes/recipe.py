@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ _TEXTS = ("data", "title")
 _KNOWN = (*_TEXTS, *STAGES)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Recipe:
     """One experiment.
 
@@ -62,54 +63,51 @@ class Recipe:
 
 
 def load_recipe(
-    path: Path,
-    out: Path = Path("runs"),
-    overrides: Iterable[str] = (),
-    name: str = "",
-    data: str = "",
-    cpu: bool = True,
+    path: Path, out: Path = RUNS, overrides: Iterable[str] = (), name: str = "", data: str = "", cpu: bool = True
 ) -> Recipe:
     """Read a recipe.
 
     Args:
         path: the YAML file. Its ``base``, a path from its folder, is read first; its own keys win.
         out: folder of all runs, ``${RUNS}`` in recipes.
-        overrides: ``section.key=value``, the value in YAML; ``section=null`` leaves a section out.
+        overrides: ``section.key=value``, the value in YAML; ``section=null`` leaves a stage out;
+            what other sections take from it stays.
         name: folder of the run in ``out``; FOLDER_FILE of the recipe when empty.
         data: folder of the corpora, ``${DATA}`` in recipes; not set when empty.
         cpu: use no GPU.
 
     Raises:
-        ValueError: a file, section or variable that does not exist, or a value that is not YAML.
+        ValueError: a file, section or variable that does not exist, a value that is not YAML or a name with slashes.
     """
     overrides, default = list(overrides), f"{path.resolve().parent.name}_{path.stem}"
     name = name or default
-    own = OmegaConf.merge(_read_with_base(path), _parse(overrides))
-    sections = _sections(path, OmegaConf.to_container(own))
-    wiring = {key: dict(STAGES[key].flags) for key in sections}
+    layers = [OmegaConf.to_container(layer) for layer in (*_read_with_base(path), _parse(overrides))]
+    sections = _sections(path, OmegaConf.to_container(OmegaConf.merge({"data": name}, *layers)), name)
+    given = OmegaConf.merge(*({key: one for key, one in layer.items() if one is not None} for layer in layers))
+    wiring = {key: dict(STAGES[key].flags) for key in STAGES if key in given}
     places = {"RUNS": out.as_posix(), "RUN": (out / name).as_posix(), "NAME": name}
     places |= {"CPU": cpu, "DEVICE": "cpu" if cpu else "cuda"}
     places["CHECKPOINT"] = "${average.output}" if "average" in sections else "${train.save_dir}/checkpoint_best.pt"
-    tree = OmegaConf.merge({key: name for key in _TEXTS}, wiring, own, places)
+    tree = OmegaConf.merge({key: name for key in _TEXTS}, wiring, given, places)
     filled, shown = (_resolve(path, tree, folder, (*_TEXTS, *sections)) for folder in (data, "$DATA"))
     again = _again(path, overrides, name if name != default else "")
     return Recipe(name, out / name, again, filled, shown)
 
 
-def _read_with_base(path: Path) -> DictConfig:
+def _read_with_base(path: Path) -> list[DictConfig]:
     own = _read(path)
     if (base := own.pop("base", None)) is None:
-        return own
+        return [own]
     below = _read(path.parent / base)
     if "base" in below:
         raise ValueError(f"{path}: its base {base} has a base of its own ({below.base}): keep to one")
-    return OmegaConf.merge(below, own)
+    return [below, own]
 
 
 def _read(path: Path) -> DictConfig:
     if not path.is_file():
-        known = ", ".join(sorted(str(one.relative_to(ROOT)) for one in ROOT.glob("configs/*/*.yaml")))
-        raise ValueError(f"recipe {path} does not exist: take one of {known}")
+        known = sorted(str(one.relative_to(ROOT)) for one in ROOT.glob("configs/*/*.yaml"))
+        raise ValueError(f"recipe {path} does not exist: {near(path, known)}")
     try:
         tree = OmegaConf.load(path)
     except (YAMLError, OmegaConfBaseException) as error:
@@ -120,16 +118,15 @@ def _read(path: Path) -> DictConfig:
 
 
 def _parse(overrides: list[str]) -> DictConfig:
-    for override in overrides:
-        if "=" not in override:
-            raise ValueError(f"--set {override}: write section.key=value, such as train.max_update=3000")
+    if bare := [override for override in overrides if "=" not in override]:
+        raise ValueError(f"--set {bare[0]}: write section.key=value, such as train.max_update=3000")
     try:
         return OmegaConf.from_dotlist(overrides)
     except (YAMLError, OmegaConfBaseException) as error:
         raise ValueError(f"--set {' '.join(overrides)}: not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def _sections(path: Path, tree: dict[str, Any]) -> list[str]:
+def _sections(path: Path, tree: dict[str, Any], name: str) -> list[str]:
     """Return the names of the sections; one that is null is left out."""
     for key, value in tree.items():
         if key not in _KNOWN:
@@ -138,17 +135,23 @@ def _sections(path: Path, tree: dict[str, Any]) -> list[str]:
             raise ValueError(f"{path}: '{key}' is {value!r}: write it as flags of its program, key: value")
     if not tree.get("train"):
         raise ValueError(f"{path}: there is no section 'train': add one, or name a base that has it")
+    for key, value in (("--name", name), ("data", tree["data"])):
+        if value in (None, "", ".", "..") or "/" in str(value):
+            raise ValueError(f"{key} is '{value or ''}': give the name of one folder, without slashes")
     return [key for key, value in tree.items() if isinstance(value, dict)]
 
 
 def _resolve(path: Path, tree: DictConfig, data: str, keys: tuple[str, ...]) -> dict[str, Any]:
     try:
-        filled = OmegaConf.to_container(OmegaConf.merge(tree, {"DATA": data} if data else {}), resolve=True)
+        tree = OmegaConf.merge(tree, {"DATA": data} if data else {})
+        return {key: OmegaConf.to_container(tree[key], resolve=True) if key in STAGES else tree[key] for key in keys}
     except OmegaConfBaseException as error:
         if "'DATA'" in str(error):
             raise ValueError(f"{path}: DATA is not set: export DATA=/folder/of/the/corpora") from error
-        raise ValueError(f"{path}: {error.full_key}: {str(error).splitlines()[0]}") from error
-    return {key: filled[key] for key in keys}
+        said = str(error).splitlines()[0]
+        if missing := re.search(r"key '(.+)' not found", said):
+            said = f"{missing[1]} is not given: add it; if this is a base, run a recipe that builds on it"
+        raise ValueError(f"{path}: {error.full_key}: {said}") from error
 
 
 def _again(path: Path, overrides: list[str], name: str) -> str:
@@ -159,6 +162,10 @@ def _again(path: Path, overrides: list[str], name: str) -> str:
 
 
 def near(word: str, known: Iterable[str]) -> str:
-    """Return the advice for a word that is not ``known``."""
-    found = get_close_matches(str(word), known, n=1)
-    return f"did you mean {found[0]}?" if found else f"take one of {', '.join(known)}"
+    """Return the advice for a word that is not ``known``: the word that was meant, or at most five to choose from."""
+    known = list(known)
+    if found := get_close_matches(str(word), known, n=1):
+        return f"did you mean {found[0]}?"
+    if len(known) <= 5:
+        return f"take one of {', '.join(known)}"
+    return f"take one of {', '.join(get_close_matches(str(word), known, 5, 0))} or {len(known) - 5} others"

@@ -13,6 +13,7 @@ from mla_fairseq.evaluation.curves import draw_training_curve
 from mla_fairseq.evaluation.quality_latency import read_points
 from mla_fairseq.evaluation.training_log import read_training_log
 from mla_fairseq.files import write_json
+from mla_fairseq.recipes.check import parse
 from mla_fairseq.recipes.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -26,12 +27,12 @@ def write_result(recipe: Recipe, records: dict[str, dict[str, Any]]) -> None:
 
     ``records``: of the stages, as the runner writes them.
     """
-    train, path = recipe.tree["train"], recipe.run / "result.json"
+    train, path = parse(recipe, "train"), recipe.run / "result.json"
     readers = {"generate": _translation, "simul": _latencies, "synthesize": _speech}
     scores = [pair for name, read in readers.items() if name in recipe.tree for pair in read(recipe).items()]
     result = {
         **{"name": recipe.name, "title": recipe.tree["title"], "command": recipe.again, "data": recipe.tree["data"]},
-        **{"arch": train["arch"], "attention": attention(train), "seed": train["seed"]},
+        **{"arch": train.arch, "attention": attention(vars(train)), "seed": train.seed},
         **{key: round(value, 3) if isinstance(value, float) else value for key, value in scores},
         **_training(recipe),
         "seconds": {name: record["seconds"] for name, record in records.items()},
@@ -52,14 +53,14 @@ def attention(train: dict[str, Any]) -> dict[str, str]:
 
 def _translation(recipe: Recipe) -> dict[str, Any]:
     """Return BLEU and chrF, of transcripts their word error rate too."""
-    generate = recipe.tree["generate"]
-    subset, how = generate["gen_subset"], (generate["sacrebleu_tokenizer"], bool(generate.get("sacrebleu_lowercase")))
+    generate = vars(parse(recipe, "generate"))
+    subset, lower = generate["gen_subset"], bool(generate.get("sacrebleu_lowercase"))
     generated = offline.read_generated(recipe.makes("generate"), log=recipe.run / "generate.log")
     references = offline.read_references(recipe.manifest(subset))
     texts = offline.pair_up(generated, references)
     for reference, text in offline.samples(texts, references, _SAMPLES):
         logger.info("  reference:   %s\n  translation: %s", reference, text)
-    quality = offline.score(texts, references, *how)
+    quality = offline.score(texts, references, generate.get("sacrebleu_tokenizer") or "13a", lower)
     errors = {"word_error_rate": offline.word_error_rate(texts, references)} if subset.endswith("_asr") else {}
     return {"subset": subset, **asdict(quality), **errors, "decode_words_per_second": generated.tokens_per_second}
 
@@ -71,8 +72,10 @@ def _latencies(recipe: Recipe) -> dict[str, Any]:
 
 def _speech(recipe: Recipe) -> dict[str, Any]:
     """Return the scores of free synthesis, and the distortion from the recorded frames."""
-    free, forced = (json.loads(recipe.makes(name).read_text(encoding="utf-8")) for name in ("synthesize", "force"))
-    return {**free, "forced_mcd": forced["mcd"], "subset": recipe.tree["synthesize"]["gen_subset"]}
+    made = [name for name in ("synthesize", "force") if name in recipe.tree]
+    scores = {name: json.loads(recipe.makes(name).read_text(encoding="utf-8")) for name in made}
+    forced = {"forced_mcd": scores["force"]["mcd"]} if "force" in scores else {}
+    return {**scores["synthesize"], **forced, "subset": parse(recipe, "synthesize").gen_subset}
 
 
 def _training(recipe: Recipe) -> dict[str, Any]:
@@ -92,8 +95,8 @@ def _training(recipe: Recipe) -> dict[str, Any]:
 
 def _frames(recipe: Recipe) -> int:
     """Return the frames of one pass over the training set, too long utterances left out."""
-    train = recipe.tree["train"]
-    limit = train["max_target_positions" if "synthesize" in recipe.tree else "max_source_positions"]
-    with open(recipe.manifest(train["train_subset"]), encoding="utf-8", newline="") as stream:
+    train = parse(recipe, "train")
+    limit = train.max_target_positions if train.task.startswith("text_to_speech") else train.max_source_positions
+    with open(recipe.manifest(train.train_subset), encoding="utf-8", newline="") as stream:
         lengths = [int(row["n_frames"]) for row in csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)]
     return sum(length for length in lengths if length <= limit)

@@ -78,7 +78,7 @@ def _reason(recipe: Recipe, name: str, old: Record | None, after: str) -> str:
     if old is None:
         return "not done yet"
     new = recipe.shown[name]
-    changes = _changes(old["flags"], new) + ([] if old["after"] == after else ["an earlier stage was run again"])
+    changes = _changes(old["flags"], new) + ([] if after in ("", old["after"]) else ["an earlier stage was run again"])
     if changes and STAGES[name].keep:
         other, folder = "this run another --name", recipe.run
         if STAGES[name].shared:
@@ -95,8 +95,9 @@ def _reason(recipe: Recipe, name: str, old: Record | None, after: str) -> str:
 
 def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Return what differs, in words. A limit that grew is no change, nor is what this machine decides."""
-    keys = [key for key in {**old, **new} if key not in _OF_THE_MACHINE and old.get(key) != new.get(key)]
-    keys = [key for key in keys if not (key in _MAY_GROW and key in old and key in new and new[key] > old[key])]
+    counts = [key for key in _MAY_GROW if isinstance(old.get(key), int) and isinstance(new.get(key), int)]
+    free = {*_OF_THE_MACHINE, *(key for key in counts if new[key] > old[key])}
+    keys = [key for key in {**old, **new} if key not in free and old.get(key) != new.get(key)]
     return [f"{key} was {old.get(key)}, is {new.get(key)}" for key in keys]
 
 

@@ -39,7 +39,7 @@ def _script(name: str) -> tuple[str, str]:
 _DATA = {"data": "${train.data}", "config_yaml": "${train.config_yaml}"}
 _TASK = {**_DATA, "task": "${train.task}", "user_dir": "${train.user_dir}", "cpu": "${CPU}"}
 _CORPUS = {"keep": True, "shared": True}
-_PREPARED = {"output": "${RUNS}/data/${data}"}
+_PREPARED = {**_CORPUS, "flags": {"output": "${RUNS}/data/${data}"}}
 _TRAINED = {"user_dir": os.path.relpath(ROOT / "mla_fairseq"), "save_dir": "${RUN}/checkpoints", "cpu": "${CPU}"}
 _TRAINED |= {"log_format": "json"}  # which the training curve is drawn from
 _AVERAGED = {"inputs": "${train.save_dir}", "output": "${RUN}/checkpoint_average.pt"}
@@ -49,31 +49,21 @@ _SWEEP |= {"system": "${NAME}", "title": "${title}", "cpu": "${CPU}"}
 _SPEECH = {"checkpoint": "${CHECKPOINT}", "data": "${train.data}", "device": "${DEVICE}"}
 _FORCED = {key: f"${{synthesize.{key}}}" for key in ("gen_subset", "seed", "max_tokens")}
 _FORCED |= {"teacher_forcing": True, "no_pictures": True, "output": "${RUN}/forced"}
+_CONVERTED = {**_DATA, "output": "${RUN}/converted.pt"}
+_GENERATED = {**_TASK, "path": "${CHECKPOINT}", "results_path": "${RUN}", "log_format": "tqdm", "gen_subset": "test"}
+_TEXTS = "{generate[results_path]}/generate-{generate[gen_subset]}.txt"
+_SPOKEN = _script("synthesize.py"), "{synthesize[output]}/scores.json", _SPEECH | {"output": "${RUN}/spoken"}
 
 STAGES = {
     "corpus": Stage(("python", "-m", "examples.demo_corpus"), "{corpus[output]}", **_CORPUS),
-    "prepare": Stage(_script("prep_mustc.py"), "{prepare[output]}", _PREPARED, **_CORPUS),
-    "prepare_speech": Stage(
-        _script("prep_ljspeech.py"), "{prepare_speech[output]}", _PREPARED, positional="folder", **_CORPUS
-    ),
-    "convert": Stage(
-        _script("linearize.py"), "{convert[output]}", _DATA | {"output": "${RUN}/converted.pt"}, positional="checkpoint"
-    ),
+    "prepare": Stage(_script("prep_mustc.py"), "{prepare[output]}", **_PREPARED),
+    "prepare_speech": Stage(_script("prep_ljspeech.py"), "{prepare_speech[output]}", positional="folder", **_PREPARED),
+    "convert": Stage(_script("linearize.py"), "{convert[output]}", _CONVERTED, positional="checkpoint"),
     "train": Stage(("fairseq-train",), "{train[save_dir]}/checkpoint_last.pt", _TRAINED, positional="data", keep=True),
     "average": Stage(_script("average_checkpoints.py"), "{average[output]}", _AVERAGED),
-    "generate": Stage(
-        ("fairseq-generate",),
-        "{generate[results_path]}/generate-{generate[gen_subset]}.txt",
-        _TASK | {"path": "${CHECKPOINT}", "results_path": "${RUN}", "log_format": "tqdm"},
-        positional="data",
-    ),
+    "generate": Stage(("fairseq-generate",), _TEXTS, _GENERATED, positional="data"),
     "simul": Stage(_script("sweep_wait_k.py"), "{simul[output]}/points.tsv", _DATA | _SWEEP, positional="data"),
-    "synthesize": Stage(
-        _script("synthesize.py"),
-        "{synthesize[output]}/scores.json",
-        _SPEECH | {"output": "${RUN}/spoken"},
-        positional="checkpoint",
-    ),
+    "synthesize": Stage(*_SPOKEN, positional="checkpoint"),
     "force": Stage(_script("synthesize.py"), "{force[output]}/scores.json", _SPEECH | _FORCED, positional="checkpoint"),
 }
 """By the name of the section, in the order in which they run."""

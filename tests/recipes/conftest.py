@@ -12,6 +12,11 @@ SMALL = f"""
 base: {ROOT}/configs/tiny.yaml
 prepare: {{pairs: en-de, vocab_size: 50}}
 """
+SHORTEST = """
+train: {data: DATA, config_yaml: config.yaml, task: speech_to_text_mla, arch: s2t_transformer_mla_tiny, optimizer: adam,
+        lr: 0.01, criterion: label_smoothed_cross_entropy, batch_size: 4, max_update: 2}
+generate: {max_tokens: 1000}
+"""
 
 
 @pytest.fixture
@@ -24,6 +29,12 @@ def write(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write_file
+
+
+@pytest.fixture
+def shortest(tmp_path: Path) -> str:
+    """Return a recipe of the flags alone that fairseq demands, over data in the test's folder."""
+    return SHORTEST.replace("DATA", str(tmp_path))
 
 
 @pytest.fixture

@@ -60,6 +60,19 @@ def test_there_are_few_configs():
             r"average\.last is 20, but 10 checkpoints are kept: raise train\.keep_interval_updates",
         ),
         ("corpus={output: x, voice: 2, voices: 3}", "corpus: argument --voices: not allowed with argument --voice"),
+        ("train.cosformer_length=fixed", r"train\.cosformer_length is not a flag .*: it is called target_length now$"),
+        ("train.cosformer_train_length=9", r": it is called train_target_length now$"),
+        ("train.cosformer_length_ratio=9", r": it is called target_length_ratio now$"),
+        ("train.cosformer_length_fixed=9", r": it is called target_length_fixed now$"),
+        ("train.cosformer_source_length=9", r": it is called source_length now$"),
+        ("train.decay_shortest=9", r": it is called decay_min_half_life now$"),
+        ("train.decay_longest=9", r": it is called decay_max_half_life now$"),
+        ("train.waitk_lagging=3", r": it belongs to another arch, such as s2t_transformer_simul_mla_tiny$"),
+        ("train.user_dir=/nowhere", r"train\.user_dir is /nowhere, which does not exist: name the folder"),
+        ("train.help=true", "train: a recipe shows no help: run fairseq-train --help$"),
+        ("generate.beam=0", r"generate\.beam is 0: give 1 or more"),
+        ("corpus={output: x, sentences: -5}", r"corpus\.sentences is -5: give 1 or more"),
+        ("train.data=null", "train: the following arguments are required: data"),
         ("prepare.pairs=null", "prepare: the following arguments are required: --pairs"),
     ],
 )
@@ -67,6 +80,12 @@ def test_a_wrong_flag_is_named_with_its_fix(small, override, words):
     with pytest.raises(ValueError, match=words) as caught:
         check(small(override))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["train.foo=1", "train.=1", "train.arch=foo", "train.task=foo", "prepare.zzz=1"])
+def test_a_list_of_suggestions_names_five_at_most(small, override):
+    with pytest.raises(ValueError, match=r"take one of (\S+, ){4}\S+ or \d+ others$"):
+        check(small(override))
 
 
 def test_a_recogniser_that_is_missing_is_named(monkeypatch):
@@ -103,6 +122,27 @@ def test_a_set_that_was_not_prepared_is_named(small):
     for subset in ("train_st", "dev_st"):
         recipe.manifest(subset).parent.mkdir(parents=True, exist_ok=True)
         recipe.manifest(subset).touch()
-    words = r"generate\.gen_subset is tst-HE_st, which was not prepared: take one of dev_st, train_st"
+    words = r"generate\.gen_subset is tst-HE_st, which was not prepared: take one of dev_st, train_st$"
     with pytest.raises(ValueError, match=words):
         check_files(recipe)
+
+
+def test_sets_that_a_recipe_does_not_name_are_those_of_fairseq(write, shortest, tmp_path):
+    (tmp_path / "train.tsv").touch()
+    path = write(shortest)
+    with pytest.raises(ValueError, match=r"train\.valid_subset is valid, which was not prepared: take one of train$"):
+        check_files(load_recipe(path))
+    check_files(load_recipe(path, overrides=["generate=null", "train.disable_validation=true"]))
+    (tmp_path / "valid.tsv").touch()
+    check_files(load_recipe(path, overrides=["generate=null", "train.valid_subset='train,valid'"]))
+    with pytest.raises(
+        ValueError, match=r"generate\.gen_subset is test, which was not prepared: take one of train, val"
+    ):
+        check_files(load_recipe(path))
+
+
+def test_data_that_no_stage_prepares_must_exist(small):
+    with pytest.raises(ValueError, match=r"train\.data is .*en-de, which does not exist: add a section prepare"):
+        check_files(small("prepare=null"))
+    small().manifest("").parent.mkdir(parents=True)
+    check_files(small("prepare=null"))

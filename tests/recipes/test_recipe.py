@@ -43,6 +43,23 @@ def test_without_an_average_the_best_checkpoint_is_decoded(small):
     assert small("average=null").tree["generate"]["path"].endswith("small/checkpoints/checkpoint_best.pt")
 
 
+@pytest.mark.parametrize("left_out", ["prepare", "corpus"])
+def test_stages_after_one_that_is_left_out_find_its_files(left_out):
+    path = ROOT / "configs" / "demo" / "st.yaml"
+    whole, part = load_recipe(path, data="x"), load_recipe(path, data="x", overrides=[f"{left_out}=null"])
+    assert list(part.stages()) == [name for name in whole.stages() if name != left_out]
+    assert part.tree == {key: value for key, value in whole.tree.items() if key != left_out}
+
+
+def test_a_recipe_leaves_out_a_stage_of_its_base_too(write):
+    path = write(f"base: {ROOT}/configs/tiny.yaml\nprepare: null\n", "prepared.yaml")
+    recipe = load_recipe(path, overrides=["prepare=null", "train.data=mine"])
+    assert (list(recipe.stages()), recipe.tree["train"]["train_subset"]) == (
+        ["train", "average", "generate"],
+        "train_st",
+    )
+
+
 def test_a_section_becomes_flags():
     section = {"a_b": 1e-5, "folder": "x y", "on": True, "off": False, "none": None, "many": [1, "two"]}
     words = arguments(Stage(("p",), "", positional="folder"), section)
@@ -75,8 +92,13 @@ def test_the_command_runs_the_same_again(write, monkeypatch):
         pytest.param("- a", (), "is not a recipe: it needs sections", id="list"),
         pytest.param("train: {x: [}", (), r"small\.yaml is not valid YAML", id="yaml"),
         pytest.param("train: {x: '${DATA}'}", (), "DATA is not set: export DATA=", id="data"),
-        pytest.param("train: {x: '${train.y}'}", (), r"train\.x: .*'train\.y' not found", id="variable"),
-        pytest.param("base: no.yaml", (), r"no\.yaml does not exist: take one of .*configs/demo/st\.yaml", id="base"),
+        pytest.param("train: {x: '${train.y}'}", (), r"train\.x: train\.y is not given: add it", id="variable"),
+        pytest.param(
+            "base: no.yaml", (), r"no\.yaml does not exist: take one of (\S+, ){4}\S+ or \d+ others$", id="base"
+        ),
+        pytest.param("train: {x: 1}", ("data=",), "data is '': give the name of one folder", id="no-data-name"),
+        pytest.param("train: {x: 1}", ("data=a/b",), "data is 'a/b': give the name of one folder", id="data-path"),
+        pytest.param("train: {x: 1}", ("foo=1",), r"unknown section 'foo': take one of (\S+, ){4}\S+ or", id="five"),
         pytest.param("train: {x: 1}", ("train.x",), r"--set train\.x: write section\.key=value", id="set"),
         pytest.param("train: {x: 1}", ("train.x=[",), r"--set train\.x=\[: not valid YAML", id="set-yaml"),
     ],
@@ -85,6 +107,19 @@ def test_what_is_wrong_is_named(write, text, overrides, words):
     with pytest.raises(ValueError, match=words) as caught:
         load_recipe(write(text), overrides=overrides)
     assert "\n" not in str(caught.value)
+
+
+def test_a_base_is_no_recipe():
+    with pytest.raises(
+        ValueError, match=r"train\.data: prepare\.pairs is not given: .*if this is a base, run a recipe"
+    ):
+        load_recipe(ROOT / "configs" / "tiny.yaml", data="x")
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", ".."])
+def test_a_run_has_the_name_of_one_folder(write, name):
+    with pytest.raises(ValueError, match=r"--name is '.*': give the name of one folder, without slashes"):
+        load_recipe(write("train: {x: 1}"), name=name)
 
 
 def test_a_base_has_no_base(write):

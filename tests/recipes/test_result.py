@@ -2,6 +2,7 @@
 
 import json
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from mla_fairseq.evaluation.quality_latency import write_points
 from mla_fairseq.recipes import load_recipe
 from mla_fairseq.recipes.result import write_result
 
+ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = "id\taudio\tn_frames\ttgt_text\n" + "".join(f"u{n}\ta\t{n}00\tein Hund läuft weit {n}\n" for n in (1, 2, 3))
 TRAIN_LOG = (
     "2030-01-01 12:00:00 | INFO | fairseq_cli.train | num. shared model params: 1,234,567 (num. trained: 1)\n"
@@ -97,3 +99,31 @@ def test_speech_has_the_distortions_of_both_ways(tmp_path):
     found = result(recipe)
     assert (found["mcd"], found["forced_mcd"], found["ended"], found["subset"]) == (4.568, 2.0, 1.0, "test")
     assert found["train_frames_per_second"] == 150
+
+
+def test_free_synthesis_alone_has_a_result(write, tmp_path):
+    path = write(f"base: {ROOT}/configs/tiny_tts.yaml\nprepare_speech: {{folder: LJ}}\n")
+    recipe = load_recipe(path, tmp_path / "runs", ["force=null"], data="corpora")
+    files(recipe)
+    recipe.makes("synthesize").parent.mkdir(parents=True)
+    recipe.makes("synthesize").write_text(json.dumps({"mcd": 4.5678}))
+    found = result(recipe)
+    assert (found["mcd"], "forced_mcd" in found) == (4.568, False)
+
+
+def test_what_a_recipe_does_not_name_is_what_fairseq_takes(translated):
+    found = translated(*(f"train.{key}=null" for key in ("seed", "max_source_positions", "attn_type")))
+    assert (found["seed"], found["train_frames_per_second"]) == (1, 300)
+    assert set(found["attention"].values()) == {"softmax"}
+
+
+def test_a_shortest_recipe_has_a_result(write, shortest, tmp_path):
+    recipe = load_recipe(write(shortest), tmp_path / "runs")
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.tsv").write_text(MANIFEST, encoding="utf-8")
+    recipe.run.mkdir(parents=True)
+    (recipe.run / "train.log").write_text(TRAIN_LOG, encoding="utf-8")
+    recipe.makes("generate").write_text(RIGHT, encoding="utf-8")
+    found = result(recipe)
+    assert (found["seed"], found["arch"], found["subset"]) == (1, "s2t_transformer_mla_tiny", "test")
+    assert (found["bleu"], found["train_frames_per_second"]) == (100.0, 300)

@@ -129,6 +129,17 @@ def test_a_dry_run_needs_no_data_and_leaves_no_file(run, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["noise.yaml"]
 
 
+def test_a_recipe_after_set_is_explained():
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--set", "a=b", "configs/demo/st.yaml"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "error: no recipe is given: name its file before --set"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

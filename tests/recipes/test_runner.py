@@ -71,6 +71,18 @@ def test_more_updates_continue_a_training_and_fewer_are_refused(play):
         play()
 
 
+def test_a_limit_that_is_taken_away_is_refused(play):
+    play()
+    with pytest.raises(ValueError, match=r"train was run differently \(max_update was 2500, is None; .*another --name"):
+        play("train.max_update=null")
+    assert play() == []
+
+
+def test_a_stage_that_is_left_out_changes_nothing_after_it(play):
+    play()
+    assert play("prepare=null") == []
+
+
 def test_data_prepared_again_refuse_the_training(play, small):
     play()
     small().makes("prepare").joinpath(".stage-prepare.json").unlink()
