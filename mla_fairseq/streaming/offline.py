@@ -33,7 +33,7 @@ class OfflineSession(Session):
         heads: heads to average; ``None``: all.
 
     Raises:
-        ValueError: a layer or head that does not exist, or a model with monotonic attention.
+        ValueError: a layer or head that does not exist, no head, or a model with monotonic attention.
     """
 
     def __init__(
@@ -48,10 +48,10 @@ class OfflineSession(Session):
         layers, all_heads = len(decoder.layers), decoder.layers[0].encoder_attn.num_heads
         if decoder.monotonic is not None:
             raise ValueError("this model has monotonic attention, whose heads decide when to write: use MonotonicAgent")
-        if layer is not None and not 0 <= layer < layers:
+        if layer is not None and layer not in range(layers):
             raise ValueError(f"--attn-layer must be within 0 and {layers - 1}, but is {layer}")
-        if heads is not None and not all(0 <= head < all_heads for head in heads):
-            raise ValueError(f"--attn-heads must be within 0 and {all_heads - 1}, but are {list(heads)}")
+        if heads is not None and not (len(heads) and all(head in range(all_heads) for head in heads)):
+            raise ValueError(f"--attn-heads must be one or more within 0 and {all_heads - 1}, but are {list(heads)}")
         super().__init__(translator, options)
         self.policy = policy
         self.layer = layers // 2 if layer is None else layer

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mla_fairseq.models.wait_k import states_to_read
+from mla_fairseq.streaming.checks import check_integer, is_finite, is_integer
 from mla_fairseq.streaming.policies import check_wait_k
 
 
@@ -29,7 +30,8 @@ class OfflinePolicy:
     def stops(self, token: int, attention: Sequence[float], states: int) -> bool:
         """Return whether the hypothesis stops before ``token`` (from 0).
 
-        ``attention`` holds the weights of that token over the ``states`` encoder states available.
+        ``attention`` holds the weights of that token over the ``states`` encoder states available. In linear attention
+        they can all be zero: then the token has nothing to read yet, as if it attended to audio that has not arrived.
         """
         return False
 
@@ -43,19 +45,19 @@ class AlignAttPolicy(OfflinePolicy):
     """Stop before a token that attends most to one of the last ``frames`` states (Papi et al. 2023, arXiv 2305.11408).
 
     Raises:
-        ValueError: frames below 0.
+        ValueError: frames that are not an integer of at least 0.
     """
 
     frames: int
     uses_attention = True
 
     def __post_init__(self) -> None:
-        if self.frames < 0:
-            raise ValueError(f"--frame-num must be at least 0, but is {self.frames}")
+        check_integer("--frame-num", self.frames, 0)
 
     def stops(self, token: int, attention: Sequence[float], states: int) -> bool:
-        """Return whether the state with the largest weight is one of the last."""
-        return max(range(states), key=attention.__getitem__) >= states - self.frames
+        """Return whether the state with the largest weight, by default the very last, is one of the last."""
+        aligned = max(range(states), key=attention.__getitem__) if any(attention) else states - 1
+        return aligned >= states - self.frames
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class EDAttPolicy(OfflinePolicy):
     2023, arXiv 2212.07850, equation 2).
 
     Raises:
-        ValueError: a threshold outside 0 to 1, or frames below 1.
+        ValueError: a threshold outside 0 to 1, or frames that are not an integer of at least 1.
     """
 
     threshold: float
@@ -72,15 +74,16 @@ class EDAttPolicy(OfflinePolicy):
     uses_attention = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1 or self.frames < 1:
+        if not (is_finite(self.threshold) and 0 <= self.threshold <= 1 and is_integer(self.frames, 1)):
             raise ValueError(
-                f"--attn-threshold must be within 0 and 1 and --frame-num at least 1, but they are {self.threshold} "
-                f"and {self.frames}"
+                f"--attn-threshold must be within 0 and 1 and --frame-num an integer of at least 1, but they are "
+                f"{self.threshold!r} and {self.frames!r}"
             )
 
     def stops(self, token: int, attention: Sequence[float], states: int) -> bool:
-        """Return whether the weights on the last states sum to more than the threshold."""
-        return sum(attention[max(0, states - self.frames) :]) > self.threshold
+        """Return whether the share of the last states, by default all of it, is more than the threshold."""
+        share = sum(attention[max(0, states - self.frames) :]) if any(attention) else 1.0
+        return share > self.threshold
 
 
 @dataclass(frozen=True)
@@ -88,14 +91,13 @@ class LocalAgreementPolicy(OfflinePolicy):
     """Commit the longest common prefix of the last ``agreeing`` hypotheses (Liu et al. 2020, arXiv 2005.11185).
 
     Raises:
-        ValueError: fewer than two.
+        ValueError: hypotheses that are not an integer of at least 2.
     """
 
     agreeing: int = 2
 
     def __post_init__(self) -> None:
-        if self.agreeing < 2:
-            raise ValueError(f"--agreeing must be at least 2 hypotheses, but is {self.agreeing}")
+        check_integer("--agreeing", self.agreeing, 2)
 
     @property
     def history(self) -> int:
@@ -116,14 +118,13 @@ class HoldPolicy(OfflinePolicy):
     """Commit all but the last ``tokens`` tokens of a hypothesis (hold-n: Liu et al. 2020, arXiv 2005.11185).
 
     Raises:
-        ValueError: a number below 0.
+        ValueError: tokens that are not an integer of at least 0.
     """
 
     tokens: int
 
     def __post_init__(self) -> None:
-        if self.tokens < 0:
-            raise ValueError(f"--hold must be at least 0 tokens, but is {self.tokens}")
+        check_integer("--hold", self.tokens, 0)
 
     def stable_prefix(self, hypotheses: Sequence[Sequence[int]], states: int) -> int:
         """Return the length without the last tokens."""
@@ -135,7 +136,7 @@ class OfflineWaitKPolicy(OfflinePolicy):
     """Wait-k on a model that was not trained for it: token t, from 0, needs ``ratio (k + t)`` encoder states.
 
     Raises:
-        ValueError: k or ratio below 1.
+        ValueError: k or ratio that is not an integer of at least 1.
     """
 
     lagging: int

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mla_fairseq.models.wait_k import states_to_read
+from mla_fairseq.streaming.checks import is_integer
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class WaitKPolicy(Policy):
     """Wait-k: token t, from 0, reads ``min(S, ratio (k + t))`` encoder states (Ma et al. 2019, arXiv 1810.08398).
 
     Raises:
-        ValueError: k or ratio below 1.
+        ValueError: k or ratio that is not an integer of at least 1.
     """
 
     lagging: int
@@ -103,6 +104,8 @@ class WholeSourcePolicy(Policy):
 
 
 def check_wait_k(lagging: int, ratio: int) -> None:
-    """Raise ValueError unless both numbers of wait-k are at least 1."""
-    if lagging < 1 or ratio < 1:
-        raise ValueError(f"k and the pre-decision ratio of wait-k must be at least 1, but are {lagging} and {ratio}")
+    """Raise ValueError unless both numbers of wait-k are integers of at least 1."""
+    if not (is_integer(lagging, 1) and is_integer(ratio, 1)):
+        raise ValueError(
+            f"k and the pre-decision ratio of wait-k must be integers of at least 1, but are {lagging!r} and {ratio!r}"
+        )

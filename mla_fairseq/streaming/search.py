@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mla_fairseq.streaming.checks import check_integer, is_finite
+
 
 @dataclass(frozen=True)
 class SearchOptions:
@@ -20,7 +22,8 @@ class SearchOptions:
         max_len_a, max_len_b: a sentence has at most ``a * frames + b`` tokens.
 
     Raises:
-        ValueError: a beam below 1, or limits that allow no token.
+        ValueError: a beam that is not an integer of at least 1, a length penalty or limit that is not a finite number,
+            or limits that allow no token.
     """
 
     beam: int = 1
@@ -29,12 +32,14 @@ class SearchOptions:
     max_len_b: int = 20
 
     def __post_init__(self) -> None:
-        if self.beam < 1:
-            raise ValueError(f"the beam must be at least 1, but is {self.beam}")
+        check_integer("the beam", self.beam, 1)
+        if not is_finite(self.lenpen):
+            raise ValueError(f"--lenpen must be a finite number, but is {self.lenpen!r}")
         a, b = self.max_len_a, self.max_len_b
-        if a < 0 or b < 0 or a == b == 0:
+        if not is_finite(a, b) or a < 0 or b < 0 or a == b == 0:
             raise ValueError(
-                f"--max-len-a and --max-len-b must be at least 0, and one of them above 0, but are {a} and {b}"
+                "--max-len-a and --max-len-b must be finite and at least 0, and one of them above 0, "
+                f"but are {a!r} and {b!r}"
             )
 
     def longest(self, frames: int) -> int:

@@ -114,6 +114,8 @@ def test_policies_are_plain_functions() -> None:
     assert not AlignAttPolicy(0).stops(0, [0.0, 1.0], 2)
     assert EDAttPolicy(0.3, 2).stops(0, attention, 4)
     assert not EDAttPolicy(0.5, 2).stops(0, attention, 4)
+    assert AlignAttPolicy(1).stops(0, [0.0] * 4, 4), "a token that attends to nothing waits"
+    assert EDAttPolicy(0.3, 2).stops(0, [0.0] * 4, 4)
     assert LocalAgreementPolicy(2).stable_prefix([[1, 2, 3]], 9) == 0
     assert LocalAgreementPolicy(2).stable_prefix([[1, 2, 3], [1, 2, 4, 5]], 9) == 2
     assert LocalAgreementPolicy(3).stable_prefix([[1, 2], [1, 2, 3], [1, 2, 4]], 9) == 2
@@ -164,10 +166,14 @@ def test_a_full_context_encoder_is_logged_once(translator, caplog: pytest.LogCap
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: AlignAttPolicy(-1), "--frame-num must be at least 0, but is -1"),
+        (lambda: AlignAttPolicy(-1), "--frame-num must be an integer of at least 0, but is -1"),
+        (lambda: AlignAttPolicy(2.5), "--frame-num must be an integer of at least 0, but is 2.5"),
         (lambda: EDAttPolicy(2.0), "--attn-threshold must be within 0 and 1"),
-        (lambda: LocalAgreementPolicy(1), "--agreeing must be at least 2"),
-        (lambda: HoldPolicy(-1), "--hold must be at least 0"),
+        (lambda: EDAttPolicy(float("nan")), "--attn-threshold must be within 0 and 1 .* they are nan"),
+        (lambda: EDAttPolicy(0.2, 1.5), "--frame-num an integer of at least 1, .* and 1.5"),
+        (lambda: LocalAgreementPolicy(1), "--agreeing must be an integer of at least 2"),
+        (lambda: HoldPolicy(-1), "--hold must be an integer of at least 0, but is -1"),
+        (lambda: HoldPolicy("3"), "--hold must be an integer of at least 0, but is '3'"),
         (lambda: OfflineWaitKPolicy(0, 7), "at least 1, but are 0 and 7"),
     ],
 )
@@ -180,7 +186,8 @@ def test_bad_options_of_a_session_are_refused(translator) -> None:
     policy = AlignAttPolicy(4)
     for options, message in (
         ({"layer": 2}, "--attn-layer must be within 0 and 1, but is 2"),
-        ({"heads": [0, 2]}, "--attn-heads must be within 0 and 1"),
+        ({"heads": [0, 2]}, r"--attn-heads must be one or more within 0 and 1, but are \[0, 2\]"),
+        ({"heads": []}, r"--attn-heads must be one or more within 0 and 1, but are \[\]"),
     ):
         with pytest.raises(ValueError, match=message):
             OfflineSession(translator(), policy, **options)

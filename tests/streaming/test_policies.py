@@ -27,9 +27,9 @@ def test_the_whole_source_is_awaited() -> None:
     assert WholeSourcePolicy().decide(Progress(30, 0, source_ended=True)) == Decision(30, source_ended=True)
 
 
-@pytest.mark.parametrize("numbers", [(0, 7), (3, 0), (-1, -1)])
-def test_wait_k_needs_positive_numbers(numbers: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="must be at least 1, but are"):
+@pytest.mark.parametrize("numbers", [(0, 7), (3, 0), (-1, -1), (2.5, 7), (3, "7"), (3, None)])
+def test_wait_k_needs_positive_integers(numbers: tuple) -> None:
+    with pytest.raises(ValueError, match="must be integers of at least 1, but are"):
         WaitKPolicy(*numbers)
 
 

@@ -223,12 +223,18 @@ def test_a_continuous_session_counts_from_the_start(translator, flags: str, beam
     assert states[-1] > available[-2]
 
 
-@pytest.mark.parametrize("limits", [(0, 0), (-0.1, 20), (0.1, -1)])
+@pytest.mark.parametrize("limits", [(0, 0), (-0.1, 20), (0.1, -1), (float("nan"), 20), (0.1, float("inf")), ("1", 2)])
 def test_limits_that_allow_no_token_are_refused(limits: tuple) -> None:
-    with pytest.raises(ValueError, match="--max-len-a and --max-len-b must be at least 0"):
+    with pytest.raises(ValueError, match="--max-len-a and --max-len-b must be finite and at least 0"):
         SearchOptions(max_len_a=limits[0], max_len_b=limits[1])
-    with pytest.raises(ValueError, match="the beam must be at least 1, but is 0"):
-        SearchOptions(beam=0)
+
+
+@pytest.mark.parametrize("beam", [0, 2.5, None])
+def test_a_beam_that_is_no_number_of_hypotheses_is_refused(beam) -> None:
+    with pytest.raises(ValueError, match=f"the beam must be an integer of at least 1, but is {beam}"):
+        SearchOptions(beam=beam)
+    with pytest.raises(ValueError, match="--lenpen must be a finite number, but is nan"):
+        SearchOptions(lenpen=float("nan"))
 
 
 def test_bad_samples_are_refused_and_change_nothing(translator) -> None:

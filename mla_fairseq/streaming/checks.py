@@ -1,0 +1,23 @@
+"""Checks of the numbers that users give to policies and searches."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import Any
+
+
+def is_integer(value: Any, lowest: int) -> bool:
+    """Return whether ``value`` is an integer, not a bool, of at least ``lowest``."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= lowest
+
+
+def is_finite(*values: Any) -> bool:
+    """Return whether all ``values`` are finite real numbers."""
+    return all(isinstance(value, Real) and math.isfinite(value) for value in values)
+
+
+def check_integer(name: str, value: Any, lowest: int) -> None:
+    """Raise ValueError unless ``value`` is an integer of at least ``lowest``."""
+    if not is_integer(value, lowest):
+        raise ValueError(f"{name} must be an integer of at least {lowest}, but is {value!r}")
