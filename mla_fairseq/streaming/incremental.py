@@ -34,12 +34,15 @@ class IncrementalSession(Session):
             on longer recordings, or start a session at every pause.
 
     Raises:
-        ValueError: an encoder that cannot stream, or a policy for another type of model.
+        ValueError: an encoder that cannot stream, or a policy for another session or type of model.
     """
+
+    policy_class = Policy
 
     def __init__(
         self, translator: Translator, policy: Policy, options: SearchOptions = GREEDY, continuous: bool = False
     ) -> None:
+        super().__init__(translator, policy, options)
         if not translator.model.encoder.streams:
             raise ValueError(
                 "this model has a full-context encoder: train one with --encoder-chunk-size, or use an agent for "
@@ -49,8 +52,7 @@ class IncrementalSession(Session):
         if policy.monotonic not in (None, monotonic):
             attention, fit = ("has", "MonotonicPolicy") if monotonic else ("has no", "WaitKPolicy")
             raise ValueError(f"this model {attention} monotonic attention ({policy}): use {fit}")
-        super().__init__(translator, options)
-        self.policy, self.continuous = policy, continuous
+        self.continuous = continuous
         self._begin_sentence(0)
 
     def snapshot(self) -> IncrementalSession:

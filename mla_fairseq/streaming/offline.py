@@ -33,8 +33,11 @@ class OfflineSession(Session):
         heads: heads to average; ``None``: all.
 
     Raises:
-        ValueError: a layer or head that does not exist, no head, or a model with monotonic attention.
+        ValueError: a layer or head that does not exist, no head, a policy for another session, or a model with
+            monotonic attention.
     """
+
+    policy_class = OfflinePolicy
 
     def __init__(
         self,
@@ -44,6 +47,7 @@ class OfflineSession(Session):
         layer: int | None = None,
         heads: Sequence[int] | None = None,
     ) -> None:
+        super().__init__(translator, policy, options)
         decoder = translator.model.decoder
         layers, all_heads = len(decoder.layers), decoder.layers[0].encoder_attn.num_heads
         if decoder.monotonic is not None:
@@ -52,8 +56,6 @@ class OfflineSession(Session):
             raise ValueError(f"--attn-layer must be within 0 and {layers - 1}, but is {layer}")
         if heads is not None and not (len(heads) and all(head in range(all_heads) for head in heads)):
             raise ValueError(f"--attn-heads must be one or more within 0 and {all_heads - 1}, but are {list(heads)}")
-        super().__init__(translator, options)
-        self.policy = policy
         self.layer = layers // 2 if layer is None else layer
         self.heads = list(range(all_heads) if heads is None else heads)
         self.recent: list[list[int]] = []

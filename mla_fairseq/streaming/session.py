@@ -6,9 +6,12 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
+from mla_fairseq.streaming.offline_policies import OfflinePolicy
+from mla_fairseq.streaming.policies import Policy
 from mla_fairseq.streaming.search import BeamSearch, SearchOptions
 from mla_fairseq.streaming.source import Source
 from mla_fairseq.streaming.translator import Translator
@@ -34,14 +37,26 @@ class Session(ABC):
 
     Args:
         translator: the model.
+        policy: when to emit; an instance of ``policy_class``.
         options: beam and limits.
 
     Attributes:
+        policy_class: the base class of the policies that the session follows.
         committed: tokens of the current sentence that were emitted.
+
+    Raises:
+        ValueError: a policy for another session, or options of another type.
     """
 
-    def __init__(self, translator: Translator, options: SearchOptions) -> None:
-        self.translator, self.options = translator, options
+    policy_class: ClassVar[type[Policy | OfflinePolicy]]
+
+    def __init__(self, translator: Translator, policy: Policy | OfflinePolicy, options: SearchOptions) -> None:
+        if not isinstance(policy, self.policy_class):
+            name, base = type(self).__name__, self.policy_class.__name__
+            raise ValueError(f"{name} does not follow this policy ({policy}): use an instance of a subclass of {base}")
+        if not isinstance(options, SearchOptions):
+            raise ValueError(f"the options of a session are not SearchOptions ({options!r}): use SearchOptions(beam=N)")
+        self.translator, self.policy, self.options = translator, policy, options
         self.source = Source.begin(translator)
         self.committed: list[int] = []
 
@@ -70,7 +85,14 @@ class Session(ABC):
         return other
 
     def restore(self, snapshot: Session) -> None:
-        """Go back to ``snapshot``, which stays valid."""
+        """Go back to ``snapshot``, which stays valid.
+
+        Raises:
+            ValueError: a snapshot of another class.
+        """
+        if type(snapshot) is not type(self):
+            name = type(self).__name__
+            raise ValueError(f"this is no snapshot of {name} ({type(snapshot).__name__}): restore one of this session")
         self.__dict__.update(snapshot.snapshot().__dict__)
 
     @property

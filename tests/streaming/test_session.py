@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from mla_fairseq.streaming import (
     Decision,
     Emission,
+    HoldPolicy,
     IncrementalSession,
     MonotonicPolicy,
+    OfflineSession,
     Policy,
     Progress,
     SearchOptions,
@@ -169,6 +171,39 @@ def test_a_policy_for_another_type_of_model_is_refused(translator) -> None:
         IncrementalSession(translator(), MonotonicPolicy())
     with pytest.raises(ValueError, match=r"has monotonic attention .* use MonotonicPolicy"):
         IncrementalSession(translator("--simul-type infinite_lookback"), WaitKPolicy(3, 7))
+
+
+class NoPolicy:
+    """Has the method of a policy and the attribute that a session looks at, but not the base class."""
+
+    monotonic = None
+
+    def decide(self, progress: Progress) -> Decision:
+        return READ
+
+
+@pytest.mark.parametrize(
+    "session, policy, base",
+    [
+        (IncrementalSession, HoldPolicy(4), "Policy"),
+        (IncrementalSession, NoPolicy(), "Policy"),
+        (IncrementalSession, WaitKPolicy, "Policy"),
+        (OfflineSession, WaitKPolicy(2, 3), "OfflinePolicy"),
+        (OfflineSession, None, "OfflinePolicy"),
+    ],
+)
+def test_a_policy_for_another_session_is_refused(translator, session: type[Session], policy, base: str) -> None:
+    message = f"{session.__name__} does not follow this policy .*: use an instance of a subclass of {base}$"
+    with pytest.raises(ValueError, match=message):
+        session(translator(), policy)
+
+
+def test_what_is_not_of_this_session_is_refused(translator) -> None:
+    session, other = IncrementalSession(translator(), WaitKPolicy(2, 3)), OfflineSession(translator(), HoldPolicy(2))
+    with pytest.raises(ValueError, match=r"this is no snapshot of IncrementalSession \(OfflineSession\)"):
+        session.restore(other.snapshot())
+    with pytest.raises(ValueError, match=r"not SearchOptions \(4\): use SearchOptions\(beam=N\)"):
+        IncrementalSession(translator(), WaitKPolicy(2, 3), 4)
 
 
 def test_the_symbol_of_a_beginning_is_not_shown() -> None:
