@@ -7,7 +7,7 @@ import copy
 from torch import Tensor
 
 from mla_fairseq.attention import State, fork, nbytes, reorder
-from mla_fairseq.streaming.policies import Decision, Policy, Progress
+from mla_fairseq.streaming.policies import READ, Decision, Policy, Progress
 from mla_fairseq.streaming.search import GREEDY, SearchOptions
 from mla_fairseq.streaming.session import Emission, Session
 from mla_fairseq.streaming.source import Source
@@ -73,14 +73,14 @@ class IncrementalSession(Session):
 
     def _decode(self) -> list[Emission]:
         emissions = []
-        while not self.search.ended and (decision := self._decide()).states:
-            log_probs = self.hypotheses.step(self.search.tokens[:, -1], self.source, decision.states)
+        while not self.search.ended:
+            states, at_end = self._ask()
+            log_probs = self.hypotheses.step(self.search.tokens[:, -1], self.source, states) if states else None
             if log_probs is None:
                 break
-            frame = self._last_frame(decision)
+            frame = self._last_frame(at_end)
             longest = self.options.longest(frame - self.first_frame)
-            tail = decision.source_ended or self.hypotheses.forced
-            self.hypotheses.keep(self.search.extend(log_probs, longest, tail))
+            self.hypotheses.keep(self.search.extend(log_probs, longest, at_end or self.hypotheses.forced))
             emissions += self._commit_words()
             if self.search.ended and self.continuous:
                 self._begin_sentence(frame)
@@ -88,14 +88,32 @@ class IncrementalSession(Session):
             self.source.discard()
         return emissions
 
-    def _decide(self) -> Decision:
-        """Ask the policy its one question."""
-        available = self.source.available - self.hypotheses.start
-        return self.policy.decide(Progress(available, self.hypotheses.tokens, self.source.ended))
+    def _ask(self) -> tuple[int, bool]:
+        """Ask the policy its one question.
 
-    def _last_frame(self, decision: Decision) -> int:
+        Returns the encoder states that the next token may read, 0 for none, and whether only the end of the source
+        allows it to: the policy would still READ.
+        """
+        available = self.source.available - self.hypotheses.start
+        states = self._decide(available).states
+        return (states, False) if states or not self.source.ended else (available, True)
+
+    def _decide(self, available: int) -> Decision:
+        """Return the policy's decision, checked."""
+        decision = self.policy.decide(Progress(available, self.hypotheses.tokens))
+        if not isinstance(decision, Decision):
+            raise ValueError(f"{self.policy} decided on something else than a Decision ({decision!r}): use Decision(N)")
+        read = self.hypotheses.read(self.source)
+        if decision != READ and not read <= decision.states <= available:
+            raise ValueError(
+                f"{self.policy} lets a token read encoder states that are not available or fewer than are read "
+                f"({decision.states}): use {read} to {available}, or READ"
+            )
+        return decision
+
+    def _last_frame(self, at_end: bool) -> int:
         """Return the frames that the last token depends on: all at the end, else those before the states taken."""
-        if decision.source_ended:
+        if at_end:
             return self.source.frames
         return min(self.source.frames, self.translator.model.encoder.frames_before(self.source.taken))
 
@@ -130,6 +148,10 @@ class Hypotheses:
         self.state: State = {}
         self.tokens, self.size = 0, 1
         self.fed_all = self.waiting = self.forced = False
+
+    def read(self, source: Source) -> int:
+        """Return how many of the sentence's encoder states the decoder has been given."""
+        return max(self.fed, source.taken) - self.start
 
     def step(self, tokens: Tensor, source: Source, states: int) -> Tensor | None:
         """Return log-probabilities (B, V) of what follows ``tokens`` (B,), from the sentence's first ``states`` states.

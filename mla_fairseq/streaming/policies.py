@@ -1,4 +1,8 @@
-"""READ/WRITE policies for models trained to translate simultaneously: pure functions of three numbers, no model."""
+"""READ/WRITE policies for models trained to translate simultaneously: pure functions of two numbers, no model.
+
+No policy asks whether the source has ended: a policy that did could make the output depend on how the audio is chunked.
+READ is enough. The session waits while more audio may come, and then lets the token read everything.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mla_fairseq.models.wait_k import states_to_read
-from mla_fairseq.streaming.checks import is_integer
+from mla_fairseq.streaming.checks import check_integer, is_integer
 
 
 @dataclass(frozen=True)
@@ -17,12 +21,10 @@ class Progress:
     Attributes:
         available: encoder states available, counted from the sentence's first one.
         tokens: target tokens decoded.
-        source_ended: whether the source has ended, so that no more encoder states will follow.
     """
 
     available: int
     tokens: int
-    source_ended: bool
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,16 @@ class Decision:
 
     Attributes:
         states: encoder states, from the sentence's first one, that the next token may read; 0 means READ: wait for
-            more audio.
-        source_ended: whether the token is decoded only because the source has ended.
+            more audio or, once the source has ended, read all that is available.
+
+    Raises:
+        ValueError: states that are not an integer of at least 0.
     """
 
     states: int
-    source_ended: bool = False
+
+    def __post_init__(self) -> None:
+        check_integer("the number of encoder states that a token may read", self.states, 0)
 
 
 READ = Decision(0)
@@ -53,7 +59,10 @@ class Policy(ABC):
 
     @abstractmethod
     def decide(self, progress: Progress) -> Decision:
-        """Decide how far the next token may read. Called once per token, and again after each READ."""
+        """Decide how far the next token may read. Called once per token, and again after each READ.
+
+        A token reads no more states than are available, and no fewer than the tokens before it have read.
+        """
 
 
 @dataclass(frozen=True)
@@ -76,11 +85,9 @@ class WaitKPolicy(Policy):
         return states_to_read(self.lagging, self.ratio, token)
 
     def decide(self, progress: Progress) -> Decision:
-        """Read the required states, or all of them once the source has ended."""
+        """Read the required states as soon as they are available."""
         required = self.required(progress.tokens)
-        if progress.available >= required:
-            return Decision(required)
-        return Decision(progress.available, source_ended=True) if progress.source_ended else READ
+        return Decision(required) if progress.available >= required else READ
 
 
 @dataclass(frozen=True)
@@ -99,8 +106,8 @@ class WholeSourcePolicy(Policy):
     """READ until the source has ended: offline translation, the upper end of every latency curve."""
 
     def decide(self, progress: Progress) -> Decision:
-        """Read all states, at the end."""
-        return Decision(progress.available, source_ended=True) if progress.source_ended else READ
+        """Wait for the end."""
+        return READ
 
 
 def check_wait_k(lagging: int, ratio: int) -> None:

@@ -67,7 +67,8 @@ class Session(ABC):
         ``final`` ends the recording: the rest of the translation is emitted.
 
         Raises:
-            ValueError: samples that are not one channel of speech; the session is unchanged.
+            ValueError: samples that are not one channel of speech: the session is unchanged; or a policy whose answer
+                is not possible.
             RuntimeError: the recording has ended.
         """
         before = self.source.available

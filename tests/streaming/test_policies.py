@@ -13,24 +13,26 @@ from mla_fairseq.streaming.words import join, whole, words
 PIECES = st.lists(st.sampled_from(["▁", "▁a", "▁bc", "d", "e", "<unk>"]), max_size=12)
 
 
-@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 30), st.integers(0, 400), st.booleans())
-def test_wait_k_reads_what_the_formula_says(k: int, ratio: int, t: int, available: int, ended: bool) -> None:
-    decision, required = WaitKPolicy(k, ratio).decide(Progress(available, t, ended)), ratio * (k + t)
-    if available >= required:
-        assert decision == Decision(required)
-    else:
-        assert decision == (Decision(available, source_ended=True) if ended else READ)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 30), st.integers(0, 400))
+def test_wait_k_reads_what_the_formula_says(k: int, ratio: int, t: int, available: int) -> None:
+    decision, required = WaitKPolicy(k, ratio).decide(Progress(available, t)), ratio * (k + t)
+    assert decision == (Decision(required) if available >= required else READ)
 
 
 def test_the_whole_source_is_awaited() -> None:
-    assert WholeSourcePolicy().decide(Progress(30, 0, source_ended=False)) == READ
-    assert WholeSourcePolicy().decide(Progress(30, 0, source_ended=True)) == Decision(30, source_ended=True)
+    assert WholeSourcePolicy().decide(Progress(30, 0)) == READ
 
 
 @pytest.mark.parametrize("numbers", [(0, 7), (3, 0), (-1, -1), (2.5, 7), (3, "7"), (3, None)])
 def test_wait_k_needs_positive_integers(numbers: tuple) -> None:
     with pytest.raises(ValueError, match="must be integers of at least 1, but are"):
         WaitKPolicy(*numbers)
+
+
+@pytest.mark.parametrize("states", [-1, 2.0, True, None, "3"])
+def test_a_decision_is_a_number_of_states(states) -> None:
+    with pytest.raises(ValueError, match=f"must be an integer of at least 0, but is {states!r}"):
+        Decision(states)
 
 
 @given(PIECES)

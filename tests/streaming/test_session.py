@@ -1,5 +1,6 @@
 """Sessions: the output does not depend on how the audio is chunked, and no word on audio that has not arrived."""
 
+from collections.abc import Callable
 from itertools import product
 from unittest.mock import patch
 
@@ -204,6 +205,47 @@ def test_what_is_not_of_this_session_is_refused(translator) -> None:
         session.restore(other.snapshot())
     with pytest.raises(ValueError, match=r"not SearchOptions \(4\): use SearchOptions\(beam=N\)"):
         IncrementalSession(translator(), WaitKPolicy(2, 3), 4)
+
+
+class ScriptedPolicy(Policy):
+    """Gives to each token, from 0, the answer of a function."""
+
+    def __init__(self, answer: Callable[[Progress], Decision]) -> None:
+        self.answer = answer
+
+    def decide(self, progress: Progress) -> Decision:
+        return self.answer(progress)
+
+
+@pytest.mark.parametrize(
+    "answer, message",
+    [
+        (lambda progress: 3, r"something else than a Decision \(3\)"),
+        (lambda progress: None, r"something else than a Decision \(None\)"),
+        (lambda progress: Decision(progress.available + 1), r"not available or fewer .* use 0 to \d+, or READ"),
+        (lambda progress: Decision(6 - progress.tokens), r"fewer than are read \(5\): use 6 to \d+, or READ"),
+    ],
+    ids=["number", "nothing", "too far", "back"],
+)
+def test_a_decision_that_is_not_possible_is_refused(translator, answer, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        IncrementalSession(translator(), ScriptedPolicy(answer)).push(noise(2.0, 3))
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_a_policy_need_not_know_that_the_source_ends(translator, beam: int) -> None:
+    """READ until then gives the offline translation, whatever was emitted before."""
+    samples, options = noise(2.0, 3), SearchOptions(beam)
+    never = IncrementalSession(translator(), ScriptedPolicy(lambda progress: READ), options)
+    assert never.push(samples) == []
+    (emission,) = never.finish()
+    assert emission.sentence_ended
+    assert emission.text
+
+    first = ScriptedPolicy(lambda progress: Decision(9) if progress.tokens < 6 and progress.available >= 9 else READ)
+    session = IncrementalSession(translator(), first, options)
+    assert (early := session.push(samples)), "a session that emits nothing early shows nothing"
+    assert [emission.sentence_ended for emission in early + session.finish()][-1]
 
 
 def test_the_symbol_of_a_beginning_is_not_shown() -> None:
