@@ -52,23 +52,31 @@ def read_records(folder: Path) -> list[Record]:
     Raises:
         ValueError: there is none, or one that must not be published.
     """
-    records = [check(path, json.loads(read_text(path))) for path in sorted(folder.glob("*.json"))]
+    records = [check(path, _load(path)) for path in sorted(folder.glob("*.json"))]
     if not records:
         raise ValueError(f"there is no record in {folder}: add a run with --add")
     return records
+
+
+def _load(path: Path) -> Record:
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}): run the recipe again, or delete it") from error
 
 
 def check(path: Path, record: Record) -> Record:
     """Return a record that may be published: its code can be checked out, its run repeated.
 
     Raises:
-        ValueError: a commit with uncommitted changes, or none, or no command.
+        ValueError: a commit with uncommitted changes, or none, no command or no name.
     """
     commit = record.get("commit")
     if not _COMMIT.fullmatch(str(commit)):
         raise ValueError(f"{path} is of commit {commit}, which cannot be checked out: run it again at a clean commit")
-    if not record.get("command"):
-        raise ValueError(f"{path} has no command: it must be possible to run it again")
+    for key in ("command", "name"):
+        if not record.get(key):
+            raise ValueError(f"{path} has no {key}: it must be possible to run it again")
     return record
 
 
@@ -76,12 +84,15 @@ def add(folder: Path, table: str, run: Path) -> Path:
     """Copy a run's ``result.json`` to the records of a table, in place of one of the same name; return its path.
 
     Raises:
-        ValueError: it must not be published.
+        ValueError: it must not be published, or the template has no such table.
     """
     path = run / "result.json"
     if not path.is_file():
         raise ValueError(f"{path} does not exist: run the recipe to its end first")
-    record, there = check(path, json.loads(read_text(path))), folder / "results" / table
+    tables = {match[2].split()[0] for match in _BLOCK.finditer(read_text(folder / "results" / "template.md"))}
+    if table not in tables:
+        raise ValueError(f"--table {table} is not in {folder}'s template: use one of {', '.join(sorted(tables))}")
+    record, there = check(path, _load(path)), folder / "results" / table
     same = sorted(there.glob(f"[0-9][0-9]-{record['name']}.json"))
     target = same[0] if same else there / f"{len(list(there.glob('*.json'))) + 1:02d}-{record['name']}.json"
     write_json(target, record)

@@ -148,3 +148,18 @@ def test_the_script_adds_and_writes(example, monkeypatch, capsys):
     runpy.run_path(str(ROOT / "scripts" / "write_results.py"), run_name="__main__")
     assert (example / "RESULTS.md").read_text() == render(example)
     assert "01-a.json" in capsys.readouterr().out
+
+
+def test_a_table_that_the_template_does_not_have_is_refused(example):
+    with pytest.raises(ValueError, match=r"--table smoe is not in .*: use one of .*some"):
+        add(example, "smoe", run(example))
+    assert not (example / "results" / "smoe").exists()
+
+
+def test_a_broken_or_nameless_record_is_refused_before_it_is_stored(example):
+    (path := run(example) / "result.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match=f"{path} is not JSON"):
+        add(example, "some", path.parent)
+    with pytest.raises(ValueError, match="has no name"):
+        add(example, "some", run(example, name=""))
+    assert not list((example / "results").glob("some/*.json"))
