@@ -136,6 +136,7 @@ def test_batches_represent_all_utterances(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_bound_trains_every_projection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPTS))
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))  # the bound registers itself, here alone
     free = runpy.run_path(str(SCRIPTS / "bench_bound.py"))["ReturnValues"].apply
     q, k, v = (torch.randn(2, 2, t, 4, requires_grad=True) for t in (3, 5, 5))
     output = free(q, k, v)

@@ -37,6 +37,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pair
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mechanism", ["softmax", "cosformer"])
 def test_a_translation_follows_what_was_said(data: Path, tmp_path: Path, mechanism: str) -> None:
     """Texts of one pattern are easy to guess in part: the same texts after other sentences' speech tell how much is."""
