@@ -88,7 +88,7 @@ def fast_transformers(view: str, head_size: int) -> Attention:
 
 
 def fast_transformers_step(head_size: int) -> Callable[[Tensor, Tensor, Tensor], object]:
-    """Return a decoding step of pytorch-fast-transformers upon a state that it keeps."""
+    """Return a decoding step of pytorch-fast-transformers on a state that it stores."""
     from fast_transformers.feature_maps import ActivationFunctionFeatureMap
     from fast_transformers.recurrent.attention import RecurrentLinearAttention
 
