@@ -2,21 +2,14 @@
 
 import dataclasses
 import functools
-import logging
-import multiprocessing
-import os
 import shlex
-import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
-import fairseq_cli.generate
-import fairseq_cli.train
 import numpy as np
 import pytest
 import torch
-import torch._dynamo  # every optimizer imports it, for seconds: once is enough for all forked commands
 import yaml
 from fairseq import options, tasks
 from fairseq.models import BaseFairseqModel
@@ -25,8 +18,8 @@ from fairseq.tasks import FairseqTask
 import mla_fairseq  # noqa: F401 -- registers the architectures
 from mla_fairseq.attention import available_attention, build_attention
 from mla_fairseq.data import archive, manifest
+from tests.programs import Done, run
 
-COMMANDS = {"fairseq-train": fairseq_cli.train.cli_main, "fairseq-generate": fairseq_cli.generate.cli_main}
 FEATURES = 8
 WORDS = [f"w{i:02d}" for i in range(28)]
 SIZES = shlex.split(
@@ -126,66 +119,8 @@ def build(corpus: Path) -> Build:
     return build
 
 
-@dataclasses.dataclass(frozen=True)
-class Done:
-    """A command that has ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def last_line(self) -> str:
-        """What stands at the bottom of the user's terminal."""
-        return self.err.rstrip().rpartition("\n")[2]
-
-    def hypotheses(self) -> list[tuple[str, float, str]]:
-        """(sentence, score, words) of every hypothesis that ``fairseq-generate`` printed, sorted."""
-        lines = (line.split("\t") for line in self.lines("H-"))
-        return sorted((name, float(score), text) for name, score, text in lines)
-
-    def lines(self, start: str) -> list[str]:
-        """The lines of the output that start so."""
-        return [line for line in self.out.splitlines() if line.startswith(start)]
-
-
-def run_here(command: str, arguments: list[str], out: Path, err: Path) -> None:
-    """Body of the child: the command with its own streams; multiprocessing ends it as Python ends a program."""
-    for number, path in ((1, out), (2, err)):
-        with path.open("wb") as file:
-            os.dup2(file.fileno(), number)
-    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
-    logging.basicConfig(level=logging.INFO, stream=sys.stdout, force=True)
-    sys.argv = [command, *arguments]
-    COMMANDS[command]()
-
-
-Run = Callable[..., Done]
-
-
 @pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """``run("fairseq-train", ...)``: a command in a child of this process, which spares it the imports.
-
-    An argument that is a list stands for its items, so that flags can be kept together.
-    """
-
-    def run(command: str, *arguments: object) -> Done:
-        folder = tmp_path_factory.mktemp(command)
-        out, err = folder / "out", folder / "err"
-        words = [str(word) for words in arguments for word in (words if isinstance(words, list) else [words])]
-        child = multiprocessing.get_context("fork").Process(target=run_here, args=(command, words, out, err))
-        child.start()
-        child.join(120)
-        if child.is_alive():
-            child.kill()
-        return Done(child.exitcode, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def train(corpus: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def train(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """``train(flags, arch=...)``: the checkpoint that a few updates of ``fairseq-train`` leave, made once."""
 
     @functools.cache
@@ -200,7 +135,7 @@ def train(corpus: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> C
 
 
 @pytest.fixture(scope="session")
-def generate(corpus: Path, run: Run) -> Callable[..., Done]:
+def generate(corpus: Path) -> Callable[..., Done]:
     """``generate(path, *flags)``: ``fairseq-generate --beam 5`` of the dev set."""
 
     def generate(path: object, *flags: object, task: str = "speech_to_text_mla") -> Done:

@@ -12,7 +12,8 @@ from torch import nn
 
 from mla_fairseq.errors import UserError
 from mla_fairseq.models.checks import load_strictly, read_model
-from tests.models.conftest import SIZES, TRAINING, WORDS, Build, Done, Run, write_corpus
+from tests.models.conftest import SIZES, TRAINING, WORDS, Build, write_corpus
+from tests.programs import Done, run
 
 Train, Generate = Callable[..., Path], Callable[..., Done]
 
@@ -55,7 +56,7 @@ def check_one_line(done: Done, *parts: str) -> None:
 
 
 @pytest.fixture
-def fairseq_train(run: Run, tmp_path: Path) -> Callable[..., Done]:
+def fairseq_train(tmp_path: Path) -> Callable[..., Done]:
     """``fairseq_train(data, *flags)``; what it leaves is in ``tmp_path / "model"``."""
 
     def fairseq_train(data: Path, *flags: object) -> Done:
@@ -95,7 +96,7 @@ def test_a_subset_that_is_not_there_is_named(checkpoint: Path, generate: Generat
     check_one_line(generate(checkpoint, "--gen-subset", "tst-COMMON"), "tst-COMMON.tsv", "missing", "dev")
 
 
-def test_a_checkpoint_of_another_vocabulary_is_told(checkpoint: Path, run: Run, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_vocabulary_is_told(checkpoint: Path, tmp_path: Path) -> None:
     other = write_corpus(tmp_path, {"dev": 2}, WORDS[:20])
     command = [other, "--task", "speech_to_text_mla", "--gen-subset", "dev", "--path", checkpoint, "--cpu"]
     done = run("fairseq-generate", command)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.models.conftest import EVERYWHERE, SIZES, TRAINING, Build, Done, Run
+from tests.models.conftest import EVERYWHERE, SIZES, TRAINING, Build
+from tests.programs import Done, run
 
 Train, Generate = Callable[..., Path], Callable[..., Done]
 AS_OURS = ["--model-overrides", "{'_name': 's2t_transformer_mla'}"]
@@ -101,7 +102,7 @@ def test_fairseqs_checkpoint_leaves_the_file_that_its_encoder_came_from(
     check_hypotheses(generate(path, AS_OURS))
 
 
-def test_training_goes_on_where_it_stopped(train: Train, run: Run, corpus: Path, tmp_path: Path) -> None:
+def test_training_goes_on_where_it_stopped(train: Train, corpus: Path, tmp_path: Path) -> None:
     before = train("--attn-type cosformer")
     shutil.copy(before, tmp_path)
     command = [corpus, "--task", "speech_to_text_mla", "--arch", "s2t_transformer_mla", *SIZES, *TRAINING]
@@ -113,7 +114,7 @@ def test_training_goes_on_where_it_stopped(train: Train, run: Run, corpus: Path,
     assert more[0].item() == pytest.approx(counted[0].item() * 8 / 6, rel=0.2)
 
 
-def test_training_does_not_go_on_with_another_mechanism(train: Train, run: Run, corpus: Path) -> None:
+def test_training_does_not_go_on_with_another_mechanism(train: Train, corpus: Path) -> None:
     folder = train("--attn-type cosformer").parent
     command = [corpus, "--task", "speech_to_text_mla", "--arch", "s2t_transformer_mla", *SIZES, *TRAINING]
     flags = ["--attn-type", "cosformer", "--cross-attn-type", "relu", "--max-update", 8, "--save-dir", folder]
@@ -133,7 +134,7 @@ def test_training_does_not_go_on_with_another_mechanism(train: Train, run: Run, 
         ("--train-subset dev", "--train-subset is dev: fairseq trains only on sets whose name begins with train"),
     ],
 )
-def test_a_bad_option_ends_training_with_one_line(run: Run, corpus: Path, flags: str, message: str) -> None:
+def test_a_bad_option_ends_training_with_one_line(corpus: Path, flags: str, message: str) -> None:
     command = [corpus, "--task", "speech_to_text_mla", "--arch", "s2t_transformer_mla", *SIZES, *TRAINING]
     done = run("fairseq-train", command, flags.split())
     assert done.code == 1
@@ -166,7 +167,7 @@ def test_a_bad_override_ends_decoding_with_one_line(
     ids=["missing", "weights", "unknown"],
 )
 def test_a_foreign_checkpoint_is_one_line(
-    train: Train, generate: Generate, run: Run, corpus: Path, tmp_path: Path, program: str, change, message: str
+    train: Train, generate: Generate, corpus: Path, tmp_path: Path, program: str, change, message: str
 ) -> None:
     if change is not None:
         state = torch.load(train(EVERYWHERE["softmax"]), weights_only=True)
@@ -197,7 +198,7 @@ def test_decoding_may_be_told_another_length(train: Train, generate: Generate) -
     assert [score for _, score, _ in long.hypotheses()] != [score for _, score, _ in short.hypotheses()]
 
 
-def test_validation_a_mean_model_and_ctc_go_with_it(run: Run, corpus: Path, tmp_path: Path, generate: Generate) -> None:
+def test_validation_a_mean_model_and_ctc_go_with_it(corpus: Path, tmp_path: Path, generate: Generate) -> None:
     training = [flag for flag in TRAINING if flag != "--disable-validation"]
     command = [corpus, "--task", "speech_to_text_mla", "--arch", "s2t_transformer_mla", *SIZES, *training]
     ctc = ["--criterion", "label_smoothed_cross_entropy_with_ctc", "--ctc-weight", 0.3]

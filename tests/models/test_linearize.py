@@ -1,7 +1,5 @@
 """A softmax model becomes a linear one: every parameter is kept, the new attention learns what the old one gave."""
 
-import subprocess
-import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -10,10 +8,11 @@ import torch
 
 from mla_fairseq.attention import Decay, Hedgehog, SoftmaxAttention
 from mla_fairseq.models.linearize import Distillation, batches, convert, converted, model_options
-from tests.models.conftest import SIZES, TRAINING, Build, Run
+from tests.models.conftest import SIZES, TRAINING, Build
 from tests.models.test_commands import Train, check_hypotheses, parameters
+from tests.programs import ROOT, Done, run
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "linearize.py"
+SCRIPT = ROOT / "scripts" / "linearize.py"
 
 
 @pytest.fixture(scope="module")
@@ -101,18 +100,18 @@ def test_nothing_to_convert_is_told(train: Train, task) -> None:
         taught(train(), task, attn_type="softmax")
 
 
-def linearize(*arguments: object) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+def linearize(*arguments: object) -> Done:
+    return run(SCRIPT, *arguments)
 
 
 def test_the_command_leaves_a_checkpoint_to_decode_and_to_train(
-    train: Train, run: Run, generate, corpus: Path, tmp_path: Path
+    train: Train, generate, corpus: Path, tmp_path: Path
 ) -> None:
     path, output = train(), tmp_path / "linear.pt"
     data = ["--data", corpus, "--config-yaml", "config.yaml", "--train-subset", "train", "--max-tokens", 400]
     done = linearize(path, *data, "--attn-type", "hedgehog", "--distill-updates", 2, "--output", output)
-    assert done.returncode == 0, done.stderr
-    assert "6 of the attention modules have another mechanism" in done.stdout
+    assert done.code == 0, done.err
+    assert "6 of the attention modules have another mechanism" in done.out
     check_hypotheses(generate(output))
     command = [corpus, "--task", "speech_to_text_mla", "--arch", "s2t_transformer_mla", *SIZES, *TRAINING]
     more = ["--attn-type", "hedgehog", "--finetune-from-model", output, "--max-update", 2, "--save-dir", tmp_path]
@@ -146,6 +145,6 @@ def test_what_does_not_fit_is_one_line(
 ) -> None:
     output = tmp_path / "linear.pt"
     done = linearize(train(), "--data", corpus, "--config-yaml", "config.yaml", *arguments, "--output", output)
-    assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith(message)
+    assert done.code == 1
+    assert done.last_line.startswith(message)
     assert not output.exists()

@@ -24,7 +24,8 @@ from mla_fairseq.attention import (
 from mla_fairseq.attention.gated import DecayOptions
 from mla_fairseq.models.options import add_attention_args, build_site, option_values, site_type
 from mla_fairseq.models.s2t_transformer_mla import S2TTransformerMLAModel
-from tests.models.conftest import SIZES, TRAINING, Build, Run, parse
+from tests.models.conftest import SIZES, TRAINING, Build, parse
+from tests.programs import run
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def test_an_unknown_name_is_one_line_that_lists_the_known(corpus: Path, capsys, 
     assert f"error: argument {flag}: unknown attention 'sofmax': choose one of cosformer, decay, elu" in last_line
 
 
-def test_fairseq_train_ends_with_that_line(corpus: Path, run: Run) -> None:
+def test_fairseq_train_ends_with_that_line(corpus: Path) -> None:
     command = [corpus, "--task", "speech_to_text_mla", "--arch", "s2t_transformer_mla", *SIZES, *TRAINING]
     done = run("fairseq-train", command, "--attn-type", "sofmax")
     assert done.code == 2

@@ -16,7 +16,7 @@ from mla_fairseq.data.prepare_speech import Options, prepare
 from mla_fairseq.synthesis.speaker import Speaker
 from mla_fairseq.synthesis.vocoder import hifi_gan
 from tests.data.voice import LETTERS, write_voice
-from tests.models.conftest import Run
+from tests.programs import run
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = (
@@ -38,7 +38,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(data: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few updates with cosFormer everywhere and a length predictor."""
     folder = tmp_path_factory.mktemp("model")
     flags = "--criterion tacotron2_mla --attn-type cosformer --length-predictor --max-update 8"
@@ -49,7 +49,7 @@ def trained(data: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.mark.parametrize("task", ["text_to_speech", "text_to_speech_mla"])
-def test_fairseqs_criterion_trains_every_mix(data: Path, run: Run, tmp_path: Path, task: str) -> None:
+def test_fairseqs_criterion_trains_every_mix(data: Path, tmp_path: Path, task: str) -> None:
     flags = "--criterion tacotron2 --attn-type relu --decoder-attn-type softmax --ctc-weight 0.1 --max-update 2"
     training = TRAINING.replace("text_to_speech_mla", task, 1)
     if task == "text_to_speech":  # takes the archive relative to where it was started

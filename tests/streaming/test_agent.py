@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +10,10 @@ import soundfile
 import soxr
 
 from mla_fairseq.agents.audio import Samples
+from tests.programs import ROOT, Done, run
 from tests.streaming.conftest import RATE, noise
 
-ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(sys.executable).parent
 LONGEST = ["--max-len-a", "0.05", "--max-len-b", "5"]  # each sentence its own, some are cut
-
-
-def run(*command: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(word) for word in command], capture_output=True, text=True, cwd=ROOT)
 
 
 def simuleval(
@@ -28,20 +21,20 @@ def simuleval(
 ) -> list[dict]:
     """The lines of SimulEval's log."""
     done = attempt(folder, data, checkpoint, wavs, *flags, agent=agent)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.code == 0, done.err[-3000:]
     return [json.loads(line) for line in (folder / "out/instances.log").read_text().splitlines()]
 
 
 def attempt(
     folder: Path, data: Path, checkpoint: Path, wavs: list[Path], *flags: object, agent: tuple[str, object] = ()
-) -> subprocess.CompletedProcess[str]:
+) -> Done:
     folder.mkdir(exist_ok=True)
     (folder / "source").write_text("".join(f"{wav}\n" for wav in wavs))
     (folder / "target").write_text("ein haus am see\n" * len(wavs))
     agent = agent or ("--agent-class", "mla_fairseq.agents.WaitKAgent")
     lists = ["--source", folder / "source", "--target", folder / "target", "--output", folder / "out"]
     model = ["--model-path", checkpoint, "--data-bin", data, *LONGEST]
-    return run(BIN / "simuleval", *agent, *model, *lists, "--source-segment-size", 280, *flags)
+    return run("simuleval", *agent, *model, *lists, "--source-segment-size", 280, *flags, cwd=ROOT)
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +59,8 @@ def test_the_agent_emits_what_batch_decoding_logs(
     log = tmp_path / "batch.log"
     task = [data, "--user-dir", "mla_fairseq", "--task", "speech_to_text_mla", "--config-yaml", "config_st.yaml"]
     decode = ["--gen-subset", "tst-COMMON_st", "--path", checkpoint, "--beam", 1, *LONGEST, "--cpu"]
-    done = run(BIN / "fairseq-generate", *task, *decode, *simul, "--simul-log", log)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = run("fairseq-generate", task, decode, simul, "--simul-log", log, cwd=ROOT)
+    assert done.code == 0, done.err[-3000:]
     batch = {line["index"]: line for line in map(json.loads, log.read_text().splitlines())}
     assert len(agent_log) == len(batch) == len(wavs)
     for line in agent_log:
@@ -111,7 +104,7 @@ def test_an_agent_may_be_a_file_and_the_sample_rate_another(save, data: Path, tm
     soundfile.write(path, soxr.resample(noise(2.0, 3), RATE, 8_000), 8_000)
     agent = ("--agent", ROOT / "examples/simulst/wait_k_agent.py")
     done = attempt(tmp_path / "file", data, save(), [path], agent=agent)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.code == 0, done.err[-3000:]
     assert json.loads((tmp_path / "file/out/instances.log").read_text())["prediction"]
 
 
@@ -131,8 +124,7 @@ def test_an_error_is_one_line(save, data: Path, tmp_path: Path, what: str) -> No
         checkpoint = save("--encoder-chunk-size 0")
         message = "error: this model has a full-context encoder"
     done = attempt(tmp_path / "run", data, checkpoint, [path])
-    last = done.stderr.strip().rpartition("\n")[2]
-    assert done.returncode == 1 and message in last, done.stderr[-2000:]
+    assert done.code == 1 and message in done.last_line, done.err[-2000:]
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 48_000])

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from mla_fairseq.models.simul import SIMUL_TYPES
+from tests.programs import ROOT, run
 from tests.streaming.conftest import ARCH, SIZES
-from tests.streaming.test_agent import BIN, LONGEST, run, simuleval
+from tests.streaming.test_agent import LONGEST, simuleval
 
 LATENCY = (
     "--criterion latency_augmented_label_smoothed_cross_entropy_mla --latency-avg-weight 0.1 --latency-var-weight 0.1"
@@ -33,15 +34,15 @@ def test_a_rule_trains_decodes_and_runs(data: Path, tmp_path: Path, kind: str, c
         "--num-workers",
         0,
     ]
-    done = run(BIN / "fairseq-train", *task, *model, *length, *saved)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = run("fairseq-train", task, model, length, saved, cwd=ROOT)
+    assert done.code == 0, done.err[-3000:]
     checkpoint, log = tmp_path / "checkpoint_last.pt", tmp_path / "batch.log"
     decode = ["--gen-subset", "tst-COMMON_st", "--path", checkpoint, *LONGEST, "--cpu", "--num-workers", 0]
-    done = run(BIN / "fairseq-generate", *task, *decode, "--beam", 3)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = run("fairseq-generate", task, decode, "--beam", 3, cwd=ROOT)
+    assert done.code == 0, done.err[-3000:]
     rule = ["--simul-waitk-lagging", 2] if wait else []
-    done = run(BIN / "fairseq-generate", *task, *decode, "--beam", 1, *rule, "--simul-log", log)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = run("fairseq-generate", task, decode, "--beam", 1, rule, "--simul-log", log, cwd=ROOT)
+    assert done.code == 0, done.err[-3000:]
     batch = {line["index"]: line for line in map(json.loads, log.read_text().splitlines())}
     agent = ("--agent-class", f"mla_fairseq.agents.{'WaitKAgent' if wait else 'MonotonicAgent'}")
     wavs = sorted((data / "data/tst-COMMON/wav").glob("*.wav"))

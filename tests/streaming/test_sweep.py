@@ -2,29 +2,25 @@
 
 import csv
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 from mla_fairseq.evaluation.instances import LOG_NAME, read_instances
+from tests.programs import ROOT, Done, run
 
-ROOT = Path(__file__).resolve().parents[2]
 
-
-def sweep(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "scripts/sweep_wait_k.py", *map(str, arguments), "--cpu"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+def sweep(*arguments: object) -> Done:
+    return run(ROOT / "scripts/sweep_wait_k.py", *arguments, "--cpu", cwd=ROOT)
 
 
 def test_a_sweep_leaves_table_pictures_and_transcripts_and_goes_on(save, data: Path, tmp_path: Path) -> None:
     common = (data, "--path", save("--attn-type relu"), "--output", tmp_path)
     first = sweep(*common, "--laggings", "1", "--timelines")
-    assert first.returncode == 0, first.stderr
+    assert first.code == 0, first.err
     made = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/generate.txt")}
     assert {path.parent.name for path in made} == {"k1", "whole"}
 
     done = sweep(*common, "--laggings", "9,1", "--timelines", "2", "77")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     assert {path: path.stat().st_mtime_ns for path in made} == made
 
     with (tmp_path / "points.tsv").open(encoding="utf-8") as stream:
@@ -35,14 +31,14 @@ def test_a_sweep_leaves_table_pictures_and_transcripts_and_goes_on(save, data: P
     pictures = {path.name for path in tmp_path.glob("*.png")}
     assert pictures == {"quality-latency.png", "timeline-2-k9.png"}
     instance = next(one for one in read_instances(tmp_path / "k9" / LOG_NAME) if one.index == 2)
-    assert "Sentence 2 as it appears, k = 9" in done.stdout
-    said = re.sub(r"\d+\.\d\d s|\(end of speech\)", " ", done.stdout)
+    assert "Sentence 2 as it appears, k = 9" in done.out
+    said = re.sub(r"\d+\.\d\d s|\(end of speech\)", " ", done.out)
     assert " ".join(instance.units) in " ".join(said.split())
 
 
 def test_a_fault_is_one_line(save, data: Path, tmp_path: Path) -> None:
     done = sweep(data, "--path", save("--attn-type relu"), "--output", tmp_path, "--laggings", "1,0")
-    assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith("error: --laggings must be numbers from 1 on")
+    assert done.code == 1
+    assert done.last_line.startswith("error: --laggings must be numbers from 1 on")
     done = sweep(data, "--path", tmp_path / "none.pt", "--output", tmp_path)
-    assert done.stderr.strip().splitlines()[-1] == f"error: no checkpoint {tmp_path}/none.pt: check --path."
+    assert done.last_line == f"error: no checkpoint {tmp_path}/none.pt: check --path."
