@@ -24,7 +24,7 @@ from mla_fairseq.averaging import save_checkpoint
 from mla_fairseq.checkpoints import load_training
 from mla_fairseq.errors import user_errors
 from mla_fairseq.models.checks import check_length_rule
-from mla_fairseq.models.length import add_length_args
+from mla_fairseq.models.length_options import add_length_args
 from mla_fairseq.models.linearize import Distillation, batches, convert, converted, model_options
 from mla_fairseq.models.options import add_attention_args
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from mla_fairseq.attention import AttentionHeads, Causal, Full, Layout, Prefix, State, View, positions, reorder
 from mla_fairseq.models.dropout import Dropout
 from mla_fairseq.models.layers import DecoderLayer, SinusoidalPositions, Weights, need_lengths
-from mla_fairseq.models.length import LengthRule, adapt_length_rule, length_options, source_lengths
+from mla_fairseq.models.length import LengthRule, adapt_length_rule
+from mla_fairseq.models.length_options import length_options, source_lengths
 from mla_fairseq.models.simul import build_monotonic, build_wait_k, chunk_size
 
 CAUSAL, FULL = Causal(), Full()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mla_fairseq.attention import Blocks, Layout, State
 from mla_fairseq.models.dropout import Dropout
 from mla_fairseq.models.layers import EncoderLayer, SinusoidalPositions
-from mla_fairseq.models.length import length_options, source_lengths
+from mla_fairseq.models.length_options import length_options, source_lengths
 from mla_fairseq.models.options import site_type
 from mla_fairseq.models.simul import check_encoder_view, encoder_view
 from mla_fairseq.speech.subsample import Conv1dSubsampler, Conv2dSubsampler, frames_before, real_frames

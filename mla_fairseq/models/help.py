@@ -12,7 +12,7 @@ from argparse import ArgumentParser, _ArgumentGroup
 
 from fairseq import options
 
-from mla_fairseq.models.length import add_length_args
+from mla_fairseq.models.length_options import add_length_args
 from mla_fairseq.models.options import add_attention_args
 from mla_fairseq.models.simul import add_chunk_args, add_simul_args
 

@@ -1,174 +1,16 @@
-"""The lengths that mechanisms with positions expect before target, or source, exist."""
+"""The target length that mechanisms with positions expect before the target exists."""
 
 from __future__ import annotations
 
 import math
-from argparse import ArgumentParser, Namespace
-from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Literal, get_args
+from argparse import Namespace
+from typing import get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mla_fairseq.models.options import add_options, option_values
-
-Rule = Literal["oracle", "predicted", "ratio", "fixed"]
-
-
-@dataclass(frozen=True)
-class LengthOptions:
-    """Lengths that the positions of a mechanism such as cosFormer are measured against.
-
-    Target: in training, and wherever the whole target is given, the true length unless ``train_target_length`` names
-    another; in decoding an expected one. Source: the true number of encoder states. A simultaneous model knows neither
-    length: both are fixed numbers there, in training too.
-    """
-
-    target_length: Rule = field(
-        default="ratio",
-        metadata={
-            "help": "target length expected in decoding by mechanisms with positions: the reference's own, the length "
-            "predictor's, a ratio of the encoder states, or a fixed number",
-            "former": ("cosformer_length", None),
-        },
-    )
-    train_target_length: Rule | None = field(
-        default=None,
-        metadata={
-            "help": "target length expected in training; None: oracle or, in a simultaneous model, fixed",
-            "former": ("cosformer_train_length", None),
-        },
-    )
-    target_length_ratio: float = field(
-        default=0.0,
-        metadata={
-            "help": "target tokens per encoder state; 0: the mean over training, stored in the checkpoint",
-            "former": ("cosformer_length_ratio", None),
-        },
-    )
-    target_length_fixed: int = field(
-        default=64,
-        metadata={"help": "target tokens, end of sentence included", "former": ("cosformer_length_fixed", None)},
-    )
-    source_length: int = field(
-        default=0,
-        metadata={
-            "help": "encoder states that source positions are measured against; 0: their true number",
-            "former": ("cosformer_source_length", None),
-        },
-    )
-
-
-def length_options(args: Namespace) -> LengthOptions:
-    """Return the length flags of a model."""
-    return LengthOptions(**option_values(args, LengthOptions))
-
-
-def add_length_args(parser: ArgumentParser) -> None:
-    """Add the flags of expected lengths, of the length predictor, and of length noise in training."""
-    add_options(parser, LengthOptions)
-    parser.add_argument(
-        "--length-predictor",
-        action="store_true",
-        default=None,
-        help="learn to predict the target's length from the encoder's states (needs --criterion "
-        "label_smoothed_cross_entropy_mla or, for spectrograms, tacotron2_mla), for --target-length predicted, "
-        "which has it without this flag too",
-    )
-    parser.add_argument(
-        "--length-gradient",
-        action="store_true",
-        default=None,
-        help="let the predictor's loss train the encoder too (default: the predictor alone)",
-    )
-    parser.add_argument(
-        "--length-noise",
-        type=float,
-        metavar="X",
-        help="multiply expected lengths in training by exp(X n), n normal noise, so that decoding does not hang on a "
-        "perfect guess (default: 0)",
-    )
-
-
-class _Predictor(nn.Module):
-    """Convolutions over encoder states, ReLU, layer norm and dropout, and one number; padding is zero before each, as
-    it is beyond the end of a sentence that is alone."""
-
-    def __init__(self, channels: int, hidden: int, layers: int, dropout: float) -> None:
-        super().__init__()
-        sizes = [channels] + [hidden] * layers
-        self.convolutions = nn.ModuleList(
-            nn.Conv1d(before, after, kernel_size=3, padding=1) for before, after in pairwise(sizes)
-        )
-        self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(layers))
-        self.dropout = nn.Dropout(dropout)
-        self.output = nn.Linear(hidden, 1)
-
-    def features(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
-        """States (S, B, C) -> (B, hidden, S)."""
-        x = states.permute(1, 2, 0)  # (B, C, S)
-        real = torch.ones_like(x[:, :1]) if mask is None else mask.unsqueeze(1).to(x)
-        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x = F.relu(convolution(x * real))
-            x = self.dropout(norm(x.transpose(1, 2))).transpose(1, 2)
-        return x
-
-
-class LengthPredictor(_Predictor):
-    """Encoder states (S, B, C) to the logarithm of target tokens per state, (B,).
-
-    Two convolutions over time (k = 3, ReLU, layer norm, dropout), the mean over what is real, and one number: the shape
-    of MLA's duration predictor (arXiv 2304.08453), for one ratio in place of a duration for each phoneme.
-    """
-
-    def __init__(self, channels: int, hidden: int = 128, layers: int = 2, dropout: float = 0.1) -> None:
-        super().__init__(channels, hidden, layers, dropout)
-
-    def forward(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
-        """``mask`` (B, S) is true for real states; ``None``: all are."""
-        x = self.features(states, mask)
-        real = torch.ones_like(x[:, :1]) if mask is None else mask.unsqueeze(1).to(x)
-        mean = (x * real).sum(-1) / real.sum(-1).clamp_min(1)
-        return self.output(mean).squeeze(-1).float()
-
-
-class DurationPredictor(_Predictor):
-    """Encoder states (S, B, C) of a text to frames of each symbol, and so to the length of the spectrogram.
-
-    Three convolutions over the text (k = 3, 128 channels, ReLU, layer norm, dropout 0.5) and one number for each
-    symbol: the logarithm of 1 + its frames (MLA, arXiv 2304.08453; after FastSpeech 2, arXiv 2006.04558).
-
-    Args:
-        channels: C.
-        frames_per_step: frames that the decoder writes at once.
-    """
-
-    def __init__(
-        self, channels: int, frames_per_step: int = 1, hidden: int = 128, layers: int = 3, dropout: float = 0.5
-    ) -> None:
-        super().__init__(channels, hidden, layers, dropout)
-        self.frames_per_step = frames_per_step
-        nn.init.constant_(self.output.bias, math.log1p(5))  # a start from which the sum alone can be learnt, too
-
-    def durations(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
-        """log(1 + frames) of each symbol, (B, S); ``mask`` (B, S) is true for real symbols, ``None``: all are."""
-        return self.output(self.features(states, mask).transpose(1, 2)).squeeze(-1).float()
-
-    def steps(self, durations: Tensor, mask: Tensor | None = None) -> Tensor:
-        """What ``durations`` gave -> decoder steps, (B,); below 0 they may be while it learns, so that it can."""
-        frames = durations.expm1()
-        return (frames if mask is None else frames * mask).sum(1) / self.frames_per_step
-
-    def log_ratio(self, durations: Tensor, mask: Tensor | None = None) -> Tensor:
-        """What ``durations`` gave -> logarithm of decoder steps per symbol, (B,), of at least one step."""
-        symbols = torch.full_like(durations[:, 0], durations.shape[1]) if mask is None else mask.sum(1)
-        return (self.steps(durations, mask).clamp_min(1) / symbols.clamp_min(1)).log()
-
-    def forward(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Logarithm of decoder steps per symbol, (B,)."""
-        return self.log_ratio(self.durations(states, mask), mask)
+from mla_fairseq.models.length_options import LengthOptions, Rule
+from mla_fairseq.models.length_predictor import DurationPredictor, LengthPredictor
 
 
 class LengthRule(nn.Module):
@@ -340,17 +182,3 @@ def adapt_length_rule(state_dict: dict[str, Tensor], prefix: str, rule: LengthRu
         del state_dict[key]
     for key, tensor in own.items():
         state_dict.setdefault(key, tensor.clone())
-
-
-def source_lengths(options: LengthOptions, true: Tensor, streaming: bool = False) -> Tensor:
-    """Encoder states that source positions are measured against, (B,), from their true numbers.
-
-    Raises:
-        ValueError: a negative length, or the true numbers where the source has not ended.
-    """
-    if options.source_length < 0 or (streaming and options.source_length == 0):
-        raise ValueError(
-            f"--source-length must be {'at least 1' if streaming else '0 or more'}, but is "
-            f"{options.source_length}: give the encoder states (40 ms) of a long utterance, such as 750 for 30 s"
-        )
-    return torch.full_like(true, options.source_length) if options.source_length else true

@@ -13,7 +13,7 @@ from mla_fairseq.attention import Full
 from mla_fairseq.models.checks import OwnModel, load_encoder
 from mla_fairseq.models.decoder import TextDecoder
 from mla_fairseq.models.encoder import SpeechEncoder
-from mla_fairseq.models.length import add_length_args
+from mla_fairseq.models.length_options import add_length_args
 from mla_fairseq.models.options import add_attention_args
 from mla_fairseq.models.simul import add_chunk_args
 

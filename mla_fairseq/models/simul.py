@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 
 from mla_fairseq.attention import Blocks, Full, Mechanism, Monotonic, View
-from mla_fairseq.models.length import LengthOptions
+from mla_fairseq.models.length_options import LengthOptions
 from mla_fairseq.models.options import adopt_former_options
 from mla_fairseq.models.wait_k import WaitK
 

@@ -15,7 +15,9 @@ from mla_fairseq.attention import AttentionHeads, Causal, Full, Layout, State, r
 from mla_fairseq.models.decoder import source_of, weights_over, whole_weights
 from mla_fairseq.models.dropout import Dropout
 from mla_fairseq.models.layers import DecoderLayer, SinusoidalPositions, Weights, need_lengths
-from mla_fairseq.models.length import DurationPredictor, LengthRule, adapt_length_rule, length_options, source_lengths
+from mla_fairseq.models.length import LengthRule, adapt_length_rule
+from mla_fairseq.models.length_options import length_options, source_lengths
+from mla_fairseq.models.length_predictor import DurationPredictor
 from mla_fairseq.speech.subsample import real_frames
 
 CAUSAL, FULL = Causal(), Full()

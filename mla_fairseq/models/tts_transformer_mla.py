@@ -9,7 +9,7 @@ from fairseq.models.text_to_speech import tts_transformer as stock
 from fairseq.tasks import FairseqTask
 
 from mla_fairseq.models.checks import OwnModel
-from mla_fairseq.models.length import add_length_args
+from mla_fairseq.models.length_options import add_length_args
 from mla_fairseq.models.options import add_attention_args
 from mla_fairseq.models.speech_decoder import SpeechDecoder
 from mla_fairseq.models.text_encoder import TextEncoder

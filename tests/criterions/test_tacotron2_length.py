@@ -9,7 +9,7 @@ from fairseq.criterions.tacotron2_loss import GuidedAttentionLoss, Tacotron2Crit
 from mla_fairseq.attention import Full, Layout, ReLUAttention, build_attention
 from mla_fairseq.criterions.tacotron2_length import Tacotron2LengthCriterion
 from mla_fairseq.models.checks import check_criterion
-from mla_fairseq.models.length import DurationPredictor
+from mla_fairseq.models.length_predictor import DurationPredictor
 from tests.models.test_tts_transformer_mla import BINS, PAD, PER_STEP, build, text
 
 SETTINGS = {

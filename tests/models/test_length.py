@@ -5,7 +5,8 @@ from argparse import Namespace
 import pytest
 import torch
 
-from mla_fairseq.models.length import LengthOptions, LengthRule, length_options
+from mla_fairseq.models.length import LengthRule
+from mla_fairseq.models.length_options import LengthOptions, length_options
 from mla_fairseq.models.simul import set_simul_defaults
 from tests.models.conftest import Build
 

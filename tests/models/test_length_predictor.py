@@ -9,7 +9,9 @@ from torch import Tensor
 from mla_fairseq.criterions.length_aware import LengthAwareCriterion
 from mla_fairseq.errors import UserError
 from mla_fairseq.models.checks import check_criterion
-from mla_fairseq.models.length import LengthOptions, LengthPredictor, LengthRule
+from mla_fairseq.models.length import LengthRule
+from mla_fairseq.models.length_options import LengthOptions
+from mla_fairseq.models.length_predictor import LengthPredictor
 from mla_fairseq.tasks.speech_to_text_mla import SpeechToTextMLATask
 from tests.models.conftest import Build, Built
 from tests.models.test_commands import check_hypotheses
