@@ -172,13 +172,3 @@ class LengthRule(nn.Module):
         super()._apply(*args, **kwargs)
         self.tokens_and_states = exact.to(self.tokens_and_states.device)
         return self
-
-
-def adapt_length_rule(state_dict: dict[str, Tensor], prefix: str, rule: LengthRule | None) -> None:
-    """Let a checkpoint load whose length rule is another one: what only that has is left out, what only this has stays
-    as it is here. ``prefix`` is the rule's place in the checkpoint."""
-    own = {} if rule is None else rule.state_dict(prefix=prefix)
-    for key in [key for key in state_dict if key.startswith(prefix) and key not in own]:
-        del state_dict[key]
-    for key, tensor in own.items():
-        state_dict.setdefault(key, tensor.clone())

@@ -11,17 +11,27 @@ from fairseq.models import FairseqIncrementalDecoder
 from fairseq.models.text_to_speech.tacotron2 import Postnet, Prenet
 from torch import Tensor, nn
 
-from mla_fairseq.attention import AttentionHeads, Causal, Full, Layout, State, reorder
-from mla_fairseq.models.decoder import source_of, weights_over, whole_weights
+from mla_fairseq.attention import State, reorder
+from mla_fairseq.models.decoding import (
+    OWN,
+    Layouts,
+    Source,
+    fresh_entry,
+    run_layers,
+    source_of,
+    step_layouts,
+    surrogate_weights,
+    weights_over,
+    whole_layouts,
+    whole_weights,
+)
 from mla_fairseq.models.dropout import Dropout
 from mla_fairseq.models.layers import DecoderLayer, SinusoidalPositions, Weights, need_lengths
-from mla_fairseq.models.length import LengthRule, adapt_length_rule
+from mla_fairseq.models.length import LengthRule
 from mla_fairseq.models.length_options import length_options, source_lengths
 from mla_fairseq.models.length_predictor import DurationPredictor
+from mla_fairseq.models.upgrade import adapt_length_rule
 from mla_fairseq.speech.subsample import real_frames
-
-CAUSAL, FULL = Causal(), Full()
-OWN = "decoder"  # this module's entry in a state
 
 
 class SpeechDecoder(FairseqIncrementalDecoder):
@@ -97,27 +107,24 @@ class SpeechDecoder(FairseqIncrementalDecoder):
         ``extra["log_durations"]`` (B, S), ``extra["length_log_ratio"]`` (B,) and ``extra["expected_steps"]`` (B,) are
         what it expects.
         """
-        source, source_mask, lengths = source_of(encoder_out)
-        extra = {}
+        source, extra = source_of(encoder_out), {}
         if incremental_state is None:
             if target_lengths is None:
-                target_lengths = lengths.new_full((len(prev_output_tokens),), prev_output_tokens.shape[1])
+                target_lengths = source.lengths.new_full((len(prev_output_tokens),), prev_output_tokens.shape[1])
             mask = real_frames(target_lengths, prev_output_tokens.shape[1])
             target_mask = None if bool(mask.all()) else mask
-            extra = self._predict(source, source_mask)
-            expected = self.length_rule.of_whole_target(mask.sum(1), lengths, extra.get("length_log_ratio"))
+            extra = self._predict(source)
+            expected = self.length_rule.of_whole_target(mask.sum(1), source.lengths, extra.get("length_log_ratio"))
             wanted = None
             if need_attn and (self.guided or not self.training):
                 wanted = surrogate_weights if surrogate_gradient else whole_weights
-            x, weights = self._whole(prev_output_tokens, source, source_mask, lengths, target_mask, expected, wanted)
+            x, weights = self._whole(prev_output_tokens, source, target_mask, expected, wanted)
         else:
             target_mask = None
-            x, weights = self._step(
-                prev_output_tokens[:, -1:], source, source_mask, lengths, incremental_state, need_attn
-            )
+            x, weights = self._step(prev_output_tokens[:, -1:], source, incremental_state, need_attn)
         frames = self.feat_proj(x)
         refined = frames if incremental_state is not None else self.refine(frames, target_mask)
-        extra |= {"attn": weights, "feature_out": frames, "inner_states": [], "source_lengths": lengths}
+        extra |= {"attn": weights, "feature_out": frames, "inner_states": [], "source_lengths": source.lengths}
         return refined, self.eos_proj(x), extra
 
     def prime(self, frames: Tensor, encoder_out: dict, state: State) -> None:
@@ -126,7 +133,7 @@ class SpeechDecoder(FairseqIncrementalDecoder):
         Raises:
             ValueError: no length is known, and a mechanism needs one.
         """
-        self._step(frames, *source_of(encoder_out), state, need_attn=False)
+        self._step(frames, source_of(encoder_out), state, need_attn=False)
 
     def refine(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
         """Frames (B, T, n F) and what the post-net adds; ``mask`` (B, T) is true for real steps, ``None``: all are.
@@ -167,75 +174,44 @@ class SpeechDecoder(FairseqIncrementalDecoder):
         adapt_length_rule(state_dict, f"{name}.length_rule.", self.length_rule)
         return state_dict
 
-    def _step(
-        self, frames: Tensor, source: Tensor, mask: Tensor | None, lengths: Tensor, state: State, need_attn: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def _step(self, frames: Tensor, source: Source, state: State, need_attn: bool) -> tuple[Tensor, Tensor | None]:
         """The steps after frames (B, T, n F): features (B, T, C) and, if asked, weights (B, S, T)."""
-        own, first = state.get(OWN), OWN not in state
-        if first:
-            zeros = torch.zeros(len(frames), dtype=torch.long, device=frames.device)
-            own = {"position": zeros, "source_position": zeros}
-            if need_lengths(self.transformer_layers):
-                own["target_length"] = self.length_rule(lengths, self.length_rule.predict(source, mask))
-                own["source_length"] = source_lengths(self.length_rule.options, lengths)
-        if need_attn and "keys" not in own:
+        first = OWN not in state
+        entry = self._begin(source) if first else state[OWN]
+        if need_attn and "keys" not in entry:
             if not first:
                 raise ValueError("need_attn is set at a later step: set it from the first one on")
-            own = own | {"keys": self.transformer_layers[-1].encoder_attn.keys(source)}
-            own |= {} if mask is None else {"mask": mask}
-        steps, new, position, read = (
-            frames.shape[1],
-            len(source) if first else 0,
-            own["position"],
-            own["source_position"],
-        )
-        state[OWN] = own | {"position": position + steps, "source_position": read + new}
-        target = own.get("target_length")
-        return self._run_layers(
-            self._embed(frames, position),
-            source if first else None,
-            Layout.at(CAUSAL, position, steps, query_length=target, key_length=target),
-            Layout.at(
-                FULL, position, steps, new, read, query_length=target, key_length=own.get("source_length"),
-                key_mask=mask if first else None,
-            ),
-            state,
-            weights_over(own["keys"], own.get("mask")) if need_attn else None,
-        )  # fmt: skip
+            entry = entry | {"keys": self.transformer_layers[-1].encoder_attn.keys(source.states)}
+            entry |= {} if source.mask is None else {"mask": source.mask}
+        x = self._embed(frames, entry["position"])
+        new, mask = (len(source.states), source.mask) if first else (0, None)
+        layouts, state[OWN] = step_layouts(entry, frames.shape[1], new, mask)
+        weights = weights_over(entry["keys"], entry.get("mask")) if need_attn else None
+        return self._run_layers(x, source.states if first else None, layouts, state, weights)
+
+    def _begin(self, source: Source) -> dict[str, Tensor]:
+        """Return this module's entry in a fresh state."""
+        if not need_lengths(self.transformer_layers):
+            return fresh_entry(source.lengths, None)
+        expected = self.length_rule(source.lengths, self.length_rule.predict(source.states, source.mask))
+        return fresh_entry(source.lengths, (expected, source_lengths(self.length_rule.options, source.lengths)))
 
     def _whole(
-        self, frames: Tensor, source: Tensor, source_mask: Tensor | None, lengths: Tensor, mask: Tensor | None,
-        expected: Tensor, weights: Weights | None,
-    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+        self, frames: Tensor, source: Source, mask: Tensor | None, expected: Tensor, weights: Weights | None
+    ) -> tuple[Tensor, Tensor | None]:
         """Return features (B, T, C) of all steps and, if asked, weights (B, S, T)."""
-        steps, device = frames.shape[1], frames.device
-        return self._run_layers(
-            self._embed(frames, 0),
-            source,
-            Layout.whole(CAUSAL, steps, query_length=expected, key_length=expected, key_mask=mask, device=device),
-            Layout.whole(
-                FULL, steps, len(source), query_length=expected, key_mask=source_mask, device=device,
-                key_length=source_lengths(self.length_rule.options, lengths),
-            ),
-            None,
-            weights,
-        )  # fmt: skip
+        own = source_lengths(self.length_rule.options, source.lengths)
+        layouts = whole_layouts(frames.shape[1], source, expected, own, mask)
+        return self._run_layers(self._embed(frames, 0), source.states, layouts, None, weights)
 
     def _run_layers(
-        self,
-        x: Tensor,
-        source: Tensor | None,
-        self_layout: Layout,
-        cross_layout: Layout,
-        state: State | None,
-        weights: Weights | None,
+        self, x: Tensor, source: Tensor | None, layouts: Layouts, state: State | None, weights: Weights | None
     ) -> tuple[Tensor, Tensor | None]:
         """Embedded frames (T, B, C) to features (B, T, C), and the last layer's weights (B, S, T) if asked."""
-        last, note = len(self.transformer_layers) - 1, {}
-        for i, layer in enumerate(self.transformer_layers):
-            x, note = layer(x, source, self_layout, cross_layout, state, weights if i == last else None)
+        wanted = {} if weights is None else {len(self.transformer_layers) - 1: weights}
+        x, notes = run_layers(self.transformer_layers, x, source, layouts, state, wanted)
         x = x if self.layer_norm is None else self.layer_norm(x)
-        found = note.get("weights")
+        found = notes[-1].get("weights") if notes else None
         return x.transpose(0, 1), None if found is None else found.mean(1).transpose(1, 2).to(x)
 
     def _embed(self, frames: Tensor, start: int | Tensor) -> Tensor:
@@ -243,18 +219,14 @@ class SpeechDecoder(FairseqIncrementalDecoder):
         x = self.prenet(frames).transpose(0, 1)
         return self.dropout_module(x + self.pos_emb_alpha * self.embed_positions(start, len(x), x.device).to(x))
 
-    def _predict(self, source: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    def _predict(self, source: Source) -> dict[str, Tensor]:
         predictor = self.length_rule.predictor
         if not isinstance(predictor, DurationPredictor):
             return {}
-        durations = predictor.durations(source if self.length_rule.gradient else source.detach(), mask)
+        states = source.states if self.length_rule.gradient else source.states.detach()
+        durations = predictor.durations(states, source.mask)
         return {
             "log_durations": durations,
-            "length_log_ratio": predictor.log_ratio(durations, mask),
-            "expected_steps": predictor.steps(durations, mask),
+            "length_log_ratio": predictor.log_ratio(durations, source.mask),
+            "expected_steps": predictor.steps(durations, source.mask),
         }
-
-
-def surrogate_weights(attention: AttentionHeads, queries: Tensor, source: Tensor | None, layout: Layout) -> Tensor:
-    """Return weights (B, H, T, S) whose gradient revives features that are zero."""
-    return attention.weights(queries, source, layout, surrogate=True)
