@@ -1,4 +1,4 @@
-"""What an independent recogniser understands: pocketsphinx, which carries an acoustic model of English."""
+"""An independent ASR model of English: pocketsphinx, whose package contains an acoustic model."""
 
 from __future__ import annotations
 
@@ -23,56 +23,65 @@ START, END = "<s>", "</s>"
 
 
 def words(text: str) -> list[str]:
-    """The words of an English text as the recogniser writes them: lower-cased, without punctuation and accents."""
+    """Return the words of an English text as the ASR model writes them: lower case, no punctuation, no accents."""
+    # NFKD splits a letter from its accent: "é" becomes "e", not a gap in the word
     plain = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
     return re.sub(r"[^a-z' ]", " ", plain.lower().replace("\u2019", "'")).split()
 
 
 def bigrams(sentences: Iterable[list[str]]) -> str:
-    """A bigram language model in ARPA's format, by absolute discounting (Ney, Essen and Kneser 1994) of a half.
+    """Return a bigram language model in ARPA format, by absolute discounting (Ney, Essen and Kneser 1994).
+
+    Each sentence is a list of words. The discount is 0.5; its weight goes to the unigram distribution.
 
     Raises:
-        ValueError: there is no word.
+        ValueError: no word in the sentences.
     """
     followed: Counter[str] = Counter()
     pairs: Counter[tuple[str, str]] = Counter()
     seen: Counter[str] = Counter()
-    for sentence in filter(None, sentences):
+    texts = list(sentences)
+    for sentence in filter(None, texts):
         line = [START, *sentence, END]
         followed.update(line[:-1])
         seen.update(line[1:])
         pairs.update(pairwise(line))
     if not pairs:
-        raise ValueError("there is no word to make a language model of")
+        raise ValueError(f"no word for the language model in {len(texts)} texts: give texts of Latin letters")
     total = sum(seen.values())
-    kinds = Counter(first for first, _ in pairs)
-    spared = {word: DISCOUNT * kinds[word] / count for word, count in followed.items()}
-    single = [f"-99 {START} {math.log10(spared[START]):.4f}"]
+    followers = Counter(first for first, _ in pairs)  # distinct ones
+    # what discounting takes from the pairs of a word: its back-off weight
+    spared = {word: DISCOUNT * followers[word] / count for word, count in followed.items()}
+    single = [f"-99 {START} {math.log10(spared[START]):.4f}"]  # -99: log of 0, a sentence start is never predicted
     for word, count in sorted(seen.items()):
-        back = f" {math.log10(spared[word]):.4f}" if word in spared else ""
+        back = f" {math.log10(spared[word]):.4f}" if word in spared else ""  # the sentence end has no follower
         single.append(f"{math.log10(count / total):.4f} {word}{back}")
     double = []
     for (first, second), count in sorted(pairs.items()):
-        chance = (count - DISCOUNT) / followed[first] + spared[first] * seen[second] / total
-        double.append(f"{math.log10(chance):.4f} {first} {second}")
+        probability = (count - DISCOUNT) / followed[first] + spared[first] * seen[second] / total
+        double.append(f"{math.log10(probability):.4f} {first} {second}")
     sizes = [f"ngram 1={len(single)}", f"ngram 2={len(double)}"]
     return "\n".join(["\\data\\", *sizes, "", "\\1-grams:", *single, "", "\\2-grams:", *double, "", "\\end\\", ""])
 
 
 def check() -> None:
-    """Raises ValueError where pocketsphinx is not installed."""
+    """Check that pocketsphinx is installed.
+
+    Raises:
+        ValueError: it is not.
+    """
     if find_spec("pocketsphinx") is None:
         raise ValueError(f"pocketsphinx is not installed: {install('tts')}")
 
 
 class Recogniser:
-    """pocketsphinx for English.
+    """Transcribe English speech with pocketsphinx.
 
     Args:
-        texts: what its language model knows of word order; ``None``: its own, of English at large.
+        texts: sentences from which the language model is made; ``None``: pocketsphinx's model of general English.
 
     Raises:
-        ValueError: pocketsphinx is not installed, or there is no word in ``texts``.
+        ValueError: pocketsphinx is not installed, or no word in ``texts``.
     """
 
     def __init__(self, texts: Iterable[str] | None = None) -> None:
@@ -88,27 +97,28 @@ class Recogniser:
             self._decoder = Decoder(samprate=RATE, loglevel="FATAL", lm=str(path))
 
     def knows(self, word: str) -> bool:
-        """Whether its dictionary has a word, in small letters; what it lacks it cannot hear."""
+        """Tell whether the dictionary has a word (in lower case); other words are never recognised."""
         return self._decoder.lookup_word(word) is not None
 
     def transcribe(self, samples: np.ndarray, rate: int) -> str:
-        """The words in samples (time,), at ``rate`` Hz and between -1 and 1; empty where there are no samples.
+        """Return the words in samples (time,) between -1 and 1 at ``rate`` Hz; no samples give no words.
 
-        Each call hears its samples alone: what came before has no part in it.
+        Earlier calls have no effect on the result.
 
         Raises:
-            ValueError: a sample that is no number.
+            ValueError: a sample that is not finite.
         """
         import librosa
 
         if not len(samples):
             return ""
-        if not np.isfinite(samples).all():
-            raise ValueError("there is nothing to recognise in samples that are not finite: did the training diverge?")
-        loudness = max(float(np.abs(samples).max()), 1e-9)
-        heard = librosa.resample(np.asarray(samples, np.float32) / loudness, orig_sr=rate, target_sr=RATE)
-        data = (16000 * heard).clip(-32768, 32767).astype(np.int16).tobytes()
-        with warnings.catch_warnings():  # said to be unnecessary, but without it the last utterance's noise is kept
+        if len(wrong := samples[~np.isfinite(samples)]):
+            raise ValueError(f"samples contain {wrong[0]}: use a checkpoint from before training diverged")
+        peak = max(float(np.abs(samples).max()), 1e-9)  # quiet speech is recognised as well as loud speech
+        scaled = librosa.resample(np.asarray(samples, np.float32) / peak, orig_sr=rate, target_sr=RATE)
+        data = (16000 * scaled).clip(-32768, 32767).astype(np.int16).tobytes()
+        # deprecated as unnecessary, but without it the noise estimate of the last utterance is kept
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             self._decoder.start_stream()
         self._decoder.start_utt()

@@ -1,7 +1,9 @@
 """A corpus in MuST-C's layout, small enough to prepare within a test."""
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +19,23 @@ WORDS = ("ein", "haus", "am", "see", "liegt", "still", "und", "der", "wald", "ra
 
 @dataclass
 class Talk:
-    """One wav and its segments: (offset, duration) in seconds, in the order in which the yaml lists them."""
+    """One wav and its segments: (offset, duration) in seconds, in the order of the yaml."""
 
     segments: list[tuple[str, str]] = field(default_factory=lambda: [("2.0", "0.5"), ("10.25", "0.75"), ("0", "0.8")])
     seconds: float = SECONDS
 
 
-def sound(seconds: float, seed: int) -> np.ndarray:
-    return (2_000 * np.random.default_rng(seed).standard_normal(round(seconds * 16_000))).astype(np.int16)
+@cache
+def wav(seconds: float, seed: int) -> bytes:
+    """Return a wav file of noise; cached, because nearly every test writes the same ten."""
+    samples = (2_000 * np.random.default_rng(seed).standard_normal(round(seconds * 16_000))).astype(np.int16)
+    file = io.BytesIO()
+    soundfile.write(file, samples, 16_000, format="WAV")
+    return file.getvalue()
 
 
 def write_split(folder: Path, split: str, talks: dict[str, Talk], languages: tuple[str, str] = ("en", "de")) -> None:
-    """Write wavs, yaml and texts; each line of text tells its talk and offset, and has words of its own."""
+    """Write wavs, yaml and texts; each line of text names its talk and offset, then has words of its own."""
     wavs, texts = folder / "data" / split / "wav", folder / "data" / split / "txt"
     wavs.mkdir(parents=True)
     texts.mkdir(parents=True)
@@ -39,7 +46,7 @@ def write_split(folder: Path, split: str, talks: dict[str, Talk], languages: tup
         lines = [f"{language} {name} {offset} {words(index)}" for index, (name, offset, _) in enumerate(rows)]
         (texts / f"{split}.{language}").write_text("\n".join(lines) + "\n", encoding="utf-8")
     for number, (name, talk) in enumerate(talks.items()):
-        soundfile.write(wavs / f"{name}.wav", sound(talk.seconds, number + 100 * len(split)), 16_000)
+        (wavs / f"{name}.wav").write_bytes(wav(talk.seconds, number + 100 * len(split)))
 
 
 def words(seed: int) -> str:
