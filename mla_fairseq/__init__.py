@@ -6,7 +6,7 @@
 
 import importlib.util
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if importlib.util.find_spec("fairseq") is not None:
     import logging

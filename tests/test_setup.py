@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +17,39 @@ import setuptools
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-import mla_fairseq
-
 ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = "mla_fairseq.configs"
 PINS = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if line[0] != "#"]
 
 
-@pytest.fixture
-def package(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What setup.py tells setuptools."""
-    told: dict[str, Any] = {}
-    monkeypatch.setattr(setuptools, "setup", lambda **keywords: told.update(keywords))
-    runpy.run_path(str(ROOT / "setup.py"))
-    return told
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 
 
-def test_setup_py_reads_the_version_of_the_package(package: dict[str, Any]) -> None:
-    assert package["version"] == mla_fairseq.__version__
+def test_only_the_package_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(setuptools, "setup", given.update)
+    monkeypatch.chdir(ROOT)
+    runpy.run_path("setup.py")
+    folders = {path.parent for path in (ROOT / "mla_fairseq").rglob("__init__.py")}
+    assert set(given["packages"]) == {".".join(path.relative_to(ROOT).parts) for path in folders} | {CONFIGS}
+    assert (ROOT / given["package_dir"][CONFIGS] / "mustc" / "st.yaml").is_file()
 
 
-def test_only_the_package_is_installed(package: dict[str, Any]) -> None:
-    assert {name.partition(".")[0] for name in package["packages"]} == {"mla_fairseq"}
-    assert {"mla_fairseq.attention", "mla_fairseq.data"} <= set(package["packages"])
-
-
-def test_every_requirement_has_a_pin_that_satisfies_it(package: dict[str, Any]) -> None:
+def test_every_requirement_has_a_pin_that_satisfies_it() -> None:
     pins = {canonicalize_name(name): version for name, version in (line.split("==") for line in PINS)}
-    for text in package["install_requires"] + package["extras_require"]["all"]:
+    for text in [
+        *PROJECT["dependencies"],
+        *(text for name, texts in EXTRAS.items() if name != "all" for text in texts),
+    ]:
         requirement = Requirement(text)
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), text
 
 
-def test_all_means_every_extra(package: dict[str, Any]) -> None:
-    extras = package["extras_require"]
-    assert set(extras["all"]) == {text for name, texts in extras.items() if name != "all" for text in texts}
+def test_all_means_every_extra_but_that_of_the_documents() -> None:
+    (everything,) = map(Requirement, EXTRAS["all"])
+    assert everything.name == PROJECT["name"]
+    assert everything.extras == EXTRAS.keys() - {"all", "docs"}
 
 
 def test_pins_are_exact_sorted_and_without_a_local_version() -> None:
