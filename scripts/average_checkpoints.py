@@ -1,30 +1,7 @@
 #!/usr/bin/env python3
-"""Averages the weights of several checkpoints of one training into one checkpoint."""
+"""``mla-average`` from a checkout that is not installed."""
 
-import argparse
-from pathlib import Path
-
-from mla_fairseq.averaging import average_checkpoints, last_checkpoints, save_checkpoint
-from mla_fairseq.errors import user_errors
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--inputs", type=Path, nargs="+", required=True, help="checkpoints, or one folder of them")
-    parser.add_argument("--last", type=int, default=5, help="with a folder: average its last N checkpoints")
-    parser.add_argument("--output", type=Path, required=True, help="checkpoint to write")
-    return parser
-
-
-def main() -> None:
-    args = build_parser().parse_args()
-    with user_errors():
-        if args.last < 1:
-            raise ValueError(f"--last is {args.last}, but must be at least 1.")
-        paths = last_checkpoints(args.inputs[0], args.last) if args.inputs[0].is_dir() else args.inputs
-        save_checkpoint(average_checkpoints(paths), args.output)
-    print(f"{args.output}: mean of {', '.join(path.name for path in paths)}")
-
+from mla_fairseq.cli.average import build_parser, main  # noqa: F401 -- tests of the documents take the parser
 
 if __name__ == "__main__":
     main()

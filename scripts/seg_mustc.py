@@ -1,43 +1,7 @@
 #!/usr/bin/env python3
-"""Cut a split of a corpus in MuST-C's layout into one wav per segment, for simuleval.
+"""``mla-segments`` from a checkout that is not installed."""
 
-DATA/PAIR/data/SPLIT/{wav,txt}  ->  OUTPUT/SPLIT/*.wav, OUTPUT/SPLIT.wav_list and OUTPUT/SPLIT.TARGET, to be used as
-
-    simuleval --source OUTPUT/SPLIT.wav_list --target OUTPUT/SPLIT.TARGET ...
-
-The order is that of prep_mustc.py's manifests. A stopped run leaves whole files only; run it again to finish.
-"""
-
-from __future__ import annotations
-
-import argparse
-import logging
-from pathlib import Path
-
-from mla_fairseq.data.commands import Help, add_data, data_root
-from mla_fairseq.data.mustc import Corpus
-from mla_fairseq.data.segments import cut_segments
-from mla_fairseq.errors import user_errors
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
-    add_data(parser)
-    parser.add_argument("--pair", required=True, help="language pair (a folder of DATA), such as en-de")
-    parser.add_argument("--split", default="tst-COMMON", help="split to cut")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the wav files and the two lists")
-    parser.add_argument("--limit", type=int, help="take only the first LIMIT segments; without it all")
-    return parser
-
-
-def main() -> None:
-    arguments = build_parser().parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)  # fairseq has set its own
-    with user_errors(kinds=(ValueError, OSError)):
-        corpus = Corpus(data_root(arguments.data) / arguments.pair)
-        sources, targets = cut_segments(corpus, arguments.split, arguments.output, arguments.limit)
-    logging.info("ready: simuleval --source %s --target %s", sources, targets)
-
+from mla_fairseq.cli.segments import build_parser, main  # noqa: F401 -- tests of the documents take the parser
 
 if __name__ == "__main__":
     main()

@@ -8,16 +8,18 @@ import os
 import runpy
 import sys
 import tempfile
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import torch._dynamo  # noqa: F401 -- every optimizer imports it, for seconds: once is enough for all children
 
 ROOT = Path(__file__).resolve().parents[1]
-ENTRY_POINTS = {
+ENTRY_POINTS: dict[str, str] = {
     "fairseq-train": "fairseq_cli.train:cli_main",
     "fairseq-generate": "fairseq_cli.generate:cli_main",
     "simuleval": "simuleval.cli:main",
+    **tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"],
 }
 TIMEOUT = 300
 

@@ -1,8 +1,6 @@
 """The mean of checkpoints: exact, safe to load, and never half written."""
 
 import argparse
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mla_fairseq.averaging import average_checkpoints, last_checkpoints, load_checkpoint, save_checkpoint
-
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "average_checkpoints.py"
+from mla_fairseq.cli.average import main
 
 
 def checkpoint(path: Path, updates: int = 0, **weights) -> Path:
@@ -125,21 +122,19 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path):
         pytest.param([], "no checkpoint in", id="empty-folder"),
     ],
 )
-def test_the_script_ends_with_one_line(tmp_path, monkeypatch, arguments, words):
-    monkeypatch.setattr(sys, "argv", ["x", "--inputs", str(tmp_path), "--output", str(tmp_path / "out.pt"), *arguments])
+def test_the_command_ends_with_one_line(tmp_path, arguments, words):
     with pytest.raises(SystemExit) as caught:
-        runpy.run_path(str(SCRIPT), run_name="__main__")
+        main(["--inputs", str(tmp_path), "--output", str(tmp_path / "out.pt"), *arguments])
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_script_averages_the_last_of_a_folder(tmp_path, monkeypatch, capsys):
+def test_the_command_averages_the_last_of_a_folder(tmp_path, capsys):
     for updates in (10, 20, 30):
         checkpoint(tmp_path / "in" / f"checkpoint_1_{updates}.pt", updates, w=[float(updates)])
     out = tmp_path / "new" / "mean.pt"
-    monkeypatch.setattr(sys, "argv", ["x", "--inputs", str(tmp_path / "in"), "--last", "2", "--output", str(out)])
-    runpy.run_path(str(SCRIPT), run_name="__main__")
+    main(["--inputs", str(tmp_path / "in"), "--last", "2", "--output", str(out)])
     assert load_checkpoint(out)["model"]["w"].tolist() == [25.0]
     assert "checkpoint_1_30.pt, checkpoint_1_20.pt" in capsys.readouterr().out
 

@@ -9,11 +9,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.mark.parametrize("script", ["prep_ljspeech.py", "synthesize.py"])
-def test_a_script_without_its_packages_names_the_command_that_brings_them(script: str) -> None:
-    program = (
-        f"import runpy, sys; sys.modules['librosa'] = None; runpy.run_path('scripts/{script}', run_name='__main__')"
-    )
+@pytest.mark.parametrize("module", ["prepare_tts", "synthesize"])
+def test_a_command_without_its_packages_names_the_command_that_brings_them(module: str) -> None:
+    program = f"import sys; sys.modules['librosa'] = None; from mla_fairseq.cli import {module}"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

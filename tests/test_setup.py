@@ -1,6 +1,7 @@
 """Set-up: what is installed is pinned, and an environment is taken for whole only when it is."""
 
 import fcntl
+import importlib
 import os
 import re
 import runpy
@@ -50,6 +51,13 @@ def test_all_means_every_extra_but_that_of_the_documents() -> None:
     (everything,) = map(Requirement, EXTRAS["all"])
     assert everything.name == PROJECT["name"]
     assert everything.extras == EXTRAS.keys() - {"all", "docs"}
+
+
+@pytest.mark.parametrize(("name", "place"), PROJECT["scripts"].items())
+def test_a_console_script_knows_its_name(name: str, place: str) -> None:
+    module = importlib.import_module(place.partition(":")[0])
+    assert module.build_parser().prog == name
+    assert callable(module.main)
 
 
 def test_pins_are_exact_sorted_and_without_a_local_version() -> None:

@@ -1,6 +1,5 @@
 """The preparation as a whole: what fairseq gets, what a second run redoes, and what a killed one leaves."""
 
-import importlib.util
 import logging
 import os
 import re
@@ -17,6 +16,7 @@ import pytest
 import soundfile
 import yaml
 
+from mla_fairseq.cli.prepare import main
 from mla_fairseq.data import archive, manifest
 from mla_fairseq.data.extraction import staging_folder
 from mla_fairseq.data.mustc import Corpus
@@ -234,15 +234,11 @@ ARGUMENTS = ("--vocab-type", "char", "--workers", "2")
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """scripts/prep_mustc.py in this process; its logging stays pytest's."""
-    spec = importlib.util.spec_from_file_location("prep_mustc", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """Run ``mla-prepare`` in this process; its logging stays pytest's."""
     monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
 
     def run(*arguments: str) -> None:
-        monkeypatch.setattr(sys, "argv", ["prep_mustc.py", *arguments])
-        module.main()
+        main(arguments)
 
     return run
 

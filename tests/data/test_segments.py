@@ -1,18 +1,15 @@
 """One wav per segment and the two lists, as simuleval takes them."""
 
-import importlib.util
 import logging
-import sys
 from pathlib import Path
 
 import pytest
 import soundfile
 
+from mla_fairseq.cli.segments import main
 from mla_fairseq.data.mustc import Corpus
 from mla_fairseq.data.segments import cut_segments
 from mla_fairseq.speech import read_audio
-
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts/seg_mustc.py"
 
 
 def test_wavs_are_the_segments_and_names_sort_as_the_manifest(corpus: Corpus, tmp_path: Path) -> None:
@@ -80,14 +77,9 @@ def test_a_missing_split_names_those_there(corpus: Corpus, tmp_path: Path) -> No
 
 
 def test_the_script(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = importlib.util.spec_from_file_location("seg_mustc", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
     monkeypatch.setattr(logging, "basicConfig", lambda **_: None)  # logging stays pytest's
     arguments = ["--data", str(corpus.root.parent), "--pair", "en-de", "--output", str(tmp_path / "out")]
-    monkeypatch.setattr(sys, "argv", ["seg_mustc.py", *arguments, "--limit", "2"])
-    script.main()
+    main([*arguments, "--limit", "2"])
     assert len((tmp_path / "out/tst-COMMON.wav_list").read_text().splitlines()) == 2
-    monkeypatch.setattr(sys, "argv", ["seg_mustc.py", *arguments, "--split", "tst-HE"])
     with pytest.raises(SystemExit, match=r"^error: .*tst-HE is not there"):
-        script.main()
+        main([*arguments, "--split", "tst-HE"])

@@ -1,29 +1,23 @@
-"""``scripts/evaluate_simul.py``."""
+"""``mla-evaluate``."""
 
 import json
-import runpy
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from mla_fairseq.cli.evaluate import main
 from mla_fairseq.evaluation.quality_latency import read_points
-
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "evaluate_simul.py"
 
 
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path):
     """Runs the script on arguments in an empty folder; returns what it printed."""
-    main = runpy.run_path(str(SCRIPT))["main"]
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
 
     def call(*arguments) -> str:
-        monkeypatch.setattr(sys, "argv", ["evaluate_simul.py", *map(str, arguments)])
-        main()
+        main([str(argument) for argument in arguments])
         return capsys.readouterr().out
 
     return call

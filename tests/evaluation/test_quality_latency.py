@@ -1,7 +1,5 @@
 """The quality-latency table and its picture."""
 
-import runpy
-import sys
 from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
@@ -9,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mla_fairseq.cli.plot import main
 from mla_fairseq.evaluation import quality_latency
 from mla_fairseq.evaluation.quality_latency import Point, draw_quality_latency, read_points, write_points
 from mla_fairseq.evaluation.simultaneous import score_log
 
 matplotlib = pytest.importorskip("matplotlib")
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "draw_quality_latency.py"
 ROWS = [
     {"system": system, "k": k, "bleu": bleu, "al": 500.0 + 280 * k, "laal": 600.0 + 280 * k, "offline_bleu": offline}
     for system, offline, scores in (("softmax", 22.7, (9.0, 14.0, 17.5)), ("cos $x$", None, (8.8, 13.9, 17.4)))
@@ -136,17 +134,13 @@ def test_the_same_table_gives_the_same_pictures_and_nothing_else(points, tmp_pat
     assert b"<dc:date>" not in first["curve.svg"]
 
 
-def test_the_script_draws_and_names_what_is_wrong(points, tmp_path, monkeypatch, capsys):
-    main = runpy.run_path(str(SCRIPT))["main"]
+def test_the_script_draws_and_names_what_is_wrong(points, tmp_path, capsys):
     stem = str(tmp_path / "out" / "curve")
-    monkeypatch.setattr(sys, "argv", ["draw", str(points), "--output", stem, "--latency", "laal"])
-    main()
+    main([str(points), "--output", stem, "--latency", "laal"])
     assert capsys.readouterr().out.split() == [f"{stem}.png", f"{stem}.svg"]
     alone = Path(f"{stem}.svg").read_bytes()
     write_points(tmp_path / "other.tsv", [{**ROWS[0], "system": "another"}])
-    monkeypatch.setattr(sys, "argv", ["draw", str(points), str(tmp_path / "other.tsv"), "--output", stem])
-    main()
+    main([str(points), str(tmp_path / "other.tsv"), "--output", stem])
     assert len(Path(f"{stem}.svg").read_bytes()) > len(alone)
-    monkeypatch.setattr(sys, "argv", ["draw", str(tmp_path / "no.tsv"), "--output", stem])
     with pytest.raises(SystemExit, match=r"^error: .*no\.tsv does not exist"):
-        main()
+        main([str(tmp_path / "no.tsv"), "--output", stem])

@@ -10,9 +10,7 @@ from mla_fairseq.attention import Decay, Hedgehog, SoftmaxAttention
 from mla_fairseq.models.linearize import Distillation, batches, convert, converted, model_options
 from tests.models.conftest import SIZES, TRAINING, Build
 from tests.models.test_commands import Train, check_hypotheses, parameters
-from tests.programs import ROOT, Done, run
-
-SCRIPT = ROOT / "scripts" / "linearize.py"
+from tests.programs import Done, run
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +99,7 @@ def test_nothing_to_convert_is_told(train: Train, task) -> None:
 
 
 def linearize(*arguments: object) -> Done:
-    return run(SCRIPT, *arguments)
+    return run("mla-linearize", *arguments)
 
 
 def test_the_command_leaves_a_checkpoint_to_decode_and_to_train(

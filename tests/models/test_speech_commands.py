@@ -1,6 +1,5 @@
 """fairseq's command trains text to speech by every criterion, and the script speaks what it left."""
 
-import importlib.util
 import json
 import shlex
 import shutil
@@ -12,6 +11,7 @@ import pytest
 import soundfile
 import torch
 
+from mla_fairseq.cli.synthesize import main
 from mla_fairseq.data.prepare_speech import Options, prepare
 from mla_fairseq.synthesis.speaker import Speaker
 from mla_fairseq.synthesis.vocoder import hifi_gan
@@ -61,19 +61,15 @@ def test_fairseqs_criterion_trains_every_mix(data: Path, tmp_path: Path, task: s
     assert (tmp_path / "checkpoint_last.pt").is_file()
 
 
-def synthesize(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    spec = importlib.util.spec_from_file_location("synthesize", ROOT / "scripts" / "synthesize.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(sys, "argv", ["synthesize.py", *map(str, arguments)])
-    module.main()
+def synthesize(*arguments: object) -> None:
+    main([str(argument) for argument in arguments])
 
 
 def test_texts_become_wav_files_and_pictures(
-    data: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    data: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     command = [trained, "--data", data, "--output", tmp_path, "--text", "abc def", "fed", "--batch-size", "1"]
-    synthesize(monkeypatch, *command)
+    synthesize(*command)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         f"000{i}.{kind}" for i in (1, 2) for kind in ("png", "svg", "wav")
     ]
@@ -81,18 +77,14 @@ def test_texts_become_wav_files_and_pictures(
     assert rate == 22050 and len(samples) > 0
     assert "a real-time factor of" in capsys.readouterr().out
     before = (tmp_path / "0001.wav").read_bytes()
-    synthesize(monkeypatch, *command)
+    synthesize(*command)
     assert (tmp_path / "0001.wav").read_bytes() == before
 
 
 @pytest.mark.parametrize("forced", [False, True])
-def test_a_set_is_scored(
-    data: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forced: bool
-) -> None:
+def test_a_set_is_scored(data: Path, trained: Path, tmp_path: Path, forced: bool) -> None:
     flags = ["--teacher-forcing"] if forced else []
-    synthesize(
-        monkeypatch, trained, "--data", data, "--output", tmp_path, "--gen-subset", "test", "--no-pictures", *flags
-    )
+    synthesize(trained, "--data", data, "--output", tmp_path, "--gen-subset", "test", "--no-pictures", *flags)
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["utterances"] == len(list(tmp_path.glob("*.wav"))) == 3
     assert scores["mcd"] > 0
@@ -100,17 +92,15 @@ def test_a_set_is_scored(
     assert given.isdisjoint(scores) if forced else given <= scores.keys(), "nobody measures what is given"
 
 
-def test_a_run_that_fails_leaves_no_scores_of_another(
-    data: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_fails_leaves_no_scores_of_another(data: Path, trained: Path, tmp_path: Path) -> None:
     spoken = tmp_path / "spoken"
     flags = ("--data", data, "--output", spoken, "--gen-subset", "test", "--no-pictures")
-    synthesize(monkeypatch, trained, *flags)
+    synthesize(trained, *flags)
     state = torch.load(trained, weights_only=True)
     state["model"]["decoder.feat_proj.bias"].fill_(torch.nan)
     torch.save(state, tmp_path / "diverged.pt")
     with pytest.raises(SystemExit, match="not finite: the training of this model diverged"):
-        synthesize(monkeypatch, tmp_path / "diverged.pt", *flags)
+        synthesize(tmp_path / "diverged.pt", *flags)
     assert not (spoken / "scores.json").exists()
 
 
@@ -140,12 +130,11 @@ def test_a_set_is_written_down_by_an_independent_recogniser(
     data: Path,
     trained: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
     knows: str,
 ) -> None:
     flags = ["--gen-subset", "test", "--no-pictures", "--recogniser", knows]
-    synthesize(monkeypatch, trained, "--data", data, "--output", tmp_path, *flags)
+    synthesize(trained, "--data", data, "--output", tmp_path, *flags)
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert min(scores["word_error_rate"], scores["recorded_word_error_rate"]) > 20, "tones are no words"
     header, *rows = (tmp_path / "heard.tsv").read_text().splitlines()
@@ -177,10 +166,10 @@ def test_every_length_rule_speaks(data: Path, trained: Path) -> None:
     ],
 )
 def test_what_cannot_be_spoken_is_told_in_one_line(
-    data: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+    data: Path, trained: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     with pytest.raises(SystemExit, match=message) as ending:
-        synthesize(monkeypatch, trained, "--data", data, "--output", tmp_path, *arguments)
+        synthesize(trained, "--data", data, "--output", tmp_path, *arguments)
     assert "\n" not in str(ending.value)
 
 

@@ -1,13 +1,13 @@
 """Every recipe's flags are ones that its programs know; what they do not know is named before anything runs."""
 
 import json
-import runpy
 import shlex
 import sys
 from pathlib import Path
 
 import pytest
 
+from mla_fairseq.cli.recipe import build_parser
 from mla_fairseq.recipes import check, load_recipe
 from mla_fairseq.recipes.check import check_files
 
@@ -33,7 +33,7 @@ def published() -> list[list[str]]:
 
 def test_the_programs_know_every_flag_of_the_published_results(monkeypatch):
     monkeypatch.chdir(ROOT)
-    parser = runpy.run_path("scripts/run_recipe.py")["build_parser"]()
+    parser = build_parser()
     for words in published():
         args = parser.parse_args(words[words.index("scripts/run_recipe.py") + 1 :])
         check(load_recipe(args.recipe, args.out, args.set, args.name, data="corpora"))

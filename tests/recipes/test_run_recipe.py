@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import runpy
 import signal
 import subprocess
 import sys
@@ -14,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+
+from mla_fairseq.cli import recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "run_recipe.py"
@@ -112,10 +113,9 @@ def run(tmp_path, monkeypatch, capsys):
     (tmp_path / "noise.yaml").write_text(RECIPE)
     monkeypatch.chdir(ROOT)
     monkeypatch.delenv("DATA", raising=False)
-    script = runpy.run_path(str(SCRIPT))
 
     def call(*arguments: str) -> str:
-        script["run"](script["build_parser"]().parse_args([str(tmp_path / "noise.yaml"), *arguments]))
+        recipe.run(recipe.build_parser().parse_args([str(tmp_path / "noise.yaml"), *arguments]))
         return capsys.readouterr().out
 
     return call
@@ -130,14 +130,8 @@ def test_a_dry_run_needs_no_data_and_leaves_no_file(run, tmp_path):
 
 
 def test_a_recipe_after_set_is_explained():
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--set", "a=b", "configs/demo/st.yaml"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "error: no recipe is given: name its file before --set"
+    with pytest.raises(ValueError, match=r"^no recipe is given: name its file before --set$"):
+        recipe.run(recipe.build_parser().parse_args(["--set", "a=b", "configs/demo/st.yaml"]))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from tests.programs import ROOT, Done, run
 
 
 def sweep(*arguments: object) -> Done:
-    return run(ROOT / "scripts/sweep_wait_k.py", *arguments, "--cpu", cwd=ROOT)
+    return run("mla-sweep", *arguments, "--cpu", cwd=ROOT)
 
 
 def test_a_sweep_leaves_table_pictures_and_transcripts_and_goes_on(save, data: Path, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The console scripts: each module parses a command line, calls the package and reports."""
