@@ -1,1 +1,1 @@
-"""Data: corpora on disk, and their preparation for fairseq. Imports `speech` only."""
+"""Prepare corpora for fairseq: layouts on disk, manifests, features, vocabularies. Imports ``speech`` only."""

@@ -1,4 +1,4 @@
-"""What the command lines of the data scripts share."""
+"""Share help formatting and the ``--data`` option between the data commands."""
 
 from __future__ import annotations
 
@@ -8,23 +8,27 @@ from pathlib import Path
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows defaults where there are any, and the description as it was written."""
+    """Show a default where an option has one, and keep the line breaks of the description."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default is None else super()._get_help_string(action)
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    """Add `--data`, whose default is the environment's DATA."""
+    """Add ``--data``, whose default is the environment variable ``DATA``."""
     parser.add_argument(
-        "--data", type=Path, default=os.environ.get("DATA"), help="folder that holds the pairs; default: $DATA"
+        "--data", type=Path, default=os.environ.get("DATA"), help="folder of the language pairs (default: $DATA)"
     )
 
 
 def data_root(given: Path | None) -> Path:
-    """The folder of the corpora. Raises ValueError if it was neither given nor set, or is not there."""
+    """Return the folder of the corpora.
+
+    Raises:
+        ValueError: neither ``--data`` nor ``DATA`` is set, or the folder does not exist.
+    """
     if given is None:
-        raise ValueError("where are the corpora? pass --data DIR or set DATA")
+        raise ValueError("no folder of corpora: set --data DIR or the environment variable DATA")
     if not given.is_dir():
-        raise ValueError(f"{given} is no folder: correct --data or DATA")
+        raise ValueError(f"{given} is not a folder: correct --data or DATA")
     return given

@@ -1,4 +1,4 @@
-"""The data configuration (yaml) that fairseq's speech-to-text task reads."""
+"""Write the data configuration (yaml) that fairseq's speech-to-text task reads."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import yaml
 
 from mla_fairseq.files import write_text
 
-# Park et al. 2019, table 1, without time warping (it needs OpenCV and brings least).
-#           (frequency masks, widest in bins, time masks, longest in frames, longest in parts of the utterance)
-SPECAUGMENT = {
+# Park et al. 2019, table 1, without time warping (it needs OpenCV and helps least).
+# (frequency masks, widest in bins, time masks, longest in frames, longest as a fraction of the utterance)
+SPECAUGMENT: dict[str, tuple[float, ...] | None] = {
     "none": None,
     "lb": (1, 27, 1, 100, 1.0),
     "ld": (2, 27, 2, 100, 1.0),
@@ -20,18 +20,24 @@ SPECAUGMENT = {
 
 
 def specaugment(policy: str) -> dict[str, float]:
-    """The settings of a policy of `SPECAUGMENT` under fairseq's names."""
+    """Return the settings of a policy of ``SPECAUGMENT`` under fairseq's names; ``none`` has no settings."""
     names = ("freq_mask_N", "freq_mask_F", "time_mask_N", "time_mask_T", "time_mask_p")
-    return {"time_warp_W": 0, **dict(zip(names, SPECAUGMENT[policy], strict=True))}
+    values = SPECAUGMENT[policy]
+    return {} if values is None else {"time_warp_W": 0, **dict(zip(names, values, strict=True))}
 
 
 def write(path: Path, model: Path, cmvn: str, policy: str, statistics: Path | None = None) -> None:
-    """Write the configuration. All paths in it are relative to its folder, so that the folder can be moved.
+    """Write the configuration, with paths relative to its folder, so that the folder can be moved.
 
-    cmvn: `utterance` or `global`; with `global`, `statistics` is the npz of mean and std.
+    Args:
+        path: the configuration to write.
+        model: the SentencePiece model; the dictionary is beside it.
+        cmvn: ``utterance`` or ``global``.
+        policy: a key of ``SPECAUGMENT``, for the training splits only.
+        statistics: the npz of mean and std, for ``global``.
     """
     everywhere = [f"{cmvn}_cmvn"]
-    settings = {
+    settings: dict[str, object] = {
         "audio_root": "",
         "vocab_filename": model.with_suffix(".txt").name,
         "bpe_tokenizer": {"bpe": "sentencepiece", "sentencepiece_model": model.name},
@@ -49,7 +55,7 @@ def write(path: Path, model: Path, cmvn: str, policy: str, statistics: Path | No
 
 
 class _Plain(yaml.SafeDumper):
-    """Writes a list that occurs twice twice, without YAML's references."""
+    """Write a repeated list in full, without YAML's references, which are hard to edit by hand."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""Features of many utterances, on all cores, into one archive."""
+"""Compute the features of many utterances, on several processes, and store them in one archive."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from mla_fairseq.data.mustc import Segment
 from mla_fairseq.speech import GlobalCMVN, filter_banks, read_audio
 
 log = logging.getLogger(__name__)
-BATCH = 32  # utterances per task: enough to make the hand-over between processes cheap
+BATCH = 32  # utterances per task: enough to make the transfer between processes cheap
 
 
 def num_workers() -> int:
-    """Return the number of cores that this program may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def parallel_map(function: Callable, items: Sequence, workers: int, chunk: int = 1) -> Iterator:
-    """Yield ``function(item)`` for each item, in order, computed on ``workers`` processes by ``chunk`` items at a time.
+    """Yield ``function(item)`` for each item, in order; each of ``workers`` processes takes ``chunk`` items at a time.
 
     Raises:
-        ValueError: less than one worker, or a worker was killed. Errors of ``function`` are passed on.
+        ValueError: fewer than one worker, or a worker was killed. Errors of ``function`` are raised again.
     """
     if workers < 1:
-        raise ValueError(f"--workers is {workers}, but at least 1 is needed")
+        raise ValueError(f"too few worker processes ({workers}): set --workers to at least 1")
     if workers == 1:
         yield from map(function, items)
         return
@@ -48,17 +48,19 @@ def parallel_map(function: Callable, items: Sequence, workers: int, chunk: int =
             yield from pool.map(function, items, chunksize=chunk)
     except BrokenProcessPool as error:
         raise ValueError(
-            "a worker process was killed, probably because memory ran out: run again with fewer --workers, "
-            "finished utterances are kept"
+            f"one of {workers} worker processes was killed, probably because memory ran out: run again with fewer "
+            "--workers, finished utterances are kept"
         ) from error
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent ends; a killed parent cannot tell its workers to stop."""
+    """End this process when its parent ends, because a killed parent cannot stop its workers."""
+    parent = parent_process()
+    assert parent is not None, "only worker processes call this"
 
     def wait() -> None:
-        parent_process().join()
-        os._exit(1)
+        parent.join()
+        os._exit(1)  # sys.exit would end this thread only
 
     Thread(target=wait, daemon=True).start()
 
@@ -66,18 +68,18 @@ def _end_with_parent() -> None:
 def member_name(split: str, segment: Segment) -> str:
     """Return the name of a segment's features in the archive.
 
-    The name contains the place of the samples, so that a corrected segment list never gets the old features.
+    The name contains start and length in samples: a corrected segment list never reuses the old features.
     """
     return f"{split}/{segment.id}_{segment.start}_{segment.length}.npy"
 
 
 def segment_features(wav: Path, start: int, length: int) -> np.ndarray:
-    """Return the filter banks (frames, 80) of ``length`` samples from ``start`` on."""
+    """Return the filter banks (frames, 80) of ``length`` samples from sample ``start``."""
     return filter_banks(read_audio(wav, start, length))
 
 
 def extract(path: Path, segments: dict[str, list[Segment]], workers: int) -> None:
-    """Bring the features of all segments (split -> segments) into the archive at ``path``, as `fill` does."""
+    """Store the features of all segments (split -> segments) in the archive at ``path``, as ``fill`` does."""
     jobs = {
         member_name(split, segment): (segment.wav, segment.start, segment.length)
         for split, members in segments.items()
@@ -88,13 +90,14 @@ def extract(path: Path, segments: dict[str, list[Segment]], workers: int) -> Non
 
 
 def fill(path: Path, jobs: dict[str, tuple], features: Callable[..., np.ndarray], workers: int) -> None:
-    """Bring ``features(*arguments)`` of each job (name -> arguments) into the archive at ``path``; members are kept.
+    """Store ``features(*arguments)`` of each job (name -> arguments) in the archive at ``path``.
 
-    Each array is first written to a file of its own in a folder beside the archive, and all are packed at the end. A
-    run that was killed at any moment resumes with the arrays that are missing. Needs disk space for both.
+    Existing members are kept. Each array is first written to a separate file in a folder beside the archive; at the
+    end all are packed, so disk space is needed for both. A run that was killed at any point resumes with the missing
+    arrays.
 
     Raises:
-        ValueError: another run fills the archive, or as `parallel_map`.
+        ValueError: another run is filling the archive, or what ``parallel_map`` raises.
     """
     staging = staging_folder(path)
     if path.exists() and not staging.exists() and jobs.keys() <= _kept(path):
@@ -113,16 +116,21 @@ def fill(path: Path, jobs: dict[str, tuple], features: Callable[..., np.ndarray]
 
 
 def staging_folder(path: Path) -> Path:
-    """Return the folder of arrays that wait to be packed into the archive at ``path``."""
+    """Return the folder of the arrays that are not yet packed into the archive at ``path``."""
     return Path(f"{path}.staged")
 
 
 @contextmanager
 def _claimed(staging: Path) -> Iterator[None]:
-    """Keep the folder from other runs; a lock of `lockf` ends with this process and is not inherited by workers."""
+    """Lock the folder against other runs while the block runs.
+
+    Raises:
+        ValueError: another run has locked it.
+    """
     staging.mkdir(parents=True, exist_ok=True)
     with (staging / "lock").open("w") as lock:
         try:
+            # a lock of lockf ends with this process, also if it is killed, and workers do not inherit it
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise ValueError(f"{staging} is used by another run: wait for it, or stop it") from error
@@ -130,7 +138,7 @@ def _claimed(staging: Path) -> Iterator[None]:
 
 
 def _stage(features: Callable[..., np.ndarray], job: tuple[Path, tuple]) -> None:
-    """Compute one array and write its file, whole or not at all."""
+    """Compute one array and write its file atomically."""
     file, arguments = job
     part = file.with_suffix(f".{os.getpid()}")
     with part.open("wb") as stream:
@@ -139,7 +147,7 @@ def _stage(features: Callable[..., np.ndarray], job: tuple[Path, tuple]) -> None
 
 
 def _is_whole(file: Path) -> bool:
-    """Tell whether a staged array is complete; after a power failure a file may have lost its end."""
+    """Tell whether a staged array is complete; a power failure can truncate a renamed file."""
     try:
         np.load(file, mmap_mode="r")
     except (FileNotFoundError, ValueError, EOFError):
@@ -148,7 +156,7 @@ def _is_whole(file: Path) -> bool:
 
 
 def _kept(path: Path) -> set[str]:
-    """Return the names in the archive; an archive that is not whole is deleted, with a warning."""
+    """Return the names in the archive; delete an incomplete archive, with a warning."""
     try:
         return set(archive.members(path)) if path.exists() else set()
     except ValueError as error:
@@ -158,6 +166,7 @@ def _kept(path: Path) -> set[str]:
 
 
 def _sums(job: tuple[Path, list[tuple[int, int]]]) -> GlobalCMVN:
+    """Return the sums over the arrays at (offset, length) places of an archive."""
     path, places = job
     total = GlobalCMVN()
     for offset, length in places:
@@ -166,7 +175,7 @@ def _sums(job: tuple[Path, list[tuple[int, int]]]) -> GlobalCMVN:
 
 
 def global_cmvn(path: Path, places: list[tuple[int, int]], workers: int) -> GlobalCMVN:
-    """Return mean and deviation over the arrays at ``places``, (offset, length) in bytes."""
+    """Return mean and standard deviation over the arrays at ``places``, (offset, length) in bytes."""
     total = GlobalCMVN()
     jobs = [(path, places[start : start + BATCH]) for start in range(0, len(places), BATCH)]
     for part in tqdm(parallel_map(_sums, jobs, workers), desc="gcmvn.npz", total=len(jobs)):

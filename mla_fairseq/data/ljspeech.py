@@ -1,7 +1,9 @@
-"""One voice's recordings and what they say: LJSpeech's layout, or one speaker of a corpus in MuST-C's.
+"""Read the recordings of one speaker and their texts: LJSpeech's layout, or one speaker of a corpus in MuST-C's layout.
 
-FOLDER/metadata.csv     NAME|text|normalised text, one line for each recording
-FOLDER/wavs/NAME.wav
+LJSpeech's layout::
+
+    FOLDER/metadata.csv     NAME|text|normalised text, one line for each recording
+    FOLDER/wavs/NAME.wav
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from mla_fairseq.speech import SAMPLE_RATE
 
 @dataclass(frozen=True)
 class Clip:
-    """``length`` samples of ``wav`` from sample ``start`` on, at its own ``rate``, and what is said in it."""
+    """``length`` samples of ``wav`` from sample ``start``, the file's ``rate`` in Hz, and the text that is spoken."""
 
     id: str
     wav: Path
@@ -32,37 +34,40 @@ class Clip:
 
     @property
     def seconds(self) -> float:
-        """How long it is."""
+        """Duration in seconds."""
         return self.length / self.rate
 
 
 def read_clips(folder: Path, speaker: str | None = None) -> dict[str, list[Clip]]:
-    """The clips of each split; LJSpeech's layout has one, ``all``.
+    """Return the clips of each split; LJSpeech's layout has a single split, ``all``.
 
     Raises:
-        ValueError: neither layout is there, a recording cannot be used, or the speaker is unknown or not named.
+        ValueError: the folder has neither layout, a recording cannot be used, or the speaker is unknown or missing.
     """
     folder = Path(folder)
     if (folder / "metadata.csv").is_file():
         if speaker is not None:
-            raise ValueError(f"--speaker is {speaker}, but LJSpeech's layout names none: leave it out")
+            raise ValueError(f"--speaker is not supported for LJSpeech's layout ({speaker}): remove it")
         return {"all": _ljspeech(folder)}
     if (folder / "data").is_dir():
         return _mustc(folder, speaker)
-    raise ValueError(f"{folder} holds neither metadata.csv (LJSpeech's layout) nor data/SPLIT (MuST-C's)")
+    raise ValueError(
+        f"{folder} has neither metadata.csv (LJSpeech's layout) nor data/SPLIT (MuST-C's): correct the folder"
+    )
 
 
 def split_clips(clips: list[Clip], dev: int | None, test: int | None, seed: int) -> dict[str, list[Clip]]:
-    """Draw a development and a test set; ``None``: a twentieth each, at most 100.
+    """Draw a development and a test set of given sizes; ``None``: a twentieth of the clips each, at most 100.
 
     Raises:
-        ValueError: nothing would be left to train on.
+        ValueError: a set without clips.
     """
     part = max(1, min(100, len(clips) // 20))
     dev, test = (part if size is None else size for size in (dev, test))
     if min(dev, test) < 1 or dev + test >= len(clips):
         raise ValueError(
-            f"of {len(clips)} clips, {dev} (--dev) and {test} (--test) leave none to train on, or are none"
+            f"empty set (dev {dev}, test {test}, train {len(clips) - dev - test} of {len(clips)} clips): "
+            "correct --dev and --test"
         )
     order = clips.copy()
     random.Random(seed).shuffle(order)
@@ -71,36 +76,38 @@ def split_clips(clips: list[Clip], dev: int | None, test: int | None, seed: int)
 
 
 def _ljspeech(folder: Path) -> list[Clip]:
+    """Return the clips of LJSpeech's layout, in the order of metadata.csv."""
     listing = folder / "metadata.csv"
     clips = []
     for number, line in enumerate(read_text(listing).splitlines(), start=1):
         name, *texts = line.split("|")
         if not name or not texts or not texts[-1].strip():
-            raise ValueError(f"{listing}:{number} is {line!r}, but NAME|text|normalised text is needed")
+            raise ValueError(f"{listing}:{number} is not NAME|text|normalised text ({line!r}): correct the line")
         wav = folder / "wavs" / f"{name}.wav"
         rate, length = _audio(wav)
         clips.append(Clip(name, wav, 0, length, rate, texts[-1].strip(), "ljspeech"))
     if not clips:
-        raise ValueError(f"{listing} lists no recording")
-    if twice := [name for name, count in Counter(clip.id for clip in clips).items() if count > 1]:
-        raise ValueError(f"{listing} lists {twice[0]} twice")
+        raise ValueError(f"{listing} lists no recording: copy it again")
+    if repeated := [name for name, count in Counter(clip.id for clip in clips).items() if count > 1]:
+        raise ValueError(f"{listing} lists {repeated[0]} more than once: remove the other lines")
     return clips
 
 
 def _mustc(folder: Path, speaker: str | None) -> dict[str, list[Clip]]:
+    """Return the transcribed clips of one speaker, by split; splits without clips are left out."""
     corpus = Corpus(folder)
     segments = {split: corpus.read(split) for split in corpus.splits}
-    spoken = Counter()
+    spoken: Counter[str] = Counter()  # samples of each speaker
     for members in segments.values():
         for segment in members:
             spoken[segment.speaker] += segment.length
-    there = ", ".join(
+    known = ", ".join(
         f"{name or '(none)'} {length / SAMPLE_RATE / 3600:.2f} h" for name, length in spoken.most_common(9)
     )
     if speaker is None and len(spoken) > 1:
-        raise ValueError(f"{folder} has several speakers: name one with --speaker: {there}")
+        raise ValueError(f"{folder} has several speakers ({known}): choose one with --speaker")
     if speaker is not None and speaker not in spoken:
-        raise ValueError(f"{folder} has no speaker {speaker!r}: there are {there}")
+        raise ValueError(f"{folder} has no speaker {speaker!r}: choose one of {known}")
     found = {
         split: [
             Clip(one.id, one.wav, one.start, one.length, SAMPLE_RATE, one.source, one.speaker)
@@ -110,20 +117,24 @@ def _mustc(folder: Path, speaker: str | None) -> dict[str, list[Clip]]:
         for split, members in segments.items()
     }
     if not found.get("train"):
-        raise ValueError(f"{folder} has no train split of the speaker {speaker!r}")
+        raise ValueError(f"{folder} has no training clip of the speaker {speaker!r}: choose another --speaker")
     return {split: clips for split, clips in found.items() if clips}
 
 
 def _audio(path: Path) -> tuple[int, int]:
-    """Samples per second, and how many there are."""
+    """Return sampling rate (Hz) and number of samples.
+
+    Raises:
+        ValueError: a file that is missing, unreadable, empty or not mono.
+    """
     if not path.is_file():
-        raise ValueError(f"{path} is missing: copy it again, or take its line out of metadata.csv")
+        raise ValueError(f"{path} is missing: copy it again, or remove its line from metadata.csv")
     try:
         info = soundfile.info(str(path))
     except (soundfile.LibsndfileError, OSError) as error:
-        raise ValueError(f"{path}: cannot be read as audio ({error}): copy it again") from error
+        raise ValueError(f"{path} cannot be read as audio ({error}): copy it again") from error
     if info.channels != 1:
-        raise ValueError(f"{path}: {info.channels} channels, but one is needed: convert it")
+        raise ValueError(f"{path} is not mono ({info.channels} channels): convert it")
     if info.frames == 0:
-        raise ValueError(f"{path}: empty audio: copy it again, or take its line out of metadata.csv")
+        raise ValueError(f"{path} is empty (0 samples): copy it again, or remove its line from metadata.csv")
     return info.samplerate, info.frames

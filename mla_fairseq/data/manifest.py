@@ -1,4 +1,4 @@
-"""Manifests: the tsv tables from which fairseq's speech-to-text dataset reads its utterances."""
+"""Write and read manifests: the tsv tables from which fairseq's speech datasets read their utterances."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mla_fairseq.files import write_text
 
 @dataclass(frozen=True)
 class Row:
-    """One utterance. `audio` is ARCHIVE:OFFSET:LENGTH with the archive's path relative to the manifest's folder."""
+    """One utterance. ``audio`` is ARCHIVE:OFFSET:LENGTH; the archive's path is relative to the manifest's folder."""
 
     id: str
     audio: str
@@ -30,13 +30,13 @@ NEEDED = ("id", "audio", "n_frames", "tgt_text")  # by fairseq
 
 @dataclass(frozen=True)
 class TimedRow(Row):
-    """One utterance to synthesise, with the frames of each of its symbols, divided by spaces."""
+    """One utterance to synthesise, with the number of frames of each symbol, separated by spaces."""
 
     duration: str
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:
-    """Write a manifest; whole or not at all. All rows are of one kind; texts must be free of tabs and line breaks."""
+    """Write a manifest atomically. All rows have the same class; texts must not contain tabs or line breaks."""
     rows = list(rows)
     header = "\t".join(field.name for field in fields(rows[0] if rows else Row))
     lines = ["\t".join(str(value) for value in astuple(row)) for row in rows]
@@ -44,28 +44,31 @@ def write(path: Path, rows: Iterable[Row]) -> None:
 
 
 def places(path: Path) -> dict[str, set[tuple[int, int]]]:
-    """Which parts of which archives a manifest points at: archive -> {(offset, length) in bytes}.
+    """Return the places that a manifest points at: archive -> {(offset, length) in bytes}.
 
-    Manifests of other tools are read too; their rows that name plain audio files are left out. Raises ValueError if
-    the manifest is missing or empty, lacks a column that fairseq needs, or has a row that is too short.
+    Manifests of other tools are read too; rows that name plain audio files are skipped.
+
+    Raises:
+        ValueError: the manifest is missing or empty, lacks a column that fairseq needs, or has a row of another length.
     """
     path = Path(path)
     if not path.is_file():
-        there = ", ".join(sorted(other.name for other in path.parent.glob("*.tsv"))) or "none"
+        found = ", ".join(sorted(other.name for other in path.parent.glob("*.tsv"))) or "none"
         raise ValueError(
-            f"{path} is missing (manifests there: {there}): prepare the data (scripts/prep_mustc.py, prep_ljspeech.py)"
+            f"{path} is missing (manifests in this folder: {found}): "
+            "prepare the data (mla-prepare or mla-prepare-tts), or correct the name of the subset"
         )
     header, *lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     columns = header.split("\t")
     if missing := [name for name in NEEDED if name not in columns]:
-        raise ValueError(f"{path} has the columns {columns}, but `{missing[0]}` is needed: prepare the data again")
+        raise ValueError(f"{path} lacks the column {missing[0]!r} (it has {columns}): prepare the data again")
     if not lines:
-        raise ValueError(f"{path} holds no utterance: prepare the data again")
-    found: dict[str, set[tuple[int, int]]] = {}
+        raise ValueError(f"{path} contains no utterance: prepare the data again")
+    result: dict[str, set[tuple[int, int]]] = {}
     for number, line in enumerate(lines, start=2):
         values = line.split("\t")
         if len(values) != len(columns):
-            raise ValueError(f"{path}:{number} has {len(values)} columns, not {len(columns)}: prepare the data again")
+            raise ValueError(f"{path}:{number} has {len(values)} of {len(columns)} columns: prepare the data again")
         if match := SLICE.fullmatch(values[columns.index("audio")]):
-            found.setdefault(match[1], set()).add((int(match[2]), int(match[3])))
-    return found
+            result.setdefault(match[1], set()).add((int(match[2]), int(match[3])))
+    return result

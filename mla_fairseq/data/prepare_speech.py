@@ -1,4 +1,4 @@
-"""From one voice's recordings to a folder that fairseq's text-to-speech task trains on."""
+"""Prepare the recordings of one speaker as a data folder for fairseq's text-to-speech task."""
 
 from __future__ import annotations
 
@@ -22,13 +22,27 @@ from mla_fairseq.speech.mel import MelSpectrogram
 
 log = logging.getLogger(__name__)
 ARCHIVE, DICTIONARY, STATISTICS, CONFIG = "mel80.zip", "dict.txt", "gcmvn.npz", "config.yaml"
-ROUNDING = 2  # frames that durations may be off by in sum: aligners cut at other places than spectrograms
+ROUNDING = 2  # frames by which the sum of durations may differ: aligners have other frame borders than spectrograms
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to prepare. Seconds filter the training split only; ``trim`` is in decibels below the loudest, 0: nothing
-    is cut off; ``durations`` maps ids to the frames of each symbol."""
+    """Options of a preparation.
+
+    Attributes:
+        text: how texts become symbols.
+        mel: how samples become frames.
+        speaker: the speaker to take, of a corpus with several.
+        trim: silence to cut off, in decibels below the loudest frame; 0 keeps all.
+        dev, test: clips to draw for each set; ``None``: a twentieth, at most 100.
+        seed: of the draw.
+        min_seconds, max_seconds: limits of the training clips.
+        durations: id -> frames of each symbol.
+        workers: processes.
+
+    Raises:
+        ValueError: ``trim`` below 0.
+    """
 
     text: SpokenText = field(default_factory=SpokenText)
     mel: MelSpectrogram = field(default_factory=MelSpectrogram)
@@ -43,36 +57,35 @@ class Options:
     workers: int = 1
 
     def __post_init__(self) -> None:
-        """Raises ValueError for settings that leave nothing."""
         if not self.trim >= 0:
-            raise ValueError(f"--trim must be at least 0 decibels, but is {self.trim}")
+            raise ValueError(f"--trim is not 0 decibels or more ({self.trim}): use 0 to keep silence")
 
 
 def read_durations(path: Path) -> dict[str, list[int]]:
-    """``NAME|3 12 5``, one line for each recording: the frames of each symbol.
+    """Read the frames of each symbol: ``NAME|3 12 5``, one line for each recording.
 
     Raises:
-        ValueError: a line that is no such one.
+        ValueError: a line of another form, or a name on two lines.
     """
     found: dict[str, list[int]] = {}
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         name, bar, values = line.partition("|")
         if not bar or not all(value.isascii() and value.isdecimal() for value in values.split()):
-            raise ValueError(f"{path}:{number} is {line!r}, but NAME|3 12 5 is needed, the frames of each symbol")
+            raise ValueError(f"{path}:{number} is not NAME|3 12 5 ({line!r}): give the frames of each symbol")
         if name in found:
-            raise ValueError(f"{path}:{number} has {name} for the second time: take one of the lines out")
+            raise ValueError(f"{path}:{number} repeats {name}: remove one of the lines")
         found[name] = [int(value) for value in values.split()]
     return found
 
 
 def prepare(folder: Path, output: Path, options: Options) -> Path:
-    """Prepare the corpus at ``folder`` into ``output``; returns the configuration's path.
+    """Prepare the corpus at ``folder`` in ``output``; return the configuration's path.
 
     Raises:
-        ValueError: whatever the corpus does not fit, with its mend.
+        ValueError: a corpus that does not follow a layout, or options that do not fit it.
     """
     if options.durations is not None and options.trim:
-        raise ValueError("durations are of whole recordings: give --trim 0 with them")
+        raise ValueError(f"--durations count untrimmed frames (--trim is {options.trim:g}): add --trim 0")
     splits, symbols = _read(folder, options)
     output.mkdir(parents=True, exist_ok=True)
     ledger = Ledger(output / ".prepared.json")
@@ -96,25 +109,25 @@ def prepare(folder: Path, output: Path, options: Options) -> Path:
 
 
 def _read(folder: Path, options: Options) -> tuple[dict[str, list[Clip]], dict[str, list[list[str]]]]:
-    """The clips of each split, and their symbols."""
+    """Return the clips of each split, and the symbols of each clip."""
     splits = read_clips(folder, options.speaker)
     if list(splits) == ["all"]:
         splits = split_clips(splits["all"], options.dev, options.test, options.seed)
     elif (options.dev, options.test) != (None, None):
-        raise ValueError(f"{folder} has splits of its own, {', '.join(splits)}: leave --dev and --test out")
+        raise ValueError(f"{folder} already has splits ({', '.join(splits)}): remove --dev and --test")
     splits = {split: _keep(split, clips, options) for split, clips in splits.items()}
-    if unheard := options.text.unheard(clip.text for clips in splits.values() for clip in clips):
-        log.info(
-            "left out of the texts: %s", ", ".join(f"{sign} {count} times" for sign, count in unheard.most_common())
-        )
+    if dropped := options.text.dropped(clip.text for clips in splits.values() for clip in clips):
+        counts = ", ".join(f"{sign} {count} times" for sign, count in dropped.most_common())
+        log.info("characters dropped from the texts: %s", counts)
     symbols = {split: options.text.symbols(clip.text for clip in clips) for split, clips in splits.items()}
     for split, lines in symbols.items():
-        if none := next((clip for clip, line in zip(splits[split], lines, strict=True) if not line), None):
-            raise ValueError(f"{split}: {none.id} says {none.text!r}, of which no symbol is left: take it out")
+        if empty := next((clip for clip, line in zip(splits[split], lines, strict=True) if not line), None):
+            raise ValueError(f"{split}: the text of {empty.id} has no symbol ({empty.text!r}): correct or remove it")
     return splits, symbols
 
 
 def _keep(split: str, clips: list[Clip], options: Options) -> list[Clip]:
+    """Return the clips to use: of a training split, those within the limits of length."""
     if not split.startswith("train"):
         return clips
     low, high = options.min_seconds, options.max_seconds
@@ -123,13 +136,13 @@ def _keep(split: str, clips: list[Clip], options: Options) -> list[Clip]:
         log.info("%s: %d of %d clips kept (%g to %g seconds)", split, len(kept), len(clips), low, high)
     if not kept:
         raise ValueError(
-            f"none of {len(clips)} training clips has {low} to {high} s: check --min-seconds, --max-seconds"
+            f"none of {len(clips)} training clips has {low} to {high} s: correct --min-seconds or --max-seconds"
         )
     return kept
 
 
 def _extract(path: Path, splits: dict[str, list[Clip]], options: Options) -> dict[Clip, str]:
-    """Bring all spectrograms into the archive; returns their names there, which tell what they were made from."""
+    """Store all spectrograms in the archive; return their names, which depend on the audio file and the settings."""
     made_from = fingerprint(options.mel, options.trim)[:8]
     names = {}
     for clip in (clip for clips in splits.values() for clip in clips):
@@ -142,77 +155,87 @@ def _extract(path: Path, splits: dict[str, list[Clip]], options: Options) -> dic
 
 
 def read_samples(clip: Clip, rate: int) -> np.ndarray:
-    """A clip's samples (time,) float32 at ``rate`` samples per second.
+    """Return a clip's samples (time,) float32, resampled to ``rate`` Hz.
 
     Raises:
         ValueError: the file ends before the clip does.
     """
     samples, _ = soundfile.read(str(clip.wav), start=clip.start, frames=clip.length, dtype="float32")
     if len(samples) != clip.length:
-        raise ValueError(f"{clip.wav} ends after {clip.start + len(samples)} samples: copy it again")
+        raise ValueError(f"{clip.wav} is cut short ({clip.start + len(samples)} samples): copy it again")
     return samples if clip.rate == rate else soxr.resample(samples, clip.rate, rate)
 
 
 def spectrogram(clip: Clip, mel: MelSpectrogram, trim: float) -> np.ndarray:
-    """Log-mel frames (T, n_mels) of a clip, without silence around it.
+    """Return the log-mel frames (T, n_mels) of a clip, without the silence around it.
 
     Raises:
-        ValueError: silence alone.
+        ValueError: the clip contains only silence.
     """
     samples = read_samples(clip, mel.sample_rate)
     if not np.abs(samples).max() > 0:
-        raise ValueError(f"{clip.wav} is silent: record it again, or take it out")
+        raise ValueError(f"{clip.wav} contains only silence ({len(samples)} samples): record it again, or remove it")
     return mel(mel.trim(samples, trim) if trim else samples)
 
 
 def _frames(size: int) -> int:
-    """Frames in an array that takes so many bytes in the archive: float32, after numpy's header of 128 bytes."""
+    """Return the number of frames of a spectrogram that takes ``size`` bytes in the archive."""
+    # numpy's header has 128 bytes; then float32
     return (size - 128) // (4 * MelSpectrogram().n_mels)
 
 
 def _row(clip: Clip, symbols: list[str], place: tuple[int, int], frames: int, options: Options) -> manifest.Row:
-    values = {
-        "id": clip.id,
-        "audio": f"{ARCHIVE}:{place[0]}:{place[1]}",
-        "n_frames": frames,
-        "tgt_text": " ".join(symbols),
-        "speaker": clip.speaker,
-        "src_text": " ".join(clip.text.split()),
-        "src_lang": options.text.language,
-        "tgt_lang": options.text.language,
-    }
-    if options.durations is None:
-        return manifest.Row(**values)
-    return manifest.TimedRow(
-        **values, duration=" ".join(map(str, _durations(clip, symbols, frames, options.durations)))
+    """Return the manifest's row of a clip whose spectrogram is stored at ``place``, with durations if there are any."""
+    row = manifest.Row(
+        id=clip.id,
+        audio=f"{ARCHIVE}:{place[0]}:{place[1]}",
+        n_frames=frames,
+        tgt_text=" ".join(symbols),
+        speaker=clip.speaker,
+        src_text=" ".join(clip.text.split()),
+        src_lang=options.text.language,
+        tgt_lang=options.text.language,
     )
+    if options.durations is None:
+        return row
+    durations = _durations(clip, symbols, frames, options.durations)
+    return manifest.TimedRow(**vars(row), duration=" ".join(map(str, durations)))
 
 
 def _durations(clip: Clip, symbols: list[str], frames: int, durations: dict[str, list[int]]) -> list[int]:
-    own = durations.get(clip.id)
-    if own is None:
-        raise ValueError(f"--durations has no line for {clip.id}: add it, or take the recording out")
-    if len(own) != len(symbols):
+    """Return the frames of each symbol of a clip.
+
+    Raises:
+        ValueError: no durations for the clip, or durations that do not fit its symbols or its frames.
+    """
+    values = durations.get(clip.id)
+    if values is None:
+        raise ValueError(f"--durations has no line for {clip.id}: add it, or remove the recording")
+    if len(values) != len(symbols):
         raise ValueError(
-            f"--durations has {len(own)} numbers for {clip.id}, which has {len(symbols)} symbols: {symbols}"
+            f"--durations has {len(values)} numbers for the {len(symbols)} symbols of {clip.id} "
+            f"({' '.join(symbols)}): give one for each symbol"
         )
-    if abs(sum(own) - frames) > ROUNDING:
-        raise ValueError(f"--durations of {clip.id} are {sum(own)} frames in sum, but it has {frames}")
-    return own
+    if abs(sum(values) - frames) > ROUNDING:
+        raise ValueError(
+            f"--durations of {clip.id} do not add up to its {frames} frames ({sum(values)}): correct the line"
+        )
+    return values
 
 
 def _write_dictionary(path: Path, symbols: dict[str, list[list[str]]]) -> None:
-    """The training set's symbols, and a warning for those that it has not."""
+    """Write the symbols of the training set, most frequent first; warn about symbols of other sets only."""
     counts = Counter(symbol for line in symbols["train"] for symbol in line)
     for split, lines in symbols.items():
-        strange = Counter(symbol for line in lines for symbol in line if symbol not in counts)
-        if strange:
-            log.warning("%s: %d symbols are not in the training set: %s", split, strange.total(), "".join(strange))
+        unknown = Counter(symbol for line in lines for symbol in line if symbol not in counts)
+        if unknown:
+            log.warning("%s: %d symbols are not in the training set: %s", split, unknown.total(), "".join(unknown))
     order = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
     write_text(path, "".join(f"{symbol} {count}\n" for symbol, count in order))
 
 
 def _write_config(path: Path, options: Options) -> None:
+    """Write the data configuration, with paths relative to its folder."""
     settings = {
         "audio_root": "",
         "vocab_filename": DICTIONARY,

@@ -1,4 +1,4 @@
-"""One wav file per segment, with the source and target lists that `simuleval --source --target` reads."""
+"""Cut segments into wav files, and write the lists that ``simuleval --source --target`` reads."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from mla_fairseq.speech import SAMPLE_RATE, read_audio
 
 
 def cut_segments(corpus: Corpus, split: str, output: Path, limit: int | None = None) -> tuple[Path, Path]:
-    """Write the first `limit` segments of a split, in the manifest's order, and return the paths of the two lists.
+    """Write the first ``limit`` segments of a split, in the manifest's order; return the paths of the two lists.
 
-    OUTPUT/SPLIT/00000_TALK_0.wav and so on: sorted by name they are in order. OUTPUT/SPLIT.wav_list holds absolute
-    paths (simuleval takes others from where it was started), OUTPUT/SPLIT.LANGUAGE the translations; both are written
-    last. Raises ValueError for a corpus that does not follow the layout and for a limit below 1.
+    The files are OUTPUT/SPLIT/00000_TALK_0.wav and so on; their names sort in the same order. OUTPUT/SPLIT.wav_list
+    contains absolute paths, because simuleval resolves relative ones in its working directory. OUTPUT/SPLIT.LANGUAGE
+    contains the translations. Both lists are written last.
+
+    Raises:
+        ValueError: a corpus that does not follow the layout, or a limit below 1.
     """
     if limit is not None and limit < 1:
-        raise ValueError(f"--limit is {limit}, but at least 1 segment is needed: leave it out to take all")
+        raise ValueError(f"--limit is below 1 ({limit}): remove it to take all segments")
     segments = corpus.read(split)[:limit]
     folder = (Path(output) / split).resolve()
     paths = [folder / f"{number:05d}_{segment.id}.wav" for number, segment in enumerate(segments)]
@@ -34,7 +37,7 @@ def cut_segments(corpus: Corpus, split: str, output: Path, limit: int | None = N
 
 
 def _wav(segment: Segment) -> bytes:
-    """The segment's samples as a 16-bit wav file."""
+    """Return the segment's samples as a 16-bit wav file."""
     file = io.BytesIO()
     samples = read_audio(segment.wav, segment.start, segment.length)
     soundfile.write(file, samples, SAMPLE_RATE, format="WAV", subtype="PCM_16")

@@ -1,4 +1,4 @@
-"""SentencePiece vocabularies, and the same in fairseq's dictionary format."""
+"""Train or copy SentencePiece vocabularies, and write them in fairseq's dictionary format."""
 
 from __future__ import annotations
 
@@ -14,15 +14,20 @@ from mla_fairseq.files import write_bytes, write_text
 
 log = logging.getLogger(__name__)
 
-# fairseq puts these four in front of every dictionary, in this order, so piece and dictionary numbers agree.
+# fairseq puts these four in front of every dictionary, in this order: piece and dictionary indices are equal.
 SPECIAL = {"bos_id": 0, "pad_id": 1, "eos_id": 2, "unk_id": 3}
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What to train: `kind` is unigram, bpe or char; `size` counts the pieces, the four special ones included.
+    """A vocabulary to train.
 
-    char takes every character of the text and needs no size.
+    Attributes:
+        kind: SentencePiece's model type: ``unigram``, ``bpe`` or ``char``.
+        size: number of pieces, including the four special ones; ``char`` takes every character and needs no size.
+
+    Raises:
+        ValueError: a size below 1, or none where one is needed.
     """
 
     kind: str
@@ -32,48 +37,58 @@ class Vocabulary:
         if self.kind == "char":
             object.__setattr__(self, "size", None)
         elif self.size is None or self.size < 1:
-            raise ValueError(f"--vocab-size is {self.size}, but {self.kind} needs a number of pieces above 0")
+            raise ValueError(f"--vocab-size is not a number of pieces above 0 ({self.size}): {self.kind} needs one")
 
     def prefix(self, task: str) -> str:
-        """File name without suffix, such as `spm_unigram1000_st`."""
+        """Return the file name without suffix, such as ``spm_unigram1000_st``."""
         return f"spm_{self.kind}{self.size or ''}_{task}"
 
     def train(self, lines: list[str], model: Path) -> None:
-        """Write `model` and, beside it, fairseq's dictionary `*.txt`. Raises ValueError if the size does not fit."""
+        """Train on ``lines``; write ``model`` and, beside it, fairseq's dictionary ``*.txt``.
+
+        Raises:
+            ValueError: no text, or a size that does not fit it.
+        """
         if not any(lines):
-            raise ValueError("there is no training text, so there is no vocabulary: fill the train split")
+            raise ValueError(
+                f"no training text in {len(lines)} lines, so no vocabulary can be trained: add texts to the train split"
+            )
         out = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
                 sentence_iterator=iter(lines),
                 model_writer=out,
                 model_type=self.kind,
-                vocab_size=self.size or 8000,  # for char any number does: the whole vocabulary is used
+                vocab_size=self.size or 8000,  # ignored for char, which uses the whole vocabulary
                 use_all_vocab=self.kind == "char",
-                character_coverage=1.0,  # alphabets; an unseen letter costs more than a larger table
+                character_coverage=1.0,  # for alphabets: an unknown letter costs more than a larger table
                 max_sentence_length=1 << 16,
                 minloglevel=2,
-                **SPECIAL,
+                bos_id=SPECIAL["bos_id"],
+                pad_id=SPECIAL["pad_id"],
+                eos_id=SPECIAL["eos_id"],
+                unk_id=SPECIAL["unk_id"],
             )
         except (RuntimeError, OSError) as error:
             raise ValueError(self._explain(str(error), len(lines))) from error
         _write(out.getvalue(), model)
 
     def _explain(self, error: str, num_lines: int) -> str:
-        """SentencePiece's complaint about the size, in one line with the number that would work."""
+        """Return SentencePiece's error as one line, with a size that works where SentencePiece names one."""
         if limit := re.search(r"value <= (\d+)", error):
-            return f"--vocab-size {self.size} is more than {num_lines} training lines can fill: use {limit[1]} or less"
+            return f"--vocab-size is too large for {num_lines} training lines ({self.size}): use {limit[1]} or less"
         if limit := re.search(r"required_chars.*?(\d+) vs (\d+)", error, re.DOTALL):
-            return f"--vocab-size {self.size} is less than the {limit[2]} characters and specials of the text: use more"
-        return f"SentencePiece could not train {self.kind} with --vocab-size {self.size}: {' '.join(error.split())}"
+            return f"--vocab-size is too small for {limit[2]} characters and special pieces ({self.size}): use more"
+        reason = " ".join(error.split())
+        return f"SentencePiece cannot train {self.kind} ({reason}): correct --vocab-size ({self.size}) or the texts"
 
 
 @dataclass(frozen=True)
 class GivenVocabulary:
-    """A SentencePiece model that is there already: that of the model which is to be fine-tuned on this corpus.
+    """An existing SentencePiece model: that of the model which is fine-tuned on this corpus.
 
     Raises:
-        ValueError: no such file, or no SentencePiece model whose special pieces stand where fairseq has them.
+        ValueError: not a SentencePiece model, or its special pieces have other indices than in fairseq.
     """
 
     content: bytes
@@ -81,35 +96,41 @@ class GivenVocabulary:
 
     @classmethod
     def read(cls, path: Path) -> GivenVocabulary:
-        """From the ``spm_*.model`` of a prepared folder."""
+        """Read the ``spm_*.model`` of a prepared folder.
+
+        Raises:
+            ValueError: the file does not exist or cannot be used.
+        """
         if not path.is_file():
-            raise ValueError(f"--vocab is {path}, which does not exist: give the spm_*.model of a prepared folder")
+            raise ValueError(f"--vocab does not exist ({path}): give the spm_*.model of a prepared folder")
         return cls(path.read_bytes(), path.name)
 
     def __post_init__(self) -> None:
         try:
             model = sentencepiece.SentencePieceProcessor(model_proto=self.content)
         except RuntimeError as error:
-            raise ValueError(f"--vocab {self.name} is no SentencePiece model") from error
-        places = {name: getattr(model, name)() for name in SPECIAL}
-        if places != SPECIAL:
-            raise ValueError(f"--vocab {self.name} has its special pieces at {places}, but fairseq needs {SPECIAL}")
+            raise ValueError(
+                f"--vocab is not a SentencePiece model ({self.name}): give the spm_*.model of a prepared folder"
+            ) from error
+        found = {name: getattr(model, name)() for name in SPECIAL}
+        if found != SPECIAL:
+            raise ValueError(f"--vocab {self.name} has special pieces at {found}: train it with {SPECIAL}, as fairseq")
 
     def prefix(self, task: str) -> str:
-        """File name without suffix: it keeps its own."""
+        """Return the name of the given file without suffix."""
         return Path(self.name).stem
 
     def train(self, lines: list[str], model: Path) -> None:
-        """Write `model` and its dictionary; the training text has no say, but what the model cannot spell is told."""
+        """Copy the given model to ``model`` and write its dictionary; warn if it cannot spell parts of ``lines``."""
         _write(self.content, model)
         numbers = sentencepiece.SentencePieceProcessor(model_proto=self.content).encode(lines)
         unknown = sum(line.count(SPECIAL["unk_id"]) for line in numbers)
         if unknown:
-            log.warning("%s cannot spell %d of %d pieces of the text", self.name, unknown, sum(map(len, numbers)))
+            log.warning("%s has no piece for %d of %d pieces of the text", self.name, unknown, sum(map(len, numbers)))
 
 
 def _write(content: bytes, model: Path) -> None:
-    """The model, and beside it fairseq's dictionary: all pieces but the special ones, by number."""
+    """Write the model and, beside it, fairseq's dictionary: all pieces but the special ones, by index."""
     processor = sentencepiece.SentencePieceProcessor(model_proto=content)
     pieces = [processor.id_to_piece(number) for number in range(len(SPECIAL), processor.get_piece_size())]
     write_text(model.with_suffix(".txt"), "".join(f"{piece} 1\n" for piece in pieces))

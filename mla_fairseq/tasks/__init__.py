@@ -1,1 +1,1 @@
-"""Tasks for fairseq; importing a module of this package registers its task."""
+"""Define tasks for fairseq; importing a module of this package registers its task."""

@@ -1,19 +1,21 @@
-"""What our tasks share: a data folder that may be moved, with its faults told in one line before training.
+"""Share between tasks a data folder that may be moved, whose faults are reported in one line before training.
 
-fairseq takes `audio_root` and the path of the CMVN statistics relative to the directory in which it was started, and
-prefers such a directory's files to those of the data folder. Here every path of the configuration belongs to the
-folder that the configuration is in.
+fairseq resolves ``audio_root`` and the path of the CMVN statistics in its working directory, and prefers files there
+to those of the data folder. These tasks resolve every path of the configuration in the configuration's folder.
 """
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import yaml
 from fairseq import utils
+from fairseq.data import Dictionary, FairseqDataset
 from fairseq.data.audio.data_cfg import S2TDataConfig
 from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
+from fairseq.tasks import FairseqTask
 
 from mla_fairseq.checkpoints import load_training
 from mla_fairseq.data import archive, manifest
@@ -22,105 +24,128 @@ from mla_fairseq.models.checks import check_continued, check_criterion
 
 
 class FolderDataConfig(S2TDataConfig):
-    """fairseq's data configuration with relative paths taken from the folder of the yaml file."""
+    """fairseq's data configuration, with relative paths resolved in the folder of the yaml file.
 
-    def __init__(self, yaml_path: Path, script: str = "scripts/prep_mustc.py") -> None:
+    Args:
+        yaml_path: the configuration.
+        command: the command that prepares such a folder, for error messages.
+
+    Raises:
+        UserError: the configuration, or a file that it names, is missing or broken.
+    """
+
+    def __init__(self, yaml_path: Path, command: str = "mla-prepare") -> None:
         if not yaml_path.is_file():
-            there = ", ".join(sorted(path.name for path in yaml_path.parent.glob("*.yaml"))) or "none"
+            found = ", ".join(sorted(path.name for path in yaml_path.parent.glob("*.yaml"))) or "none"
             raise UserError(
-                f"{yaml_path} is missing (configurations there: {there}): "
-                f"prepare the data with {script}, or correct --config-yaml"
+                f"{yaml_path} is missing (configurations in this folder: {found}): "
+                f"prepare the data with {command}, or correct --config-yaml"
             )
         try:
             content = yaml.safe_load(yaml_path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError):
             content = None
         if not isinstance(content, dict):
-            raise UserError(f"{yaml_path} is no data configuration: prepare the data again with {script}")
+            raise UserError(f"{yaml_path} is not a data configuration: prepare the data again with {command}")
         super().__init__(yaml_path)
         self.config["audio_root"] = self.inside(self.config.get("audio_root", ""))
         for section, key in (("bpe_tokenizer", "sentencepiece_model"), ("global_cmvn", "stats_npz_path")):
             if key in self.config.get(section, {}):
                 self.config[section][key] = path = self.inside(self.config[section][key])
                 if not Path(path).is_file():
-                    raise UserError(f"{path} is missing: prepare the data again with {script}")
+                    raise UserError(f"{path} is missing: prepare the data again with {command}")
 
     def inside(self, path: str) -> str:
-        """The path seen from the folder of the yaml file; an absolute one stays."""
+        """Return a path resolved in the folder of the yaml file; an absolute path is kept."""
         return (self.root / path).resolve().as_posix()
 
 
-class FolderTask:
-    """A mixin in front of a task of fairseq's that reads manifests from ``args.data``."""
+class FolderTask(FairseqTask):
+    """A mixin for fairseq's tasks that read manifests from ``args.data``; it must be the first base class."""
 
-    script: ClassVar[str] = "scripts/prep_mustc.py"  # that prepares such a folder
+    command: ClassVar[str] = "mla-prepare"  # prepares such a folder
 
     @classmethod
-    def setup_task(cls, args, **kwargs):
-        """As fairseq's.
+    def setup_task(cls, args: Namespace, **kwargs: Any) -> FairseqTask:
+        """Set up the task as fairseq does.
 
-        Raises UserError if the configuration, the dictionary, a checkpoint to read or a training set is not usable.
+        Raises:
+            UserError: the configuration, the dictionary, a checkpoint to read or a training set cannot be used.
         """
         for name in (getattr(args, "train_subset", None) or "train").split(","):
             if not name.startswith("train"):
-                raise UserError(f"--train-subset is {name}: fairseq trains only on sets whose name begins with train")
-        config = FolderDataConfig(Path(args.data) / args.config_yaml, cls.script)
+                raise UserError(
+                    f"--train-subset does not begin with train ({name}): rename the set, fairseq trains on no other"
+                )
+        config = FolderDataConfig(Path(args.data) / args.config_yaml, cls.command)
         dictionary = Path(args.data) / config.vocab_filename
         if not dictionary.is_file():
-            raise UserError(f"{dictionary} is missing: prepare the data again with {cls.script}")
+            raise UserError(f"{dictionary} is missing: prepare the data again with {cls.command}")
         check_checkpoints(args)
         return super().setup_task(args, **kwargs)
 
-    def __init__(self, args, dictionary) -> None:
+    def __init__(self, args: Namespace, dictionary: Dictionary) -> None:
         super().__init__(args, dictionary)
-        self.data_cfg = FolderDataConfig(Path(args.data) / args.config_yaml, self.script)
+        self.data_cfg = FolderDataConfig(Path(args.data) / args.config_yaml, self.command)
 
-    def build_model(self, args, from_checkpoint: bool = False):
-        """As fairseq's. Raises UserError for options that make no model, or another one than is to be continued."""
+    def build_model(self, args: Namespace, from_checkpoint: bool = False) -> Any:
+        """Build a model as fairseq does.
+
+        Raises:
+            UserError: options that do not make a model, or make another one than the training continues.
+        """
         with user_errors():
             if not from_checkpoint:
                 check_continued(args)
             model = super().build_model(args, from_checkpoint)
-            if not from_checkpoint and getattr(args, "path", None) is None:
+            if not from_checkpoint and getattr(args, "path", None) is None:  # --path: decoding, no criterion
                 check_criterion(getattr(args, "criterion", None), model)
             return model
 
-    def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:
-        """As fairseq's. Raises UserError for a missing manifest and for an archive that is not whole."""
+    def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
+        """Load a dataset as fairseq does.
+
+        Raises:
+            UserError: a missing manifest, or an incomplete archive.
+        """
         for name in split.split(","):
             self.check_split(name)
         super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
 
-    def get_batch_iterator(self, dataset, *args, **kwargs):
-        """As fairseq's, but of an evaluation set no sentence is left out.
-
-        fairseq cuts batches in multiples of `--required-batch-size-multiple` (8) and drops the rest of the set (its
-        issue 5036): a test set of 433 sentences is scored on 432.
-        """
+    def get_batch_iterator(self, dataset: FairseqDataset, *args: Any, **kwargs: Any) -> Any:
+        """Return fairseq's iterator over batches, without its loss of sentences in evaluation sets."""
         if not dataset.is_train_split:
+            # fairseq cuts batches to multiples of this number (8) and drops the rest of the set (its issue 5036):
+            # of 433 test sentences it would score 432
             kwargs["required_batch_size_multiple"] = 1
         return super().get_batch_iterator(dataset, *args, **kwargs)
 
     def check_split(self, split: str) -> None:
-        """Raise UserError unless the manifest is there and its archives are whole and hold what it points at."""
+        """Check that the manifest exists and that its archives contain what it points at.
+
+        Raises:
+            UserError: they do not.
+        """
         path = Path(self.args.data) / f"{split}.tsv"
         with user_errors():
             for name, places in manifest.places(path).items():
                 archive.check(Path(self.data_cfg.audio_root) / name, places, wanted_by=path)
 
 
-def check_checkpoints(args) -> None:
-    """Read what fairseq is about to read (`--path`, `--finetune-from-model`, `--restore-file`), which would end in a
-    traceback there.
+def check_checkpoints(args: Namespace) -> None:
+    """Check the checkpoints that fairseq is about to load, because it would end with a traceback.
 
-    Raises UserError for a file that is missing, no checkpoint of fairseq's, or of an architecture that nobody knows.
+    They are those of ``--path``, ``--finetune-from-model`` and ``--restore-file``.
+
+    Raises:
+        UserError: a file that is missing, not a fairseq checkpoint, or of an unknown architecture.
     """
     paths = utils.split_paths(getattr(args, "path", None) or "")
     paths.append(getattr(args, "finetune_from_model", None))
-    if (start := getattr(args, "restore_file", None)) != "checkpoint_last.pt":  # which need not be there
+    if (start := getattr(args, "restore_file", None)) != "checkpoint_last.pt":  # the default, which may be missing
         paths.append(start)
     with user_errors():
         for path in filter(None, paths):
             _, name = load_training(Path(path))
             if name not in MODEL_REGISTRY and name not in ARCH_MODEL_REGISTRY:
-                raise ValueError(f"{path} is of the architecture {name}, which is not known: add its --user-dir")
+                raise ValueError(f"{path} has an unknown architecture ({name}): add its --user-dir")

@@ -1,4 +1,4 @@
-"""The log of a simultaneous decoding by ``fairseq-generate``, in the format of SimulEval's ``instances.log``."""
+"""Log simultaneous decoding by ``fairseq-generate`` in the format of SimulEval's ``instances.log``."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from mla_fairseq.streaming.delays import Clock, Reads, milliseconds, word_delays
 
 
 class SimulLog:
-    """One line for each sentence, in the order in which they are translated.
+    """Write one line for each sentence, in the order of translation.
 
-    It says nothing of computing time: ``elapsed`` is empty. The length of a recording is taken from its frames, which
-    is up to 10 ms less than what the file has.
+    Computing time is not measured: ``elapsed`` is empty. The length of a recording is computed from its frames, which
+    is up to 10 ms less than the length of the file.
 
     Args:
-        path: the file; what is in it is lost.
+        path: the file; an existing one is overwritten.
         dictionary: the target dictionary.
-        clock: when encoder states are there.
+        clock: when encoder states become available.
     """
 
     def __init__(self, path: Path, dictionary: Dictionary, clock: Clock) -> None:
@@ -29,8 +29,16 @@ class SimulLog:
         path.write_text("", encoding="utf-8")
 
     def add(self, index: int, tokens: Sequence[int], reads: Reads, frames: int, reference: str, source: str) -> None:
-        """A sentence: its place in the set, its tokens without the end's sign, the encoder states that each is written
-        upon, its frames, and what belongs to it."""
+        """Append a sentence.
+
+        Args:
+            index: its row in the set.
+            tokens: its tokens, without the end of sentence.
+            reads: encoder states that were read before each token.
+            frames: length of the source in frames of 10 ms.
+            reference: the reference translation.
+            source: path of the audio.
+        """
         pieces = [self.dictionary[token] for token in tokens]
         words, delays = word_delays(pieces, frames, reads, self.clock)
         line = {

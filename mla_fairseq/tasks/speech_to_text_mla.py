@@ -1,10 +1,14 @@
-"""fairseq's speech-to-text task on a data folder that may be moved, and what simultaneous decoding adds to it."""
+"""fairseq's speech-to-text task on a data folder that may be moved, with simultaneous decoding in batches."""
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from fairseq.data import Dictionary
 from fairseq.tasks import register_task
 from fairseq.tasks.speech_to_text import SpeechToTextTask
 
@@ -18,71 +22,77 @@ from mla_fairseq.tasks.simul_log import SimulLog
 
 @register_task("speech_to_text_mla")
 class SpeechToTextMLATask(FolderTask, SpeechToTextTask):
-    """`--task speech_to_text_mla`: fairseq's `speech_to_text` on such a folder, with its faults told in one line."""
+    """``--task speech_to_text_mla``: fairseq's ``speech_to_text``, with faults of the data reported in one line."""
 
     @classmethod
-    def add_args(cls, parser) -> None:
-        """fairseq's flags, and those of simultaneous decoding in batches."""
+    def add_args(cls, parser: ArgumentParser) -> None:
+        """Add fairseq's options and those of simultaneous decoding."""
         super().add_args(parser)
         parser.add_argument(
             "--simul-waitk-lagging",
             type=int,
             metavar="K",
-            help="decode by wait-k, as the agent would, beam 1 (default: with the whole source)",
+            help="k of simultaneous decoding by wait-k, beam 1 (default: decode from the whole source)",
         )
         parser.add_argument(
             "--simul-log",
             metavar="FILE",
-            help="write words and delays here, as SimulEval's instances.log (wait-k and monotonic models)",
+            help="log of words and delays in the format of SimulEval's instances.log (default: no log)",
         )
         parser.add_argument(
             "--simul-segment-size",
             type=float,
             default=280,
             metavar="MS",
-            help="audio that comes at once, in ms: delays are counted in such steps (default: 280)",
+            help="audio that arrives at once, in ms; delays are multiples of it (default: 280)",
         )
 
-    def __init__(self, args, tgt_dict) -> None:
+    def __init__(self, args: Namespace, tgt_dict: Dictionary) -> None:
         super().__init__(args, tgt_dict)
         self.simul_log: SimulLog | None = None
 
-    def build_generator(self, models, args, *more, **kwargs):
-        """As fairseq's; wait-k models decode by wait-k if that was asked for, else with the whole source.
+    def build_generator(self, models: list[Any], args: Any, *more: Any, **kwargs: Any) -> Any:
+        """Build fairseq's generator; with ``--simul-waitk-lagging`` wait-k models decode by wait-k.
 
-        Raises UserError for a model or a beam that cannot.
+        Raises:
+            UserError: options or models that cannot decode simultaneously, or a model without a target length.
         """
-        lagging = getattr(self.args, "simul_waitk_lagging", None)
-        log = getattr(self.args, "simul_log", None)
-        decoder = getattr(models[0], "decoder", None)
-        if log is not None and lagging is None and getattr(decoder, "monotonic", None) is None:
-            raise UserError("--simul-log needs --simul-waitk-lagging: with the whole source there are no delays")
-        if (lagging is not None or log is not None) and getattr(args, "beam", 1) != 1:
-            raise UserError(f"--beam is {args.beam}, but words that are out cannot be taken back: decode with --beam 1")
-        for option in ("sampling", "prefix_size", "unkpen", "diverse_beam_groups"):
-            if (lagging is not None or log is not None) and (getattr(args, option, None) or 0) > 0:
-                raise UserError(f"--{option.replace('_', '-')} is nothing that an agent does: leave it out")
+        log, lagging = getattr(self.args, "simul_log", None), getattr(self.args, "simul_waitk_lagging", None)
         if self.args.simul_segment_size <= 0:
-            raise UserError(f"--simul-segment-size must be above 0 ms, but is {self.args.simul_segment_size}")
-        if log is not None and Path(log).is_dir():
-            raise UserError(f"--simul-log {log} is a folder: name a file, such as {Path(log) / 'instances.log'}")
-        if log is not None and len(models) > 1:
-            raise UserError("--simul-log needs a single model: several have delays of their own")
+            raise UserError(f"--simul-segment-size is not above 0 ms ({self.args.simul_segment_size}): increase it")
+        if lagging is not None or log is not None:
+            check_greedy(args)
         for model in models:
             with user_errors():
                 check_length_rule(model)
             if lagging is not None:
                 self.check_lagging(model, lagging)
         if log is not None:
-            encoder = models[0].encoder
-            if not encoder.streams:
-                raise UserError("--simul-log needs a model that streams: train one with --encoder-chunk-size")
-            clock = Clock(encoder.view.size, encoder.frames_before, self.args.simul_segment_size)
-            self.simul_log = SimulLog(Path(log), self.target_dictionary, clock)
+            self.simul_log = self.start_log(Path(log), models)
         return super().build_generator(models, args, *more, **kwargs)
 
-    def inference_step(self, generator, models, sample, *more, **kwargs):
-        """As fairseq's; simultaneously every sentence has its own longest length, and the log is written on the way."""
+    def start_log(self, path: Path, models: list[Any]) -> SimulLog:
+        """Start the log of a simultaneous decoding.
+
+        Raises:
+            UserError: the path is a folder, or the models have no delays to log.
+        """
+        decoder, encoder = getattr(models[0], "decoder", None), models[0].encoder
+        if getattr(self.args, "simul_waitk_lagging", None) is None and getattr(decoder, "monotonic", None) is None:
+            raise UserError("--simul-log has no delays to log for the whole source: add --simul-waitk-lagging K")
+        if path.is_dir():
+            raise UserError(f"--simul-log is a folder ({path}): name a file, such as {path / 'instances.log'}")
+        if len(models) > 1:
+            raise UserError(f"--simul-log is not supported for ensembles ({len(models)} models): give one --path")
+        if not encoder.streams:
+            raise UserError("--simul-log needs a chunked encoder: use a model trained with --encoder-chunk-size")
+        clock = Clock(encoder.view.size, encoder.frames_before, self.args.simul_segment_size)
+        return SimulLog(path, self.target_dictionary, clock)
+
+    def inference_step(
+        self, generator: Any, models: list[Any], sample: dict[str, Any], *more: Any, **kwargs: Any
+    ) -> Any:
+        """Decode a batch as fairseq does; in simultaneous decoding, limit each length and write the log."""
         sample["net_input"] |= self.decoding_inputs(models, sample)
         found = super().inference_step(generator, models, sample, *more, **kwargs)
         lagging = getattr(self.args, "simul_waitk_lagging", None)
@@ -101,41 +111,59 @@ class SpeechToTextMLATask(FolderTask, SpeechToTextTask):
                 self.simul_log.add(index, tokens, reads, frames, dataset.tgt_texts[index], dataset.audio_paths[index])
         return found
 
-    def decoding_inputs(self, models, sample) -> dict:
-        """Return what the models' decoders need to know of a batch: k of wait-k, and the references' lengths.
+    def decoding_inputs(self, models: Sequence[Any], sample: dict[str, Any]) -> dict[str, Any]:
+        """Return extra inputs of the models' decoders for a batch: k of wait-k, and the lengths of the references.
 
-        Raises UserError where ``--target-length oracle`` has no references.
+        Raises:
+            UserError: ``--target-length oracle``, but the set has no references.
         """
         decoders = [model.decoder for model in models if hasattr(model, "decoder")]
-        inputs = {}
+        inputs: dict[str, Any] = {}
         if any(getattr(decoder, "wait_k", None) is not None for decoder in decoders):
             inputs["waitk_lagging"] = getattr(self.args, "simul_waitk_lagging", None)  # None: the whole source
         rules = filter(None, (getattr(decoder, "length_rule", None) for decoder in decoders))
         if any(rule.options.target_length == "oracle" for rule in rules):
             if sample.get("target") is None:
-                raise UserError("--target-length is oracle, but the set has no references: use ratio or fixed")
+                raise UserError("--target-length oracle needs references, and the set has none: use ratio or fixed")
             inputs["target_lengths"] = sample["target"].ne(self.target_dictionary.pad()).sum(1)
         return inputs
 
     @staticmethod
-    def check_lagging(model, lagging: int) -> None:
-        """Refuse a model that cannot decode with this k. Raises UserError."""
+    def check_lagging(model: Any, lagging: int) -> None:
+        """Check that a model can decode with this k.
+
+        Raises:
+            UserError: it cannot.
+        """
         with user_errors(f"--simul-waitk-lagging {lagging}: "):
             if not hasattr(model, "check_lagging"):
-                raise ValueError(f"{type(model).__name__} has no wait-k rule: use a simultaneous model")
+                raise ValueError(f"the model has no wait-k policy ({type(model).__name__}): use a simultaneous model")
             model.check_lagging(lagging)
 
 
-def recorded_reads(hypothesis: dict) -> Reads:
-    """Return the encoder states that monotonic heads had read at each token, which the decoder gives as attention."""
+def check_greedy(args: Any) -> None:
+    """Check the search options for simultaneous decoding, which emits each token at once and for good.
+
+    Raises:
+        UserError: a beam, or another search option.
+    """
+    if (beam := getattr(args, "beam", 1)) != 1:
+        raise UserError(f"--beam is not 1 ({beam}): simultaneous decoding cannot revise emitted words, use --beam 1")
+    for option in ("sampling", "prefix_size", "unkpen", "diverse_beam_groups"):
+        if (getattr(args, option, None) or 0) > 0:
+            raise UserError(f"--{option.replace('_', '-')} is not supported in simultaneous decoding: remove it")
+
+
+def recorded_reads(hypothesis: dict[str, Any]) -> Reads:
+    """Return the encoder states that monotonic heads read before each token; the decoder stores them as attention."""
     reads = hypothesis["attention"][0].long().tolist()
     return lambda token: reads[min(token, len(reads) - 1)]
 
 
-def cut(hypothesis: dict, most: int) -> None:
-    """End a hypothesis after ``most`` tokens, as the agent would: fairseq measures by the longest source of a batch.
+def cut(hypothesis: dict[str, Any], most: int) -> None:
+    """End a hypothesis after ``most`` tokens, the limit of the agent; fairseq's limit is that of the longest source.
 
-    The end of sentence takes the score of the token that stood in its place.
+    The end of sentence gets the score of the token that it replaces.
     """
     tokens, scores = hypothesis["tokens"], hypothesis["positional_scores"]
     if len(tokens) > most + 1:

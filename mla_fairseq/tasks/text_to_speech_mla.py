@@ -1,13 +1,15 @@
-"""fairseq's text-to-speech task on a data folder that may be moved, with a generator that ends every utterance."""
+"""fairseq's text-to-speech task on a data folder that may be moved, with an end for each utterance of a batch."""
 
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from argparse import ArgumentParser, Namespace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from fairseq.tasks import register_task
+from fairseq.data import Dictionary
+from fairseq.tasks import FairseqTask, register_task
 from fairseq.tasks.text_to_speech import TextToSpeechTask
 
 from mla_fairseq.data.spoken_text import WORD_END, SpokenText
@@ -21,66 +23,75 @@ from mla_fairseq.tasks.folder import FolderTask
 class TextToSpeechMLATask(FolderTask, TextToSpeechTask):
     """``--task text_to_speech_mla``: fairseq's ``text_to_speech``, with these differences.
 
-    ``--max-target-positions`` is the longest spectrogram in frames and ``--max-source-positions`` the longest text in
-    symbols; fairseq measures spectrograms by the second. In a batch every utterance stops at its own end, and at the
-    latest at ``--max-length-ratio`` times the length that the model expects.
+    ``--max-target-positions`` limits spectrograms, in frames, and ``--max-source-positions`` texts, in symbols;
+    fairseq applies the second to spectrograms. Each utterance of a batch ends separately, at the latest at
+    ``--max-length-ratio`` times the length that the model expects.
     """
 
-    script: ClassVar[str] = "scripts/prep_ljspeech.py"
+    command: ClassVar[str] = "mla-prepare-tts"
     word_end: ClassVar[str] = WORD_END
 
     @staticmethod
-    def add_args(parser) -> None:
-        """fairseq's flags, and the limit of lengths."""
+    def add_args(parser: ArgumentParser) -> None:
+        """Add fairseq's options and the limit of lengths."""
         TextToSpeechTask.add_args(parser)
         parser.add_argument(
             "--max-length-ratio",
             type=float,
             default=2.0,
-            help="synthesis ends at the latest at so many times the expected length and 10 decoder steps, where the "
-            "model knows one; 0: at --max-target-positions alone (default: 2)",
+            help="longest utterance as a multiple of the expected length, plus 10 decoder steps; 0, or a model without "
+            "an expected length: limited by --max-target-positions only (default: 2)",
         )
 
     @classmethod
-    def setup_task(cls, args, **kwargs):
-        """As fairseq's. Raises UserError for what the folder, a checkpoint or the flags lack."""
+    def setup_task(cls, args: Namespace, **kwargs: Any) -> FairseqTask:
+        """Set up the task as fairseq does.
+
+        Raises:
+            UserError: the folder or a checkpoint cannot be used, or an option is not supported.
+        """
         if getattr(args, "eval_inference", False):
-            raise UserError("--eval-inference needs torchaudio: leave it out, and score with scripts/synthesize.py")
+            raise UserError("--eval-inference is not supported, it needs torchaudio: remove it, use mla-synthesize")
         return super().setup_task(args, **kwargs)
 
-    def __init__(self, args, src_dict) -> None:
+    def __init__(self, args: Namespace, src_dict: Dictionary) -> None:
         super().__init__(args, src_dict)
-        self.state.merge_state_dict({"symbols": list(src_dict.symbols)})  # checkpoints keep it
+        self.state.merge_state_dict({"symbols": list(src_dict.symbols)})  # saved in checkpoints
 
-    def load_state_dict(self, state_dict: dict) -> None:
-        """As fairseq's. Raises UserError for a checkpoint of other symbols, which would speak others than it reads."""
-        theirs = state_dict.get("symbols", mine := list(self.source_dictionary.symbols))
-        if theirs != mine:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a checkpoint's state as fairseq does.
+
+        Raises:
+            UserError: the checkpoint has other symbols, so that each embedding would get another symbol.
+        """
+        symbols = list(self.source_dictionary.symbols)
+        if state_dict.get("symbols", symbols) != symbols:
             raise UserError(
-                f"{self.args.data} has other symbols, or in another order, than the data that the checkpoint learnt "
-                "from: take that folder, or prepare it with the same clips and options"
+                f"the symbols of {self.args.data} differ from those of the checkpoint's training data: "
+                "use that folder, or prepare it with the same clips and options"
             )
         super().load_state_dict(state_dict)
 
     def symbols(self, texts: list[str]) -> list[list[str]]:
-        """The symbols of new texts, made as those of the training set were.
+        """Convert new texts to symbols, as in the training set.
 
         Raises:
-            ValueError: a folder of another tool, a text of which no symbol is left, or what ``SpokenText`` raises.
+            ValueError: a folder of another tool, a text without symbols, or what ``SpokenText`` raises.
         """
         lines = SpokenText.from_config(self.data_cfg.config).symbols(texts)
-        if none := next((text for text, line in zip(texts, lines, strict=True) if not line), None):
-            raise ValueError(f"there is nothing to say in {none!r}")
+        if empty := [text for text, line in zip(texts, lines, strict=True) if not line]:
+            raise ValueError(f"a text has no symbol ({empty[0]!r}): remove it")
         return lines
 
     def max_positions(self) -> tuple[int, int]:
-        """Of (frames, symbols), as the dataset counts them."""
+        """Return the limits as the dataset counts them: (frames, symbols)."""
         return self.args.max_target_positions, self.args.max_source_positions
 
-    def build_generator(self, models, cfg, vocoder=None, **unused) -> Synthesizer:
-        """A synthesizer with Griffin-Lim or another vocoder (frames (T, F) -> samples).
+    def build_generator(self, models: list[Any], cfg: Any, vocoder: Any = None, **unused: Any) -> Synthesizer:
+        """Build a synthesizer with Griffin-Lim or another vocoder (frames (T, F) -> samples).
 
-        Raises UserError for limits that are none.
+        Raises:
+            UserError: a limit out of range.
         """
         per_step = models[0].decoder.n_frames_per_step
         with user_errors():
@@ -96,6 +107,10 @@ class TextToSpeechMLATask(FolderTask, TextToSpeechTask):
         vocoder = vocoder or self.build_default_vocoder()
         return Synthesizer(models, vocoder, limits, mean, std, bool(getattr(cfg, "teacher_forcing", False)))
 
-    def build_default_vocoder(self):
-        """Return Griffin-Lim with the settings of the data. Raises UserError without librosa."""
+    def build_default_vocoder(self) -> Any:
+        """Return Griffin-Lim with the settings of the data.
+
+        Raises:
+            UserError: librosa is not installed.
+        """
         return griffin_lim(self.data_cfg.config["features"])

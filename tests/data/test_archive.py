@@ -1,4 +1,4 @@
-"""The archive: what is written can be read in place, and what is not whole is never taken for whole."""
+"""The archive: arrays are read in place, and an incomplete archive is always detected."""
 
 import io
 import zipfile
@@ -19,7 +19,7 @@ def array(seed: int) -> np.ndarray:
 
 
 def fill(path: Path, names: list[str] = NAMES) -> bytes:
-    """Bring all names into the archive; returns its bytes."""
+    """Add the arrays of these names to the archive; return its bytes."""
     with archive.Writer(path) as writer:
         for seed, name in enumerate(NAMES):
             if name in names:
@@ -37,7 +37,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "features.zip"
 
 
-def test_members_lie_where_they_are_said_to(path: Path) -> None:
+def test_arrays_are_read_at_their_places(path: Path) -> None:
     fill(path)
     places = archive.members(path)
     assert list(places) == NAMES
@@ -79,39 +79,43 @@ def test_an_error_leaves_the_archive_as_it_was(path: Path) -> None:
         assert [file.read_bytes() for file in path.parent.iterdir()] == ([before] if names else [])
 
 
-def test_members_can_be_added_later_and_the_old_stay_in_place(path: Path) -> None:
+def test_adding_members_keeps_the_places_of_the_others(path: Path) -> None:
     fill(path, NAMES[:2])
     before = archive.members(path)
     with archive.Writer(path) as writer:
         writer.add(NAMES[2], array(2))
-        assert archive.members(path) == before, "somebody may be reading it meanwhile"
+        assert archive.members(path) == before, "another process may be reading it"
     after = archive.members(path)
     assert {name: after[name] for name in before} == before
     assert list(after) == NAMES
 
 
 @given(data=st.data())
-def test_any_truncation_is_found(tmp_path_factory: pytest.TempPathFactory, whole: bytes, data: st.DataObject) -> None:
+def test_any_truncation_is_detected(
+    tmp_path_factory: pytest.TempPathFactory, whole: bytes, data: st.DataObject
+) -> None:
     cut = data.draw(st.integers(0, len(whole) - 1), label="cut")
     path = _write(tmp_path_factory.mktemp("cut") / "features.zip", whole[:cut])
-    with pytest.raises(ValueError, match=rf"features\.zip \({cut} bytes\) is no whole zip .*prepare the data again"):
+    with pytest.raises(
+        ValueError, match=rf"features\.zip \({cut} bytes\) is not a complete zip .*prepare the data again"
+    ):
         archive.check(path)
 
 
-def test_a_missing_archive_is_named(path: Path) -> None:
-    with pytest.raises(ValueError, match=r"features\.zip is missing.*prep_mustc"):
+def test_a_missing_archive_is_reported(path: Path) -> None:
+    with pytest.raises(ValueError, match=r"features\.zip is missing.*mla-prepare"):
         archive.check(path)
 
 
-def test_a_compressed_archive_is_named(path: Path) -> None:
+def test_a_compressed_archive_is_reported(path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as other:
         other.writestr("a.npy", b"x" * 1_000)
     with pytest.raises(ValueError, match=r"a\.npy is compressed, but fairseq reads bytes in place"):
         archive.check(path)
 
 
-def test_a_manifest_of_another_archive_is_named(path: Path) -> None:
+def test_a_manifest_of_another_archive_is_reported(path: Path) -> None:
     fill(path)
     archive.check(path, archive.members(path).values())
-    with pytest.raises(ValueError, match=r"train_st\.tsv points at 1 places of .*first at byte 7"):
+    with pytest.raises(ValueError, match=r"train_st\.tsv does not match .*1 places.*first at byte 7"):
         archive.check(path, [*archive.members(path).values(), (7, 100)], wanted_by=Path("train_st.tsv"))

@@ -1,4 +1,4 @@
-"""Work on many processes: in order, bounded, and with errors that reach the caller."""
+"""Extraction on several processes: results in order, errors raised in the caller, resuming after a kill."""
 
 import multiprocessing
 import os
@@ -37,18 +37,18 @@ def test_results_keep_their_order(workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_error_reaches_the_caller(workers: int) -> None:
+def test_an_error_is_raised_in_the_caller(workers: int) -> None:
     with pytest.raises(ValueError, match="five is out"):
         list(parallel_map(fail_at_five, range(100), workers))
 
 
 def test_a_killed_worker_is_an_error_not_a_hang() -> None:
-    with pytest.raises(ValueError, match=r"worker process was killed.*--workers"):
+    with pytest.raises(ValueError, match=r"worker processes was killed.*--workers"):
         list(parallel_map(die, range(4), workers=2))
 
 
 def test_no_workers_is_an_error() -> None:
-    with pytest.raises(ValueError, match="--workers is 0"):
+    with pytest.raises(ValueError, match=r"too few worker processes \(0\)"):
         list(parallel_map(double, [1], workers=0))
 
 
@@ -77,14 +77,14 @@ def test_the_number_of_workers_changes_nothing(corpus: Corpus, tmp_path: Path) -
     assert (tmp_path / "1.zip").read_bytes() == (tmp_path / "2.zip").read_bytes()
 
 
-def test_an_archive_that_was_cut_is_healed(corpus: Corpus, zip_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_truncated_archive_is_made_again(corpus: Corpus, zip_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     segments = {"dev": corpus.read("dev")}
     extract(zip_path, segments, workers=1)
     whole = zip_path.read_bytes()
     os.truncate(zip_path, len(whole) // 2)
     extract(zip_path, segments, workers=1)
     assert zip_path.read_bytes() == whole
-    assert "no whole zip" in caplog.text
+    assert "is not a complete zip" in caplog.text
 
 
 JOBS = {f"{split}/{number}.npy": (number,) for split in ("train", "dev") for number in range(3)}
@@ -95,7 +95,7 @@ def ramp(number: int) -> np.ndarray:
 
 
 def in_another_process(function: Callable[..., None], *arguments: object) -> int:
-    """Fork, call the function there, and return how the process ended: 0, or the number of a signal, negative."""
+    """Call the function in a forked process; return its exit code: 0, or minus the number of a signal."""
     process = multiprocessing.get_context("fork").Process(target=function, args=arguments)
     process.start()
     process.join()
@@ -145,15 +145,15 @@ def slow_ramp(number: int) -> np.ndarray:
 
 
 def runs(pid: int) -> bool:
-    """Tell whether a process is alive; one that ended and was not waited for is not."""
+    """Tell whether a process is alive; a zombie is not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
-def test_workers_end_with_a_killed_run_and_the_next_one_is_let_in(zip_path: Path) -> None:
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads process states from /proc")
+def test_workers_end_with_a_killed_run_and_the_next_run_starts(zip_path: Path) -> None:
     jobs = {f"{number}.npy": (number,) for number in range(4 * BATCH)}
     run = multiprocessing.get_context("fork").Process(target=fill, args=(zip_path, jobs, slow_ramp, 2))
     run.start()
@@ -171,7 +171,7 @@ def test_workers_end_with_a_killed_run_and_the_next_one_is_let_in(zip_path: Path
         time.sleep(0.01)
 
 
-def test_a_second_run_is_turned_away(zip_path: Path) -> None:
+def test_a_second_run_is_refused(zip_path: Path) -> None:
     def second() -> None:
         with pytest.raises(ValueError, match=r"fbank80\.zip\.staged is used by another run"):
             fill(zip_path, JOBS, ramp, workers=1)
@@ -183,7 +183,7 @@ def test_a_second_run_is_turned_away(zip_path: Path) -> None:
     fill(zip_path, JOBS, first, workers=1)
 
 
-def test_a_staged_array_that_lost_its_end_is_computed_again(zip_path: Path) -> None:
+def test_a_truncated_staged_array_is_computed_again(zip_path: Path) -> None:
     def fails_at_two(number: int) -> np.ndarray:
         return ramp(fail_at_five(number + 3))
 

@@ -1,4 +1,4 @@
-"""The ledger of what files were made from."""
+"""The ledger: a product is outdated if what it was made from has changed."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ def test_parts_are_kept_apart() -> None:
     assert fingerprint(1, "x") == fingerprint(1, "x") != fingerprint("1", "x")
 
 
-def test_a_product_is_current_until_it_goes_or_its_origin_changes(tmp_path: Path) -> None:
+def test_a_product_is_current_until_it_is_deleted_or_its_origin_changes(tmp_path: Path) -> None:
     product = tmp_path / "a.txt"
     product.touch()
     Ledger(tmp_path / "ledger.json").record(product, "origin")

@@ -1,4 +1,4 @@
-"""Manifests: written for fairseq, and read back for what they point at."""
+"""Manifests: fairseq reads them, and the places that they point at are found."""
 
 from pathlib import Path
 
@@ -26,21 +26,23 @@ def test_places_are_gathered_by_archive(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        pytest.param("id\tpath\n", r"columns \['id', 'path'\], but `audio` is needed", id="no audio"),
-        pytest.param("id\taudio\ttgt_text\n", "but `n_frames` is needed", id="no lengths"),
-        pytest.param(f"{COLUMNS}\n", r"train_st\.tsv holds no utterance", id="empty"),
-        pytest.param(f"{COLUMNS}\na\tb\t1\tx\tc\n", r"train_st\.tsv:2 has 5 columns, not 4", id="a column too many"),
-        pytest.param(f"{COLUMNS}\na\tb\t1\tx\nc\n", r"train_st\.tsv:3 has 1 columns, not 4", id="cut short"),
+        pytest.param("id\tpath\n", r"lacks the column 'audio' \(it has \['id', 'path'\]\)", id="no audio"),
+        pytest.param("id\taudio\ttgt_text\n", "lacks the column 'n_frames'", id="no lengths"),
+        pytest.param(f"{COLUMNS}\n", r"train_st\.tsv contains no utterance", id="empty"),
+        pytest.param(f"{COLUMNS}\na\tb\t1\tx\tc\n", r"train_st\.tsv:2 has 5 of 4 columns", id="a column too many"),
+        pytest.param(f"{COLUMNS}\na\tb\t1\tx\nc\n", r"train_st\.tsv:3 has 1 of 4 columns", id="cut short"),
     ],
 )
-def test_a_broken_manifest_is_named(tmp_path: Path, content: str, message: str) -> None:
+def test_a_broken_manifest_is_reported(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "train_st.tsv").write_text(content)
     with pytest.raises(ValueError, match=message):
         manifest.places(tmp_path / "train_st.tsv")
 
 
-def test_a_missing_manifest_names_those_there(tmp_path: Path) -> None:
+def test_a_missing_manifest_is_reported_with_the_existing_ones(tmp_path: Path) -> None:
     for name in ("train_st.tsv", "dev_st.tsv"):
         (tmp_path / name).touch()
-    with pytest.raises(ValueError, match=r"train\.tsv is missing \(manifests there: dev_st\.tsv, train_st\.tsv\)"):
+    with pytest.raises(
+        ValueError, match=r"train\.tsv is missing \(manifests in this folder: dev_st\.tsv, train_st\.tsv\)"
+    ):
         manifest.places(tmp_path / "train.tsv")

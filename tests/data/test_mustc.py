@@ -1,4 +1,4 @@
-"""MuST-C's layout: what is read from it, in which order, and what is refused."""
+"""MuST-C's layout: what is read, in which order, and what is refused."""
 
 import shutil
 from collections.abc import Callable
@@ -107,40 +107,40 @@ YAML, DE, WAV = "data/dev/txt/dev.yaml", "data/dev/txt/dev.de", "data/dev/wav/te
         pytest.param(overwrite("data/dev/txt/dev.en", b"caf\xe9\n"), r"dev\.en is not UTF-8.*iconv", id="latin-1"),
         pytest.param(overwrite(YAML, b""), r"dev\.yaml lists no segment", id="empty"),
         pytest.param(overwrite(YAML, b"- {wav: [}"), r"dev\.yaml is not valid YAML", id="bad yaml"),
-        pytest.param(rewrite(YAML, "offset: 2.0, ", ""), r"entry 1 .*offset and duration are needed", id="no offset"),
-        pytest.param(rewrite(YAML, "offset: 2.0", "offset: soon"), r"'soon'.*must be numbers", id="no number"),
-        pytest.param(rewrite(YAML, "offset: 2.0", "offset: nan"), r"'nan'.*must be numbers", id="nan"),
-        pytest.param(rewrite(YAML, "offset: 2.0", "offset: -2.0"), r"must not be negative", id="negative offset"),
-        pytest.param(rewrite(YAML, "duration: 0.5", "duration: 0"), r"duration must be above 0", id="no duration"),
-        pytest.param(rewrite(YAML, "offset: 2.0", "offset: 11.9"), r"ends at 12\.40 s.*holds 12\.00", id="beyond"),
-        pytest.param(cut_wav, r"ted_dev_1\.wav ends at .*cut short", id="cut wav"),
+        pytest.param(rewrite(YAML, "offset: 2.0, ", ""), r"entry 1 .*lacks wav, offset or duration", id="no offset"),
+        pytest.param(rewrite(YAML, "offset: 2.0", "offset: soon"), r"is not a number .*'soon'", id="no number"),
+        pytest.param(rewrite(YAML, "offset: 2.0", "offset: nan"), r"is not a number .*'nan'", id="nan"),
+        pytest.param(rewrite(YAML, "offset: 2.0", "offset: -2.0"), r"offset is negative", id="negative offset"),
+        pytest.param(rewrite(YAML, "duration: 0.5", "duration: 0"), r"duration is not positive", id="no duration"),
+        pytest.param(rewrite(YAML, "offset: 2.0", "offset: 11.9"), r"ends at 12\.40 s.*\(12\.00 s\)", id="beyond"),
+        pytest.param(cut_wav, r"after the end of ted_dev_1\.wav .*: copy the audio again", id="cut wav"),
         pytest.param(rerecord(2, 16_000), r"ted_dev_0\.wav: 2 channels", id="stereo"),
         pytest.param(rerecord(1, 8_000), r"ted_dev_0\.wav: 8000 samples per second", id="8 kHz"),
     ],
 )
-def test_faults_of_a_split_are_named(corpus: Corpus, damage: Callable[[Path], None], message: str) -> None:
+def test_faults_of_a_split_are_reported(corpus: Corpus, damage: Callable[[Path], None], message: str) -> None:
     damage(corpus.root)
     with pytest.raises(ValueError, match=message):
         corpus.read("dev")
 
 
-def test_an_unknown_split_names_the_known(corpus: Corpus) -> None:
-    with pytest.raises(ValueError, match=r"tst-HE is not there: .* train, dev, tst-COMMON"):
+def test_an_unknown_split_is_reported_with_the_existing_ones(corpus: Corpus) -> None:
+    with pytest.raises(ValueError, match=r"tst-HE does not exist: .* train, dev, tst-COMMON"):
         corpus.read("tst-HE")
 
 
-def test_a_folder_without_data_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="data is no folder"):
+def test_a_folder_without_data_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="data is not a folder"):
         Corpus(tmp_path / "en-de")
 
 
-def test_a_folder_without_splits_is_named(tmp_path: Path) -> None:
+def test_a_folder_without_splits_is_reported(tmp_path: Path) -> None:
     (tmp_path / "en-de/data").mkdir(parents=True)
-    with pytest.raises(ValueError, match="holds no split"):
+    with pytest.raises(ValueError, match="contains no split"):
         Corpus(tmp_path / "en-de").read("train")
 
 
-def test_texts_of_other_languages_are_named(corpus: Corpus) -> None:
+def test_texts_of_other_languages_are_reported(corpus: Corpus) -> None:
     shutil.move(corpus.root / "data/train/txt/train.de", corpus.root / "data/train/txt/train.fr")
-    with pytest.raises(ValueError, match=r"holds train\.en, train\.fr, train\.yaml: no two .*'en-de'"):
+    with pytest.raises(ValueError, match=r"\(train\.en, train\.fr, train\.yaml\) match the folder name 'en-de'"):
         corpus.read("train")

@@ -1,4 +1,4 @@
-"""The preparation as a whole: what fairseq gets, what a second run redoes, and what a killed one leaves."""
+"""The preparation: the files for fairseq, what a second run makes again, and what a killed run leaves."""
 
 import logging
 import os
@@ -71,7 +71,7 @@ def test_manifest_rows_point_at_their_features(pair: Path) -> None:
         assert (row["speaker"], row["src_lang"], row["tgt_lang"]) == ("007", "en", "de")
 
 
-def test_asr_writes_the_source_and_shares_the_features(pair: Path) -> None:
+def test_asr_has_the_source_as_target_and_shares_the_features(pair: Path) -> None:
     prepare(pair, None, OPTIONS)
     before = (pair / ARCHIVE).stat()
     prepare(pair, None, replace(OPTIONS, task="asr"))
@@ -125,7 +125,7 @@ def test_global_statistics_are_those_of_the_training_rows(pair: Path) -> None:
     assert np.allclose(statistics["std"], frames.std(axis=0), rtol=1e-5)
 
 
-def test_no_path_leads_out_of_the_folder(pair: Path) -> None:
+def test_all_paths_are_relative_to_the_folder(pair: Path) -> None:
     prepare(pair, None, replace(OPTIONS, cmvn="global"))
     for name in ("config_st.yaml", "train_st.tsv", ".prepared.json"):
         assert str(pair.parent) not in (pair / name).read_text(encoding="utf-8")
@@ -209,13 +209,13 @@ def spoil(relative: str, content: bytes) -> Callable[[Path], None]:
         pytest.param(
             lambda pair: None,
             {"vocabulary": Vocabulary("unigram", 9_000)},
-            r"--vocab-size 9000 is more than 18 training lines can fill: use \d+",
+            r"--vocab-size is too large for 18 training lines \(9000\): use \d+",
             id="large vocabulary",
         ),
         pytest.param(
             spoil("data/dev/txt/dev.yaml", b"- {wav: ted_dev_0.wav, offset: 1, duration: 0.01}\n" * 6),
             {},
-            "dev: segment ted_dev_0_0 is shorter than one frame",
+            "dev: segment ted_dev_0_0 has no frame",
             id="segment of 10 ms",
         ),
     ],
@@ -243,7 +243,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return run
 
 
-def test_the_script_prepares_and_says_how_to_go_on(
+def test_the_command_prepares_and_prints_the_next_command(
     make_pair: Callable[..., Path], script: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -254,7 +254,7 @@ def test_the_script_prepares_and_says_how_to_go_on(
         assert f"{pair.name}: ready: fairseq-train {pair} --config-yaml config_st.yaml" in caplog.text
 
 
-def test_the_script_takes_data_from_the_environment(pair: Path, monkeypatch: pytest.MonkeyPatch, script) -> None:
+def test_the_command_takes_data_from_the_environment(pair: Path, monkeypatch: pytest.MonkeyPatch, script) -> None:
     monkeypatch.setenv("DATA", str(pair.parent))
     script("--pairs", "en-de", "--output", str(pair.parent / "out"), *ARGUMENTS)
     assert set(contents(pair.parent / "out" / "en-de")) == PRODUCTS
@@ -263,16 +263,22 @@ def test_the_script_takes_data_from_the_environment(pair: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        pytest.param(["--pairs", "en-de"], "pass --data DIR or set DATA", id="no data"),
-        pytest.param(["--data", "nowhere", "--pairs", "en-de"], "nowhere is no folder", id="data not there"),
-        pytest.param(["--data", ".", "--pairs", "en-xx"], "en-xx/data is no folder", id="pair not there"),
-        pytest.param(["--data", ".", "--pairs", "en-de", "--vocab-size", "0"], "--vocab-size is 0", id="no pieces"),
+        pytest.param(["--pairs", "en-de"], "set --data DIR or the environment variable DATA", id="no data"),
+        pytest.param(["--data", "nowhere", "--pairs", "en-de"], "nowhere is not a folder", id="data not there"),
+        pytest.param(["--data", ".", "--pairs", "en-xx"], "en-xx/data is not a folder", id="pair not there"),
         pytest.param(
-            ["--data", ".", "--pairs", "en-de", "--vocab-type", "char", "--workers", "0"], "--workers is 0", id="0"
+            ["--data", ".", "--pairs", "en-de", "--vocab-size", "0"],
+            "--vocab-size is not a number of pieces above 0 (0)",
+            id="no pieces",
+        ),
+        pytest.param(
+            ["--data", ".", "--pairs", "en-de", "--vocab-type", "char", "--workers", "0"],
+            "too few worker processes (0)",
+            id="0",
         ),
     ],
 )
-def test_the_script_ends_with_one_line_for_a_fault(
+def test_the_command_reports_a_fault_in_one_line(
     pair: Path, monkeypatch: pytest.MonkeyPatch, script: Callable[..., None], arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(pair.parent)
@@ -283,7 +289,7 @@ def test_the_script_ends_with_one_line_for_a_fault(
 
 
 @pytest.mark.slow
-def test_a_killed_script_is_continued_to_the_same_archive(make_pair: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_killed_run_resumes_to_the_same_archive(make_pair: Callable[..., Path], tmp_path: Path) -> None:
     pair = make_pair(splits={"train": 300})
     expected = prepare(pair, tmp_path / "whole", OPTIONS).parent / ARCHIVE
     staging, kills, environment = staging_folder(pair / ARCHIVE), 0, {**os.environ, "PYTHONPATH": str(ROOT)}

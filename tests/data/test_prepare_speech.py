@@ -1,4 +1,4 @@
-"""One voice's recordings to a folder that the text-to-speech task reads."""
+"""The preparation of one speaker's recordings for the text-to-speech task."""
 
 import csv
 import dataclasses
@@ -34,7 +34,7 @@ def frames(folder: Path, row: dict[str, str]) -> np.ndarray:
     return archive.read(folder / name, int(offset), int(length))
 
 
-def test_manifests_hold_what_was_recorded(voice: Path, tmp_path: Path) -> None:
+def test_manifests_contain_what_was_recorded(voice: Path, tmp_path: Path) -> None:
     out = prepare(voice, tmp_path / "out", OPTIONS).parent
     splits = {split: rows(out / f"{split}.tsv") for split in ("train", "dev", "test")}
     assert [len(splits[name]) for name in splits] == [20, 2, 2]
@@ -59,7 +59,7 @@ def test_normalised_training_frames_have_mean_0_and_deviation_1(voice: Path, tmp
     np.testing.assert_allclose(scaled.std(0), 1, atol=1e-4)
 
 
-def test_a_second_run_makes_nothing_anew_and_other_settings_do(voice: Path, tmp_path: Path) -> None:
+def test_a_second_run_changes_nothing_and_other_settings_do(voice: Path, tmp_path: Path) -> None:
     out = prepare(voice, tmp_path / "out", OPTIONS).parent
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     stamp = (out / "mel80.zip").stat().st_mtime_ns
@@ -75,13 +75,13 @@ def test_a_second_run_makes_nothing_anew_and_other_settings_do(voice: Path, tmp_
     assert sizes["w05"] == max(sizes.values())
 
 
-def test_the_configuration_is_relative_and_tells_how_texts_became_symbols(voice: Path, tmp_path: Path) -> None:
+def test_the_configuration_is_relative_and_converts_texts_as_in_training(voice: Path, tmp_path: Path) -> None:
     config = yaml.safe_load(prepare(voice, tmp_path / "out", OPTIONS).read_text())
     assert config["features"]["sample_rate"] == 22050 and config["features"]["hop_length"] == 256
     assert str(tmp_path) not in yaml.safe_dump(config)
     text = SpokenText.from_config(config)
     assert text.symbols(["Fed, bad"]) == [["f", "e", "d", ",", "|", "b", "a", "d"]]
-    with pytest.raises(ValueError, match=r"prepare it with prep_ljspeech\.py"):
+    with pytest.raises(ValueError, match="prepare the data with mla-prepare-tts"):
         SpokenText.from_config({})
 
 
@@ -100,18 +100,18 @@ def test_one_speaker_of_a_corpus_in_mustcs_layout(tmp_path: Path) -> None:
         (txt / f"{split}.yaml").write_text(yaml.safe_dump(entries))
         for language in ("en", "de"):
             (txt / f"{split}.{language}").write_text("".join(f"{word}\n" for word in words))
-    with pytest.raises(ValueError, match=r"several speakers: name one with --speaker: .*ann 0\.00 h"):
+    with pytest.raises(ValueError, match=r"several speakers \(.*ann 0\.00 h.*: choose one with --speaker"):
         read_clips(pair)
     with pytest.raises(ValueError, match="no speaker 'eve'"):
         read_clips(pair, "eve")
-    with pytest.raises(ValueError, match=r"has splits of its own, .*: leave --dev and --test out"):
+    with pytest.raises(ValueError, match=r"already has splits \(.*: remove --dev and --test"):
         prepare(pair, tmp_path / "out", dataclasses.replace(OPTIONS, speaker="ann"))
     out = prepare(pair, tmp_path / "out", dataclasses.replace(OPTIONS, speaker="ann", dev=None, test=None)).parent
     assert [row["tgt_text"] for row in rows(out / "train.tsv")] == ["a b c"] * 3
     assert len(rows(out / "tst-COMMON.tsv")) == 1
 
 
-def test_durations_go_along_or_are_refused(voice: Path, tmp_path: Path) -> None:
+def test_durations_are_written_or_refused(voice: Path, tmp_path: Path) -> None:
     whole = dataclasses.replace(OPTIONS, trim=0.0)
     out = prepare(voice, tmp_path / "out", whole).parent
     made = [row for name in ("train", "dev", "test") for row in rows(out / f"{name}.tsv")]
@@ -126,18 +126,18 @@ def test_durations_go_along_or_are_refused(voice: Path, tmp_path: Path) -> None:
     row = rows(out / "train.tsv")[0]
     assert row["duration"] == " ".join(map(str, durations[row["id"]]))
     first = made[0]["id"]
-    for own, message in (
+    for values, message in (
         (None, f"no line for {first}"),
-        ([1], f"has 1 numbers for {first}"),
-        ([99, *durations[first][1:]], f"of {first} are .* frames in sum"),
+        ([1], f"has 1 numbers for the . symbols of {first}"),
+        ([99, *durations[first][1:]], f"of {first} do not add up to its"),
     ):
-        wrong = {name: values for name, values in durations.items() if name != first} | ({first: own} if own else {})
+        wrong = {name: durations[name] for name in durations if name != first} | ({first: values} if values else {})
         with pytest.raises(ValueError, match=message):
             prepare(voice, out, dataclasses.replace(whole, durations=wrong))
-    with pytest.raises(ValueError, match="give --trim 0"):
+    with pytest.raises(ValueError, match="add --trim 0"):
         prepare(voice, out, dataclasses.replace(OPTIONS, durations=durations))
     listing.write_text("w00|1 x\n")
-    with pytest.raises(ValueError, match=r":1 is 'w00\|1 x'"):
+    with pytest.raises(ValueError, match=r":1 is not NAME\|3 12 5 \('w00\|1 x'\)"):
         read_durations(listing)
 
 
@@ -146,58 +146,61 @@ def test_durations_go_along_or_are_refused(voice: Path, tmp_path: Path) -> None:
     [
         (lambda voice: (voice / "metadata.csv").unlink(), "neither metadata.csv"),
         (lambda voice: (voice / "metadata.csv").write_text(""), "lists no recording"),
-        (lambda voice: (voice / "metadata.csv").write_text("w00\n"), ":1 is 'w00'"),
-        (lambda voice: (voice / "metadata.csv").write_text("w00|a|a\nw00|a|a\n"), "lists w00 twice"),
+        (
+            lambda voice: (voice / "metadata.csv").write_text("w00\n"),
+            r":1 is not NAME\|text\|normalised text \('w00'\)",
+        ),
+        (lambda voice: (voice / "metadata.csv").write_text("w00|a|a\nw00|a|a\n"), "lists w00 more than once"),
         (lambda voice: (voice / "wavs" / "w03.wav").unlink(), r"w03\.wav is missing"),
         (lambda voice: (voice / "wavs" / "w03.wav").write_bytes(b"RIFF"), "cannot be read as audio"),
         (lambda voice: soundfile.write(voice / "wavs" / "w03.wav", np.zeros((9, 2)), RATE), "2 channels"),
-        (lambda voice: soundfile.write(voice / "wavs" / "w03.wav", np.zeros(0), RATE), "empty audio"),
-        (lambda voice: soundfile.write(voice / "wavs" / "w03.wav", np.zeros(RATE), RATE), "is silent"),
+        (lambda voice: soundfile.write(voice / "wavs" / "w03.wav", np.zeros(0), RATE), "is empty"),
+        (lambda voice: soundfile.write(voice / "wavs" / "w03.wav", np.zeros(RATE), RATE), "contains only silence"),
     ],
 )
-def test_faults_of_the_corpus_are_named(voice: Path, tmp_path: Path, damage, message: str) -> None:
+def test_faults_of_the_corpus_are_reported(voice: Path, tmp_path: Path, damage, message: str) -> None:
     damage(voice)
     with pytest.raises(ValueError, match=message):
         prepare(voice, tmp_path / "out", OPTIONS)
 
 
-def test_settings_that_leave_nothing_are_refused() -> None:
-    with pytest.raises(ValueError, match="--trim must be at least 0 decibels, but is -5"):
+def test_a_negative_trim_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"--trim is not 0 decibels or more \(-5\)"):
         Options(trim=-5)
 
 
-def test_other_encodings_name_the_file(voice: Path, tmp_path: Path) -> None:
+def test_another_encoding_is_reported_with_the_file(voice: Path, tmp_path: Path) -> None:
     listing = voice / "metadata.csv"
     text = listing.read_text()
-    listing.write_bytes(b"\xef\xbb\xbf" + text.encode())  # a mark of an editor's
+    listing.write_bytes(b"\xef\xbb\xbf" + text.encode())  # the byte order mark of some editors
     prepare(voice, tmp_path / "data", Options(dev=2, test=2))
     listing.write_bytes(text.encode() + b"w00|caf\xe9\n")
     with pytest.raises(ValueError, match=r"metadata\.csv is not UTF-8"):
         prepare(voice, tmp_path / "other", Options(dev=2, test=2))
 
 
-@pytest.mark.parametrize(("line", "message"), [("w00|3 \u00b2 5", "is needed"), ("w01|3", "w01 for the second time")])
-def test_durations_that_are_none_are_named(tmp_path: Path, line: str, message: str) -> None:
+@pytest.mark.parametrize(("line", "message"), [("w00|3 \u00b2 5", "is not NAME"), ("w01|3", "repeats w01")])
+def test_a_broken_line_of_durations_is_reported(tmp_path: Path, line: str, message: str) -> None:
     (tmp_path / "durations").write_text(f"w01|3 2\n{line}\n", encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         read_durations(tmp_path / "durations")
 
 
-def test_a_text_without_a_symbol_is_named(voice: Path, tmp_path: Path) -> None:
+def test_a_text_without_symbols_is_reported(voice: Path, tmp_path: Path) -> None:
     listing = voice / "metadata.csv"
     listing.write_text(listing.read_text() + "w00b|...|—\n")
     soundfile.write(voice / "wavs" / "w00b.wav", whistle("abc"), RATE)
-    with pytest.raises(ValueError, match="w00b says '—', of which no symbol is left"):
+    with pytest.raises(ValueError, match=r"the text of w00b has no symbol \('—'\)"):
         prepare(voice, tmp_path / "out", OPTIONS)
 
 
 @pytest.mark.parametrize(("dev", "test"), [(0, 2), (12, 12), (2, 99)])
-def test_a_split_that_leaves_nothing_is_refused(voice: Path, dev: int, test: int) -> None:
-    with pytest.raises(ValueError, match="leave none to train on"):
+def test_an_empty_set_is_refused(voice: Path, dev: int, test: int) -> None:
+    with pytest.raises(ValueError, match="empty set"):
         split_clips(read_clips(voice)["all"], dev, test, 1)
 
 
-def test_phonemes_may_be_read_in_place_of_characters(voice: Path, tmp_path: Path) -> None:
+def test_symbols_may_be_phonemes(voice: Path, tmp_path: Path) -> None:
     pytest.importorskip("phonemizer", reason="phonemes need the extra tts")
     out = prepare(voice, tmp_path / "out", dataclasses.replace(OPTIONS, text=SpokenText("phonemes"))).parent
     assert set((out / "dict.txt").read_text().split()[::2]) - set(LETTERS)

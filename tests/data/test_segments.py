@@ -1,4 +1,4 @@
-"""One wav per segment and the two lists, as simuleval takes them."""
+"""One wav per segment and the two lists, as simuleval reads them."""
 
 import logging
 from pathlib import Path
@@ -21,9 +21,7 @@ def test_wavs_are_the_segments_and_names_sort_as_the_manifest(corpus: Corpus, tm
         assert soundfile.info(str(wav)).subtype == "PCM_16"
 
 
-def test_lists_go_together_and_paths_hold_anywhere(
-    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lists_match_and_paths_are_absolute(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     sources, targets = cut_segments(corpus, "dev", Path("out"), limit=4)
     assert (sources, targets) == (Path("out/dev.wav_list"), Path("out/dev.de"))
@@ -49,7 +47,7 @@ def test_a_second_run_changes_nothing(corpus: Corpus, tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
-def test_a_run_that_was_stopped_leaves_whole_wavs_and_no_list(
+def test_a_stopped_run_leaves_complete_wavs_and_no_list(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop_at_the_third(file, samples, *rest: object, **options: object) -> None:
@@ -65,21 +63,21 @@ def test_a_run_that_was_stopped_leaves_whole_wavs_and_no_list(
 
 
 @pytest.mark.parametrize("limit", [0, -1])
-def test_a_limit_below_one_is_named(corpus: Corpus, tmp_path: Path, limit: int) -> None:
-    with pytest.raises(ValueError, match=f"--limit is {limit}"):
+def test_a_limit_below_one_is_refused(corpus: Corpus, tmp_path: Path, limit: int) -> None:
+    with pytest.raises(ValueError, match=rf"--limit is below 1 \({limit}\)"):
         cut_segments(corpus, "dev", tmp_path / "out", limit)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_split_names_those_there(corpus: Corpus, tmp_path: Path) -> None:
+def test_a_missing_split_is_reported_with_the_existing_ones(corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="train, dev, tst-COMMON"):
         cut_segments(corpus, "tst-HE", tmp_path / "out")
 
 
-def test_the_script(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging, "basicConfig", lambda **_: None)  # logging stays pytest's
     arguments = ["--data", str(corpus.root.parent), "--pair", "en-de", "--output", str(tmp_path / "out")]
     main([*arguments, "--limit", "2"])
     assert len((tmp_path / "out/tst-COMMON.wav_list").read_text().splitlines()) == 2
-    with pytest.raises(SystemExit, match=r"^error: .*tst-HE is not there"):
+    with pytest.raises(SystemExit, match=r"^error: .*tst-HE does not exist"):
         main([*arguments, "--split", "tst-HE"])

@@ -1,4 +1,4 @@
-"""Texts to symbols."""
+"""Conversion of texts to symbols."""
 
 import sys
 
@@ -23,36 +23,38 @@ from mla_fairseq.data.spoken_text import SpokenText, _backend
         ("a|b", "a | b"),
     ],
 )
-def test_characters_that_are_heard(text: str, expected: str) -> None:
+def test_characters_that_are_spoken(text: str, expected: str) -> None:
     assert " ".join(SpokenText().symbols([text])[0]) == expected
 
 
-def test_signs_that_are_left_out_are_counted() -> None:
-    assert SpokenText().unheard(["forty-two (2-3)", "a b."]) == {"-": 2, "(": 1, ")": 1}
-    assert not SpokenText("phonemes").unheard(["forty-two"])
+def test_dropped_signs_are_counted() -> None:
+    assert SpokenText().dropped(["forty-two (2-3)", "a b."]) == {"-": 2, "(": 1, ")": 1}
+    assert not SpokenText("phonemes").dropped(["forty-two"])
 
 
-def test_phonemes_are_espeaks_with_words_and_marks_divided() -> None:
+def test_phonemes_are_those_of_espeak_with_words_and_punctuation_separated() -> None:
     pytest.importorskip("phonemizer", reason="phonemes need the extra tts")
     first, second = SpokenText("phonemes", "en-us").symbols(["Hello, world!", "Two books."])
     assert first == ["h", "ə", "l", "ˈoʊ", ",", "|", "w", "ˈɜː", "l", "d", "!"]  # noqa: RUF001
     assert second == ["t", "ˈuː", "|", "b", "ˈʊ", "k", "s", "."]  # noqa: RUF001
 
 
-def test_a_language_that_nobody_speaks_is_named() -> None:
+def test_an_unknown_language_is_reported() -> None:
     pytest.importorskip("phonemizer", reason="phonemes need the extra tts")
-    with pytest.raises(ValueError, match=r"does not know the language 'xx-yy': correct --language"):
+    with pytest.raises(ValueError, match=r"does not know the language 'xx-yy' .*: correct --language"):
         SpokenText("phonemes", "xx-yy").symbols(["a"])
 
 
-def test_a_unit_that_is_none_is_named() -> None:
-    with pytest.raises(ValueError, match="--unit must be one of characters, phonemes, but is 'words'"):
+def test_an_unknown_unit_is_reported() -> None:
+    with pytest.raises(ValueError, match=r"unknown --unit \('words'\): choose one of characters, phonemes"):
         SpokenText("words")
 
 
-def test_what_phonemes_need_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_for_phonemes_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     _backend.cache_clear()
-    with pytest.raises(ValueError, match=r"phonemes need espeakng_loader.*or take --unit characters"):
+    with pytest.raises(
+        ValueError, match=r"--unit phonemes needs a package \(espeakng_loader\).*or use --unit characters"
+    ):
         SpokenText("phonemes").symbols(["a"])
     _backend.cache_clear()

@@ -1,4 +1,4 @@
-"""The task: fairseq's dataset on a prepared folder wherever it lies, and faults told in one line."""
+"""The task: fairseq's dataset on a prepared folder that may be moved, and faults reported in one line."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ TOLERANCE = 0.01  # fairseq takes an utterance's variance as a difference of two
 
 
 def load(folder: Path | str, split: str = "dev_st", config: str = "config_st.yaml"):
-    """fairseq's dataset for a split of a prepared folder."""
+    """Return fairseq's dataset for a split of a prepared folder."""
     task = SpeechToTextMLATask.setup_task(Namespace(data=str(folder), config_yaml=config, seed=1))
     task.load_dataset(split)
     return task.datasets[split]
@@ -58,7 +58,7 @@ def test_the_folder_can_be_moved(pair: Path, cmvn: str, tmp_path: Path, monkeypa
         assert after.target.equal(before.target)
 
 
-def test_files_where_fairseq_was_started_do_not_count(
+def test_files_of_the_working_directory_are_not_used(
     pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare(pair, None, replace(OPTIONS, cmvn="global"))
@@ -70,14 +70,14 @@ def test_files_where_fairseq_was_started_do_not_count(
     assert len(load(pair)[0].target) > 10
 
 
-def test_training_alone_is_masked(pair: Path) -> None:
+def test_only_training_data_is_masked(pair: Path) -> None:
     prepare(pair, None, replace(OPTIONS, specaugment="ld"))
     assert "SpecAugmentTransform" in repr(load(pair, "train_st"))
     assert "SpecAugmentTransform" not in repr(load(pair, "dev_st"))
 
 
 def test_absolute_paths_stay(pair: Path, tmp_path: Path) -> None:
-    """As fairseq's own preparation writes them."""
+    """fairseq's preparation scripts write absolute paths."""
     prepare(pair, tmp_path / "features", OPTIONS)
     shutil.copytree(tmp_path / "features", tmp_path / "manifests", ignore=shutil.ignore_patterns("*.zip"))
     config = tmp_path / "manifests" / "config_st.yaml"
@@ -100,17 +100,17 @@ def swap_archive(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        pytest.param(cut_archive, r"fbank80\.zip \(10000 bytes\) is no whole zip", id="truncated archive"),
+        pytest.param(cut_archive, r"fbank80\.zip \(10000 bytes\) is not a complete zip", id="truncated archive"),
         pytest.param(lambda folder: (folder / ARCHIVE).unlink(), r"fbank80\.zip is missing", id="no archive"),
-        pytest.param(swap_archive, r"dev_st\.tsv points at \d places of .*fbank80\.zip where", id="another's archive"),
+        pytest.param(swap_archive, r"dev_st\.tsv does not match .*fbank80\.zip \(\d places", id="another's archive"),
         pytest.param(
             lambda folder: (folder / "dev_st.tsv").unlink(),
-            r"dev_st\.tsv is missing \(manifests there: train_st\.tsv, tst-COMMON_st\.tsv\)",
+            r"dev_st\.tsv is missing \(manifests in this folder: train_st\.tsv, tst-COMMON_st\.tsv\)",
             id="no manifest",
         ),
         pytest.param(
             lambda folder: (folder / "config_st.yaml").unlink(),
-            r"config_st\.yaml is missing \(configurations there: none\)",
+            r"config_st\.yaml is missing \(configurations in this folder: none\)",
             id="no configuration",
         ),
         pytest.param(
@@ -121,16 +121,16 @@ def swap_archive(folder: Path) -> None:
         ),
         pytest.param(lambda folder: (folder / "gcmvn.npz").unlink(), r"gcmvn\.npz is missing", id="no statistics"),
         pytest.param(
-            lambda folder: (folder / "config_st.yaml").write_text("a: [b"), "is no data configuration", id="no yaml"
+            lambda folder: (folder / "config_st.yaml").write_text("a: [b"), "is not a data configuration", id="no yaml"
         ),
         pytest.param(
-            lambda folder: (folder / "config_st.yaml").write_text(""), "is no data configuration", id="empty yaml"
+            lambda folder: (folder / "config_st.yaml").write_text(""), "is not a data configuration", id="empty yaml"
         ),
     ],
 )
-def test_faults_end_fairseq_with_one_line(pair: Path, damage, message: str) -> None:
+def test_faults_are_reported_in_one_line(pair: Path, damage, message: str) -> None:
     prepare(pair, None, replace(OPTIONS, cmvn="global"))
     damage(pair)
-    with pytest.raises(UserError, match=rf"^error: .*{message}.*prep_mustc\.py") as ending:
+    with pytest.raises(UserError, match=rf"^error: .*{message}.*mla-prepare") as ending:
         load(pair)
     assert "\n" not in str(ending.value)

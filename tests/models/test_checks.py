@@ -77,19 +77,19 @@ def data(corpus: Path, tmp_path: Path) -> Path:
 
 def test_a_missing_manifest_is_named_with_those_there(data: Path, fairseq_train) -> None:
     (data / "train.tsv").unlink()
-    check_one_line(fairseq_train(data), f"{data}/train.tsv", "missing", "dev", "prep_mustc.py")
+    check_one_line(fairseq_train(data), f"{data}/train.tsv", "missing", "dev", "mla-prepare")
 
 
 def test_a_missing_archive_is_named(data: Path, fairseq_train) -> None:
     (data / "features.zip").unlink()
-    check_one_line(fairseq_train(data), f"{data}/features.zip", "missing", "prep_mustc.py")
+    check_one_line(fairseq_train(data), f"{data}/features.zip", "missing", "mla-prepare")
 
 
 @pytest.mark.parametrize("size", [0, 10, 3000, -1], ids=["empty", "header", "half", "last-byte"])
 def test_a_truncated_archive_is_named(data: Path, fairseq_train, size: int) -> None:
     archive = data / "features.zip"
     archive.write_bytes(archive.read_bytes()[:size])
-    check_one_line(fairseq_train(data), f"{archive}", f"{archive.stat().st_size} bytes", "prep_mustc.py")
+    check_one_line(fairseq_train(data), f"{archive}", f"{archive.stat().st_size} bytes", "mla-prepare")
 
 
 def test_a_subset_that_is_not_there_is_named(checkpoint: Path, generate: Generate) -> None:

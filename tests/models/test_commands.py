@@ -131,7 +131,7 @@ def test_training_does_not_go_on_with_another_mechanism(train: Train, corpus: Pa
     [
         ("--target-length-ratio -1 --attn-type cosformer", "--target-length-ratio must be at least 0, but is -1"),
         ("--encoder-chunk-size -2", "--encoder-chunk-size must be at least 0"),
-        ("--train-subset dev", "--train-subset is dev: fairseq trains only on sets whose name begins with train"),
+        ("--train-subset dev", "--train-subset does not begin with train (dev): rename the set"),
     ],
 )
 def test_a_bad_option_ends_training_with_one_line(corpus: Path, flags: str, message: str) -> None:
@@ -162,7 +162,7 @@ def test_a_bad_override_ends_decoding_with_one_line(
     [
         (None, "no checkpoint .*new.pt: check the path"),
         (lambda state: {"model": state["model"]}, ".*new.pt holds weights without fairseq's options"),
-        (rename, ".*new.pt is of the architecture somebody_elses, which is not known: add its --user-dir"),
+        (rename, ".*new.pt has an unknown architecture \\(somebody_elses\\): add its --user-dir"),
     ],
     ids=["missing", "weights", "unknown"],
 )

@@ -215,5 +215,5 @@ def test_a_checkpoint_without_a_predictor_is_told(train, generate) -> None:
 def test_a_set_without_references_has_no_oracle(build: Build) -> None:
     built = build(flags="--attn-type cosformer --target-length oracle")
     task = Namespace(target_dictionary=built.task.target_dictionary, args=Namespace())
-    with pytest.raises(UserError, match="the set has no references"):
+    with pytest.raises(UserError, match="needs references, and the set has none"):
         SpeechToTextMLATask.decoding_inputs(task, [built.model], {"target": None})

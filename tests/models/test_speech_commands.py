@@ -113,7 +113,7 @@ def test_symbols_of_another_folder_are_refused(data: Path, trained: Path, tmp_pa
     shutil.copytree(data, tmp_path / "other")
     lines = (data / "dict.txt").read_text().splitlines()
     (tmp_path / "other" / "dict.txt").write_text("".join(f"{line}\n" for line in reversed(lines)))
-    with pytest.raises(SystemExit, match="other symbols, or in another order"):
+    with pytest.raises(SystemExit, match=r"the symbols of .* differ from those of the checkpoint"):
         Speaker(trained, tmp_path / "other")
 
 
@@ -152,7 +152,7 @@ def test_every_length_rule_speaks(data: Path, trained: Path) -> None:
     ("arguments", "message"),
     [
         (["--text", " "], "there is no sentence in --text"),
-        (["--text", "—"], "there is nothing to say in '—'"),
+        (["--text", "—"], r"a text has no symbol \('—'\)"),
         (["--text", "a", "--teacher-forcing"], "--teacher-forcing needs recorded speech"),
         (["--text", "a", "--recogniser", "train"], "--recogniser compares with recorded speech"),
         (["--text", "a", "--vocoder-config", "x"], "needs both --vocoder-checkpoint and --vocoder-config"),
