@@ -15,20 +15,19 @@ class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFo
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    """Add ``--data``, whose default is the environment variable ``DATA``."""
-    parser.add_argument(
-        "--data", type=Path, default=os.environ.get("DATA"), help="folder of the language pairs (default: $DATA)"
-    )
+    """Add ``--data``; ``data_root`` knows its default."""
+    parser.add_argument("--data", type=Path, help="folder of the language pairs (default: $DATA)")
 
 
 def data_root(given: Path | None) -> Path:
-    """Return the folder of the corpora.
+    """Return the folder of the corpora: ``given``, or else the environment variable ``DATA``.
 
     Raises:
         ValueError: neither ``--data`` nor ``DATA`` is set, or the folder does not exist.
     """
-    if given is None:
+    name = given or os.environ.get("DATA")
+    if not name:
         raise ValueError("no folder of corpora: set --data DIR or the environment variable DATA")
-    if not given.is_dir():
-        raise ValueError(f"{given} is not a folder: correct --data or DATA")
-    return given
+    if not (folder := Path(name)).is_dir():
+        raise ValueError(f"{folder} is not a folder: correct --data or DATA")
+    return folder
