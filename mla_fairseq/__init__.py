@@ -1,27 +1,35 @@
 """Modular linearized attention for speech translation in fairseq.
 
-``fairseq-train --user-dir mla_fairseq`` imports this package, and so registers its task and models. Without fairseq,
-``mla_fairseq.attention`` works alone.
+``mla_fairseq.attention`` needs torch alone and never imports fairseq. ``mla_fairseq.plugin`` registers models,
+criterions and tasks with fairseq. ``fairseq-train --user-dir mla_fairseq`` imports it; a Python program does so by
+``from mla_fairseq import plugin``.
 """
 
-import importlib.util
+import importlib
+import logging
+import os
+import sys
 
 __version__ = "0.2.0"
 
-if importlib.util.find_spec("fairseq") is not None:
-    import logging
+# fairseq's text-to-speech task, imported with all others, asks for a package that nothing here uses
+logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
 
-    # fairseq's text-to-speech task, imported with all others, asks for a package that nothing here uses
-    logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
 
-    from mla_fairseq import checkpoints  # noqa: F401  lets fairseq load its own checkpoints without running code
-    from mla_fairseq.criterions import latency_augmented, length_aware, tacotron2_length  # noqa: F401  registers them
-    from mla_fairseq.models import (  # noqa: F401  registers them
-        convtransformer_simul_mla,
-        s2t_transformer_mla,
-        tts_transformer_mla,
-    )
-    from mla_fairseq.models.help import show_attention_flags
-    from mla_fairseq.tasks import speech_to_text_mla, text_to_speech_mla  # noqa: F401  registers them
+class _Path(list[str]):
+    """The package's folders, a list for importlib; asking whether it contains one imports the plugin.
 
-    show_attention_flags()
+    For ``--user-dir``, fairseq imports a package unless it is in ``sys.modules``. If it is, fairseq asks only whether
+    ``__path__`` contains the folder: the one sign that it needs what the package registers.
+    """
+
+    def __contains__(self, folder: object) -> bool:
+        importlib.import_module("mla_fairseq.plugin")
+        # fairseq writes the folder of an installed package as .../fairseq/../mla_fairseq
+        return os.path.realpath(str(folder)) in [os.path.realpath(own) for own in self]
+
+
+__path__ = _Path(__path__)
+
+if sys.modules.get("fairseq"):  # --user-dir: fairseq imports this package and expects its models
+    importlib.import_module("mla_fairseq.plugin")

@@ -24,7 +24,7 @@ import torch
 from fairseq import options, tasks
 from tqdm import tqdm
 
-import mla_fairseq  # noqa: F401 -- registers the architectures
+from mla_fairseq import plugin  # noqa: F401 -- registers the architectures
 from mla_fairseq.attention import Full
 from mla_fairseq.speech import read_audio
 from mla_fairseq.speech.features import NUM_BINS, SAMPLE_RATE

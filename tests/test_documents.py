@@ -17,6 +17,7 @@ import pytest
 import simuleval
 from fairseq import options
 
+from mla_fairseq import plugin  # noqa: F401 -- registers the architectures
 from mla_fairseq.agents import WaitKAgent
 from mla_fairseq.attention import registry
 from mla_fairseq.recipes import check, load_recipe

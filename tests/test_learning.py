@@ -10,8 +10,8 @@ from fairseq import checkpoint_utils
 
 pytest.importorskip("espeakng_loader")
 
-import mla_fairseq  # noqa: F401 -- registers the architectures
 from examples.demo_corpus.corpus import make_corpus
+from mla_fairseq import plugin  # noqa: F401 -- registers the architectures
 from mla_fairseq.data.prepare import Options, prepare
 from mla_fairseq.data.vocabulary import Vocabulary
 

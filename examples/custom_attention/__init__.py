@@ -1,5 +1,5 @@
 """A user-dir of one's own: everything of ``mla_fairseq``, and one more attention mechanism."""
 
-import mla_fairseq  # noqa: F401  registers the models
+from mla_fairseq import plugin  # noqa: F401  registers the models
 
 from . import quadratic_distance  # noqa: F401  registers the mechanism

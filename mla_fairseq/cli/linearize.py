@@ -18,6 +18,7 @@ import torch
 from fairseq import tasks, utils
 from tqdm import tqdm
 
+from mla_fairseq import plugin  # noqa: F401 -- registers the task
 from mla_fairseq.attention import available_attention
 from mla_fairseq.averaging import save_checkpoint
 from mla_fairseq.checkpoints import load_training

@@ -15,6 +15,7 @@ from pathlib import Path
 from fairseq import options
 from fairseq.models import ARCH_MODEL_INV_REGISTRY, MODEL_REGISTRY
 
+from mla_fairseq import plugin  # noqa: F401 -- registers the architectures
 from mla_fairseq.recipes.recipe import Recipe, near
 from mla_fairseq.recipes.stages import ROOT, STAGES
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mla_fairseq.checkpoints import load_checkpoint
 from mla_fairseq.errors import UserError
+from mla_fairseq.models.registration import register
 from mla_fairseq.models.s2t_transformer_mla import S2TTransformerMLAModel
 from mla_fairseq.models.wait_k import WaitK
 from mla_fairseq.streaming.frontend import Normalisation
@@ -37,6 +38,7 @@ class Translator:
         Raises:
             ValueError: a file that is missing or of another type, or a model of another package.
         """
+        register()
         load_checkpoint(Path(checkpoint))
         normalisation = Normalisation.read(Path(data) / config_yaml)
         level = logging.root.manager.disable

@@ -14,6 +14,7 @@ from fairseq import checkpoint_utils, utils
 from torch import Tensor
 
 from mla_fairseq.checkpoints import load_training
+from mla_fairseq.models.registration import register
 from mla_fairseq.synthesis.generator import Synthesizer
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Speaker:
         teacher_forcing: bool = False,
         device: str = "cpu",
     ) -> None:
+        register()
         check_device(device)
         _, name = load_training(Path(checkpoint))
         if not name.startswith("tts_transformer"):

@@ -70,6 +70,16 @@ def test_without_fairseq() -> None:
     assert set(done.stdout.split()) == set(MECHANISMS), "each of them ran"
 
 
+def test_importing_attention_imports_no_fairseq() -> None:
+    """Where fairseq is installed."""
+    pytest.importorskip("fairseq")
+    done = run("import sys, mla_fairseq.attention; print(*sys.modules)")
+    assert done.returncode == 0, done.stderr
+    loaded = {name for name in done.stdout.split() if name.startswith(("fairseq", "mla_fairseq", "hydra"))}
+    assert "mla_fairseq.attention" in loaded
+    assert not {name for name in loaded if not name.startswith("mla_fairseq.attention")} - {"mla_fairseq"}
+
+
 def test_the_blocker_blocks() -> None:
     done = run(BLOCKED + "import fairseq.data")
     assert done.returncode == 1

@@ -15,7 +15,7 @@ from fairseq import options, tasks
 from fairseq.models import BaseFairseqModel
 from fairseq.tasks import FairseqTask
 
-import mla_fairseq  # noqa: F401 -- registers the architectures
+from mla_fairseq import plugin  # noqa: F401 -- registers the architectures
 from mla_fairseq.attention import available_attention, build_attention
 from mla_fairseq.data import archive, manifest
 from tests.programs import Done, run

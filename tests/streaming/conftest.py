@@ -12,7 +12,7 @@ from fairseq import checkpoint_utils, options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from omegaconf import OmegaConf
 
-import mla_fairseq  # noqa: F401 -- registers the architectures
+from mla_fairseq import plugin  # noqa: F401 -- registers the architectures
 from mla_fairseq.data.prepare import Options, prepare
 from mla_fairseq.data.vocabulary import Vocabulary
 from mla_fairseq.streaming import Translator

@@ -1,0 +1,16 @@
+"""What fairseq has to know: importing this module registers models, criterions and tasks.
+
+``fairseq-train --user-dir mla_fairseq`` imports it. A Python program does so by ``from mla_fairseq import plugin``.
+"""
+
+from mla_fairseq import checkpoints  # noqa: F401 -- lets fairseq load its own checkpoints without running code
+from mla_fairseq.criterions import latency_augmented, length_aware, tacotron2_length  # noqa: F401 -- registers them
+from mla_fairseq.models import (  # noqa: F401 -- registers them
+    convtransformer_simul_mla,
+    s2t_transformer_mla,
+    tts_transformer_mla,
+)
+from mla_fairseq.models.help import show_attention_flags
+from mla_fairseq.tasks import speech_to_text_mla, text_to_speech_mla  # noqa: F401 -- registers them
+
+show_attention_flags()
