@@ -1,4 +1,7 @@
-"""Wait-k as a file, for ``simuleval --agent``; ``--agent-class mla_fairseq.agents.WaitKAgent`` needs no file."""
+"""The wait-k agent as a file for ``simuleval --agent``.
+
+With ``--agent-class mla_fairseq.agents.WaitKAgent`` no file is needed.
+"""
 
 from simuleval.utils import entrypoint
 

@@ -1,4 +1,4 @@
-"""Agents for SimulEval 1.1: ``simuleval --agent-class mla_fairseq.agents.WaitKAgent``."""
+"""Agents for SimulEval 1.1, used as ``simuleval --agent-class mla_fairseq.agents.WaitKAgent``."""
 
 from mla_fairseq.agents.agent import StreamingAgent
 from mla_fairseq.agents.monotonic import MonotonicAgent

@@ -1,8 +1,8 @@
-"""What all agents share: SimulEval's samples into a session, the session's words into SimulEval's actions.
+"""Base class of the agents: pass SimulEval's samples to a session, and the session's words to SimulEval.
 
-SimulEval asks for one action per source segment, and for none after the segment that ends the source. So that segment's
-action writes the rest of the translation and is the only finished one: SimulEval resets the agent after a finished
-action, and an earlier one would cost the next recording its first segment.
+SimulEval asks for one action per source segment, and for none after the segment that ends the source. The action of the
+last segment is a WRITE of the rest of the translation, and the only one marked as finished. SimulEval resets the agent
+after a finished action; if it came earlier, the next recording would lose its first segment.
 """
 
 from __future__ import annotations
@@ -21,20 +21,23 @@ from mla_fairseq.streaming import IncrementalSession, OfflinePolicy, Policy, Sea
 
 
 class StreamStates(AgentStates):
-    """The state of one recording: its session, and the samples that the session has not processed."""
+    """The state of one recording: its session, and the samples that were not yet pushed."""
 
     def __init__(self, agent: StreamingAgent) -> None:
         self.agent = agent
         super().__init__()
 
     def reset(self) -> None:
-        """Start the next recording with nothing of the last one."""
+        """Start the next recording with a new session."""
         super().reset()
         self.samples = Samples()
         self.session = self.agent.build_session()
 
     def update_source(self, segment: Segment) -> None:
-        """Take a segment; unlike SimulEval's own states, keep no sample longer than needed."""
+        """Store the samples of a segment until ``policy`` pushes them.
+
+        SimulEval's base class keeps all samples of the recording; this one does not.
+        """
         self.source_finished = segment.finished
         if not isinstance(segment, EmptySegment):
             with user_errors():
@@ -43,7 +46,11 @@ class StreamStates(AgentStates):
 
 
 class StreamingAgent(SpeechToTextAgent):
-    """A policy over a streaming session. A subclass names it: ``build_policy``, and ``add_args`` for its flags."""
+    """A SimulEval agent that runs one session per recording.
+
+    A subclass builds the policy in ``build_policy`` and adds its flags in ``add_args``. A WRITE action has the words
+    that the session emitted for the newest segment. They are final.
+    """
 
     session_class: ClassVar[type[Session]] = IncrementalSession
 
@@ -52,34 +59,37 @@ class StreamingAgent(SpeechToTextAgent):
             self.translator = Translator.load(args.model_path, args.data_bin, args.config_yaml)
             self.session_policy = self.build_policy(args, self.translator)
             self.session_options = self.build_options(args)
-            self.build_session()  # reports what is wrong with model or options
+            self.build_session()  # reports a wrong model or option now, not at the first recording
         super().__init__(args)
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
-        """Add the flags of every agent."""
-        parser.add_argument("--model-path", required=True, metavar="FILE", help="checkpoint of the model")
-        parser.add_argument("--data-bin", required=True, metavar="DIR", help="folder of the model's prepared data")
-        parser.add_argument("--config-yaml", default="config_st.yaml", metavar="FILE", help="data configuration in it")
-        parser.add_argument(
-            "--beam", type=int, default=1, metavar="N", help="hypotheses kept within the policy; 1 is greedy"
+        """Add the flags that all agents share."""
+        add = parser.add_argument
+        add("--model-path", required=True, metavar="FILE", help="checkpoint of the model")
+        add("--data-bin", required=True, metavar="DIR", help="prepared data folder of the model")
+        add("--config-yaml", default="config_st.yaml", metavar="FILE", help="data configuration (default: %(default)s)")
+        add("--beam", type=int, default=1, metavar="N", help="size of the beam; 1 is greedy (default: %(default)s)")
+        add("--lenpen", type=float, default=1.0, metavar="P", help="length penalty (default: %(default)s)")
+        add(
+            "--max-len-a",
+            type=float,
+            default=0.1,
+            metavar="A",
+            help="limit of A * frames + B tokens in a sentence; a frame is 10 ms (default: %(default)s)",
         )
-        parser.add_argument("--lenpen", type=float, default=1.0, metavar="P", help="length penalty of the beam")
-        parser.add_argument(
-            "--max-len-a", type=float, default=0.1, metavar="A", help="at most A * frames (10 ms) + B tokens"
-        )
-        parser.add_argument("--max-len-b", type=int, default=20, metavar="B", help="see --max-len-a")
+        add("--max-len-b", type=int, default=20, metavar="B", help="B in --max-len-a (default: %(default)s)")
 
     @abstractmethod
     def build_policy(self, args: Namespace, translator: Translator) -> Policy | OfflinePolicy:
-        """Return the policy of the flags.
+        """Return the policy that the flags describe.
 
         Raises:
-            ValueError: flags that do not fit the model or each other.
+            ValueError: the flags do not suit the model or each other.
         """
 
     def build_options(self, args: Namespace) -> dict[str, Any]:
-        """Return the options of every session."""
+        """Return the keyword arguments of every session."""
         return {"options": SearchOptions(args.beam, args.lenpen, args.max_len_a, args.max_len_b)}
 
     def build_session(self) -> Session:
@@ -91,13 +101,13 @@ class StreamingAgent(SpeechToTextAgent):
         return StreamStates(self)
 
     def to(self, device: str, fp16: bool = False) -> None:
-        """Move the model: SimulEval calls this for ``--device`` and ``--fp16`` once the agent is built."""
+        """Move the model; SimulEval calls this for ``--device`` and ``--fp16`` after building the agent."""
         with user_errors():
             self.translator.to(device, fp16)
         self.reset()
 
     def policy(self, states: StreamStates | None = None) -> Action:
-        """Return the action for the segment that has just arrived."""
+        """Push the newest segment; return a WRITE of the words that it makes final, or a READ if there are none."""
         states = states or self.states
         samples = states.samples.take(final=states.source_finished)
         emissions = states.session.push(samples, final=states.source_finished)

@@ -1,4 +1,4 @@
-"""SimulEval's samples, at any sample rate, to samples at 16 kHz as they arrive."""
+"""Resample SimulEval's samples, at any sample rate, to 16 kHz as they arrive."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 
 import numpy as np
 import soxr
+from numpy.typing import ArrayLike
 
 from mla_fairseq.speech.features import SAMPLE_RATE, to_kaldi_scale
 
@@ -13,19 +14,24 @@ logger = logging.getLogger(__name__)
 
 
 class Samples:
-    """The samples of one recording that are not taken yet, (N,) float32 at 16 kHz."""
+    """The samples of one recording that were not yet taken.
+
+    Attributes:
+        waiting: samples at the sample rate of the source, one array (N,) float32 per segment.
+        rate: sample rate of the source in Hz; ``None`` before the first segment.
+        resampler: converts to 16 kHz; ``None`` if the source has that rate.
+    """
 
     def __init__(self) -> None:
         self.waiting: list[np.ndarray] = []
         self.rate: int | None = None
         self.resampler: soxr.ResampleStream | None = None
 
-    def add(self, samples, rate: int) -> None:
+    def add(self, samples: ArrayLike, rate: int) -> None:
         """Add samples (N,) in [-1, 1] at ``rate`` Hz.
 
         Raises:
-            ValueError: two channels, samples that are not numbers in [-1, 1], or a rate of 0 or less, or other than
-                before.
+            ValueError: the samples have two channels or are not in [-1, 1], or the rate is 0 or less or has changed.
         """
         samples = np.asarray(samples, dtype=np.float32)
         if samples.ndim != 1 and samples.size:
@@ -40,8 +46,8 @@ class Samples:
             raise ValueError(f"the sample rate must not change within a recording, but is {rate} after {self.rate}")
         if self.rate is None and rate < SAMPLE_RATE:
             logger.warning(
-                "the sample rate of the source is %d Hz, so it holds nothing above %d Hz: expect poor translations "
-                "from a model trained at %d Hz",
+                "the sample rate of the source is %d Hz, so it has no frequencies above %d Hz: expect poor "
+                "translations from a model trained at %d Hz",
                 rate,
                 rate // 2,
                 SAMPLE_RATE,
@@ -52,7 +58,7 @@ class Samples:
         self.waiting.append(samples.reshape(-1))
 
     def take(self, final: bool) -> np.ndarray:
-        """Remove and return all of them; a resampler holds back some milliseconds until the end."""
+        """Remove and return all samples, (N,) float32 at 16 kHz; a resampler delays some ms until ``final``."""
         samples = np.concatenate([np.zeros(0, np.float32), *self.waiting])
         self.waiting = []
         return samples if self.resampler is None else self.resampler.resample_chunk(samples, last=final)

@@ -1,4 +1,4 @@
-"""Monotonic attention under SimulEval."""
+"""The SimulEval agent of models with monotonic attention."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from mla_fairseq.streaming import MonotonicPolicy, Policy, Translator
 
 
 class MonotonicAgent(StreamingAgent):
-    """Write when every head of a model with monotonic attention does; its training decides the latency."""
+    """WRITE when all heads of a model with monotonic attention do; the training of the model sets the latency."""
 
     def build_policy(self, args: Namespace, translator: Translator) -> Policy:
-        """Return the policy of the heads.
+        """Return the policy that lets the heads decide.
 
         Raises:
-            ValueError: a model without monotonic attention.
+            ValueError: the model has no monotonic attention.
         """
         if translator.model.decoder.monotonic is None:
             raise ValueError("this model has no monotonic attention: use another agent, such as WaitKAgent")

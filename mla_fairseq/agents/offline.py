@@ -1,4 +1,4 @@
-"""Policies for models trained on whole utterances, under SimulEval."""
+"""SimulEval agents of models trained on whole utterances."""
 
 from __future__ import annotations
 
@@ -19,122 +19,134 @@ from mla_fairseq.streaming import (
 
 
 class OfflineAgent(StreamingAgent):
-    """A policy over hypotheses that are decoded again at each segment; the model may be an offline one."""
+    """Base class of agents that re-decode at each segment; the model may be an offline one."""
 
     session_class = OfflineSession
 
 
 class AttentionAgent(OfflineAgent):
-    """A policy that uses the cross-attention weights of one layer."""
+    """Base class of agents whose policy uses the cross-attention weights of one decoder layer."""
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
-        """Add the flags of every agent, and those of attention."""
+        """Add the flags of all agents and those of attention."""
         OfflineAgent.add_args(parser)
         parser.add_argument(
             "--attn-layer",
             type=int,
             metavar="I",
-            help="decoder layer to use, from 0 (default: the one after the middle)",
+            help="decoder layer whose attention is used, from 0 (default: the one after the middle)",
         )
         parser.add_argument(
-            "--attn-heads", type=int, nargs="+", metavar="I", help="heads to average, from 0 (default: all)"
+            "--attn-heads", type=int, nargs="+", metavar="I", help="attention heads to average, from 0 (default: all)"
         )
 
     def build_options(self, args: Namespace) -> dict[str, Any]:
-        """Return the options of every session, and which attention to use."""
+        """Return the keyword arguments of every session, with layer and heads."""
         return {**super().build_options(args), "layer": args.attn_layer, "heads": args.attn_heads}
 
 
 class AlignAttAgent(AttentionAgent):
-    """Write until a token attends most to one of the last encoder states."""
+    """AlignAtt: WRITE until a token attends most to one of the last encoder states."""
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
-        """Add the flags of attention, and those of the policy."""
+        """Add the flags of attention and those of the policy."""
         AttentionAgent.add_args(parser)
         parser.add_argument(
             "--frame-num",
             type=int,
             default=4,
             metavar="F",
-            help="a token waits if the encoder state (40 ms) that it attends to most is one of the last F (default: 4)",
+            help="last encoder states, 40 ms each; a token that attends most to one waits (default: %(default)s)",
         )
 
     def build_policy(self, args: Namespace, translator: Translator) -> OfflinePolicy:
-        """Return AlignAtt."""
+        """Return the AlignAtt policy."""
         return AlignAttPolicy(args.frame_num)
 
 
 class EDAttAgent(AttentionAgent):
-    """Write until a token has too much of its attention on the last encoder states."""
+    """EDAtt: WRITE until a token has too much of its attention on the last encoder states."""
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
-        """Add the flags of attention, and those of the policy."""
+        """Add the flags of attention and those of the policy."""
         AttentionAgent.add_args(parser)
         parser.add_argument(
             "--attn-threshold",
             type=float,
             default=0.2,
             metavar="P",
-            help="largest share of attention on the last states (default: 0.2)",
+            help="largest sum of attention weights on the last F encoder states (default: %(default)s)",
         )
         parser.add_argument(
-            "--frame-num", type=int, default=2, metavar="F", help="number of last encoder states (40 ms) (default: 2)"
+            "--frame-num",
+            type=int,
+            default=2,
+            metavar="F",
+            help="F, in encoder states of 40 ms (default: %(default)s)",
         )
 
     def build_policy(self, args: Namespace, translator: Translator) -> OfflinePolicy:
-        """Return EDAtt."""
+        """Return the EDAtt policy."""
         return EDAttPolicy(args.attn_threshold, args.frame_num)
 
 
 class LocalAgreementAgent(OfflineAgent):
-    """Write the common prefix of the hypotheses of the last segments."""
+    """Local agreement: WRITE the common prefix of the hypotheses of the last segments."""
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
-        """Add the flags of every agent, and those of the policy."""
+        """Add the flags of all agents and those of the policy."""
         OfflineAgent.add_args(parser)
         parser.add_argument(
-            "--agreeing", type=int, default=2, metavar="N", help="hypotheses that have to agree (default: 2)"
+            "--agreeing",
+            type=int,
+            default=2,
+            metavar="N",
+            help="number of hypotheses that must agree (default: %(default)s)",
         )
 
     def build_policy(self, args: Namespace, translator: Translator) -> OfflinePolicy:
-        """Return local agreement."""
+        """Return the local agreement policy."""
         return LocalAgreementPolicy(args.agreeing)
 
 
 class HoldAgent(OfflineAgent):
-    """Write all but the last tokens of each hypothesis."""
+    """Hold-n: WRITE all but the last tokens of each hypothesis."""
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
-        """Add the flags of every agent, and those of the policy."""
+        """Add the flags of all agents and those of the policy."""
         OfflineAgent.add_args(parser)
-        parser.add_argument("--hold", type=int, default=6, metavar="N", help="tokens held back (default: 6)")
+        parser.add_argument(
+            "--hold", type=int, default=6, metavar="N", help="number of tokens held back (default: %(default)s)"
+        )
 
     def build_policy(self, args: Namespace, translator: Translator) -> OfflinePolicy:
-        """Return hold-n."""
+        """Return the hold-n policy."""
         return HoldPolicy(args.hold)
 
 
 class OfflineWaitKAgent(OfflineAgent):
-    """Wait-k on a model that was not trained for it; ``WaitKAgent`` is for models that were."""
+    """Wait-k for models that were not trained with it; ``WaitKAgent`` is for models that were."""
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
-        """Add the flags of every agent, and those of the policy."""
+        """Add the flags of all agents and those of the policy."""
         OfflineAgent.add_args(parser)
-        parser.add_argument("--waitk-lagging", type=int, default=3, metavar="K", help="k (default: 3)")
+        parser.add_argument(
+            "--waitk-lagging", type=int, default=3, metavar="K", help="k of wait-k (default: %(default)s)"
+        )
         parser.add_argument(
             "--fixed-pre-decision-ratio",
             type=int,
             default=7,
             metavar="N",
-            help="encoder states (40 ms) for each token (default: 7)",
+            help="encoder states (40 ms each) per pre-decision step (default: %(default)s)",
         )
 
     def build_policy(self, args: Namespace, translator: Translator) -> OfflinePolicy:
-        """Return offline wait-k."""
+        """Return the offline wait-k policy."""
         return OfflineWaitKPolicy(args.waitk_lagging, args.fixed_pre_decision_ratio)

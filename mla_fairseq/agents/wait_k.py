@@ -1,4 +1,4 @@
-"""Wait-k under SimulEval."""
+"""The SimulEval agent of models trained with wait-k."""
 
 from __future__ import annotations
 
@@ -9,30 +9,33 @@ from mla_fairseq.streaming import Policy, Translator, WaitKPolicy
 
 
 class WaitKAgent(StreamingAgent):
-    """Write one token per pre-decision step, k steps behind the speaker."""
+    """WRITE one token per pre-decision step, starting after k steps."""
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
-        """Add the flags of every agent, and those of wait-k."""
+        """Add the flags of all agents and those of wait-k."""
         StreamingAgent.add_args(parser)
         parser.add_argument(
-            "--waitk-lagging", type=int, metavar="K", help="k (default: that of training; the middle of a range)"
+            "--waitk-lagging",
+            type=int,
+            metavar="K",
+            help="k (default: that of training, or the middle of its range)",
         )
         parser.add_argument(
             "--fixed-pre-decision-ratio",
             type=int,
             metavar="N",
-            help="encoder states (40 ms) read at once (default: that of training)",
+            help="encoder states (40 ms each) per pre-decision step (default: that of training)",
         )
 
     def build_policy(self, args: Namespace, translator: Translator) -> Policy:
-        """Return wait-k with the numbers of the flags, by default those of training.
+        """Return wait-k with k and ratio of the flags; by default those of training.
 
         Raises:
-            ValueError: a monotonic model, an offline model without k and ratio, or numbers below 1.
+            ValueError: the model is monotonic, or offline and a flag is missing, or a number is below 1.
         """
         if translator.model.decoder.monotonic is not None:
-            raise ValueError("this model has monotonic attention, whose heads decide when to write: use MonotonicAgent")
+            raise ValueError("this model has monotonic attention, whose heads decide when to emit: use MonotonicAgent")
         lagging, ratio = args.waitk_lagging, args.fixed_pre_decision_ratio
         if trained := translator.wait_k:
             lagging = trained.middle if lagging is None else lagging

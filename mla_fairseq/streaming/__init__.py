@@ -1,4 +1,8 @@
-"""Simultaneous translation: samples in as they arrive, whole words out. Independent of any evaluation tool."""
+"""Simultaneous translation: samples in as they arrive, whole words out.
+
+A ``Session`` translates one recording with a ``Translator`` under a policy. The package does not import SimulEval: the
+agents in ``mla_fairseq.agents`` do.
+"""
 
 from mla_fairseq.streaming.incremental import IncrementalSession
 from mla_fairseq.streaming.offline import OfflineSession

@@ -9,7 +9,7 @@ from typing import Any
 
 def is_integer(value: Any, lowest: int) -> bool:
     """Return whether ``value`` is an integer, not a bool, of at least ``lowest``."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= lowest
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= lowest
 
 
 def is_finite(*values: Any) -> bool:
@@ -18,6 +18,10 @@ def is_finite(*values: Any) -> bool:
 
 
 def check_integer(name: str, value: Any, lowest: int) -> None:
-    """Raise ValueError unless ``value`` is an integer of at least ``lowest``."""
+    """Check that ``value`` is an integer of at least ``lowest``; ``name`` is what the message calls it.
+
+    Raises:
+        ValueError: it is not.
+    """
     if not is_integer(value, lowest):
         raise ValueError(f"{name} must be an integer of at least {lowest}, but is {value!r}")

@@ -1,4 +1,4 @@
-"""Samples to normalised filter banks as they arrive: the numbers that the model was trained on."""
+"""Convert samples to normalised filter banks as they arrive, exactly as in training."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from numpy.typing import ArrayLike
 
 from mla_fairseq.speech.features import FilterBankStream
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Global mean and standard deviation of each filter bank, (80,) float32."""
+    """Global mean and standard deviation of each filter bank, (80,) float32 each."""
 
     mean: np.ndarray
     std: np.ndarray
 
     @classmethod
-    def read(cls, config: Path) -> Normalisation:
-        """Read them by the data configuration that the model was trained with.
+    def load(cls, config: Path) -> Normalisation:
+        """Load the statistics that the data configuration ``config`` of the model names.
 
         Raises:
             ValueError: the file or the statistics are missing, or the features were not normalised globally.
@@ -35,38 +36,43 @@ class Normalisation:
         if not isinstance(settings, dict):
             raise ValueError(f"{config} is not a data configuration: give the --config-yaml of the prepared data")
         transforms = settings.get("feature_transforms", settings.get("transforms")) or {}
-        used = transforms.get("_eval", transforms.get("*")) or []  # fairseq's choice for sets that are not trained on
+        used = transforms.get("_eval", transforms.get("*")) or []  # fairseq's order for sets that are not trained on
         if used != ["global_cmvn"]:
             raise ValueError(
-                f"{config} transforms features by {', '.join(used) or 'nothing'}, but a stream supports global_cmvn "
-                "alone, as the mean of an utterance is known only at its end: prepare the data with --cmvn global, and "
-                "train again"
+                f"{config} transforms features by {', '.join(used) or 'nothing'}, but streaming supports only "
+                "global_cmvn, because the mean of an utterance is known only at its end: prepare the data with "
+                "mla-prepare --cmvn global and train again"
             )
         statistics = config.parent / (settings.get("global_cmvn") or {}).get("stats_npz_path", "gcmvn.npz")
         if not statistics.is_file():
-            raise ValueError(f"{statistics} is missing: it was written beside {config.name}, copy it there")
+            raise ValueError(f"{statistics} is missing: copy it from the folder in which {config.name} was written")
         with np.load(statistics) as arrays:
             return cls(arrays["mean"].astype(np.float32), arrays["std"].astype(np.float32))
 
 
 class FeatureStream:
-    """The features (n, 80) float32 of one recording at 16 kHz, whose samples arrive in chunks of any size."""
+    """Features of one recording at 16 kHz whose samples arrive in segments of any size.
+
+    The frames do not depend on the sizes of the segments.
+    """
 
     def __init__(self, normalisation: Normalisation) -> None:
         self.normalisation = normalisation
         self.banks = FilterBankStream()
 
-    def push(self, samples, final: bool = False) -> np.ndarray:
-        """Take the next samples (N,), float in [-1, 1] or int16; return the frames (n, 80) that are now complete.
+    def push(self, samples: ArrayLike, final: bool = False) -> np.ndarray:
+        """Process the next samples (N,), float in [-1, 1] or int16; return the frames (n, 80) that are now complete.
+
+        A frame is 10 ms of audio, float32. ``final`` ends the recording.
 
         Raises:
-            ValueError: samples that are not one channel of speech (``speech.features.to_kaldi_scale``).
+            ValueError: the samples are not one channel of speech (``speech.features.to_kaldi_scale``).
             RuntimeError: the recording has ended.
         """
         return (self.banks.push(samples, final) - self.normalisation.mean) / self.normalisation.std
 
     def fork(self) -> FeatureStream:
-        """Return an independent copy."""
+        """Return an independent copy. Copies no array."""
         other = copy.copy(self)
-        other.banks = copy.copy(self.banks)
+        other.banks = copy.copy(self.banks)  # a shallow copy is enough: its arrays are replaced, never changed
         return other

@@ -1,8 +1,9 @@
-"""Sessions of models trained to translate simultaneously: the decoder's state is carried from token to token."""
+"""Sessions of models trained to translate simultaneously: each token is decoded once, from a state of the decoder."""
 
 from __future__ import annotations
 
 import copy
+from typing import Self
 
 from torch import Tensor
 
@@ -18,26 +19,35 @@ from mla_fairseq.streaming.words import whole
 class IncrementalSession(Session):
     """A session under wait-k or monotonic attention.
 
-    While the source goes on, the hypotheses of a beam differ only in the unfinished word: the whole words of the best
-    one are emitted, and hypotheses that disagree are dropped. After its end, the rest of the sentence is searched as
-    ``fairseq-generate`` does. A sentence has at most ``max_len_a * frames + max_len_b`` tokens, where ``frames`` are
-    those before the encoder states that its last token reads: the same for any chunking of the audio.
+    At each push, the policy is asked for one token after another until it decides to READ. The whole words of the best
+    hypothesis are then final and emitted; other hypotheses of the beam that disagree with them are dropped. After the
+    end of the source, the rest of the sentence is searched as in ``fairseq-generate``. The output does not depend on
+    how the audio is chunked, and no word depends on audio that has not arrived.
+
+    A sentence has at most ``max_len_a * frames + max_len_b`` tokens, where ``frames`` counts the filter-bank frames
+    that its last token may depend on.
 
     Args:
         translator: a model with a chunked encoder.
-        policy: when to READ and when to WRITE.
+        policy: decides between READ and WRITE.
         options: beam and limits.
         continuous: start another sentence after the model has ended one; otherwise the rest of the audio is not
-            translated. The next sentence starts with the encoder states that were not read, so words that begin before
-            the last ones were emitted are lost: this suits recordings with a pause between sentences. A model trained
-            on single sentences has never seen what it carries by then, and gets worse after the first ones: train it
-            on longer recordings, or start a session at every pause.
+            translated. The next sentence starts with the first encoder state that was not read, so speech that was
+            already read for the last one is lost: use it for recordings with a pause between sentences. The state of
+            the encoder continues. A model trained on single sentences gets worse after a few of them: train it on
+            longer recordings, or start a new session at each pause.
+
+    Attributes:
+        first_frame: filter-bank frame at which the sentence starts.
+        hypotheses: decoder state of the sentence.
+        search: beam search of the sentence.
 
     Raises:
-        ValueError: an encoder that cannot stream, or a policy for another session or type of model.
+        ValueError: the encoder cannot stream, or the policy is for another session class or type of model.
     """
 
     policy_class = Policy
+    policy: Policy
 
     def __init__(
         self, translator: Translator, policy: Policy, options: SearchOptions = GREEDY, continuous: bool = False
@@ -50,24 +60,24 @@ class IncrementalSession(Session):
             )
         monotonic = translator.model.decoder.monotonic is not None
         if policy.monotonic not in (None, monotonic):
-            attention, fit = ("has", "MonotonicPolicy") if monotonic else ("has no", "WaitKPolicy")
-            raise ValueError(f"this model {attention} monotonic attention ({policy}): use {fit}")
+            has, suitable = ("has", "MonotonicPolicy") if monotonic else ("has no", "WaitKPolicy")
+            raise ValueError(f"this model {has} monotonic attention ({policy}): use {suitable}")
         self.continuous = continuous
         self._begin_sentence(0)
 
-    def snapshot(self) -> IncrementalSession:
-        """Return an independent copy, to go back to with ``restore``. Copies no tensor."""
+    def snapshot(self) -> Self:
+        """Return an independent copy for ``restore``. Copies no tensor."""
         other = super().snapshot()
         other.hypotheses, other.search = self.hypotheses.fork(), self.search.fork()
         return other
 
     @property
     def nbytes(self) -> int:
-        """Return the bytes carried from one push to the next."""
+        """Return the bytes of tensors and samples kept from one push to the next."""
         return super().nbytes + nbytes(self.hypotheses.state)
 
     def _begin_sentence(self, frame: int) -> None:
-        """Start a sentence at a frame, with the first encoder state not taken."""
+        """Start a sentence at ``frame``, with the first encoder state that is not taken."""
         self.first_frame, self.committed = frame, []
         self.hypotheses, self.search = Hypotheses(self.source), self._search()
 
@@ -80,7 +90,7 @@ class IncrementalSession(Session):
                 break
             frame = self._last_frame(at_end)
             longest = self.options.longest(frame - self.first_frame)
-            self.hypotheses.keep(self.search.extend(log_probs, longest, at_end or self.hypotheses.forced))
+            self.hypotheses.keep(self.search.extend(log_probs, longest, at_end or self.hypotheses.at_end))
             emissions += self._commit_words()
             if self.search.ended and self.continuous:
                 self._begin_sentence(frame)
@@ -89,40 +99,41 @@ class IncrementalSession(Session):
         return emissions
 
     def _ask(self) -> tuple[int, bool]:
-        """Ask the policy its one question.
+        """Ask the policy about the next token.
 
-        Returns the encoder states that the next token may read, 0 for none, and whether only the end of the source
-        allows it to: the policy would still READ.
+        Returns:
+            The number of encoder states that the token may read, 0 if it waits, and whether it may read them only
+            because the source has ended (the policy decided to READ).
         """
         available = self.source.available - self.hypotheses.start
         states = self._decide(available).states
         return (states, False) if states or not self.source.ended else (available, True)
 
     def _decide(self, available: int) -> Decision:
-        """Return the policy's decision, checked."""
-        decision = self.policy.decide(Progress(available, self.hypotheses.tokens))
+        """Return the decision of the policy after checking it."""
+        decision = self.policy.decide(Progress(available, self.hypotheses.decoded))
         if not isinstance(decision, Decision):
-            raise ValueError(f"{self.policy} decided on something else than a Decision ({decision!r}): use Decision(N)")
-        read = self.hypotheses.read(self.source)
+            raise ValueError(f"{self.policy} returned something other than a Decision ({decision!r}): use Decision(N)")
+        read = self.hypotheses.states_read(self.source)
         if decision != READ and not read <= decision.states <= available:
             raise ValueError(
-                f"{self.policy} lets a token read encoder states that are not available or fewer than are read "
-                f"({decision.states}): use {read} to {available}, or READ"
+                f"{self.policy} lets a token read encoder states that are not available, or fewer than were read "
+                f"before ({decision.states}): use {read} to {available}, or READ"
             )
         return decision
 
     def _last_frame(self, at_end: bool) -> int:
-        """Return the frames that the last token depends on: all at the end, else those before the states taken."""
+        """Return the number of frames that the last token may depend on; all frames ``at_end``."""
         if at_end:
             return self.source.frames
         return min(self.source.frames, self.translator.model.encoder.frames_before(self.source.taken))
 
     def _commit_words(self) -> list[Emission]:
-        """Commit the whole words of the best hypothesis; in the tail only whole sentences."""
+        """Commit the whole words of the best hypothesis; after the end of the source, only the finished sentence."""
         search = self.search
         if search.ended:
             return self._commit(search.best, sentence_ended=True)
-        if search.tail:
+        if search.at_end:
             return []
         stable = search.best[: whole(self.translator.pieces(search.best))]
         self.hypotheses.keep(search.prune(len(stable)))
@@ -130,33 +141,35 @@ class IncrementalSession(Session):
 
 
 class Hypotheses:
-    """The decoder's side of one sentence: its state, of which dim 0 is the hypothesis.
+    """The decoder state of one sentence; dim 0 of its tensors is the hypothesis.
 
     Attributes:
-        start: encoder states that earlier sentences took.
+        start: number of encoder states taken by earlier sentences.
         state: the decoder's state; replaced, never changed in place.
-        tokens: tokens decoded.
-        fed, fed_all: encoder states given to monotonic heads, from the start of the recording, and whether the heads
-            know that no more will follow.
-        waiting: whether the heads need more states than these.
-        forced: whether the last token was decoded only because no more states will follow.
+        decoded: number of tokens decoded.
+        size: number of hypotheses.
+        fed: number of encoder states given to monotonic heads, counted from the start of the recording.
+        fed_all: whether the heads know that no more states will follow.
+        waiting: whether the heads need more states than they were given.
+        at_end: whether the last token was decoded only because no more states will follow.
     """
 
     def __init__(self, source: Source) -> None:
         self.decoder = source.translator.model.decoder
         self.start = self.fed = source.taken
         self.state: State = {}
-        self.tokens, self.size = 0, 1
-        self.fed_all = self.waiting = self.forced = False
+        self.decoded, self.size = 0, 1
+        self.fed_all = self.waiting = self.at_end = False
 
-    def read(self, source: Source) -> int:
-        """Return how many of the sentence's encoder states the decoder has been given."""
+    def states_read(self, source: Source) -> int:
+        """Return how many encoder states of the sentence the decoder was given."""
         return max(self.fed, source.taken) - self.start
 
     def step(self, tokens: Tensor, source: Source, states: int) -> Tensor | None:
-        """Return log-probabilities (B, V) of what follows ``tokens`` (B,), from the sentence's first ``states`` states.
+        """Return log-probabilities (B, V) of the tokens after ``tokens`` (B,), given the first ``states`` states.
 
-        Monotonic heads take as many of them as they need. ``None``: they need more, and nothing has changed.
+        Monotonic heads read as many of these encoder states of the sentence as they need. If they need more, return
+        ``None`` and decode nothing.
         """
         tokens, upto = tokens.to(source.states.device).unsqueeze(1), self.start + states
         if self.decoder.monotonic:
@@ -166,11 +179,11 @@ class Hypotheses:
         else:
             new = source.take(upto).expand(-1, len(tokens), -1)
             scores = self.decoder.step(tokens, new if len(new) else None, self.state)
-        self.tokens += 1
+        self.decoded += 1
         return scores.float().log_softmax(-1)
 
     def _attempt(self, tokens: Tensor, source: Source, upto: int) -> Tensor | None:
-        """Do ``step`` with monotonic heads: the states they are fed are taken only once they have read them."""
+        """Return scores (B, V) of a step with monotonic heads; take only the encoder states that they have read."""
         new = source.states[self.fed - source.taken : upto - source.taken]
         if len(new) or source.ended > self.fed_all:
             self.decoder.feed(new.expand(-1, len(tokens), -1), self.state, source.ended)
@@ -178,17 +191,17 @@ class Hypotheses:
         if self.waiting:
             return None
         before = fork(self.state)
-        scores, seen, wants = self.decoder.attempt(tokens, self.state)
-        self.forced = bool(wants.any())
-        if self.forced and not self.fed_all:
+        scores, seen, waits = self.decoder.attempt(tokens, self.state)
+        self.at_end = bool(waits.any())
+        if self.at_end and not self.fed_all:  # more states may follow: undo the attempt
             self.state, self.waiting = before, True
             return None
         source.take(self.start + int(seen.max()))
         return scores
 
     def keep(self, parents: Tensor) -> None:
-        """Let hypothesis ``parents[i]`` (int64) continue at place i; all others end."""
-        if parents.tolist() != list(range(self.size)):  # a greedy search never moves its state
+        """Continue hypothesis ``parents[i]`` (int64) at index i; drop all others."""
+        if parents.tolist() != list(range(self.size)):  # greedy search never reorders
             reorder(self.state, parents)
         self.size = len(parents)
 

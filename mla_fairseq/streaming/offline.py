@@ -1,8 +1,8 @@
-"""Sessions of models trained on whole utterances: at each segment they decode again from all audio so far.
+"""Sessions of models trained on whole utterances: at each segment they re-decode from all audio so far.
 
-A decoding starts from the tokens already committed, and a policy commits a stable prefix of its result. A chunked
-encoder continues where it was; a full-context encoder encodes all audio again, which costs more as the recording goes
-on. The decoder starts from an empty state in both cases, because its cross-attention has new states.
+Decoding continues the tokens already committed, and a policy commits a stable prefix of the new hypothesis. A chunked
+encoder encodes only the new chunks; a full-context encoder encodes all audio again, so its cost per segment grows with
+the recording. The decoder starts from an empty state in both cases, because cross-attention reads new encoder states.
 """
 
 from __future__ import annotations
@@ -23,21 +23,27 @@ from mla_fairseq.streaming.words import whole
 class OfflineSession(Session):
     """A session under AlignAtt, EDAtt, local agreement, hold-n or offline wait-k.
 
-    A sentence has at most ``max_len_a * frames + max_len_b`` tokens, where ``frames`` are all so far.
+    Each push with new encoder states re-decodes the sentence. The policy decides which prefix is stable; the whole
+    words in it are final and emitted. The last push emits the rest. A recording is one sentence, of at most
+    ``max_len_a * frames + max_len_b`` tokens, where ``frames`` counts all filter-bank frames so far.
 
     Args:
-        translator: the model.
-        policy: how much of a hypothesis to commit.
+        translator: the model; its encoder may be chunked or full-context.
+        policy: decides how much of a hypothesis is committed.
         options: beam and limits; policies that use attention decode greedily until the source has ended.
-        layer: decoder layer whose cross-attention the policy uses, from 0; ``None``: the one after the middle.
+        layer: decoder layer whose cross-attention weights the policy uses, from 0; ``None``: the one after the middle.
         heads: heads to average; ``None``: all.
 
+    Attributes:
+        recent: the newest hypotheses, as many as the policy compares, with the committed tokens.
+
     Raises:
-        ValueError: a layer or head that does not exist, no head, a policy for another session, or a model with
-            monotonic attention.
+        ValueError: a layer or head does not exist, ``heads`` is empty, the policy is for another session class, or the
+            model has monotonic attention.
     """
 
     policy_class = OfflinePolicy
+    policy: OfflinePolicy
 
     def __init__(
         self,
@@ -51,7 +57,7 @@ class OfflineSession(Session):
         decoder = translator.model.decoder
         layers, all_heads = len(decoder.layers), decoder.layers[0].encoder_attn.num_heads
         if decoder.monotonic is not None:
-            raise ValueError("this model has monotonic attention, whose heads decide when to write: use MonotonicAgent")
+            raise ValueError("this model has monotonic attention, whose heads decide when to emit: use MonotonicAgent")
         if layer is not None and layer not in range(layers):
             raise ValueError(f"--attn-layer must be within 0 and {layers - 1}, but is {layer}")
         if heads is not None and not (len(heads) and all(head in range(all_heads) for head in heads)):
@@ -72,19 +78,20 @@ class OfflineSession(Session):
         return self._commit(self._stable(hypothesis, following))
 
     def _stable(self, hypothesis: list[int], following: int | None) -> list[int]:
-        """Return the whole words of a hypothesis that the policy commits; ``following`` is the token after it."""
+        """Return the tokens to commit: stable whole words; ``following`` is the token after ``hypothesis``."""
         self.recent = [*self.recent, hypothesis][-self.policy.history :]
         stable = min(self.policy.stable_prefix(self.recent, self.source.available), len(hypothesis))
         known = hypothesis[: stable + 1]
         if stable == len(hypothesis) and following is not None:
-            known = [*hypothesis, following]  # not committed, but it shows whether the word before it is whole
+            known = [*hypothesis, following]  # it is not committed, but shows whether the last word is whole
         stable = min(stable, whole(self.translator.pieces(known)))
         return hypothesis[: max(stable, len(self.committed))]
 
     def _greedy(self) -> tuple[list[int], int | None]:
-        """Continue the committed tokens until the policy stops, the sentence ends or is too long.
+        """Continue the committed tokens greedily until the policy stops, the sentence ends or the limit is reached.
 
-        Returns the hypothesis and the token that was not added to it, if there is one.
+        Returns:
+            The hypothesis and the token after it, which was not added; ``None`` at the limit.
         """
         dictionary, tokens = self.translator.dictionary, list(self.committed)
         decoding = self._redecode(self.policy.uses_attention)
@@ -102,7 +109,7 @@ class OfflineSession(Session):
         decoding, search = self._redecode(), self._search()
         while not search.ended:
             log_probs = decoding.step(search.tokens[:, -1])
-            reorder(decoding.state, search.extend(log_probs, self._longest(), tail=True))
+            reorder(decoding.state, search.extend(log_probs, self._longest(), at_end=True))
         return search.best
 
     def _redecode(self, uses_attention: bool = False) -> Redecoding:
@@ -114,7 +121,7 @@ class OfflineSession(Session):
 
 
 class Redecoding:
-    """The decoder over all encoder states available, after the tokens already committed.
+    """One decoding of a sentence from all encoder states available, after the tokens already committed.
 
     Args:
         translator: the model.
@@ -122,6 +129,11 @@ class Redecoding:
         committed: tokens committed so far.
         layer: decoder layer whose cross-attention weights ``attend`` returns; ``None``: no weights.
         heads: heads to average.
+
+    Attributes:
+        state: the decoder's state.
+        decoded: number of tokens decoded.
+        expected: (1,), target tokens that the model expects; ``None`` if no mechanism needs lengths.
     """
 
     def __init__(
@@ -134,31 +146,31 @@ class Redecoding:
     ) -> None:
         self.decoder, self.states, self.heads = translator.model.decoder, states, heads
         self.state: State = {}
-        self.tokens = 0
+        self.decoded = 0
         self.expected = self.decoder.expect_length(states, None, torch.tensor([len(states)], device=states.device))
         self.probe = None if layer is None else (layer, self.decoder.layers[layer].encoder_attn.keys(states))
-        if committed:
+        if committed:  # one call for all of them; the last one is the input of the next step
             self._step(torch.tensor([[translator.dictionary.eos(), *committed[:-1]]]))
 
     def attend(self, token: int) -> tuple[Tensor, list[float]]:
-        """Return scores (V,) of what follows ``token``, and the weights of the chosen heads over the states."""
+        """Return scores (V,) of the token after ``token``, and the mean weights of the heads over the states."""
         scores, weights = self._step(torch.tensor([[token]]), self.probe)
         return scores[0], [] if weights is None else weights[0, self.heads].mean(0).tolist()
 
     def step(self, tokens: Tensor) -> Tensor:
-        """Return log-probabilities (B, V) of what follows ``tokens`` (B,)."""
+        """Return log-probabilities (B, V) of the tokens after ``tokens`` (B,)."""
         return self._step(tokens.unsqueeze(1))[0].float().log_softmax(-1)
 
     def _step(self, tokens: Tensor, probe: tuple[int, Tensor] | None = None) -> tuple[Tensor, Tensor | None]:
-        """Decode after ``tokens`` (B, T)."""
+        """Return scores (B, V) of the tokens after ``tokens`` (B, T), and weights (B, H, S) with a probe."""
         size, device = len(tokens), self.states.device
         found = self.decoder.step_over(
             tokens.to(device),
-            self.states.expand(-1, size, -1) if self.tokens == 0 else None,
+            self.states.expand(-1, size, -1) if self.decoded == 0 else None,
             self.state,
             torch.full((size,), len(self.states), device=device),
             None if self.expected is None else self.expected.expand(size),
             probe,
         )
-        self.tokens += tokens.shape[1]
+        self.decoded += tokens.shape[1]
         return found

@@ -1,8 +1,8 @@
 """Policies for models trained on whole utterances, which re-decode from all audio so far at each segment.
 
-A policy is a pure function of plain numbers. It may stop a greedy hypothesis before a token (``stops``), and says how
-much of a finished hypothesis is stable enough to commit (``stable_prefix``). Once the source has ended, everything is
-committed.
+A policy is a pure function of plain numbers. It decides where a greedy hypothesis stops (``stops``) and how much of a
+finished hypothesis is stable enough to commit (``stable_prefix``). After the end of the source, the session commits the
+whole hypothesis.
 """
 
 from __future__ import annotations
@@ -17,26 +17,30 @@ from mla_fairseq.streaming.policies import check_wait_k
 
 
 class OfflinePolicy:
-    """The base class: never stops, and commits whole hypotheses.
+    """Base class of the policies of an ``OfflineSession``: never stops, and commits whole hypotheses.
 
     Attributes:
-        uses_attention: whether ``stops`` reads attention weights.
-        history: how many hypotheses, including the newest, ``stable_prefix`` compares.
+        uses_attention: whether ``stops`` needs attention weights.
     """
 
     uses_attention: ClassVar[bool] = False
-    history: int = 1
+
+    @property
+    def history(self) -> int:
+        """Return the number of hypotheses, including the newest, that ``stable_prefix`` compares."""
+        return 1
 
     def stops(self, token: int, attention: Sequence[float], states: int) -> bool:
         """Return whether the hypothesis stops before ``token`` (from 0).
 
-        ``attention`` holds the weights of that token over the ``states`` encoder states available. In linear attention
-        they can all be zero: then the token has nothing to read yet, as if it attended to audio that has not arrived.
+        ``attention`` (states,) holds the weights of that token over the ``states`` encoder states available; it is
+        empty for policies that do not use attention. In linear attention all weights can be zero; the token is then
+        treated as if it attended to audio that has not arrived.
         """
         return False
 
     def stable_prefix(self, hypotheses: Sequence[Sequence[int]], states: int) -> int:
-        """Return how many tokens of the last of ``hypotheses`` may be committed after ``states`` encoder states."""
+        """Return how many tokens of the newest hypothesis, the last one, may be committed after ``states`` states."""
         return len(hypotheses[-1])
 
 
@@ -44,8 +48,11 @@ class OfflinePolicy:
 class AlignAttPolicy(OfflinePolicy):
     """Stop before a token that attends most to one of the last ``frames`` states (Papi et al. 2023, arXiv 2305.11408).
 
+    Attributes:
+        frames: number of last encoder states (40 ms each), which the paper calls frames.
+
     Raises:
-        ValueError: frames that are not an integer of at least 0.
+        ValueError: ``frames`` is not an integer of at least 0.
     """
 
     frames: int
@@ -55,7 +62,7 @@ class AlignAttPolicy(OfflinePolicy):
         check_integer("--frame-num", self.frames, 0)
 
     def stops(self, token: int, attention: Sequence[float], states: int) -> bool:
-        """Return whether the state with the largest weight, by default the very last, is one of the last."""
+        """Return whether the state with the largest weight is one of the last; with no weight at all it is."""
         aligned = max(range(states), key=attention.__getitem__) if any(attention) else states - 1
         return aligned >= states - self.frames
 
@@ -65,8 +72,12 @@ class EDAttPolicy(OfflinePolicy):
     """Stop before a token with more than ``threshold`` of its attention on the last ``frames`` states (Papi et al.
     2023, arXiv 2212.07850, equation 2).
 
+    Attributes:
+        threshold: largest sum of weights, from 0 to 1, with which a token is still decoded.
+        frames: number of last encoder states (40 ms each), which the paper calls frames.
+
     Raises:
-        ValueError: a threshold outside 0 to 1, or frames that are not an integer of at least 1.
+        ValueError: ``threshold`` is outside 0 to 1, or ``frames`` is not an integer of at least 1.
     """
 
     threshold: float
@@ -81,7 +92,7 @@ class EDAttPolicy(OfflinePolicy):
             )
 
     def stops(self, token: int, attention: Sequence[float], states: int) -> bool:
-        """Return whether the share of the last states, by default all of it, is more than the threshold."""
+        """Return whether the last states have more than the threshold; with no weight at all they have."""
         share = sum(attention[max(0, states - self.frames) :]) if any(attention) else 1.0
         return share > self.threshold
 
@@ -90,8 +101,11 @@ class EDAttPolicy(OfflinePolicy):
 class LocalAgreementPolicy(OfflinePolicy):
     """Commit the longest common prefix of the last ``agreeing`` hypotheses (Liu et al. 2020, arXiv 2005.11185).
 
+    Attributes:
+        agreeing: number of hypotheses compared, one from each segment.
+
     Raises:
-        ValueError: hypotheses that are not an integer of at least 2.
+        ValueError: ``agreeing`` is not an integer of at least 2.
     """
 
     agreeing: int = 2
@@ -101,11 +115,11 @@ class LocalAgreementPolicy(OfflinePolicy):
 
     @property
     def history(self) -> int:
-        """Return the number of hypotheses that have to agree."""
+        """Return the number of hypotheses that must agree."""
         return self.agreeing
 
     def stable_prefix(self, hypotheses: Sequence[Sequence[int]], states: int) -> int:
-        """Return the length of the common prefix, 0 while there are too few hypotheses."""
+        """Return the length of the common prefix; 0 while there are too few hypotheses."""
         if len(hypotheses) < self.agreeing:
             return 0
         columns = zip(*hypotheses, strict=False)
@@ -117,8 +131,11 @@ class LocalAgreementPolicy(OfflinePolicy):
 class HoldPolicy(OfflinePolicy):
     """Commit all but the last ``tokens`` tokens of a hypothesis (hold-n: Liu et al. 2020, arXiv 2005.11185).
 
+    Attributes:
+        tokens: number of tokens held back.
+
     Raises:
-        ValueError: tokens that are not an integer of at least 0.
+        ValueError: ``tokens`` is not an integer of at least 0.
     """
 
     tokens: int
@@ -127,7 +144,7 @@ class HoldPolicy(OfflinePolicy):
         check_integer("--hold", self.tokens, 0)
 
     def stable_prefix(self, hypotheses: Sequence[Sequence[int]], states: int) -> int:
-        """Return the length without the last tokens."""
+        """Return the length of the newest hypothesis without its last tokens."""
         return max(0, len(hypotheses[-1]) - self.tokens)
 
 
@@ -135,8 +152,12 @@ class HoldPolicy(OfflinePolicy):
 class OfflineWaitKPolicy(OfflinePolicy):
     """Wait-k on a model that was not trained for it: token t, from 0, needs ``ratio (k + t)`` encoder states.
 
+    Attributes:
+        lagging: k, in pre-decision steps.
+        ratio: encoder states per pre-decision step.
+
     Raises:
-        ValueError: k or ratio that is not an integer of at least 1.
+        ValueError: ``lagging`` or ``ratio`` is not an integer of at least 1.
     """
 
     lagging: int
@@ -147,8 +168,8 @@ class OfflineWaitKPolicy(OfflinePolicy):
 
     def stops(self, token: int, attention: Sequence[float], states: int) -> bool:
         """Return whether the token needs more states."""
-        return states_to_read(self.lagging, self.ratio, token) > states
+        return int(states_to_read(self.lagging, self.ratio, token)) > states
 
     def stable_prefix(self, hypotheses: Sequence[Sequence[int]], states: int) -> int:
-        """Return how many tokens have the states they need: a beam search does not stop where greedy search does."""
+        """Return how many tokens have the states they need; beam search does not stop by ``stops``."""
         return min(len(hypotheses[-1]), max(0, states // self.ratio - self.lagging + 1))

@@ -1,7 +1,9 @@
 """READ/WRITE policies for models trained to translate simultaneously: pure functions of two numbers, no model.
 
-No policy asks whether the source has ended: a policy that did could make the output depend on how the audio is chunked.
-READ is enough. The session waits while more audio may come, and then lets the token read everything.
+Before each token a policy decides: READ (wait for more encoder states) or WRITE (decode the token now, from the
+first N states). A policy does not know whether the source has ended: if it did, the output could depend on how the
+audio is chunked. READ is enough. While more audio may arrive the session waits; after the end of the source, the token
+reads all encoder states.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ class Progress:
     """The position of a session within its current sentence.
 
     Attributes:
-        available: encoder states available, counted from the sentence's first one.
-        tokens: target tokens decoded.
+        available: number of encoder states available (40 ms each), counted from the first one of the sentence.
+        tokens: number of target tokens decoded.
     """
 
     available: int
@@ -29,14 +31,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Decision:
-    """How far the next token may read.
+    """What a policy decides for the next token: READ, or WRITE from a number of encoder states.
 
     Attributes:
-        states: encoder states, from the sentence's first one, that the next token may read; 0 means READ: wait for
-            more audio or, once the source has ended, read all that is available.
+        states: 0 means READ: wait for more audio or, after the end of the source, let the token read all encoder
+            states. N > 0 means WRITE: the token may be decoded, from the first N encoder states of the sentence.
 
     Raises:
-        ValueError: states that are not an integer of at least 0.
+        ValueError: ``states`` is not an integer of at least 0.
     """
 
     states: int
@@ -46,10 +48,11 @@ class Decision:
 
 
 READ = Decision(0)
+"""Wait for more encoder states."""
 
 
 class Policy(ABC):
-    """The base class of policies.
+    """Base class of the policies of an ``IncrementalSession``.
 
     Attributes:
         monotonic: whether the model must (``True``) or must not (``False``) have monotonic attention; ``None``: either.
@@ -59,9 +62,10 @@ class Policy(ABC):
 
     @abstractmethod
     def decide(self, progress: Progress) -> Decision:
-        """Decide how far the next token may read. Called once per token, and again after each READ.
+        """Decide whether the next token waits (READ) or is decoded, and from how many encoder states.
 
-        A token reads no more states than are available, and no fewer than the tokens before it have read.
+        Called once per token, and again when new states arrive after a READ. A token may read no more states than are
+        available, and no fewer than the tokens before it have read; the session raises ValueError otherwise.
         """
 
 
@@ -69,8 +73,14 @@ class Policy(ABC):
 class WaitKPolicy(Policy):
     """Wait-k: token t, from 0, reads ``min(S, ratio (k + t))`` encoder states (Ma et al. 2019, arXiv 1810.08398).
 
+    ``S`` is the number of states of the whole source.
+
+    Attributes:
+        lagging: k, in pre-decision steps.
+        ratio: encoder states per pre-decision step.
+
     Raises:
-        ValueError: k or ratio that is not an integer of at least 1.
+        ValueError: ``lagging`` or ``ratio`` is not an integer of at least 1.
     """
 
     lagging: int
@@ -81,37 +91,41 @@ class WaitKPolicy(Policy):
         check_wait_k(self.lagging, self.ratio)
 
     def required(self, token: int) -> int:
-        """Return the encoder states that ``token`` (from 0) reads in a source without an end."""
-        return states_to_read(self.lagging, self.ratio, token)
+        """Return the number of encoder states that ``token`` (from 0) reads in a source that is long enough."""
+        return int(states_to_read(self.lagging, self.ratio, token))
 
     def decide(self, progress: Progress) -> Decision:
-        """Read the required states as soon as they are available."""
+        """WRITE as soon as the required states are available."""
         required = self.required(progress.tokens)
         return Decision(required) if progress.available >= required else READ
 
 
 @dataclass(frozen=True)
 class MonotonicPolicy(Policy):
-    """Let the heads of a model with monotonic attention decide whenever there are new encoder states."""
+    """Let the heads of a model with monotonic attention decide: they READ or WRITE at each encoder state."""
 
     monotonic = True
 
     def decide(self, progress: Progress) -> Decision:
-        """Allow all available states; the heads read as many of them as they need."""
+        """Allow all available states; the heads read as many of them as they need, or wait for more."""
         return Decision(progress.available)
 
 
 @dataclass(frozen=True)
 class WholeSourcePolicy(Policy):
-    """READ until the source has ended: offline translation, the upper end of every latency curve."""
+    """READ until the source has ended: offline translation, with the highest latency of all policies."""
 
     def decide(self, progress: Progress) -> Decision:
-        """Wait for the end."""
+        """READ."""
         return READ
 
 
 def check_wait_k(lagging: int, ratio: int) -> None:
-    """Raise ValueError unless both numbers of wait-k are integers of at least 1."""
+    """Check both numbers of a wait-k policy.
+
+    Raises:
+        ValueError: one of them is not an integer of at least 1.
+    """
     if not (is_integer(lagging, 1) and is_integer(ratio, 1)):
         raise ValueError(
             f"k and the pre-decision ratio of wait-k must be integers of at least 1, but are {lagging!r} and {ratio!r}"

@@ -1,4 +1,4 @@
-"""Beam search with a committed prefix: hypotheses that disagree with what was emitted are dropped. Beam 1 is greedy."""
+"""Beam search with a committed prefix: hypotheses that disagree with emitted words are dropped. Beam 1 is greedy."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from mla_fairseq.streaming.checks import check_integer, is_finite
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How hypotheses are searched.
+    """Options of the search for hypotheses.
 
     Attributes:
-        beam: hypotheses kept; 1 is greedy.
+        beam: number of hypotheses kept; 1 is greedy.
         lenpen: length penalty; above 1 favours longer translations.
-        max_len_a, max_len_b: a sentence has at most ``a * frames + b`` tokens.
+        max_len_a, max_len_b: a sentence has at most ``max_len_a * frames + max_len_b`` tokens; a frame is 10 ms.
 
     Raises:
-        ValueError: a beam that is not an integer of at least 1, a length penalty or limit that is not a finite number,
-            or limits that allow no token.
+        ValueError: ``beam`` is not an integer of at least 1, the length penalty or a limit is not a finite number, or
+            the limits allow no token.
     """
 
     beam: int = 1
@@ -43,7 +43,7 @@ class SearchOptions:
             )
 
     def longest(self, frames: int) -> int:
-        """Return how many tokens a sentence of so many filter-bank frames may have."""
+        """Return the largest number of tokens of a sentence of ``frames`` filter-bank frames, at least 1."""
         return max(1, int(self.max_len_a * frames + self.max_len_b))
 
 
@@ -53,8 +53,9 @@ GREEDY = SearchOptions()
 class BeamSearch:
     """The hypotheses of one sentence.
 
-    Before the source has ended, the best hypothesis leads. Afterwards (``tail``), hypotheses that end are set aside,
-    and the best of them by log-probability / length ** lenpen wins, as in fairseq.
+    While more audio may arrive, only the best hypothesis may end the sentence, and it ends the search. After the end of
+    the source (``at_end``), finished hypotheses are collected as in fairseq, and the best of them by
+    log-probability / length ** lenpen wins.
 
     Args:
         options: beam and length penalty.
@@ -62,9 +63,10 @@ class BeamSearch:
         prefix: tokens that every hypothesis starts with.
 
     Attributes:
-        tokens: (B, T), hypotheses by falling score, after fairseq's first symbol, which is ``eos``.
+        tokens: (B, T), hypotheses sorted by score, best first; the first token is ``eos``, as in fairseq.
+        scores: (B,), sums of log-probabilities.
         finished: score and tokens of each finished hypothesis.
-        tail: whether the last token was decoded only because the source has ended.
+        at_end: whether the last token was decoded only because the source has ended.
         ended: whether the sentence has ended.
     """
 
@@ -73,33 +75,35 @@ class BeamSearch:
         self.tokens = torch.tensor([[eos, *prefix]])
         self.scores = torch.zeros(1)
         self.finished: list[tuple[float, list[int]]] = []
-        self.tail = self.ended = False
+        self.at_end = self.ended = False
 
     @property
     def best(self) -> list[int]:
-        """Return the tokens of the leading hypothesis or, once ``ended``, of the winning one."""
+        """Return the tokens of the best hypothesis, without ``eos``."""
         if self.ended:
             return max(self.finished, key=lambda scored: scored[0])[1]
         return self.tokens[0, 1:].tolist()
 
     def fork(self) -> BeamSearch:
-        """Return an independent copy; no method changes a tensor in place."""
+        """Return an independent copy. Copies no tensor: none is changed in place."""
         other = copy.copy(self)
         other.finished = list(self.finished)
         return other
 
-    def extend(self, log_probs: Tensor, longest: int, tail: bool) -> Tensor:
-        """Make every hypothesis one token longer.
+    def extend(self, log_probs: Tensor, longest: int, at_end: bool) -> Tensor:
+        """Extend every hypothesis by one token.
 
         Args:
             log_probs: (B, V), of the next token of each hypothesis.
-            longest: the most tokens that the sentence may have.
-            tail: whether this token is decoded only because the source has ended.
+            longest: largest number of tokens of the sentence.
+            at_end: whether this token is decoded only because the source has ended.
 
-        Returns the parent of each hypothesis (B',), int64; B' is 0 once the sentence has ended.
+        Returns:
+            The parent of each new hypothesis (B',), int64; B' is 0 if the sentence has ended.
         """
-        self.tail = tail
+        self.at_end = at_end
         scores = self.scores.unsqueeze(1) + self._allowed(log_probs.cpu(), longest)
+        # each hypothesis has one eos, so at least half of the candidates continue
         values, places = scores.flatten().topk(min(2 * self.options.beam, scores.numel()))
         parents, tokens = places // scores.shape[1], places % scores.shape[1]
         kept = self._set_finished_aside(values, parents, tokens)
@@ -109,30 +113,30 @@ class BeamSearch:
         return parents[kept]
 
     def prune(self, length: int) -> Tensor:
-        """Drop the hypotheses whose first ``length`` tokens are not those of the best; return the others' places."""
+        """Drop hypotheses that differ from the best one in the first ``length`` tokens; return the others' indices."""
         kept = (self.tokens[:, : length + 1] == self.tokens[:1, : length + 1]).all(1).nonzero().squeeze(1)
         self.tokens, self.scores = self.tokens[kept], self.scores[kept]
         return kept
 
     def _allowed(self, scores: Tensor, longest: int) -> Tensor:
-        """Forbid padding, empty sentences, and sentences that are too long."""
+        """Return ``scores`` (B, V) without padding, empty sentences and sentences that are too long."""
         scores = scores.clone()
         scores[:, self.pad] = -torch.inf
         length = self.tokens.shape[1] - 1
         if length == 0:
             scores[:, self.eos] = -torch.inf
         if length >= longest:
-            scores[:, : self.eos] = scores[:, self.eos + 1 :] = -torch.inf
+            scores[:, : self.eos] = scores[:, self.eos + 1 :] = -torch.inf  # only the end is left
         return scores
 
     def _set_finished_aside(self, values: Tensor, parents: Tensor, tokens: Tensor) -> Tensor:
-        """Move candidates that end the sentence to ``finished``; return the places of the others."""
+        """Move candidates that end the sentence to ``finished``; return the indices of the others."""
         for i in (tokens[: self.options.beam] == self.eos).nonzero().squeeze(1).tolist():
-            if values[i] == -torch.inf or not (self.tail or i == 0):
-                continue  # before the source has ended, only the best hypothesis may end the sentence
+            if values[i] == -torch.inf or not (self.at_end or i == 0):
+                continue  # while more audio may arrive, only the best hypothesis may end the sentence
             score = float(values[i]) / self.tokens.shape[1] ** self.options.lenpen
             self.finished.append((score, self.tokens[parents[i], 1:].tolist()))
-            self.ended |= not self.tail or len(self.finished) >= self.options.beam
+            self.ended |= not self.at_end or len(self.finished) >= self.options.beam
         others = ((tokens != self.eos) & (values > -torch.inf)).nonzero().squeeze(1)
         self.ended |= len(others) == 0
         return others

@@ -1,4 +1,8 @@
-"""A session translates one recording under one policy: samples in, whole words out, and no word is ever taken back."""
+"""A session translates one recording under one policy: samples in, whole words out.
+
+Every emitted word is final. A word is emitted once the policy allows its tokens and the next word has begun, or at the
+end of the sentence.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,10 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
+from numpy.typing import ArrayLike
 
 from mla_fairseq.streaming.offline_policies import OfflinePolicy
 from mla_fairseq.streaming.policies import Policy
@@ -19,12 +24,12 @@ from mla_fairseq.streaming.translator import Translator
 
 @dataclass(frozen=True)
 class Emission:
-    """Words that are emitted.
+    """Words that a session has emitted. They are final.
 
     Attributes:
-        text: one or more whole words.
-        states: encoder states available at that moment, from the start of the recording.
-        sentence_ended: whether the model ended its sentence with them.
+        text: one or more whole words; empty only where a sentence ends without a new word.
+        states: encoder states available at that moment, counted from the start of the recording (40 ms each).
+        sentence_ended: whether the sentence ends after these words.
     """
 
     text: str
@@ -33,19 +38,22 @@ class Emission:
 
 
 class Session(ABC):
-    """What sessions share: source, limits, committed words, snapshots. A subclass decodes.
+    """The translation of one recording while it arrives: base class with source, committed tokens and snapshots.
+
+    Each ``push`` takes a segment of samples and returns the words that it makes final. The encoder works in chunks, so
+    a push may return nothing. Words already emitted never change. A subclass implements ``_decode``.
 
     Args:
-        translator: the model.
-        policy: when to emit; an instance of ``policy_class``.
+        translator: the model; sessions may share one.
+        policy: decides what may be emitted; an instance of ``policy_class``.
         options: beam and limits.
 
     Attributes:
         policy_class: the base class of the policies that the session follows.
-        committed: tokens of the current sentence that were emitted.
+        committed: tokens of the current sentence that are final.
 
     Raises:
-        ValueError: a policy for another session, or options of another type.
+        ValueError: a policy for another session class, or options of another type.
     """
 
     policy_class: ClassVar[type[Policy | OfflinePolicy]]
@@ -61,52 +69,55 @@ class Session(ABC):
         self.committed: list[int] = []
 
     @torch.no_grad()
-    def push(self, samples, final: bool = False) -> list[Emission]:
-        """Process the next samples (N,) at 16 kHz, float in [-1, 1] or int16; return the words they lead to.
+    def push(self, samples: ArrayLike, final: bool = False) -> list[Emission]:
+        """Process the next segment and return the words that are now final.
 
-        ``final`` ends the recording: the rest of the translation is emitted.
+        Args:
+            samples: (N,) at 16 kHz, float in [-1, 1] or int16; N may be 0 and may differ from push to push.
+            final: end the recording; the rest of the translation is returned.
 
         Raises:
-            ValueError: samples that are not one channel of speech: the session is unchanged; or a policy whose answer
-                is not possible.
+            ValueError: the samples are not one channel of speech (the session is unchanged), or the policy made a
+                decision that is not possible.
             RuntimeError: the recording has ended.
         """
         before = self.source.available
         self.source.push(samples, final)
+        # without new encoder states the policy would decide as before
         return self._decode() if self.source.available > before or final else []
 
     def finish(self) -> list[Emission]:
         """End the recording and return the rest of the translation."""
         return self.push([], final=True)
 
-    def snapshot(self) -> Session:
-        """Return an independent copy, to go back to with ``restore``. Copies no tensor."""
+    def snapshot(self) -> Self:
+        """Return an independent copy for ``restore``. Copies no tensor."""
         other = copy.copy(self)
         other.source = self.source.fork()
         return other
 
     def restore(self, snapshot: Session) -> None:
-        """Go back to ``snapshot``, which stays valid.
+        """Return to ``snapshot``, which stays valid.
 
         Raises:
-            ValueError: a snapshot of another class.
+            ValueError: the snapshot is of another class.
         """
         if type(snapshot) is not type(self):
             name = type(self).__name__
-            raise ValueError(f"this is no snapshot of {name} ({type(snapshot).__name__}): restore one of this session")
+            raise ValueError(f"not a snapshot of {name} ({type(snapshot).__name__}): use one of this session")
         self.__dict__.update(snapshot.snapshot().__dict__)
 
     @property
     def nbytes(self) -> int:
-        """Return the bytes carried from one push to the next."""
+        """Return the bytes of tensors and samples kept from one push to the next."""
         return self.source.nbytes
 
     @abstractmethod
     def _decode(self) -> list[Emission]:
-        """Decode what the policy allows now."""
+        """Decode what the policy allows now; return the words that became final."""
 
     def _commit(self, tokens: Sequence[int], sentence_ended: bool = False) -> list[Emission]:
-        """Commit ``tokens``, which begin with those committed before; return their new words."""
+        """Make ``tokens`` final and return the new words; they start with the tokens committed before."""
         text = self.translator.text(tokens[len(self.committed) :])
         self.committed = list(tokens)
         return [Emission(text, self.source.available, sentence_ended)] if text or sentence_ended else []

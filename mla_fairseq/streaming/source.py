@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from mla_fairseq.attention import State, fork, nbytes
@@ -14,19 +15,20 @@ from mla_fairseq.streaming.translator import Translator
 
 @dataclass
 class Source:
-    """One recording on its way through the encoder.
+    """The encoder states of one recording while it arrives.
 
-    A chunked encoder appends the states of each new chunk. A full-context encoder encodes the whole recording again,
-    so its states replace those of before and cannot be taken.
+    A chunked encoder appends the states of each complete chunk; they never change. A full-context encoder encodes the
+    whole recording again, so new states replace the old ones and cannot be taken.
 
     Attributes:
-        features: samples to normalised filter banks.
+        translator: the model.
+        features: converts samples to normalised filter banks.
         states: (n, 1, C), encoder states that are available and not taken.
         encoder_state: state of a chunked encoder; replaced, never changed in place.
-        recording: (1, T, F), all filter banks so far; kept for a full-context encoder alone.
-        frames: filter-bank frames so far.
-        taken: encoder states taken.
-        ended: whether the recording is over.
+        recording: (1, T, F), all filter banks so far; kept only for a full-context encoder.
+        frames: number of filter-bank frames so far (10 ms each).
+        taken: number of encoder states taken.
+        ended: whether the recording has ended.
         discarding: whether new audio is checked and dropped, because no token will be decoded from it.
     """
 
@@ -42,7 +44,7 @@ class Source:
 
     @classmethod
     def begin(cls, translator: Translator) -> Source:
-        """Return the source of a recording that has not started."""
+        """Return the source of a new recording."""
         features, parameter = FeatureStream(translator.normalisation), translator.parameter
         bins = translator.normalisation.mean.shape[-1]
         states = parameter.new_zeros(0, 1, translator.model.encoder.channels)
@@ -50,20 +52,20 @@ class Source:
 
     @property
     def available(self) -> int:
-        """Return the number of encoder states so far, taken ones included."""
+        """Return the number of encoder states so far, including those taken."""
         return self.taken + len(self.states)
 
     @property
     def nbytes(self) -> int:
-        """Return the bytes carried from one push to the next."""
+        """Return the bytes of tensors and samples kept from one push to the next."""
         tail = self.features.banks.tail
         return nbytes(self.encoder_state) + sum(held.nbytes for held in (self.states, self.recording, tail))
 
-    def push(self, samples, final: bool = False) -> None:
+    def push(self, samples: ArrayLike, final: bool = False) -> None:
         """Process the next samples (N,) at 16 kHz; ``final`` ends the recording.
 
         Raises:
-            ValueError: samples that are not one channel of speech; the source is unchanged.
+            ValueError: the samples are not one channel of speech; the source is unchanged.
             RuntimeError: the recording has ended.
         """
         frames = self.features.push(samples, final)
@@ -84,12 +86,13 @@ class Source:
     def take(self, upto: int) -> Tensor:
         """Remove and return the encoder states (n, 1, C) before ``upto``, counted from the start of the recording."""
         count = max(0, upto - self.taken)
+        # a view would keep the taken states in memory, hence the copy
         taken, self.states = self.states[:count], self.states[count:].clone()
         self.taken += len(taken)
         return taken
 
     def discard(self) -> None:
-        """Free all that is held, and encode nothing more."""
+        """Free the encoder states and encode nothing more."""
         self.discarding, self.states, self.encoder_state = True, self.states[:0].clone(), {}
 
     def fork(self) -> Source:

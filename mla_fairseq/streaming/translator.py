@@ -1,4 +1,4 @@
-"""A trained model with what streaming needs beside it: dictionary and normalisation."""
+"""A trained model with the dictionary and the normalisation that streaming needs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,15 @@ log = logging.getLogger(__name__)
 
 
 class Translator:
-    """A model, its dictionary and its normalisation: shared by all sessions, changed by none."""
+    """A speech translation model with its dictionary and normalisation.
+
+    Sessions share a translator and do not change it.
+
+    Args:
+        model: the model; put into evaluation mode.
+        dictionary: target dictionary, of SentencePiece pieces.
+        normalisation: statistics of the filter banks that the model was trained on.
+    """
 
     def __init__(self, model: S2TTransformerMLAModel, dictionary: Dictionary, normalisation: Normalisation) -> None:
         self.model = model.eval()
@@ -33,32 +41,40 @@ class Translator:
 
     @classmethod
     def load(cls, checkpoint: Path | str, data: Path | str, config_yaml: str = "config_st.yaml") -> Translator:
-        """Load a checkpoint and, from the folder its data was prepared in, dictionary, statistics and ``config_yaml``.
+        """Load a model for streaming, in float32 on the CPU.
+
+        Args:
+            checkpoint: saved by fairseq-train.
+            data: the prepared folder of the model, with its dictionary and statistics.
+            config_yaml: data configuration in ``data``.
 
         Raises:
-            ValueError: a file that is missing or of another type, or a model of another package.
+            ValueError: a file is missing or of another type, or the model cannot stream.
         """
         register()
         load_checkpoint(Path(checkpoint))
-        normalisation = Normalisation.read(Path(data) / config_yaml)
+        normalisation = Normalisation.load(Path(data) / config_yaml)
         level = logging.root.manager.disable
         logging.disable(max(level, logging.INFO))  # fairseq logs all options of every model that it loads
         try:
             overrides = {"data": str(data), "config_yaml": config_yaml}
             models, _, task = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint)], overrides)
-        except UserError as error:  # it would end a program that may want to go on
+        except UserError as error:  # a SystemExit, which would end the program of the caller
             raise ValueError(str(error).removeprefix("error: ")) from error
         finally:
             logging.disable(level)
         if not isinstance(models[0], S2TTransformerMLAModel):
-            raise ValueError(f"{checkpoint} holds a {type(models[0]).__name__}, which cannot stream")
+            raise ValueError(
+                f"{checkpoint} holds a {type(models[0]).__name__}, which cannot stream: give a model that was trained "
+                "with an architecture of mla_fairseq, such as s2t_transformer_simul_mla"
+            )
         return cls(models[0].float(), task.target_dictionary, normalisation)
 
     def to(self, device: str, fp16: bool = False) -> None:
-        """Move the model; sessions already started do not move with it.
+        """Move the model to ``device``, in half precision with ``fp16``; sessions already started do not move with it.
 
         Raises:
-            ValueError: a device that is not available.
+            ValueError: the device is not available.
         """
         try:
             self.model.to(device, torch.float16 if fp16 else torch.float32)
@@ -67,25 +83,25 @@ class Translator:
             raise ValueError(f"device {device!r} is not available ({reason}): use cpu") from error
 
     def log_once(self, message: str) -> None:
-        """Log something about the model, the first time it is reported."""
+        """Log a message about the model, only the first time."""
         if message not in self._logged:
             self._logged.add(message)
             log.info(message)
 
     @property
     def wait_k(self) -> WaitK | None:
-        """Return the rule that the model was trained with; ``None``: an offline or monotonic model."""
+        """Return the wait-k rule that the model was trained with; ``None`` for an offline or monotonic model."""
         return self.model.decoder.wait_k
 
     @property
     def parameter(self) -> Tensor:
-        """Return any parameter: device and number format of inputs follow it."""
+        """Return a parameter of the encoder, whose device and dtype inputs must have."""
         return self.model.encoder.layer_norm.weight if self.model.encoder.layer_norm else next(self.model.parameters())
 
     def pieces(self, tokens: Iterable[int]) -> list[str]:
-        """Return the subword pieces of tokens."""
+        """Return the subword pieces of ``tokens``."""
         return [self.dictionary[token] for token in tokens]
 
     def text(self, tokens: Iterable[int]) -> str:
-        """Return the text of tokens, as fairseq prints it."""
+        """Return the text of ``tokens``, as fairseq prints it."""
         return join(self.pieces(tokens))

@@ -1,1 +1,1 @@
-"""Text to speech: a trained model, step-by-step decoding of spectrograms, and vocoders."""
+"""Text to speech: step-by-step decoding of spectrograms, vocoders, and a speaker that joins them to a model."""

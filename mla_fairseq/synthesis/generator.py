@@ -1,4 +1,4 @@
-"""Decoding of spectrograms from texts, step by step: each utterance of a batch stops at its own end."""
+"""Decode spectrograms from texts step by step; each utterance of a batch stops at its own end."""
 
 from __future__ import annotations
 
@@ -6,23 +6,28 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+
+from mla_fairseq.models.tts_transformer_mla import TTSTransformerMLAModel
+
+Steps = tuple[Tensor, Tensor, Tensor | None]
+"""Frames, probabilities of the end, and attention weights (or ``None``) of one or more decoder steps."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """When an utterance ends.
+    """The conditions under which an utterance ends.
 
     Attributes:
-        threshold: it ends at the first step whose probability of the end is above this.
-        max_steps: the most decoder steps of any utterance.
-        max_ratio: the most steps per step of the length that the model expects; 0: no such limit. Without an expected
-            length ``max_steps`` alone holds.
+        threshold: an utterance ends at the first step whose probability of the end is above this.
+        max_steps: largest number of decoder steps of any utterance.
+        max_ratio: largest number of steps divided by the number that the model expects; 0: no such limit. It does not
+            apply to models without an expected length.
         slack: steps allowed beyond ``max_ratio``, because short expected lengths are uncertain.
 
     Raises:
-        ValueError: a threshold outside 0 to 1, no steps, or a ratio below 0.
+        ValueError: ``threshold`` is outside 0 to 1, ``max_steps`` is below 1, or ``max_ratio`` is below 0.
     """
 
     threshold: float = 0.5
@@ -39,22 +44,22 @@ class Limits:
             raise ValueError(f"--max-length-ratio must be at least 0, but is {self.max_ratio}")
 
     def steps(self, expected: Tensor | None, batch: int) -> Tensor:
-        """Return the most steps of each utterance (B,), given its expected steps (B,)."""
+        """Return the largest number of steps of each utterance (B,), given its expected steps (B,)."""
         if expected is None or self.max_ratio == 0:
             return torch.full((batch,), self.max_steps)
-        own = (expected.double() * self.max_ratio).ceil().long() + self.slack
-        return own.clamp_max(self.max_steps).cpu()
+        allowed = (expected.double() * self.max_ratio).ceil().long() + self.slack
+        return allowed.clamp_max(self.max_steps).cpu()
 
 
 @dataclass
 class Utterance:
-    """What was decoded from one text.
+    """The spectrogram decoded from one text.
 
     Attributes:
         frames: (T, n F), n frames for each of T steps, before the post-net.
         eos_prob: (T,), probabilities of the end.
-        attn: (S, T), cross-attention weights, or ``None``.
-        ended: whether the model ended it; otherwise a limit did.
+        attn: (S, T), cross-attention weights over the S symbols, or ``None``.
+        ended: whether the model ended the utterance; if not, a limit did.
     """
 
     frames: Tensor
@@ -64,21 +69,26 @@ class Utterance:
 
 
 @torch.no_grad()
-def decode(model: nn.Module, net_input: dict, limits: Limits, need_attn: bool = False) -> list[Utterance]:
-    """Decode a batch of texts with a state, from which utterances that have ended are removed.
+def decode(model: TTSTransformerMLAModel, net_input: dict, limits: Limits, need_attn: bool = False) -> list[Utterance]:
+    """Decode a batch of texts, each step from the state of the steps before it.
+
+    Utterances that have ended are removed from the batch.
 
     Args:
-        model: ``tts_transformer_mla`` or a model with its interface, in evaluation mode.
+        model: the model, in evaluation mode.
         net_input: ``src_tokens`` (B, S), ``src_lengths`` (B,), and ``speaker`` (B, 1) or ``None``.
+        limits: when an utterance ends.
+        need_attn: return cross-attention weights as well.
     """
     encoder_out = model.encoder(**net_input)
     batch = len(net_input["src_tokens"])
     limit = limits.steps(model.decoder.expect_length(encoder_out), batch)
-    pieces: list[list[tuple[Tensor, Tensor, Tensor | None]]] = [[] for _ in range(batch)]
+    stretches: list[list[Steps]] = [[] for _ in range(batch)]
     ended = [False] * batch
-    rows = torch.arange(batch)
-    state, step, frame = {}, 0, encoder_out["encoder_out"][0].new_zeros(batch, 1, model.decoder.out_dim)
-    steps: list[tuple[Tensor, Tensor, Tensor | None]] = []
+    rows = torch.arange(batch)  # the utterance in each row of the shrinking batch
+    state: dict[str, dict[str, Tensor]] = {}
+    step, frame = 0, encoder_out["encoder_out"][0].new_zeros(batch, 1, model.decoder.out_dim)
+    steps: list[Steps] = []  # since the batch last became smaller
     while len(rows):
         _, end, extra = model.decoder(
             frame, encoder_out, incremental_state=state, speaker=net_input.get("speaker"), need_attn=need_attn
@@ -89,9 +99,9 @@ def decode(model: nn.Module, net_input: dict, limits: Limits, need_attn: bool = 
         stop = over | (limit[rows] <= step)
         if not bool(stop.any()):
             continue
-        for place, row in enumerate(rows.tolist()):
-            pieces[row].append(_join(steps, place))
-            ended[row] = bool(over[place])
+        for row, utterance in enumerate(rows.tolist()):
+            stretches[utterance].append(_join(steps, row))
+            ended[utterance] = bool(over[row])
         stay = (~stop).nonzero().squeeze(1)
         rows, steps = rows[stay], []
         order = stay.to(frame.device)
@@ -100,10 +110,10 @@ def decode(model: nn.Module, net_input: dict, limits: Limits, need_attn: bool = 
         encoder_out = model.encoder.reorder_encoder_out(encoder_out, order)
         if net_input.get("speaker") is not None:
             net_input = net_input | {"speaker": net_input["speaker"][order]}
-    return [_utterance(parts, how) for parts, how in zip(pieces, ended, strict=True)]
+    return [_utterance(parts, by_model) for parts, by_model in zip(stretches, ended, strict=True)]
 
 
-def refine(model: nn.Module, utterances: list[Utterance]) -> list[Tensor]:
+def refine(model: TTSTransformerMLAModel, utterances: list[Utterance]) -> list[Tensor]:
     """Return the frames (n T, F) of each utterance after the post-net."""
     padded = pad_sequence([utterance.frames for utterance in utterances], batch_first=True)
     lengths = torch.tensor([len(utterance.frames) for utterance in utterances], device=padded.device)
@@ -119,15 +129,15 @@ class Synthesizer:
 
     Args:
         models: one model; ensembles are not supported.
-        vocoder: log-mel frames (T, F) -> samples (time,), or ``None``.
+        vocoder: converts log-mel frames (T, F) to samples (time,); ``None``: no waveforms.
         limits: when an utterance ends.
-        mean, std: (F,), the normalisation of the training data; ``None``: none.
+        mean, std: (F,), the normalisation of the training data; ``None``: not normalised.
         teacher_forcing: decode each step from the recorded frames before it.
     """
 
     def __init__(
         self,
-        models: list[nn.Module],
+        models: list[TTSTransformerMLAModel],
         vocoder: Callable[[Tensor], Tensor] | None,
         limits: Limits,
         mean: Tensor | None = None,
@@ -137,12 +147,15 @@ class Synthesizer:
         self.model, self.vocoder, self.limits = models[0], vocoder, limits
         self.mean, self.std, self.teacher_forcing = mean, std, teacher_forcing
 
-    def generate(self, model: nn.Module, sample: dict, has_targ: bool = False, need_attn: bool = True) -> list[dict]:
+    def generate(
+        self, model: TTSTransformerMLAModel, sample: dict, has_targ: bool = False, need_attn: bool = True
+    ) -> list[dict]:
         """Synthesise a batch.
 
-        Returns a dict for each text: ``feature`` (T, F), not normalised, ``waveform`` (time,), ``eos_prob`` (T,),
-        ``attn`` (S, T) and ``alignment`` (T,), where T are frames, and whether the model ``ended`` it; with
-        ``has_targ`` also ``targ_feature`` and ``targ_waveform``.
+        Returns:
+            A dict for each text, where T counts frames: ``feature`` (T, F), not normalised; ``waveform`` (time,);
+            ``eos_prob`` (T,); ``attn`` (S, T); ``alignment`` (T,), the symbol with the largest weight; and ``ended``,
+            whether the model ended the utterance. With ``has_targ`` also ``targ_feature`` and ``targ_waveform``.
 
         Raises:
             ValueError: a spectrogram is not finite.
@@ -167,7 +180,9 @@ class Synthesizer:
 
     def denormalize(self, frames: Tensor) -> Tensor:
         """Undo the normalisation of log-mel frames (T, F)."""
-        return frames if self.mean is None else frames * self.std.to(frames) + self.mean.to(frames)
+        if self.mean is None or self.std is None:
+            return frames
+        return frames * self.std.to(frames) + self.mean.to(frames)
 
     def speak(self, frames: Tensor) -> Tensor | None:
         """Return the samples (time,) of log-mel frames (T, F)."""
@@ -177,24 +192,21 @@ class Synthesizer:
         feature = self.denormalize(frames)
         if not bool(feature.isfinite().all()):
             raise ValueError(
-                "the spectrogram is not finite: the training of this model diverged, use another checkpoint"
+                "the spectrogram is not finite, because the training of this model diverged: use another checkpoint"
             )
-        result = {
+        attn = None if utterance.attn is None else utterance.attn[:symbols].repeat_interleave(per_step, dim=1)
+        return {
             "feature": feature,
             "waveform": self.speak(feature),
             "eos_prob": utterance.eos_prob.repeat_interleave(per_step),
-            "attn": None,
-            "alignment": None,
+            "attn": attn,
+            "alignment": None if attn is None else attn.argmax(0),
             "ended": utterance.ended,
         }
-        if utterance.attn is not None:
-            result["attn"] = utterance.attn[:symbols].repeat_interleave(per_step, dim=1)
-            result["alignment"] = result["attn"].argmax(0)
-        return result
 
     @staticmethod
     @torch.no_grad()
-    def _forced(model: nn.Module, sample: dict, net_input: dict) -> tuple[list[Utterance], list[Tensor]]:
+    def _forced(model: TTSTransformerMLAModel, sample: dict, net_input: dict) -> tuple[list[Utterance], list[Tensor]]:
         lengths, bins = sample["target_lengths"], model.decoder.out_dim // model.decoder.n_frames_per_step
         refined, end, extra = model.decoder(
             sample["net_input"]["prev_output_tokens"], model.encoder(**net_input), target_lengths=lengths
@@ -206,21 +218,21 @@ class Synthesizer:
         ]
         return utterances, [refined[i, :n].reshape(-1, bins) for i, n in rows]
 
-    def targets(self, model: nn.Module, sample: dict) -> Iterator[Tensor]:
+    def targets(self, model: TTSTransformerMLAModel, sample: dict) -> Iterator[Tensor]:
         """Yield the recorded log-mel frames (T, F) of each utterance, not normalised."""
         bins = model.decoder.out_dim // model.decoder.n_frames_per_step
         for frames, length in zip(sample["target"], sample["target_lengths"].tolist(), strict=True):
             yield self.denormalize(frames[:length].reshape(-1, bins))
 
 
-def _join(steps: list[tuple[Tensor, Tensor, Tensor | None]], place: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Join the steps of the utterance at a place: frames (T, n F), ends (T,), weights (S, T)."""
-    weights = None if steps[0][2] is None else torch.cat([attn[place] for *_, attn in steps], dim=1)
-    return torch.cat([frames[place] for frames, *_ in steps]), torch.cat([end[place] for _, end, _ in steps]), weights
+def _join(steps: list[Steps], row: int) -> Steps:
+    """Join the steps of the utterance in a row: frames (T, n F), probabilities (T,), weights (S, T)."""
+    frames, ends, weights = zip(*steps, strict=True)
+    attn = None if weights[0] is None else torch.cat([weight[row] for weight in weights], dim=1)
+    return torch.cat([frame[row] for frame in frames]), torch.cat([end[row] for end in ends]), attn
 
 
-def _utterance(parts: list[tuple[Tensor, Tensor, Tensor | None]], ended: bool) -> Utterance:
+def _utterance(parts: list[Steps], ended: bool) -> Utterance:
     frames, ends, weights = zip(*parts, strict=True)
-    return Utterance(
-        torch.cat(frames), torch.cat(ends), None if weights[0] is None else torch.cat(weights, dim=1), ended
-    )
+    attn = None if weights[0] is None else torch.cat(weights, dim=1)
+    return Utterance(torch.cat(frames), torch.cat(ends), attn, ended)

@@ -1,4 +1,4 @@
-"""A trained text-to-spectrogram model with a vocoder: from texts, or from a prepared set, to waveforms."""
+"""A trained text-to-spectrogram model with a vocoder: synthesises texts or a prepared set."""
 
 from __future__ import annotations
 
@@ -21,22 +21,26 @@ log = logging.getLogger(__name__)
 
 
 class Speaker:
-    """``tts_transformer_mla`` with a data folder's symbols and normalisation.
+    """A ``tts_transformer_mla`` model with the symbols and normalisation of its prepared data.
 
     Args:
         checkpoint: saved by fairseq-train; a stock ``tts_transformer`` is loaded as ``tts_transformer_mla``.
         data: prepared folder.
         config_yaml: data configuration in ``data``.
         overrides: options to change, such as ``max_length_ratio``.
-        vocoder: log-mel frames (T, F) -> samples (time,); ``None``: Griffin-Lim.
+        vocoder: converts log-mel frames (T, F) to samples (time,); ``None``: Griffin-Lim.
         teacher_forcing: decode each step from the recorded frames before it; for prepared sets only.
         device: a torch device.
 
     Attributes:
-        seconds: time that synthesis took so far, without the loading of data.
+        features: the ``features`` settings of the data configuration.
+        sample_rate: samples per second (Hz).
+        seconds_per_frame: duration of a log-mel frame in seconds.
+        seconds: time that synthesis has taken so far, without the loading of data.
 
     Raises:
-        ValueError, UserError: a checkpoint, a folder or a device that cannot be used.
+        ValueError: the checkpoint or the device cannot be used.
+        UserError: the prepared folder cannot be used.
     """
 
     def __init__(
@@ -54,14 +58,15 @@ class Speaker:
         _, name = load_training(Path(checkpoint))
         if not name.startswith("tts_transformer"):
             raise ValueError(
-                f"{checkpoint} has the architecture {name}, but tts_transformer_mla is needed: use another checkpoint"
+                f"{checkpoint} has the architecture {name}, not tts_transformer or tts_transformer_mla: use another "
+                "checkpoint"
             )
-        mine = {} if "mla" in name else {"_name": "tts_transformer_mla"}
+        renamed = {} if "mla" in name else {"_name": "tts_transformer_mla"}  # a stock model has the same parameters
         options = {
             "data": str(data),
             "config_yaml": config_yaml,
             "task": "text_to_speech_mla",
-            **mine,
+            **renamed,
             **(overrides or {}),
         }
         models, _, self.task = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint)], arg_overrides=options)
@@ -75,13 +80,19 @@ class Speaker:
         self.seconds = 0.0
 
     def synthesize(self, texts: list[str], need_attn: bool = True, speaker: str | None = None) -> list[dict]:
-        """Return what ``Synthesizer.generate`` returns for each text, and its ``symbols``.
+        """Synthesise texts as one batch.
 
-        ``speaker`` is one of the data's speakers, where they name any. Symbols that the training set lacks are read as
-        unknown, with a warning.
+        Args:
+            texts: the texts.
+            need_attn: return attention weights as well.
+            speaker: one of the speakers of the data; ``None`` if the data name no speakers.
+
+        Returns:
+            The dict of ``Synthesizer.generate`` for each text, with its ``symbols``. Symbols that the training set does
+            not contain are replaced by the unknown symbol, with a warning.
 
         Raises:
-            ValueError: a text without a known symbol, an unknown speaker, or what the task's ``symbols`` raises.
+            ValueError: a text has no known symbol or cannot be split into symbols, or the speaker is unknown.
         """
         lines = self.task.symbols(texts)
         dictionary = self.task.source_dictionary
@@ -93,11 +104,13 @@ class Speaker:
         return [one | {"symbols": line} for one, line in zip(found, lines, strict=True)]
 
     def synthesize_set(self, subset: str, max_tokens: int, need_attn: bool = True) -> Iterator[dict]:
-        """Yield the same for each utterance of a prepared set, with the recorded ``targ_feature``, ``id`` and ``text``.
+        """Yield the dict of ``synthesize`` for each utterance of a prepared set, in batches of ``max_tokens`` frames.
+
+        Each dict also has the recorded ``targ_feature`` (T, F), ``id`` and ``text``.
 
         Raises:
-            UserError: a set that does not exist.
-            ValueError: batches too small for an utterance.
+            UserError: the set does not exist.
+            ValueError: ``max_tokens`` is smaller than an utterance.
         """
         self.task.load_dataset(subset)
         dataset = self.task.dataset(subset)
@@ -119,13 +132,13 @@ class Speaker:
         """Return the texts of a prepared set.
 
         Raises:
-            UserError: a set that does not exist.
+            UserError: the set does not exist.
         """
         self.task.load_dataset(subset)
         return list(self.task.dataset(subset).src_texts)
 
     def warm_up(self) -> None:
-        """Call the vocoder once, so that what it compiles or loads at first is not part of a measured time."""
+        """Call the vocoder once, so that the measured time does not include what it compiles or loads at first."""
         bins = self.model.decoder.out_dim // self.model.decoder.n_frames_per_step
         self.generator.speak(torch.zeros(16, bins))
 
@@ -133,7 +146,7 @@ class Speaker:
         device = next(self.model.parameters()).device
         began = time.perf_counter()
         sample = utils.apply_to_sample(lambda tensor: tensor.to(device), sample)
-        found = self.generator.generate(self.model, sample, **how)  # the vocoder has waited for the device
+        found = self.generator.generate(self.model, sample, **how)  # returns when the device is done: the vocoder waits
         self.seconds += time.perf_counter() - began
         return found
 
@@ -148,18 +161,24 @@ class Speaker:
         return torch.full((texts, 1), known[name])
 
     def _check_known(self, texts: list[str], lines: list[list[str]]) -> None:
-        strange: set[str] = set()
+        missing: set[str] = set()
         for text, line in zip(texts, lines, strict=True):
             unknown = {symbol for symbol in line if symbol not in self.task.source_dictionary}
             if unknown >= set(line) - {self.task.word_end}:
-                raise ValueError(f"the model knows no symbol of {text!r}: use text like that of the training set")
-            strange |= unknown
-        if strange:
-            log.warning("read as unknown, because the training set lacks them: %s", " ".join(sorted(strange)))
+                raise ValueError(
+                    f"the model knows no symbol of the text ({text!r}): use text like that of the training set"
+                )
+            missing |= unknown
+        if missing:
+            log.warning("symbols that the training set does not contain: %s", " ".join(sorted(missing)))
 
 
 def check_device(name: str) -> None:
-    """Raise ValueError for a device that torch cannot use."""
+    """Check that torch can use a device.
+
+    Raises:
+        ValueError: it cannot.
+    """
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # unknown name, not compiled in, no kernels
@@ -168,6 +187,6 @@ def check_device(name: str) -> None:
 
 
 def as_samples(waveform: Tensor) -> np.ndarray:
-    """Return samples (time,) float32 in [-1, 1]; louder ones are scaled down, not clipped."""
+    """Return samples (time,), float32 in [-1, 1]; louder waveforms are scaled down, not clipped."""
     samples = waveform.detach().cpu().float().numpy()
     return samples / max(1.0, float(np.abs(samples).max(initial=0.0)))

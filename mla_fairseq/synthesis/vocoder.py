@@ -1,4 +1,4 @@
-"""Vocoders, from log-mel frames (T, F) to samples (time,): Griffin-Lim, and HiFi-GAN from the user's files."""
+"""Vocoders, which convert log-mel frames (T, F) to samples (time,): Griffin-Lim, and HiFi-GAN from given files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from fairseq.models.text_to_speech.hifigan import Generator
@@ -18,10 +19,10 @@ Vocoder = Callable[[Tensor], Tensor]
 
 
 def griffin_lim(features: Mapping[str, object]) -> Vocoder:
-    """Return Griffin-Lim with the ``features`` settings of a data configuration.
+    """Return a Griffin-Lim vocoder for the ``features`` settings of a data configuration.
 
     Raises:
-        UserError: librosa is missing; training does not need it.
+        UserError: librosa is not installed; only synthesis needs it.
     """
     try:
         from mla_fairseq.speech.mel import MelSpectrogram
@@ -32,12 +33,15 @@ def griffin_lim(features: Mapping[str, object]) -> Vocoder:
 
 
 def hifi_gan(checkpoint: Path, config: Path, features: Mapping[str, object] | None = None) -> Vocoder:
-    """Return a HiFi-GAN generator (arXiv 2010.05646) from its authors' files, weights and json; runs no code in them.
+    """Return a HiFi-GAN vocoder (arXiv 2010.05646) from files in its authors' format. Runs no code in them.
 
-    ``features`` are the settings of a data configuration that the generator must fit.
+    Args:
+        checkpoint: weights of the generator.
+        config: its json configuration.
+        features: settings of a data configuration that the generator must match; ``None``: not checked.
 
     Raises:
-        ValueError: files without such a generator, or with one for other spectrograms.
+        ValueError: the files hold no such generator, or one for other spectrograms.
     """
     try:
         settings = json.loads(Path(config).read_text(encoding="utf-8"))
@@ -47,7 +51,7 @@ def hifi_gan(checkpoint: Path, config: Path, features: Mapping[str, object] | No
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, UnpicklingError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(
-            f"{checkpoint} and {config} are not a HiFi-GAN generator ({reason}): give the files of its authors' format"
+            f"{checkpoint} and {config} are not a HiFi-GAN generator ({reason}): give files in its authors' format"
         ) from error
     if features is not None:
         _check_fit(config, settings, features)
@@ -71,12 +75,12 @@ _HIFI_GAN_NAMES = {
 }
 
 
-def _check_fit(config: Path, settings: Mapping[str, object], features: Mapping[str, object]) -> None:
-    given = {mine: settings[theirs] for theirs, mine in _HIFI_GAN_NAMES.items() if settings.get(theirs) is not None}
-    given["hop_length"] = math.prod(settings["upsample_rates"])  # the real one, whatever the file states
+def _check_fit(config: Path, settings: Mapping[str, Any], features: Mapping[str, object]) -> None:
+    given = {name: settings[alias] for alias, name in _HIFI_GAN_NAMES.items() if settings.get(alias) is not None}
+    given["hop_length"] = math.prod(settings["upsample_rates"])  # the true one, even if the file names another
     for name, value in given.items():
         if value != features.get(name, value):
             raise ValueError(
                 f"{config} is for spectrograms with {name} {value}, but the data have {features[name]}: use another "
-                "vocoder, or prepare the data with that value"
+                "vocoder or prepare the data with that value"
             )

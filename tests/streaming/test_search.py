@@ -23,13 +23,13 @@ def begin(beam: int = 2, lenpen: float = 1.0) -> BeamSearch:
     return BeamSearch(SearchOptions(beam, lenpen), EOS, PAD)
 
 
-def extend(search: BeamSearch, follow: Follow, tail: bool) -> list[int]:
-    return search.extend(log_probs(search, follow), 10, tail).tolist()
+def extend(search: BeamSearch, follow: Follow, at_end: bool) -> list[int]:
+    return search.extend(log_probs(search, follow), 10, at_end).tolist()
 
 
 def test_hypotheses_that_disagree_with_the_prefix_are_dropped() -> None:
     search = begin()
-    assert extend(search, {EOS: {A: 0.6, B: 0.4}}, tail=False) == [0, 0]
+    assert extend(search, {EOS: {A: 0.6, B: 0.4}}, at_end=False) == [0, 0]
     assert search.tokens[:, 1].tolist() == [A, B]
     assert search.prune(1).tolist() == [0]
     assert search.tokens[:, 1].tolist() == [A]
@@ -37,29 +37,29 @@ def test_hypotheses_that_disagree_with_the_prefix_are_dropped() -> None:
 
 def test_another_hypothesis_may_lead_while_nothing_is_committed() -> None:
     search, follow = begin(), {EOS: {A: 0.6, B: 0.4}, A: {C: 0.5, A: 0.5}, B: {C: 1.0}}
-    extend(search, follow, tail=False)
-    assert extend(search, follow, tail=False)[0] == 1
+    extend(search, follow, at_end=False)
+    assert extend(search, follow, at_end=False)[0] == 1
     assert search.best == [B, C]
 
 
 def test_a_search_starts_from_its_prefix() -> None:
     search = BeamSearch(SearchOptions(), EOS, PAD, [A, B])
-    extend(search, {B: {C: 1.0}}, tail=True)
+    extend(search, {B: {C: 1.0}}, at_end=True)
     assert search.best == [A, B, C]
 
 
 def test_only_the_best_may_end_a_sentence_before_the_source_has_ended() -> None:
     follow = {EOS: {A: 0.6, B: 0.4}, A: {C: 0.9, EOS: 0.1}, B: {EOS: 0.9, C: 0.1}, C: {C: 1.0}}
     search = begin()
-    extend(search, follow, tail=False)
-    extend(search, follow, tail=False)
+    extend(search, follow, at_end=False)
+    extend(search, follow, at_end=False)
     assert not search.ended and not search.finished
     assert search.tokens[0, 1:].tolist() == [A, C]
     search = begin()
-    extend(search, follow, tail=False)
-    extend(search, follow, tail=True)
+    extend(search, follow, at_end=False)
+    extend(search, follow, at_end=True)
     assert [tokens for _, tokens in search.finished] == [[B]]
-    assert not search.ended, "in the tail, a finished hypothesis waits for the others"
+    assert not search.ended, "after the end, a finished hypothesis waits for the others"
 
 
 @pytest.mark.parametrize("lenpen, best", [(1.0, [A, C]), (0.0, [B])])
@@ -68,13 +68,13 @@ def test_the_length_penalty_decides(lenpen: float, best: list[int]) -> None:
     search, parents = begin(lenpen=lenpen), [0]
     while not search.ended:
         assert parents
-        parents = extend(search, follow, tail=True)
+        parents = extend(search, follow, at_end=True)
     assert search.best == best and parents == []
 
 
 def test_a_fork_has_its_own_finished_hypotheses() -> None:
     search, follow = begin(), {EOS: {A: 0.6, B: 0.4}, A: {C: 1.0}, B: {EOS: 1.0}}
-    extend(search, follow, tail=True)
+    extend(search, follow, at_end=True)
     other = search.fork()
-    extend(other, follow, tail=True)
+    extend(other, follow, at_end=True)
     assert other.finished and not search.finished

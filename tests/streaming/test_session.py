@@ -201,7 +201,7 @@ def test_a_policy_for_another_session_is_refused(translator, session: type[Sessi
 
 def test_what_is_not_of_this_session_is_refused(translator) -> None:
     session, other = IncrementalSession(translator(), WaitKPolicy(2, 3)), OfflineSession(translator(), HoldPolicy(2))
-    with pytest.raises(ValueError, match=r"this is no snapshot of IncrementalSession \(OfflineSession\)"):
+    with pytest.raises(ValueError, match=r"not a snapshot of IncrementalSession \(OfflineSession\)"):
         session.restore(other.snapshot())
     with pytest.raises(ValueError, match=r"not SearchOptions \(4\): use SearchOptions\(beam=N\)"):
         IncrementalSession(translator(), WaitKPolicy(2, 3), 4)
@@ -220,10 +220,10 @@ class ScriptedPolicy(Policy):
 @pytest.mark.parametrize(
     "answer, message",
     [
-        (lambda progress: 3, r"something else than a Decision \(3\)"),
-        (lambda progress: None, r"something else than a Decision \(None\)"),
-        (lambda progress: Decision(progress.available + 1), r"not available or fewer .* use 0 to \d+, or READ"),
-        (lambda progress: Decision(6 - progress.tokens), r"fewer than are read \(5\): use 6 to \d+, or READ"),
+        (lambda progress: 3, r"something other than a Decision \(3\)"),
+        (lambda progress: None, r"something other than a Decision \(None\)"),
+        (lambda progress: Decision(progress.available + 1), r"not available, or fewer .* use 0 to \d+, or READ"),
+        (lambda progress: Decision(6 - progress.tokens), r"fewer than were read before \(5\): use 6 to \d+, or READ"),
     ],
     ids=["number", "nothing", "too far", "back"],
 )

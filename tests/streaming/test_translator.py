@@ -28,7 +28,7 @@ def test_features_normalised_by_utterance_cannot_stream(save, data: Path, tmp_pa
     config = yaml.safe_load((folder / "config_st.yaml").read_text())
     config["feature_transforms"] = {"*": ["utterance_cmvn"], "_train": ["utterance_cmvn"]}
     (folder / "config_st.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(ValueError, match=r"transforms features by utterance_cmvn.*prepare the data with --cmvn global"):
+    with pytest.raises(ValueError, match=r"transforms features by utterance_cmvn.*mla-prepare --cmvn global"):
         Translator.load(save(), folder)
 
 

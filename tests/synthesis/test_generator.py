@@ -1,4 +1,4 @@
-"""Synthesis: a batch gives what each text gives alone, and every utterance ends."""
+"""Synthesis: a batch gives the same as each text alone, and every utterance ends."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def inputs(tokens: Tensor) -> dict[str, Tensor]:
 
 
 def talkative(flags: str, seed: int = 0) -> TTSTransformerMLAModel:
-    """Build a model that ends each utterance at a step of its own."""
+    """Build a model that ends the utterances of a batch at different steps."""
     model = build(f"{flags} {FLAGS}", seed)
     torch.nn.init.normal_(model.decoder.eos_proj.weight, std=1.0)
     torch.nn.init.constant_(model.decoder.eos_proj.bias, -1.0)
@@ -28,7 +28,7 @@ def talkative(flags: str, seed: int = 0) -> TTSTransformerMLAModel:
 
 
 def reference(model: TTSTransformerMLAModel, tokens: Tensor, limits: Limits) -> tuple[Tensor, Tensor]:
-    """Decode one utterance without a state: the whole past again at every step."""
+    """Decode one utterance without a state: each step computes all steps before it again."""
     encoded = model.encoder(**inputs(tokens))
     expected = model.decoder.length_rule(encoded["encoder_out"][0].new_tensor([tokens.shape[1]]).long())
     most = int(limits.steps(expected, 1))
@@ -56,13 +56,13 @@ def test_a_batch_is_each_text_decoded_alone_without_a_state(flags: str) -> None:
 
 
 @torch.no_grad()
-def test_utterances_of_a_batch_end_at_steps_of_their_own() -> None:
+def test_utterances_of_a_batch_end_at_different_steps() -> None:
     lengths = set()
     for seed in range(4):
-        said = decode(talkative("", seed), inputs(text(*TEXTS)), Limits(max_steps=30, max_ratio=0))
-        lengths |= {len(utterance.frames) for utterance in said if utterance.ended}
-        assert all(len(one.frames) == len(one.eos_prob) for one in said)
-        for one in said:
+        utterances = decode(talkative("", seed), inputs(text(*TEXTS)), Limits(max_steps=30, max_ratio=0))
+        lengths |= {len(one.frames) for one in utterances if one.ended}
+        for one in utterances:
+            assert len(one.frames) == len(one.eos_prob)
             assert (one.eos_prob[:-1] <= 0.5).all()
             assert one.ended == bool(one.eos_prob[-1] > 0.5)
     assert len(lengths) > 1
@@ -70,13 +70,13 @@ def test_utterances_of_a_batch_end_at_steps_of_their_own() -> None:
 
 @pytest.mark.parametrize(("ratio", "expected"), [(2.0, [38, 26, 14]), (0.0, [60, 60, 60]), (9.0, [60, 60, 28])])
 @torch.no_grad()
-def test_a_limit_ends_what_the_model_does_not(ratio: float, expected: list[int]) -> None:
-    """Expected are 1.5 steps for each of 9, 5 and 1 symbols, rounded to 14, 8 and 2, and 10 steps are free."""
+def test_limits_end_an_utterance_that_the_model_does_not_end(ratio: float, expected: list[int]) -> None:
+    """The model expects 1.5 steps per symbol: 14, 8 and 2 for 9, 5 and 1 symbols. Limits allow 10 more."""
     model = build("--target-length-ratio 1.5")
     torch.nn.init.constant_(model.decoder.eos_proj.bias, -1e3)
-    said = decode(model, inputs(text(*TEXTS)), Limits(max_steps=60, max_ratio=ratio, slack=10))
-    assert [len(one.frames) for one in said] == expected
-    assert not any(one.ended for one in said)
+    utterances = decode(model, inputs(text(*TEXTS)), Limits(max_steps=60, max_ratio=ratio, slack=10))
+    assert [len(one.frames) for one in utterances] == expected
+    assert not any(one.ended for one in utterances)
 
 
 @pytest.mark.parametrize(
@@ -97,13 +97,13 @@ def test_a_diverged_model_is_reported() -> None:
     model, tokens = build(FLAGS), text(*TEXTS)
     torch.nn.init.constant_(model.decoder.feat_proj.bias, torch.nan)
     generator = Synthesizer([model], lambda frames: frames.sum(1), Limits(max_steps=3))
-    with pytest.raises(ValueError, match="not finite: the training of this model diverged"):
+    with pytest.raises(ValueError, match="not finite, because the training of this model diverged"):
         generator.generate(model, {"net_input": inputs(tokens), "speaker": None})
 
 
 @pytest.mark.parametrize("forced", [False, True])
-def test_the_generator_gives_what_fairseqs_gives(forced: bool) -> None:
-    """Frames, not steps, without the normalisation, and the recorded ones beside them."""
+def test_the_generator_returns_what_fairseqs_returns(forced: bool) -> None:
+    """Frames, not steps, without normalisation, and the recorded frames."""
     model, tokens = talkative(""), text(*TEXTS)
     steps = torch.tensor([7, 4, 2])
     target = torch.randn(3, 7, PER_STEP * BINS)
