@@ -1,18 +1,35 @@
-"""The sweep over k: translations, table, pictures and transcripts of a model, and what was done is not done again."""
+"""The sweep over k: translations, table, pictures and transcripts of a model; finished work is not repeated."""
 
 import csv
 import re
+import subprocess
 from pathlib import Path
+from typing import IO
+
+import pytest
 
 from mla_fairseq.evaluation.instances import LOG_NAME, read_instances
 from tests.programs import ROOT, Done, run
+
+
+@pytest.fixture(autouse=True)
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork the commands that the sweep starts as well; each would import fairseq for 8 s."""
+
+    def start(command: list[str], stdout: IO[str], stderr: IO[str]) -> subprocess.CompletedProcess:
+        done = run(Path(command[0]).name, *command[1:])
+        stdout.write(done.out)
+        stderr.write(done.err)
+        return subprocess.CompletedProcess(command, done.code)
+
+    monkeypatch.setattr(subprocess, "run", start)
 
 
 def sweep(*arguments: object) -> Done:
     return run("mla-sweep", *arguments, "--cpu", cwd=ROOT)
 
 
-def test_a_sweep_leaves_table_pictures_and_transcripts_and_goes_on(save, data: Path, tmp_path: Path) -> None:
+def test_a_sweep_writes_table_pictures_and_transcripts_and_resumes(save, data: Path, tmp_path: Path) -> None:
     common = (data, "--path", save("--attn-type relu"), "--output", tmp_path)
     first = sweep(*common, "--laggings", "1", "--timelines")
     assert first.code == 0, first.err
@@ -32,11 +49,11 @@ def test_a_sweep_leaves_table_pictures_and_transcripts_and_goes_on(save, data: P
     assert pictures == {"quality-latency.png", "timeline-2-k9.png"}
     instance = next(one for one in read_instances(tmp_path / "k9" / LOG_NAME) if one.index == 2)
     assert "Sentence 2 as it appears, k = 9" in done.out
-    said = re.sub(r"\d+\.\d\d s|\(end of speech\)", " ", done.out)
-    assert " ".join(instance.units) in " ".join(said.split())
+    printed = re.sub(r"\d+\.\d\d s|\(end of speech\)", " ", done.out)
+    assert " ".join(instance.units) in " ".join(printed.split())
 
 
-def test_a_fault_is_one_line(save, data: Path, tmp_path: Path) -> None:
+def test_an_error_is_one_line(save, data: Path, tmp_path: Path) -> None:
     done = sweep(data, "--path", save("--attn-type relu"), "--output", tmp_path, "--laggings", "1,0")
     assert done.code == 1
     assert done.last_line.startswith("error: --laggings must be numbers from 1 on")
