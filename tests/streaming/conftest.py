@@ -1,4 +1,4 @@
-"""A prepared corpus of noise with texts, and simultaneous models over it whose weights are as they were drawn."""
+"""A prepared corpus of noise with texts, and simultaneous models for it with random weights."""
 
 import functools
 from collections.abc import Callable
@@ -31,7 +31,7 @@ ARCH = "s2t_transformer_simul_mla"
 
 
 def noise(seconds: float, seed: int = 0) -> np.ndarray:
-    """Noise whose loudness moves, as speech does."""
+    """Return noise (N,) int16 whose loudness varies as that of speech."""
     rng = np.random.default_rng(seed)
     samples = rng.standard_normal(round(seconds * RATE))
     loudness = np.repeat(rng.uniform(0.001, 0.3, len(samples) // 800 + 1), 800)[: len(samples)]
@@ -39,7 +39,7 @@ def noise(seconds: float, seed: int = 0) -> np.ndarray:
 
 
 def write_corpus(folder: Path) -> Path:
-    """A pair folder in MuST-C's layout, one utterance to a file."""
+    """Write a corpus in MuST-C's layout, one utterance per file, and return its folder."""
     for split, lengths in SECONDS.items():
         wavs, texts = folder / "data" / split / "wav", folder / "data" / split / "txt"
         wavs.mkdir(parents=True)
@@ -57,7 +57,7 @@ def write_corpus(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A prepared folder with global CMVN and a small vocabulary; one recording holds no frame's worth but one."""
+    """A prepared folder with global CMVN and a small vocabulary; one recording has a single frame."""
     pair = write_corpus(tmp_path_factory.mktemp("corpus") / "en-de")
     settings = Options(vocabulary=Vocabulary("unigram", 36), cmvn="global", specaugment="none")
     prepare(pair, None, settings)
@@ -69,7 +69,7 @@ Save = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def save(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Save:
-    """``save(flags, arch)``: the checkpoint of a model with random weights that writes words of several lengths."""
+    """``save(flags, arch)``: the checkpoint of a model with random weights that emits words of several lengths."""
 
     @functools.cache
     def save(flags: str = "", arch: str = ARCH) -> Path:
@@ -77,7 +77,7 @@ def save(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Save:
         args = options.parse_args_and_arch(options.get_training_parser(), command)
         config = convert_namespace_to_omegaconf(args)
         task = tasks.setup_task(config.task)
-        torch.manual_seed(17 if "--simul-type" in flags else 5)  # with which something is said while it listens
+        torch.manual_seed(17 if "--simul-type" in flags else 5)  # seeds whose models emit words before the source ends
         model = task.build_model(config.model)
         enliven(model)
         if model.decoder.monotonic:
@@ -94,9 +94,15 @@ def save(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Save:
 
 
 def enliven(model: torch.nn.Module) -> None:
-    """Drawn weights say one thing for ever: let the source be felt, and half of the pieces begin a word."""
-    decoder = model.decoder
+    """Make a model with random weights emit words of several lengths that depend on the audio.
+
+    Without this it repeats one word: its encoder states hardly differ, and attention adds little to the residual.
+    """
+    decoder, norm = model.decoder, model.encoder.layer_norm
     with torch.no_grad():
+        states = encode_noise(model)
+        norm.weight /= states.std(0)
+        norm.bias.copy_((norm.bias - states.mean(0)) / states.std(0))
         for layer in decoder.layers:
             for attention in (layer.self_attn, layer.encoder_attn):
                 attention.out_proj.weight.mul_(6)
@@ -107,15 +113,21 @@ def enliven(model: torch.nn.Module) -> None:
                 layer.encoder_attn.q_proj_mono.weight.mul_(3)
         decoder.embed_tokens.weight.mul_(0.3)
         decoder.output_projection.weight.mul_(3)
-        decoder.layer_norm.bias.normal_()
+        strength = 1.0 if decoder.monotonic else 0.2  # of a preference for some pieces, whatever the audio is
+        decoder.layer_norm.bias.normal_(std=strength)
         begins = torch.tensor([begins_word(symbol) for symbol in decoder.dictionary.symbols])
-        decoder.output_projection.weight[begins] += 0.3 * decoder.layer_norm.bias
+        decoder.output_projection.weight[begins] += 0.3 / strength * decoder.layer_norm.bias
+
+
+def encode_noise(model: torch.nn.Module) -> torch.Tensor:
+    """Return encoder states (100, C) of random features."""
+    return model.eval().encoder(torch.randn(1, 400, 80), torch.tensor([400]))["encoder_out"][0][:, 0]
 
 
 @torch.no_grad()
 def unsettle(model: torch.nn.Module) -> None:
-    """Heads with drawn weights read all or nothing: let what they decide by have no mean over time, and be large."""
-    states = model.eval().encoder(torch.randn(1, 400, 80), torch.tensor([400]))["encoder_out"][0][:, 0]
+    """Make monotonic heads with random weights stop at some encoder states: scale and centre their keys over time."""
+    states = encode_noise(model)
     for layer in model.decoder.layers:
         attention = layer.encoder_attn
         keys = (states - states.mean(0)) @ attention.k_proj_mono.weight.T

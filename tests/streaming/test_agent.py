@@ -1,4 +1,4 @@
-"""The agent under SimulEval's real loop, and the same translations from fairseq-generate in one batch."""
+"""Agents in the loop of SimulEval, and the same translations from fairseq-generate in one batch."""
 
 import json
 import shutil
@@ -13,13 +13,13 @@ from mla_fairseq.agents.audio import Samples
 from tests.programs import ROOT, Done, run
 from tests.streaming.conftest import RATE, noise
 
-LONGEST = ["--max-len-a", "0.05", "--max-len-b", "5"]  # each sentence its own, some are cut
+LONGEST = ["--max-len-a", "0.05", "--max-len-b", "5"]  # a limit for each sentence, which some reach
 
 
 def simuleval(
     folder: Path, data: Path, checkpoint: Path, wavs: list[Path], *flags: object, agent: tuple[str, object] = ()
 ) -> list[dict]:
-    """The lines of SimulEval's log."""
+    """Run an agent; return the lines of SimulEval's log."""
     done = attempt(folder, data, checkpoint, wavs, *flags, agent=agent)
     assert done.code == 0, done.err[-3000:]
     return [json.loads(line) for line in (folder / "out/instances.log").read_text().splitlines()]
@@ -65,7 +65,7 @@ def test_the_agent_emits_what_batch_decoding_logs(
     assert len(agent_log) == len(batch) == len(wavs)
     for line in agent_log:
         assert batch[line["index"]]["prediction"] == line["prediction"]
-        # the length of the file is known to 10 ms from its frames
+        # batch decoding knows the length of a file only from its frames of 10 ms
         assert np.allclose(batch[line["index"]]["delays"], line["delays"], rtol=0, atol=10)
         early = [delay for delay in line["delays"] if delay < line["source_length"] - 10]
         assert batch[line["index"]]["delays"][: len(early)] == early
@@ -98,8 +98,8 @@ def test_an_offline_model_emits_early(save, data: Path, wavs: list[Path], tmp_pa
     assert all(line["prediction"] for line in runs[0] if line["source_length"] > 100)
 
 
-def test_an_agent_may_be_a_file_and_the_sample_rate_another(save, data: Path, tmp_path: Path) -> None:
-    """Audio at 8 kHz lacks the upper half, so the words may differ, but there is a translation."""
+def test_an_agent_may_be_a_file_and_resamples(save, data: Path, tmp_path: Path) -> None:
+    """Audio at 8 kHz lacks the upper frequencies, so the words may differ, but they exist."""
     path = tmp_path / "slow.wav"
     soundfile.write(path, soxr.resample(noise(2.0, 3), RATE, 8_000), 8_000)
     agent = ("--agent", ROOT / "examples/simulst/wait_k_agent.py")

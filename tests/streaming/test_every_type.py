@@ -1,4 +1,4 @@
-"""Every read/write rule through the commands that users type: training, batch decoding, SimulEval."""
+"""Every READ/WRITE rule through the commands that users type: training, batch decoding, SimulEval."""
 
 import json
 from pathlib import Path
@@ -17,12 +17,12 @@ LATENCY = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cross", ["softmax", "relu"])
-@pytest.mark.parametrize("kind", SIMUL_TYPES)
-def test_a_rule_trains_decodes_and_runs(data: Path, tmp_path: Path, kind: str, cross: str) -> None:
-    wait = kind.startswith("waitk")
+@pytest.mark.parametrize("simul_type", SIMUL_TYPES)
+def test_a_rule_trains_decodes_and_runs(data: Path, tmp_path: Path, simul_type: str, cross: str) -> None:
+    wait = simul_type.startswith("waitk")
     criterion = "--criterion label_smoothed_cross_entropy" if wait else LATENCY
     task = [data, "--user-dir", "mla_fairseq", "--task", "speech_to_text_mla", "--config-yaml", "config_st.yaml"]
-    model = [*SIZES.split(), "--arch", ARCH, "--simul-type", kind, "--cross-attn-type", cross, *criterion.split()]
+    model = [*SIZES.split(), "--arch", ARCH, "--simul-type", simul_type, "--cross-attn-type", cross, *criterion.split()]
     length = ["--max-update", 4, "--max-tokens", 400, "--lr", 1e-3, "--optimizer", "adam", "--disable-validation"]
     saved = [
         "--train-subset",
@@ -46,5 +46,6 @@ def test_a_rule_trains_decodes_and_runs(data: Path, tmp_path: Path, kind: str, c
     batch = {line["index"]: line for line in map(json.loads, log.read_text().splitlines())}
     agent = ("--agent-class", f"mla_fairseq.agents.{'WaitKAgent' if wait else 'MonotonicAgent'}")
     wavs = sorted((data / "data/tst-COMMON/wav").glob("*.wav"))
-    told = simuleval(tmp_path / "told", data, checkpoint, wavs, *(["--waitk-lagging", 2] if wait else []), agent=agent)
-    assert [line["prediction"] for line in told] == [batch[line["index"]]["prediction"] for line in told]
+    flags = ["--waitk-lagging", 2] if wait else []
+    lines = simuleval(tmp_path / "agent", data, checkpoint, wavs, *flags, agent=agent)
+    assert [line["prediction"] for line in lines] == [batch[line["index"]]["prediction"] for line in lines]

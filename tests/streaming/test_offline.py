@@ -1,4 +1,4 @@
-"""Offline models that emit early: policies as plain functions, and no emitted word is taken back."""
+"""Offline models that emit early: policies as plain functions, and emitted words never change."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from mla_fairseq.streaming import (
     WholeSourcePolicy,
 )
 from mla_fairseq.streaming.offline import Redecoding
-from tests.streaming.conftest import RATE, noise
+from tests.streaming.conftest import noise
 
 MODELS = {
     "whole": "--encoder-chunk-size 0",
@@ -37,10 +37,12 @@ every_model = pytest.mark.parametrize("flags", MODELS.values(), ids=MODELS)
 every_policy = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 
 
-def translate(session: Session, samples: np.ndarray, chunks: int = 8) -> list[Emission]:
-    return [
-        emission for chunk in np.array_split(samples, chunks) for emission in session.push(chunk)
-    ] + session.finish()
+def push_all(session: Session, samples: np.ndarray, segments: int) -> list[Emission]:
+    return [emission for segment in np.array_split(samples, segments) for emission in session.push(segment)]
+
+
+def translate(session: Session, samples: np.ndarray, segments: int = 8) -> list[Emission]:
+    return push_all(session, samples, segments) + session.finish()
 
 
 def words(found: list[Emission]) -> list[str]:
@@ -51,21 +53,25 @@ def words(found: list[Emission]) -> list[str]:
 @every_policy
 @pytest.mark.parametrize("beam", [1, 3])
 def test_no_later_audio_changes_what_was_emitted(translator, flags: str, policy, beam: int) -> None:
-    """Nor does another session of the same model that runs in between."""
-    samples, options = noise(2.3, 3), SearchOptions(beam)
-    session, other = (OfflineSession(translator(flags), policy, options) for _ in range(2))
-    early, undisturbed = [], OfflineSession(translator(flags), policy, options)
-    for chunk in np.array_split(samples[:RATE], 4):
-        early += session.push(chunk)
-        other.push(chunk[::-1].copy())
-    assert [e for chunk in np.array_split(samples[:RATE], 4) for e in undisturbed.push(chunk)] == early
-    committed = list(session.committed)
-    for rest in (samples[RATE:], noise(2.3, 98)[RATE:], noise(0.4, 99)):
+    session = OfflineSession(translator(flags), policy, SearchOptions(beam, max_len_b=8))
+    early, committed = push_all(session, noise(1.0, 3), 4), list(session.committed)
+    for seconds, seed in ((1.3, 97), (1.3, 98), (0.4, 99)):
         future = session.snapshot()
-        found = early + translate(future, rest)
+        found = early + translate(future, noise(seconds, seed), 4)
         assert future.committed[: len(committed)] == committed
         text = future.translator.text(future.committed)
         assert "".join(words(found)) == "".join(text.split()), "each committed token is emitted once"
+
+
+@every_model
+def test_sessions_of_a_model_are_independent(translator, flags: str) -> None:
+    policy, segments = LocalAgreementPolicy(2), np.array_split(noise(2.3, 3), 8)
+    session, other = (OfflineSession(translator(flags), policy) for _ in range(2))
+    found = []
+    for segment in segments:
+        found += session.push(segment)
+        other.push(segment[::-1].copy())
+    assert found == push_all(OfflineSession(translator(flags), policy), noise(2.3, 3), 8) != []
 
 
 @every_model
@@ -128,7 +134,7 @@ def test_policies_are_plain_functions() -> None:
 
 
 @pytest.mark.parametrize("beam", [1, 3])
-def test_wait_k_waits_at_every_beam(translator, beam: int) -> None:
+def test_wait_k_waits_for_every_beam(translator, beam: int) -> None:
     lagging, ratio = 5, 3
     samples, tokens = noise(2.3, 3), 0
     session = OfflineSession(translator(), OfflineWaitKPolicy(lagging, ratio), SearchOptions(beam))
@@ -136,20 +142,20 @@ def test_wait_k_waits_at_every_beam(translator, beam: int) -> None:
         session.push(samples[start : start + 2000])
         tokens = len(session.committed)
         assert tokens == 0 or session.source.available >= ratio * (lagging + tokens - 1)
-    assert tokens > 0, "a session that emits nothing early shows nothing"
+    assert tokens > 0, "a session that emits nothing early proves nothing"
 
 
 @every_model
 def test_a_snapshot_restores_exactly(translator, flags: str) -> None:
     samples = noise(2.3, 3)
     for policy in POLICIES.values():
-        session = OfflineSession(translator(flags), policy)
+        session = OfflineSession(translator(flags), policy, SearchOptions(max_len_b=8))
         session.push(samples[:20_000])
         snapshot = session.snapshot()
         expected = session.push(samples[20_000:], final=True)
         for _ in range(2):
             session.restore(snapshot)
-            session.push(noise(0.5, 8))  # a continuation that is given up
+            session.push(noise(0.5, 8))  # another continuation, which restore undoes
             session.restore(snapshot)
             assert session.push(samples[20_000:], final=True) == expected
 
