@@ -1,34 +1,47 @@
-"""Cross-entropy with one more term, which a subclass computes."""
+"""Cross-entropy with another loss term, which a subclass computes."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
 from fairseq.logging import metrics
-from torch import Tensor, nn
+from fairseq.models import BaseFairseqModel
+from torch import Tensor
 
 
 class AuxiliaryCriterion(LabelSmoothedCrossEntropyCriterion, ABC):
-    """fairseq's label-smoothed cross-entropy, and what ``auxiliary`` adds.
+    """fairseq's label-smoothed cross-entropy plus the term that ``auxiliary`` returns.
 
-    Both are sums, over the tokens and over the sentences of a batch. What ``auxiliary`` logs is a sum over sentences
-    too, and is shown as their mean under the names in ``averaged``, with so many digits.
+    Cross-entropy is a sum over the tokens of a batch, the added term a sum over its sentences. What ``auxiliary`` logs
+    is a sum over sentences too, and is shown as their mean.
     """
 
     averaged: ClassVar[dict[str, int]] = {}
+    """Names of what is logged, and their digits."""
 
     @abstractmethod
-    def auxiliary(self, model: nn.Module, extra: dict, sample: dict) -> tuple[Tensor, dict[str, Tensor]]:
-        """The term to add, and what to log, from what the model said beside its scores."""
+    def auxiliary(
+        self, model: BaseFairseqModel, extra: dict[str, Any], sample: dict[str, Any]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the term to add, a scalar, and what to log.
 
-    def forward(self, model, sample, reduce: bool = True):
-        """As fairseq's: loss, sample size, and what to log."""
+        Args:
+            model: the model, without a wrapper for several devices.
+            extra: what the model returned after its scores.
+            sample: the batch.
+        """
+
+    def forward(
+        self, model: BaseFairseqModel, sample: dict[str, Any], reduce: bool = True
+    ) -> tuple[Tensor, int, dict[str, Any]]:
+        """Return the loss, the sample size, and what to log, as fairseq's criterion does."""
         net_output = model(**sample["net_input"])
         loss, nll_loss = self.compute_loss(model, net_output, sample, reduce=reduce)
         sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
-        added, more = self.auxiliary(getattr(model, "module", model), net_output[1], sample)
+        model = getattr(model, "module", model)  # the model inside fairseq's wrapper for several devices
+        added, more = self.auxiliary(model, net_output[1], sample)
         loss = loss + added
         log = {
             "loss": loss.data,
@@ -43,8 +56,8 @@ class AuxiliaryCriterion(LabelSmoothedCrossEntropyCriterion, ABC):
         return loss, sample_size, log | {name: value.data for name, value in more.items()}
 
     @classmethod
-    def reduce_metrics(cls, logging_outputs: list[dict]) -> None:
-        """As fairseq's, with the means of what ``auxiliary`` logged."""
+    def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
+        """Log fairseq's metrics, and the means of what ``auxiliary`` logged."""
         super().reduce_metrics(logging_outputs)
         sentences = sum(log.get("nsentences", 0) for log in logging_outputs)
         for name, digits in cls.averaged.items():

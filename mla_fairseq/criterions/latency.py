@@ -1,7 +1,7 @@
-"""How late a translation is, differentiably: the metrics of simultaneous translation on expected delays.
+"""Latency metrics of simultaneous translation on expected delays, with gradients.
 
-Delays (B, T) are how many source states were read when each target was written; source and target lengths (B,) are in
-the same units, states and targets. Each function returns (B,). ``mask`` (B, T) is true for real targets.
+Delays (B, T) are the numbers of encoder states read before each target was emitted, source lengths (B,) the numbers of
+encoder states. ``mask`` (B, T) is true for real targets. Each metric is (B,).
 """
 
 from __future__ import annotations
@@ -11,31 +11,34 @@ from torch import Tensor
 
 
 def average_proportion(delays: Tensor, source_lengths: Tensor, mask: Tensor) -> Tensor:
-    """Cho & Esipova 2016, arXiv 1606.02012: the mean share of the source that was read, 0 to 1."""
+    """Return the mean fraction of the source that was read, 0 to 1 (Cho & Esipova 2016, arXiv 1606.02012)."""
     return (delays * mask).sum(1) / (source_lengths * mask.sum(1))
 
 
 def average_lagging(delays: Tensor, source_lengths: Tensor, mask: Tensor) -> Tensor:
-    """Ma et al. 2019, arXiv 1810.08398, equation 8: states behind an ideal writer, up to the first target for which the
-    whole source was read."""
+    """Return the mean lag behind an ideal policy, in encoder states (Ma et al. 2019, arXiv 1810.08398, equation 8).
+
+    It counts the targets up to the first for which the whole source was read.
+    """
     ideal = _places(delays) * (source_lengths / mask.sum(1)).unsqueeze(1)
     whole = delays >= source_lengths.unsqueeze(1) - 1e-3
-    counted = mask & (whole.cumsum(1) - whole.long() == 0)  # the first that has read all is the last that counts
+    counted = mask & (whole.cumsum(1) - whole.long() == 0)  # no earlier target has read all
     return ((delays - ideal) * counted).sum(1) / counted.sum(1)
 
 
 def differentiable_average_lagging(delays: Tensor, source_lengths: Tensor, mask: Tensor) -> Tensor:
-    """Cherry & Foster 2019, arXiv 1906.00048: as average lagging over all targets, where a target takes its time.
+    """Return average lagging over all targets, in encoder states (Cherry & Foster 2019, arXiv 1906.00048).
 
-    ``d'(i) = max(d(i), d'(i - 1) + S / T)`` is ``max over j <= i of d(j) + (i - j) S / T``.
+    Emitting a target takes as long as S / T states: the delay is ``d'(i) = max(d(i), d'(i - 1) + S / T)``.
     """
     steps = source_lengths / mask.sum(1)
     ideal = _places(delays) * steps.unsqueeze(1)
-    spent = (delays - ideal).cummax(1).values
+    spent = (delays - ideal).cummax(1).values  # d'(i) is max over j <= i of d(j) + (i - j) S / T: no loop needed
     return (spent * mask).sum(1) / mask.sum(1)
 
 
 def _places(delays: Tensor) -> Tensor:
+    """Return the positions of targets from 0, (T,)."""
     return torch.arange(delays.shape[1], device=delays.device, dtype=delays.dtype)
 
 
@@ -47,13 +50,13 @@ METRICS = {
 
 
 def gather(delays: Tensor, method: str) -> Tensor:
-    """The delays of many heads (B, heads, T) as one (B, T).
+    """Return the delays of many heads (B, heads, T) as one delay for each target, (B, T).
 
-    ``average``; ``max``, the head that all others wait for; or ``weighted_average``, with weights that are the softmax
-    of the delays over the heads (Ma et al. 2020, arXiv 1909.12406, equation 10).
+    ``method`` is ``average``, ``max`` (the head for which all others wait), or ``weighted_average`` (weighted by the
+    softmax of the delays over the heads: Ma et al. 2020, arXiv 1909.12406, equation 10).
 
     Raises:
-        ValueError: another method.
+        ValueError: an unknown method.
     """
     if method == "average":
         return delays.mean(1)
@@ -65,6 +68,8 @@ def gather(delays: Tensor, method: str) -> Tensor:
 
 
 def variance(delays: Tensor, mask: Tensor) -> Tensor:
-    """How far heads (B, heads, T) are apart: the variance over heads, in states squared, its mean over targets, (B,)
-    (arXiv 1909.12406, equation 12)."""
+    """Return the variance of delays (B, heads, T) over heads, its mean over targets, (B,), in encoder states squared.
+
+    It measures how far the heads are apart (arXiv 1909.12406, equation 12).
+    """
     return (delays.var(1, unbiased=False) * mask).sum(1) / mask.sum(1)

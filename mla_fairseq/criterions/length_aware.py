@@ -1,11 +1,13 @@
-"""``label_smoothed_cross_entropy_mla``: cross-entropy, and the loss of the length predictor."""
+"""``label_smoothed_cross_entropy_mla``: cross-entropy plus the loss of the length predictor."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from fairseq.criterions import register_criterion
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterionConfig
-from torch import Tensor, nn
+from fairseq.models import BaseFairseqModel
+from fairseq.tasks import FairseqTask
+from torch import Tensor
 
 from mla_fairseq.criterions.auxiliary import AuxiliaryCriterion
 from mla_fairseq.models.checks import without_predictor
@@ -16,16 +18,17 @@ class LengthAwareConfig(LabelSmoothedCrossEntropyCriterionConfig):
     """Flags of fairseq's criterion, and of the length predictor."""
 
     length_loss_weight: float = field(
-        default=1.0, metadata={"help": "weight of the length predictor's loss: |log(expected length / true length)|"}
+        default=1.0,
+        metadata={"help": "weight of the length predictor's loss, |log(expected length / true length)| (default: 1)"},
     )
 
 
 @register_criterion("label_smoothed_cross_entropy_mla", dataclass=LengthAwareConfig)
 class LengthAwareCriterion(AuxiliaryCriterion):
-    """Label-smoothed cross-entropy, and how far the predicted target length is from the true one.
+    """Label-smoothed cross-entropy plus the length loss |log(expected length / true length)|.
 
-    The length's loss is a sum over the sentences of a batch, as cross-entropy is one over its tokens. Logged as
-    ``length_error`` is the mean of |expected - true| / true.
+    The length loss is a sum over the sentences of a batch, as cross-entropy is a sum over its tokens. ``length_error``
+    in the log is the mean of |expected - true| / true.
 
     Raises:
         ValueError: a weight below 0.
@@ -35,7 +38,7 @@ class LengthAwareCriterion(AuxiliaryCriterion):
 
     def __init__(
         self,
-        task,
+        task: FairseqTask,
         sentence_avg: bool,
         label_smoothing: float,
         ignore_prefix_size: int,
@@ -47,8 +50,10 @@ class LengthAwareCriterion(AuxiliaryCriterion):
             raise ValueError(f"--length-loss-weight must be at least 0, but is {length_loss_weight}")
         self.length_weight = length_loss_weight
 
-    def auxiliary(self, model: nn.Module, extra: dict, sample: dict) -> tuple[Tensor, dict[str, Tensor]]:
-        """The length's loss and error.
+    def auxiliary(
+        self, model: BaseFairseqModel, extra: dict[str, Any], sample: dict[str, Any]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted length loss; log the relative error of the length.
 
         Raises:
             ValueError: a model without a length predictor.
@@ -56,7 +61,7 @@ class LengthAwareCriterion(AuxiliaryCriterion):
         if "length_log_ratio" not in extra:
             raise ValueError(without_predictor("label_smoothed_cross_entropy_mla"))
         if self.training and self.length_weight > 0:
-            model.decoder.length_rule.batches += 1
+            model.decoder.length_rule.batches += 1  # decoding refuses a predictor that was never trained
         true = sample["target"].ne(self.padding_idx).sum(1)
         error = extra["length_log_ratio"] + extra["source_lengths"].log() - true.log()  # log of expected over true
         return self.length_weight * error.abs().sum(), {"length_error": (error.exp() - 1).abs().sum()}

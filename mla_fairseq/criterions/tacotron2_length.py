@@ -1,13 +1,16 @@
-"""``tacotron2_mla``: fairseq's loss of spectrograms, and the loss of the length predictor."""
+"""``tacotron2_mla``: fairseq's loss of spectrograms plus the loss of the length predictor."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch.nn.functional as F
 from fairseq.criterions import register_criterion
 from fairseq.criterions.tacotron2_loss import GuidedAttentionLoss, Tacotron2Criterion, Tacotron2CriterionConfig
 from fairseq.data.data_utils import lengths_to_mask
 from fairseq.logging import metrics
-from torch import Tensor, nn
+from fairseq.models import BaseFairseqModel
+from fairseq.tasks import FairseqTask
+from torch import Tensor
 
 from mla_fairseq.models.checks import without_predictor
 
@@ -19,39 +22,42 @@ class Tacotron2LengthConfig(Tacotron2CriterionConfig):
     length_loss_weight: float = field(
         default=1.0,
         metadata={
-            "help": "weight of the length predictor's loss: L1 + MSE of log(1 + frames) of each symbol, or, where the "
-            "data have no durations, |expected length / true length - 1|"
+            "help": "weight of the length predictor's loss, which is L1 + MSE of log(1 + frames) of each symbol or, "
+            "where the data have no durations, |expected length / true length - 1| (default: 1)"
         },
     )
     guided_attention_loss_weight: float = field(
         default=1.0,
         metadata={
-            "help": "weight of the guided attention loss; a mean over steps and symbols, it shrinks as texts grow, so "
-            "that 1 moves nothing in a short training"
+            "help": "weight of the guided attention loss; a mean over steps and symbols, it is small for long texts, "
+            "and a short training needs a weight above 1 (default: 1)"
         },
     )
 
 
 class _Listener:
-    """The model, as fairseq's criterion calls it; it records extras, and asks for weights that a loss can train."""
+    """The model as fairseq's criterion calls it, with its extras recorded and weights that a loss can train."""
 
-    def __init__(self, model: nn.Module, surrogate_gradient: bool) -> None:
-        self.model, self.surrogate_gradient, self.extra = model, surrogate_gradient, {}
+    def __init__(self, model: BaseFairseqModel, surrogate_gradient: bool) -> None:
+        self.model, self.surrogate_gradient = model, surrogate_gradient
+        self.extra: dict[str, Any] = {}
 
-    def __call__(self, **inputs: Tensor) -> tuple:
+    def __call__(self, **inputs: Tensor) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """Return what the model returns, and keep its extras."""
         output = self.model(**inputs, surrogate_gradient=self.surrogate_gradient)
         self.extra = output[2]
         return output
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the model, which is all else that fairseq's criterion asks for."""
         return getattr(self.model, name)
 
 
 class _GuidedAttention(GuidedAttentionLoss):
-    """fairseq's (DC-TTS, arXiv 1710.08969), weighted.
+    """fairseq's guided attention loss (DC-TTS, arXiv 1710.08969), with a weight.
 
-    A linear mechanism's weights sum to nothing where a query sees nothing: what is missing from one counts as wholly
-    off the diagonal, or to see nothing would be the best that attention can do.
+    A query of a linear mechanism may see no key, and its weights then sum to less than one. The missing part counts as
+    fully off the diagonal; otherwise the loss would be least where attention sees nothing.
     """
 
     def __init__(self, sigma: float, weight: float) -> None:
@@ -59,7 +65,7 @@ class _GuidedAttention(GuidedAttentionLoss):
         self.weight = weight
 
     def forward(self, attn: Tensor, src_lens: Tensor, tgt_lens: Tensor, reduction: str = "mean") -> Tensor:
-        """Weights (B, S, T), symbols and steps (B,) -> the weighted loss."""
+        """Return the weighted loss of weights (B, S, T) with numbers of symbols and steps, (B,) each."""
         missing = (1 - attn.sum(1)).clamp_min(0).masked_select(lengths_to_mask(tgt_lens)).sum()
         pairs = 1 if reduction == "sum" else (src_lens * tgt_lens).sum()
         return self.weight * (super().forward(attn, src_lens, tgt_lens, reduction) + missing / pairs)
@@ -67,10 +73,10 @@ class _GuidedAttention(GuidedAttentionLoss):
 
 @register_criterion("tacotron2_mla", dataclass=Tacotron2LengthConfig)
 class Tacotron2LengthCriterion(Tacotron2Criterion):
-    """L1, MSE, end of speech, guided attention and CTC as in ``tacotron2``, and how far the expected lengths are off.
+    """The losses of ``tacotron2`` (L1, MSE, end of speech, guided attention, CTC) plus the length predictor's loss.
 
-    Durations learn by L1 + MSE of log(1 + frames) (MLA, arXiv 2304.08453); without durations in the data the sum of
-    what is predicted learns to be the number of frames. Logged as ``length_error`` is the mean of
+    The length loss is L1 + MSE of log(1 + frames) of each symbol (MLA, arXiv 2304.08453). Where the data have no
+    durations, it trains their sum to be the number of frames. ``length_error`` in the log is the mean of
     |expected - true| / true.
 
     Raises:
@@ -79,7 +85,7 @@ class Tacotron2LengthCriterion(Tacotron2Criterion):
 
     def __init__(
         self,
-        task,
+        task: FairseqTask,
         sentence_avg: bool,
         use_guided_attention_loss: bool,
         guided_attention_loss_sigma: float,
@@ -99,8 +105,10 @@ class Tacotron2LengthCriterion(Tacotron2Criterion):
         if use_guided_attention_loss:
             self.guided_attn = _GuidedAttention(guided_attention_loss_sigma, guided_attention_loss_weight)
 
-    def forward(self, model, sample, reduction: str = "mean"):
-        """As fairseq's: loss, sample size, and what to log.
+    def forward(
+        self, model: BaseFairseqModel, sample: dict[str, Any], reduction: str = "mean"
+    ) -> tuple[Tensor, int, dict[str, Any]]:
+        """Return the loss, the sample size, and what to log, as fairseq's criterion does.
 
         Raises:
             ValueError: a model without a length predictor.
@@ -111,7 +119,8 @@ class Tacotron2LengthCriterion(Tacotron2Criterion):
         if "log_durations" not in extra:
             raise ValueError(without_predictor("tacotron2_mla"))
         if self.training and self.length_weight > 0:
-            getattr(model, "module", model).decoder.length_rule.batches += 1
+            model = getattr(model, "module", model)  # the model inside fairseq's wrapper for several devices
+            model.decoder.length_rule.batches += 1  # decoding refuses a predictor that was never trained
         error = (extra["expected_steps"] / sample["target_lengths"] - 1).abs()
         length_loss = self._length_loss(extra, sample, error, reduction)
         loss = loss + self.length_weight * length_loss
@@ -123,7 +132,8 @@ class Tacotron2LengthCriterion(Tacotron2Criterion):
         return loss, sample_size, log
 
     @staticmethod
-    def _length_loss(extra: dict, sample: dict, error: Tensor, reduction: str) -> Tensor:
+    def _length_loss(extra: dict[str, Any], sample: dict[str, Any], error: Tensor, reduction: str) -> Tensor:
+        """Return the loss of durations, or of ``error`` (B,), the relative error of lengths, where there are none."""
         if sample.get("durations") is None:
             return error.mean() if reduction == "mean" else error.sum()
         real = lengths_to_mask(sample["net_input"]["src_lengths"])
@@ -131,8 +141,8 @@ class Tacotron2LengthCriterion(Tacotron2Criterion):
         return F.l1_loss(expected, true, reduction=reduction) + F.mse_loss(expected, true, reduction=reduction)
 
     @classmethod
-    def reduce_metrics(cls, logging_outputs: list[dict]) -> None:
-        """As fairseq's, with the length's loss and error."""
+    def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
+        """Log fairseq's metrics, and the loss and error of lengths."""
         super().reduce_metrics(logging_outputs)
         size = sum(log.get("sample_size", 0) for log in logging_outputs)
         total = sum(log.get("length_loss", 0.0) * log.get("sample_size", 0) for log in logging_outputs)

@@ -1,1 +1,1 @@
-"""Models for fairseq; importing this package registers them."""
+"""Models for fairseq; importing a module of this package registers its models."""

@@ -1,4 +1,4 @@
-"""Checks at the command line's edge: what a user can get wrong, told in one line with its mend."""
+"""Checks of what a user can get wrong: each error is one line that names the value and the fix."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fairseq.models import FairseqEncoder
+from fairseq.models import BaseFairseqModel, FairseqEncoder
 from torch import Tensor, nn
 
 from mla_fairseq.attention import AttentionHeads, attention_entry
@@ -17,111 +17,115 @@ from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.models.options import SITES, option_values, site_type
 
 LENGTH_CRITERIONS = {
-    "label_smoothed_cross_entropy_mla": "give --length-predictor (and a decoder with positions, such as cosFormer's), "
-    "or take --criterion label_smoothed_cross_entropy",
-    "tacotron2_mla": "give --length-predictor, or take --criterion tacotron2",
+    "label_smoothed_cross_entropy_mla": "give --length-predictor (and a decoder with positions, such as cosformer), or "
+    "use --criterion label_smoothed_cross_entropy",
+    "tacotron2_mla": "give --length-predictor, or use --criterion tacotron2",
 }
-"""Criterions that train a length predictor, and the mend where a model has none."""
+"""Criterions that train a length predictor, and the fix where a model has none."""
 
 
-class OwnModel:
-    """A mixin in front of a model of fairseq's: loads with one clear error, and has no published checkpoints."""
+NO_MONOTONIC = (
+    "the latency criterion needs a model with monotonic attention: give --simul-type other than waitk, or use "
+    "--criterion label_smoothed_cross_entropy"
+)
+
+
+class MLAModel(BaseFairseqModel):
+    """The base of this package's models: loads with one clear error, and has no published checkpoints."""
 
     @classmethod
     def hub_models(cls) -> dict[str, str]:
-        """None are published."""
+        """Return no published checkpoints."""
         return {}
 
-    def load_state_dict(self, state_dict: dict[str, Tensor], *args, **kwargs):
+    def load_state_dict(self, state_dict: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
         """Load strictly, as fairseq does.
 
         Raises:
-            UserError: names or shapes differ; the message lists the first and says what to check.
+            UserError: names or shapes differ; the message names the first difference and what to check.
         """
         return load_strictly(super().load_state_dict, state_dict, *args, **kwargs)
 
 
 def load_encoder(encoder: FairseqEncoder, path: str) -> FairseqEncoder:
-    """Initialise an encoder from a model's checkpoint (``--load-pretrained-encoder-from``).
+    """Initialise an encoder from a model's checkpoint (``--load-pretrained-encoder-from``), and return it.
 
     Raises:
-        UserError: the file is missing, is no checkpoint, or holds an encoder of another shape.
+        UserError: the file is missing, is no checkpoint, or has an encoder of other sizes.
     """
+    # the CTC layer belongs to the criterion and the vocabulary of one training: each encoder keeps its own
     state = {
         name.removeprefix("encoder."): tensor
         for name, tensor in read_model(path).items()
         if name.startswith("encoder.") and not name.startswith("encoder.ctc_proj.")
     }
-    own = {name: tensor for name, tensor in encoder.state_dict().items() if name.startswith("ctc_proj.")}
+    ctc = {name: tensor for name, tensor in encoder.state_dict().items() if name.startswith("ctc_proj.")}
     for name, module in encoder.named_modules():
         if isinstance(module, AttentionHeads):
             module.upgrade_state_dict_named(state, name)
-    load_strictly(encoder.load_state_dict, state | own)
+    load_strictly(encoder.load_state_dict, state | ctc)
     return encoder
 
 
 def check_continued(args: Namespace) -> None:
-    """Refuse to go on with a training under other mechanisms: the names of the weights fit, so fairseq would.
+    """Refuse to resume a training with other mechanisms: fairseq would, because the names of the weights fit.
 
     Raises:
-        ValueError: the checkpoint that ``fairseq-train`` is about to continue has another mechanism at a site.
+        ValueError: the checkpoint that ``fairseq-train`` is about to resume has another mechanism at a site.
     """
     last = Path(getattr(args, "save_dir", None) or "", "checkpoint_last.pt")
     if getattr(args, "restore_file", last.name) != last.name or not last.is_file():
-        return  # a file that was named is a start, not what the same command left
+        return  # with --restore-file the user names the weights to start from
     state, _ = load_training(last)
     saved = (state.get("cfg") or {}).get("model") or state["args"]
     saved = Namespace(**saved) if isinstance(saved, dict) else saved
     for site in SITES:
-        before, now = site_type(saved, site), site_type(args, site)
-        if before != now:
+        before, name = site_type(saved, site), site_type(args, site)
+        if before != name:
             raise ValueError(
-                f"{last} was trained with {before} attention at site {site}, and is now to go on with {now}: give "
-                f"another --save-dir, or start from its weights with --finetune-from-model {last}"
+                f"{last} was trained with {before} attention at site {site}, but this command has {name}: give another "
+                f"--save-dir, or start from its weights with --finetune-from-model {last}"
             )
-        before, now = (option_values(x, attention_entry(now).options, f"{now}_") for x in (saved, args))
-        if before != now:
+        trained, given = (option_values(x, attention_entry(name).options, f"{name}_") for x in (saved, args))
+        if trained != given:
             raise ValueError(
-                f"{last} was trained with options {before} of the attention at site {site}, and is now to go on with "
-                f"{now}: give the former ones, or another --save-dir"
+                f"{last} was trained with options {trained} of the attention at site {site}, but this command has "
+                f"{given}: give the same options, or another --save-dir"
             )
 
 
 def without_predictor(criterion: str) -> str:
-    """What to tell whose model has no length predictor for this criterion to train."""
-    return f"this criterion trains a length predictor, and the model has none: {LENGTH_CRITERIONS[criterion]}"
+    """Return the error message for a model without the length predictor that ``criterion`` trains."""
+    return f"--criterion {criterion} trains a length predictor, but the model has none: {LENGTH_CRITERIONS[criterion]}"
 
 
 def check_criterion(name: str | None, model: nn.Module) -> None:
-    """Before a training starts, refuse a criterion of ours that the model has nothing for, and a predictor that no
-    criterion would train.
+    """Refuse, before a training starts, a criterion that does not fit the model.
 
     Raises:
-        ValueError: latency without monotonic attention, a length loss without a length predictor, or the reverse.
+        ValueError: a latency criterion without monotonic attention, a length loss without a length predictor, or a
+            length predictor that the criterion does not train.
     """
     decoder = getattr(model, "decoder", None)
     rule = getattr(decoder, "length_rule", None)
     if name == "latency_augmented_label_smoothed_cross_entropy_mla" and getattr(decoder, "monotonic", None) is None:
-        raise ValueError(
-            "the latency criterion needs a model with monotonic attention: give --simul-type other than waitk, or "
-            "take --criterion label_smoothed_cross_entropy"
-        )
+        raise ValueError(NO_MONOTONIC)
     if getattr(rule, "predictor", None) is None:
         if name in LENGTH_CRITERIONS:
             raise ValueError(without_predictor(name))
     elif name not in LENGTH_CRITERIONS:
-        own = f"{name}_mla" if f"{name}_mla" in LENGTH_CRITERIONS else "label_smoothed_cross_entropy_mla"
+        fitting = f"{name}_mla" if f"{name}_mla" in LENGTH_CRITERIONS else "label_smoothed_cross_entropy_mla"
         raise ValueError(
-            f"--criterion {name} trains no length predictor, and this model has one: take --criterion {own}, or leave "
-            "out --length-predictor and the lengths that are predicted"
+            f"--criterion {name} trains no length predictor, but this model has one: use --criterion {fitting}, or "
+            "remove --length-predictor, --target-length predicted and --train-target-length predicted"
         )
 
 
 def check_length_rule(model: nn.Module) -> None:
-    """Before a beam search starts, ask a model for the target length that it would expect.
+    """Check, before a beam search starts, that a model has a target length to expect.
 
     Raises:
-        ValueError: it has none, such as one that was trained without positions and is now told to have them.
+        ValueError: it has none, for example because it was trained without positions and an override gave it some.
     """
     rule = getattr(getattr(model, "decoder", None), "length_rule", None)
     if rule is not None:
@@ -129,7 +133,7 @@ def check_length_rule(model: nn.Module) -> None:
 
 
 def read_model(path: str) -> dict[str, Tensor]:
-    """The parameters in a fairseq checkpoint; nothing in the file is run.
+    """Return the parameters in a fairseq checkpoint; code in the file never runs.
 
     Raises:
         UserError: the file is missing, or is no checkpoint of fairseq's.
@@ -139,7 +143,7 @@ def read_model(path: str) -> dict[str, Tensor]:
 
 
 def load_strictly(load: Callable[..., Any], state_dict: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
-    """Call a ``load_state_dict``; differences in names or shapes become one line.
+    """Call a ``load_state_dict``, and report differences in names or shapes in one line.
 
     Raises:
         UserError: the checkpoint is of another model.

@@ -1,12 +1,14 @@
-"""Models that translate while they listen: a chunked encoder, and a decoder that reads by a rule.
+"""Models for simultaneous translation: a chunked encoder, and a decoder with a read/write policy.
 
-``convtransformer_simul_mla`` subsamples with 2-d convolutions, as fairseq's and ESPnet's ConvTransformer;
-``s2t_transformer_simul_mla`` with gated 1-d convolutions, as ``s2t_transformer``. All else is the same.
+``convtransformer_simul_mla`` subsamples with 2-d convolutions, like the ConvTransformer of fairseq and ESPnet;
+``s2t_transformer_simul_mla`` subsamples with gated 1-d convolutions, like ``s2t_transformer``. All else is
+equal.
 """
 
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 
 from fairseq.models import register_model, register_model_architecture
 from fairseq.models.speech_to_text import s2t_transformer as stock
@@ -17,27 +19,27 @@ from mla_fairseq.models.simul import add_simul_args, set_simul_defaults
 
 @register_model("s2t_transformer_simul_mla")
 class S2TTransformerSimulMLAModel(S2TTransformerMLAModel):
-    """Simultaneous speech to text, with a mechanism of one's choice at each attention site.
+    """Simultaneous speech to text with any mechanism at each attention site.
 
-    Target t sees ``min(S, ratio (k + t))`` encoder states in training and in decoding alike, and no encoder state
-    depends on audio after its chunk. ``fairseq-generate`` decodes with the whole source, or, given
-    ``--simul-waitk-lagging K`` with ``--task speech_to_text_mla``, as the agent would.
+    With wait-k, target t sees ``min(S, ratio (k + t))`` encoder states, in training as in decoding, and no encoder
+    state depends on audio after its chunk. ``fairseq-generate`` decodes with the whole source; with
+    ``--task speech_to_text_mla --simul-waitk-lagging K`` it decodes as the agent does.
     """
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
-        """Add the flags of the offline model and those of the read/write rule."""
+        """Add the flags of the offline model, and those of the read/write policy."""
         S2TTransformerMLAModel.add_args(parser)
         add_simul_args(parser)
 
 
 @register_model("convtransformer_simul_mla")
 class ConvTransformerSimulMLAModel(S2TTransformerSimulMLAModel):
-    """``s2t_transformer_simul_mla`` behind the ConvTransformer's subsampler."""
+    """``s2t_transformer_simul_mla`` with the subsampler of the ConvTransformer."""
 
 
 def espnet(args: Namespace) -> None:
-    """fairseq's ``convtransformer_espnet``: 256 channels, 12 + 6 layers."""
+    """Set the size of fairseq's ``convtransformer_espnet``: 256 channels, 12 + 6 layers."""
     args.encoder_embed_dim = getattr(args, "encoder_embed_dim", 256)
     args.encoder_attention_heads = getattr(args, "encoder_attention_heads", 4)
     args.decoder_attention_heads = getattr(args, "decoder_attention_heads", 4)
@@ -45,7 +47,7 @@ def espnet(args: Namespace) -> None:
 
 
 def tiny_convolutions(args: Namespace) -> None:
-    """``tiny``, with few channels in the 2-d convolutions: they are applied at each of 40 frequencies."""
+    """Set ``tiny``, with few channels in the 2-d convolutions, which are applied at each of 40 frequencies."""
     args.conv_out_channels = getattr(args, "conv_out_channels", 32)
     tiny(args)
 
@@ -60,9 +62,11 @@ SIZES = {
 }
 
 
-def _register(model: str, conv_version: str, name: str, size) -> None:
+def _register(model: str, conv_version: str, name: str, size: Callable[[Namespace], None]) -> None:
+    """Register an architecture of a model under ``name``; ``size`` sets its sizes."""
+
     def architecture(args: Namespace) -> None:
-        args.conv_version = conv_version  # the model says it; the flag has a default that would win
+        args.conv_version = conv_version  # set always: the flag of the stock model has a default that would win
         set_simul_defaults(args)
         size(args)
 

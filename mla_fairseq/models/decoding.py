@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mla_fairseq.attention import AttentionHeads, Causal, Full, Layout, State, View, positions
-from mla_fairseq.models.layers import Weights
+from mla_fairseq.models.layers import Report, Weights
 
 CAUSAL, FULL = Causal(), Full()
 
-OWN = "decoder"
-"""A decoder's entry in a state: the positions of the next token and of the next source state, and the lengths."""
+ENTRY = "decoder"
+"""Name of a decoder's entry in a state: the positions of the next token and of the next source state, and lengths."""
 
 
 class Source(NamedTuple):
@@ -33,18 +33,18 @@ class Source(NamedTuple):
 
 
 class Layouts(NamedTuple):
-    """The layouts of one decoder call; every layer gets the same ones.
+    """The layouts of one decoder call, which every layer gets.
 
     Attributes:
-        own: self-attention, over the target.
-        cross: cross-attention, over the source.
+        target: of self-attention, over the target.
+        source: of cross-attention, over the source.
     """
 
-    own: Layout
-    cross: Layout
+    target: Layout
+    source: Layout
 
 
-def source_of(encoder_out: dict) -> Source:
+def source_of(encoder_out: dict[str, Any]) -> Source:
     """Return the encoder states, their mask and their numbers from fairseq's encoder output."""
     states = encoder_out["encoder_out"][0]
     if encoder_out["encoder_padding_mask"]:
@@ -62,10 +62,16 @@ def whole_layouts(
     view: View = CAUSAL,
     cross_view: View = FULL,
 ) -> Layouts:
-    """Return the layouts of a whole target of ``length`` tokens over a whole source.
+    """Return the layouts of a whole target over a whole source.
 
-    Positions are measured against ``target_length`` and ``source_length``, (B,). ``target_mask`` (B, length) is true
-    for real tokens; ``None``: all are real.
+    Args:
+        length: target tokens T, padding included.
+        source: the encoder's output.
+        target_length: (B,), what target positions are measured against; ``None``: no mechanism needs it.
+        source_length: (B,), what source positions are measured against.
+        target_mask: (B, T), true for real tokens; ``None``: all are real.
+        view: which target token sees which.
+        cross_view: which target token sees which encoder state.
     """
     device = source.states.device
     return Layouts(
@@ -80,10 +86,12 @@ def whole_layouts(
 
 
 def fresh_entry(source_lengths: Tensor, expected: tuple[Tensor, Tensor] | None) -> dict[str, Tensor]:
-    """Return a decoder's entry in the state of fresh streams.
+    """Return a decoder's entry in a fresh state.
 
-    ``expected`` are the target and source lengths (B,) that positions are measured against; they are fixed before the
-    first key is written, because angles are part of the sums.
+    Args:
+        source_lengths: (B,), true numbers of encoder states, or any where they are not known.
+        expected: target and source lengths, (B,) each, that positions are measured against. They are fixed here, before
+            the first key is written, because angles are part of the sums. ``None``: no mechanism needs them.
     """
     zeros = torch.zeros_like(source_lengths)
     entry = {"position": zeros, "source_position": zeros}
@@ -93,11 +101,19 @@ def fresh_entry(source_lengths: Tensor, expected: tuple[Tensor, Tensor] | None) 
 def step_layouts(
     entry: dict[str, Tensor], length: int, new: int, source_mask: Tensor | None
 ) -> tuple[Layouts, dict[str, Tensor]]:
-    """Return the layouts of the next ``length`` tokens and ``new`` source states, and the entry after them."""
+    """Return the layouts of the next tokens of streams, and the decoder's entry after them.
+
+    Args:
+        entry: the decoder's entry in the state.
+        length: number of tokens.
+        new: number of encoder states that the state does not hold yet.
+        source_mask: (B, new), true for real ones of these; ``None``: all are real.
+    """
     position, read, target = entry["position"], entry["source_position"], entry.get("target_length")
     layouts = Layouts(
         Layout.at(CAUSAL, position, length, query_length=target, key_length=target),
         Layout.at(
+            # the state holds only what was read, so all of it is visible
             FULL, position, length, new, read, query_length=target, key_length=entry.get("source_length"),
             key_mask=source_mask,
         ),
@@ -112,33 +128,46 @@ def run_layers(
     layouts: Layouts,
     state: State | None,
     weights: Mapping[int, Weights],
-) -> tuple[Tensor, list[dict[str, Tensor]]]:
-    """Run decoder layers over embedded tokens (T, B, C), and return their output and what each layer reports.
+) -> tuple[Tensor, list[Report]]:
+    """Run decoder layers, and return their output (T, B, C) and the report of each layer.
 
-    ``source`` (S, B, C') are the encoder states that are new; ``weights`` says how a layer computes weights, by index.
+    Args:
+        layers: instances of ``DecoderLayer``.
+        x: embedded tokens (T, B, C).
+        source: encoder states (S, B, C') that the state does not hold yet; ``None``: no new ones.
+        layouts: the layouts of this call.
+        state: the caller's state; ``None``: the whole target is given.
+        weights: functions that compute cross-attention weights, by the index of the layer that reports them.
     """
-    notes = []
+    reports = []
     for i, layer in enumerate(layers):
-        x, note = layer(x, source, layouts.own, layouts.cross, state, weights.get(i))
-        notes.append(note)
-    return x, notes
+        x, report = layer(x, source, layouts.target, layouts.source, state, weights.get(i))
+        reports.append(report)
+    return x, reports
 
 
 def whole_weights(attention: AttentionHeads, queries: Tensor, source: Tensor | None, layout: Layout) -> Tensor:
-    """Return weights (B, H, T, S) of queries over the source that the layer is given."""
+    """Return weights (B, H, T, S) of queries (T, B, C) over the source (S, B, C') that the layer is given."""
+    assert source is not None, "the whole source is given"
     return attention.weights(queries, source, layout)
 
 
 def surrogate_weights(attention: AttentionHeads, queries: Tensor, source: Tensor | None, layout: Layout) -> Tensor:
-    """Return weights (B, H, T, S) whose gradient revives features that are zero."""
+    """Return ``whole_weights`` with a surrogate gradient, which reaches features that are zero."""
+    assert source is not None, "the whole source is given"
     return attention.weights(queries, source, layout, surrogate=True)
 
 
 def weights_over(keys: Tensor, mask: Tensor | None = None) -> Weights:
-    """Return a function for weights over ``keys`` (B, H, S, d) of the whole source, real ones (B, S)."""
+    """Return a function that computes weights (B, H, T, S) over the keys of a whole source.
+
+    Args:
+        keys: (B, H, S, d), what ``AttentionHeads.keys`` returned for the source.
+        mask: (B, S), true for real ones; ``None``: all are real.
+    """
 
     def weights(attention: AttentionHeads, queries: Tensor, source: Tensor | None, layout: Layout) -> Tensor:
-        places = positions(0, keys.shape[2], keys.device)
+        places = positions(0, keys.shape[2], keys.device)  # the layout has only the places of new keys
         return attention.weights_from_keys(queries, keys, replace(layout, keys=places, key_mask=mask))
 
     return weights

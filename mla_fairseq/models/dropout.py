@@ -1,4 +1,4 @@
-"""Dropout whose mask costs 16 random bits an element on the CPU, where torch draws one number for each."""
+"""Dropout whose mask takes 16 random bits per element on the CPU, where torch draws a number for each."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ LEVELS = 2**16
 class Dropout(nn.Dropout):
     """Set elements to zero at random in training and rescale the others; a drop-in for ``nn.Dropout``.
 
-    On the CPU the mask takes about a fifth of the time of torch's. The rate is rounded to a multiple of 2**-16 and the
-    kept elements are divided by the exact share that is kept, so the expectation is that of the input. The mask follows
+    On the CPU the mask takes about a fifth of torch's time. The rate is rounded to a multiple of 2**-16, and the kept
+    elements are divided by the exact fraction that is kept, so the expectation is the input. The mask follows
     ``torch.manual_seed``, but is not the mask that ``nn.Dropout`` draws from that seed. On other devices, under
     ``torch.compile``, in place, and for rates that round to 0 or 1, this is ``nn.Dropout``.
     """
@@ -27,17 +27,19 @@ class Dropout(nn.Dropout):
 
 
 def draw_mask(x: Tensor, dropped: int) -> Tensor:
-    """Return a mask in the shape and memory order of ``x``: zero in ``dropped`` of 65536 cases, else the rescaling.
+    """Return a mask in the shape and memory order of ``x``: zero in ``dropped`` of 65536 cases, else the scale.
 
-    It is float32, or float64 where ``x`` is: half precision would round the rescaling.
+    The scale is 65536 / (65536 - dropped). The mask is float32, or float64 where ``x`` is: half precision would round
+    the scale.
     """
+    # one int64 is four masks of 16 bits: `random_` then makes a quarter of the draws
     bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
     mask = torch.empty_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
-    flat = mask.as_strided((x.numel(),), (1,))  # in memory order: `empty_like` is dense, whatever the strides of `x`
-    torch.ge(bits[: x.numel()], dropped - LEVELS // 2, out=flat)  # straight to float: a boolean would cost a pass
+    flat = mask.as_strided((x.numel(),), (1,))  # memory order: `empty_like` is dense for any strides of `x`
+    torch.ge(bits[: x.numel()], dropped - LEVELS // 2, out=flat)  # float at once: a boolean costs another pass
     return mask.mul_(LEVELS / (LEVELS - dropped))
 
 
 def _fast(x: Tensor) -> bool:
-    """Return whether ``x`` is masked here rather than by torch."""
+    """Return whether ``x`` is masked by ``draw_mask`` rather than by torch."""
     return x.device.type == "cpu" and x.is_floating_point() and not torch.compiler.is_compiling()

@@ -22,8 +22,8 @@ from mla_fairseq.speech.subsample import Conv1dSubsampler, Conv2dSubsampler, fra
 PADDING_IDX = 1
 
 
-def build_subsampler(args: Namespace) -> nn.Module:
-    """The front end that ``--conv-version`` names.
+def build_subsampler(args: Namespace) -> Conv1dSubsampler | Conv2dSubsampler:
+    """Build the subsampler that ``--conv-version`` names.
 
     Raises:
         ValueError: an unknown version.
@@ -38,7 +38,14 @@ def build_subsampler(args: Namespace) -> nn.Module:
 
 
 class SpeechEncoder(FairseqEncoder):
-    """Filter banks (B, T, F) to encoder states (S, B, C), one per 40 ms; parameters named as in ``s2t_transformer``."""
+    """Encode filter banks (B, T, F) to states (S, B, C), one per 40 ms; parameters as in ``s2t_transformer``.
+
+    Args:
+        args: the model's options.
+
+    Raises:
+        ValueError: an unknown subsampler, or a mechanism that cannot follow the encoder's view.
+    """
 
     def __init__(self, args: Namespace) -> None:
         super().__init__(None)
@@ -49,30 +56,33 @@ class SpeechEncoder(FairseqEncoder):
         self.dropout_module = Dropout(args.dropout)
         self.subsample = build_subsampler(args)
         self.embed_positions = SinusoidalPositions(args.encoder_embed_dim, PADDING_IDX)
-        self.transformer_layers = nn.ModuleList(
-            EncoderLayer(args, f"encoder.transformer_layers.{i}") for i in range(args.encoder_layers)
-        )
+        layers = [EncoderLayer(args, f"encoder.transformer_layers.{i}") for i in range(args.encoder_layers)]
+        self.transformer_layers = nn.ModuleList(layers)
         self.layer_norm = nn.LayerNorm(args.encoder_embed_dim) if args.encoder_normalize_before else None
         has_ctc = getattr(args, "ctc_weight", 0.0) > 0.0
         self.ctc_proj = nn.Linear(args.encoder_embed_dim, args.tgt_dict_size) if has_ctc else None
         self.view = encoder_view(args)
-        mechanism = self.transformer_layers[0].self_attn.mechanism
+        mechanism = layers[0].self_attn.mechanism
         check_encoder_view(self.view, mechanism, site_type(args, "encoder"))
         self.lengths = length_options(args) if mechanism.needs_lengths else None
 
     def forward(
         self, src_tokens: Tensor, src_lengths: Tensor, return_all_hiddens: bool = False, **for_decoder: Any
-    ) -> dict:
-        """Frames (B, T, F) with lengths (B,) -> fairseq's encoder output: states (S, B, C) and padding (B, S).
+    ) -> dict[str, Any]:
+        """Return fairseq's encoder output: states (S, B, C) and padding (B, S).
 
-        Other entries of a batch's ``net_input`` are what a decoding is asked for (``waitk_lagging``,
-        ``target_lengths``); they pass through to the decoder as ``for_decoder``.
+        Args:
+            src_tokens: frames (B, T, F).
+            src_lengths: (B,), in frames.
+            return_all_hiddens: return the output of every layer too, as ``encoder_states``.
+            for_decoder: other entries of a batch's ``net_input``, which ask for a decoding (``waitk_lagging``,
+                ``target_lengths``); the decoder finds them as ``for_decoder``.
         """
         frozen = self.num_updates < self.freezing_updates
         with torch.no_grad() if frozen else contextlib.nullcontext():
             return self._encode(src_tokens, src_lengths, return_all_hiddens) | {"for_decoder": for_decoder}
 
-    def _encode(self, frames: Tensor, lengths: Tensor, return_all_hiddens: bool) -> dict:
+    def _encode(self, frames: Tensor, lengths: Tensor, return_all_hiddens: bool) -> dict[str, Any]:
         x, lengths = self.subsample(frames, lengths)
         x = self._embed(x, 0)
         mask = real_frames(lengths, x.shape[0])
@@ -98,55 +108,61 @@ class SpeechEncoder(FairseqEncoder):
         }
 
     def stream(self, frames: Tensor, state: State, final: bool = False) -> Tensor:
-        """The next frames (B, N, F) of streams -> the encoder states of the chunks that became complete, (n, B, C).
+        """Return the encoder states (n, B, C) of the chunks that the next frames (B, N, F) of streams complete.
 
-        They are those that ``forward`` gives for the whole utterance. ``state`` is the caller's, ``{}`` at first;
-        ``final`` ends the utterance: its last chunk may be shorter. N and n may be 0.
+        They are those that ``forward`` gives for the whole utterance. N and n may be 0.
+
+        Args:
+            frames: (B, N, F).
+            state: the caller's state, ``{}`` at first; it advances.
+            final: the utterance ends here, so its last chunk may be shorter.
 
         Raises:
-            ValueError: an encoder that hears whole utterances (``--encoder-chunk-size 0``).
+            ValueError: a full-context encoder (``--encoder-chunk-size 0``).
         """
-        if not self.streams:
-            raise ValueError("this encoder hears whole utterances: to stream, train it with --encoder-chunk-size")
+        if not isinstance(self.view, Blocks):
+            raise ValueError("this is a full-context encoder: to stream, train it with --encoder-chunk-size")
         x, state["encoder.subsample"] = self.subsample.stream(frames, state.get("encoder.subsample", {}), final)
-        own = state.get("encoder") or self._fresh(x)
-        x = torch.cat((own["waiting"].transpose(0, 1), x))
+        entry = state.get("encoder") or self._fresh(x)
+        x = torch.cat((entry["waiting"].transpose(0, 1), x))
+        # only whole chunks are encoded: each state then sees all of its chunk, and never changes
         complete = len(x) if final else len(x) // self.view.size * self.view.size
         x, waiting = x[:complete], x[complete:]
-        state["encoder"] = {"waiting": waiting.transpose(0, 1).clone(), "position": own["position"] + complete}
+        start = entry["position"]
+        state["encoder"] = {"waiting": waiting.transpose(0, 1).clone(), "position": start + complete}
         if complete == 0:
             return x
-        x = self._embed(x, own["position"])
-        lengths = self._expected(own["position"])
-        layout = Layout.at(self.view, own["position"], complete, query_length=lengths, key_length=lengths)
+        x = self._embed(x, start)
+        lengths = self._expected(start)  # a fixed number: start only gives it the shape (B,)
+        layout = Layout.at(self.view, start, complete, query_length=lengths, key_length=lengths)
         for layer in self.transformer_layers:
             x = layer(x, layout, state)
         return x if self.layer_norm is None else self.layer_norm(x)
 
     @property
     def streams(self) -> bool:
-        """Whether it hears a chunk at a time."""
+        """Return whether this is a chunked encoder."""
         return isinstance(self.view, Blocks)
 
     def frames_before(self, states: int) -> int:
-        """Frames that must have come before the first ``states`` states are complete, unless the utterance ends."""
+        """Return the frames that must have arrived for the first ``states`` states, unless the utterance ends."""
         return frames_before(self.subsample.kernel_sizes, states)
 
     def _fresh(self, x: Tensor) -> dict[str, Tensor]:
-        """Of streams that have heard nothing: states that wait for their chunk, and places that are taken."""
+        """Return the encoder's entry in a fresh state: states that wait for their chunk, and the next position."""
         waiting = x.new_zeros(x.shape[1], 0, x.shape[2])
         return {"waiting": waiting, "position": torch.zeros(x.shape[1], dtype=torch.long, device=x.device)}
 
     def _embed(self, x: Tensor, start: int | Tensor) -> Tensor:
-        """Subsampled states (S, B, C) with their places."""
+        """Return subsampled states (S, B, C) with positions from ``start`` on, an int or (B,)."""
         return self.dropout_module(self.embed_scale * x + self.embed_positions(start, x.shape[0], x.device).to(x))
 
     def _expected(self, lengths: Tensor) -> Tensor:
-        """(B,), what positions are measured against."""
+        """Return what positions are measured against, (B,), from the true numbers of states (B,)."""
         return lengths if self.lengths is None else source_lengths(self.lengths, lengths, self.streams)
 
-    def reorder_encoder_out(self, encoder_out: dict, new_order: Tensor) -> dict:
-        """Put stream ``new_order[i]`` at place i."""
+    def reorder_encoder_out(self, encoder_out: dict[str, Any], new_order: Tensor) -> dict[str, Any]:
+        """Return the encoder's output with stream ``new_order[i]`` at place i, as fairseq's beam search needs it."""
         return {
             "encoder_out": [x.index_select(1, new_order) for x in encoder_out["encoder_out"]],
             "encoder_padding_mask": [x.index_select(0, new_order) for x in encoder_out["encoder_padding_mask"]],
@@ -161,6 +177,6 @@ class SpeechEncoder(FairseqEncoder):
         }
 
     def set_num_updates(self, num_updates: int) -> None:
-        """fairseq tells the update, for ``--encoder-freezing-updates``."""
+        """Take the number of updates from fairseq, for ``--encoder-freezing-updates``."""
         super().set_num_updates(num_updates)
         self.num_updates = num_updates

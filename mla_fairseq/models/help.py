@@ -1,7 +1,8 @@
-"""Our flags in ``fairseq-train --help``.
+"""Show the flags of this package in ``fairseq-train --help``.
 
-fairseq prints its help before it has looked at ``--arch``, so no model's flags ever appear there. It offers no hook for
-this: the function that adds ``--arch`` to a parser is wrapped, and does nothing new unless help was asked for.
+fairseq prints its help before it has looked at ``--arch``, so the flags of a model never appear there, and it has no
+hook for them. So the function of fairseq that adds ``--arch`` to a parser is wrapped; the wrapper does nothing more
+unless help was asked for.
 """
 
 from __future__ import annotations
@@ -16,13 +17,18 @@ from mla_fairseq.models.length_options import add_length_args
 from mla_fairseq.models.options import add_attention_args
 from mla_fairseq.models.simul import add_chunk_args, add_simul_args
 
-TITLE = "attention (s2t_transformer_mla)"
-SIMUL_TITLE = "simultaneous translation (convtransformer_simul_mla, s2t_transformer_simul_mla)"
+TITLE = "attention and lengths (all models of mla_fairseq)"
+SIMUL_TITLE = (
+    "simultaneous translation (convtransformer_simul_mla, s2t_transformer_simul_mla; --encoder-chunk-size and "
+    "--encoder-left-chunks also s2t_transformer_mla)"
+)
 
 
 def show_attention_flags() -> None:
-    """From now on, ``--help`` lists the flags of the sites, of simultaneous models, and of every mechanism that is
-    registered by then."""
+    """Make ``--help`` list the flags of attention sites, lengths, simultaneous models and registered mechanisms.
+
+    A mechanism that is registered before the help is printed is listed too.
+    """
     stock = options.add_model_args
 
     @functools.wraps(stock)

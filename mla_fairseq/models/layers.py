@@ -1,10 +1,11 @@
-"""Transformer layers with stock parameter names, around attention whose mechanism is a part to choose."""
+"""Transformer layers around attention with any mechanism; parameters named as in fairseq."""
 
 from __future__ import annotations
 
 import math
 from argparse import Namespace
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from fairseq import utils
@@ -16,25 +17,32 @@ from mla_fairseq.models.options import build_site
 from mla_fairseq.models.simul import build_monotonic
 
 Weights = Callable[[AttentionHeads, Tensor, Tensor | None, Layout], Tensor]
-"""How a layer gets its cross-attention's weights (B, H, T, S): from the module, queries, source and layout."""
+"""A function that returns cross-attention weights (B, H, T, S) from the module, queries, source and layout."""
+
+Report = dict[str, Tensor]
+"""What a decoder layer reports of its cross-attention; see ``DecoderLayer.forward``."""
 
 
 class SinusoidalPositions(nn.Module):
-    """fairseq's sinusoidal position embedding without a table, so that a position has no upper bound.
+    """fairseq's sinusoidal position embedding without a table, so that positions have no upper bound.
 
-    ``forward(start, length, device)`` gives (length, 1, C) for the positions start .. start + length - 1, counted
-    from 0; with a start for each stream, (B,), it gives (length, B, C). Angles are float32 in a model of any
-    precision: half precision knows no odd place beyond 2048.
+    Args:
+        channels: channels of the embedding (C).
+        padding_idx: index of the padding symbol, from which fairseq starts to count.
     """
 
     def __init__(self, channels: int, padding_idx: int) -> None:
         super().__init__()
         self.channels = channels
-        self.first = padding_idx + 1  # fairseq keeps the places up to the padding symbol's
+        self.first = padding_idx + 1  # fairseq counts from padding_idx + 1
 
     def forward(self, start: int | Tensor, length: int, device: torch.device | None = None) -> Tensor:
+        """Return the embedding of positions start .. start + length - 1, counted from 0.
+
+        It is (length, 1, C), or (length, B, C) where ``start`` is (B,), and float32 in a model of any precision.
+        """
         half = self.channels // 2
-        # made anew, because a buffer would be cast with the model
+        # computed in every call, because a buffer would be cast with the model: float16 has no odd numbers above 2048
         rates = torch.exp(torch.arange(half, dtype=torch.float, device=device) * -(math.log(10000) / (half - 1)))
         start = torch.as_tensor(start, device=device).reshape(1, -1)
         places = (torch.arange(length, device=device).unsqueeze(-1) + start + self.first).float()
@@ -42,14 +50,14 @@ class SinusoidalPositions(nn.Module):
         table = torch.cat((angles.sin(), angles.cos()), dim=-1)
         return nn.functional.pad(table, (0, self.channels - table.shape[-1]))
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
-        for name in ("weights", "_float_tensor"):  # fairseq's module saved these at some time
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        for name in ("weights", "_float_tensor"):  # older versions of fairseq saved these
             state_dict.pop(prefix + name, None)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class TransformerLayer(nn.Module):
-    """What encoder and decoder layers share: residual blocks with the norm before or after, and the feed-forward."""
+    """Common part of encoder and decoder layers: residual blocks, norm before or after, and feed-forward."""
 
     def __init__(self, args: Namespace, channels: int, inner: int, normalize_before: bool) -> None:
         super().__init__()
@@ -62,16 +70,16 @@ class TransformerLayer(nn.Module):
         self.final_layer_norm = nn.LayerNorm(channels)
 
     def block_input(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
-        """Return the input of a residual block."""
+        """Return the input of a residual block, (T, B, C)."""
         return norm(x) if self.normalize_before else x
 
     def block_output(self, x: Tensor, residual: Tensor, norm: nn.LayerNorm) -> Tensor:
-        """Return the output of a residual block."""
+        """Return the output of a residual block, (T, B, C)."""
         x = residual + self.dropout_module(x)
         return x if self.normalize_before else norm(x)
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        """Apply the position-wise block, (T, B, C)."""
+        """Apply the feed-forward block to each position, (T, B, C) -> (T, B, C)."""
         hidden = self.activation_fn(self.fc1(self.block_input(x, self.final_layer_norm)))
         return self.block_output(self.fc2(self.activation_dropout_module(hidden)), x, self.final_layer_norm)
 
@@ -92,7 +100,7 @@ class EncoderLayer(TransformerLayer):
         self.self_attn_layer_norm = nn.LayerNorm(channels)
 
     def forward(self, x: Tensor, layout: Layout, state: State | None = None) -> Tensor:
-        """States (S, B, C) -> states (S, B, C). With a state, they follow those that it holds."""
+        """Return encoder states (S, B, C) from those of the layer before; with a state, they continue those in it."""
         y = self.block_input(x, self.self_attn_layer_norm)
         y = self.self_attn(y, y, layout, state)
         return self.feed_forward(self.block_output(y, x, self.self_attn_layer_norm))
@@ -113,15 +121,17 @@ class DecoderLayer(TransformerLayer):
         )
         self.self_attn_layer_norm = nn.LayerNorm(channels)
         self.monotonic = build_monotonic(args)
-        self.encoder_attn = (MonotonicMultiheadAttention if self.monotonic else MultiheadAttention)(
-            channels,
-            heads,
-            build_site(args, "cross", channels // heads),
-            kdim=args.encoder_embed_dim,
-            dropout=Dropout(args.attention_dropout),
-            name=f"{name}.encoder_attn",
-            **({"monotonic": self.monotonic} if self.monotonic else {}),
-        )
+        cross: dict[str, Any] = {
+            "mechanism": build_site(args, "cross", channels // heads),
+            "kdim": args.encoder_embed_dim,
+            "dropout": Dropout(args.attention_dropout),
+            "name": f"{name}.encoder_attn",
+        }
+        self.encoder_attn: MultiheadAttention | MonotonicMultiheadAttention
+        if self.monotonic is None:
+            self.encoder_attn = MultiheadAttention(channels, heads, **cross)
+        else:
+            self.encoder_attn = MonotonicMultiheadAttention(channels, heads, **cross, monotonic=self.monotonic)
         self.encoder_attn_layer_norm = nn.LayerNorm(channels)
 
     def forward(
@@ -132,31 +142,37 @@ class DecoderLayer(TransformerLayer):
         cross_layout: Layout,
         state: State | None = None,
         weights: Weights | None = None,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Tokens (T, B, C) over source states (S, B, C') -> (T, B, C), and what else is known of the cross-attention.
+    ) -> tuple[Tensor, Report]:
+        """Return the layer's output (T, B, C), and a report of the cross-attention.
 
-        With a state, tokens and source follow those that it holds; source ``None``: no new states.
+        Args:
+            x: tokens (T, B, C). With a state, they continue those in it.
+            source: encoder states (S, B, C') that continue those in the state; ``None``: no new ones.
+            self_layout: the layout of self-attention.
+            cross_layout: the layout of cross-attention.
+            state: the caller's state; ``None``: the whole target is given. Monotonic attention must have been fed.
+            weights: a function that computes the cross-attention weights.
 
-        The dict has ``weights`` (B, H, T, S) if asked for. Of monotonic attention it has the expected ``delays``
-        (B, H, T) in encoder states or, with a state, which must have been fed, the states ``seen`` (B, H) and which
-        streams ``wait`` for more (B,).
+        The report has ``weights`` (B, H, T, S) if ``weights`` is given. For monotonic attention it has the expected
+        ``delays`` (B, H, T) in encoder states or, with a state, ``seen`` (B, H), the encoder states that each head has
+        read, and ``wait`` (B,), which streams need more of them.
         """
         y = self.block_input(x, self.self_attn_layer_norm)
         y = self.self_attn(y, y, self_layout, state)
         x = self.block_output(y, x, self.self_attn_layer_norm)
 
         y = self.block_input(x, self.encoder_attn_layer_norm)
-        notes = {} if weights is None else {"weights": weights(self.encoder_attn, y, source, cross_layout)}
-        if self.monotonic is None:
+        report = {} if weights is None else {"weights": weights(self.encoder_attn, y, source, cross_layout)}
+        if isinstance(self.encoder_attn, MultiheadAttention):
             y = self.encoder_attn(y, source, cross_layout, state)
         elif state is None:
-            y, notes["delays"] = self.encoder_attn(y, source, cross_layout)
+            y, report["delays"] = self.encoder_attn(y, source, cross_layout)
         else:
-            y, notes["seen"], notes["wait"] = self.encoder_attn.advance(y, state, cross_layout)
+            y, report["seen"], report["wait"] = self.encoder_attn.advance(y, state, cross_layout)
         x = self.block_output(y, x, self.encoder_attn_layer_norm)
-        return self.feed_forward(x), notes
+        return self.feed_forward(x), report
 
 
-def need_lengths(layers: nn.ModuleList) -> bool:
+def need_lengths(layers: nn.Module) -> bool:
     """Return whether any attention of these decoder layers measures positions against lengths."""
-    return any(site.mechanism.needs_lengths for layer in layers for site in (layer.self_attn, layer.encoder_attn))
+    return any(isinstance(module, AttentionHeads) and module.mechanism.needs_lengths for module in layers.modules())

@@ -1,4 +1,4 @@
-"""From a trained model to one with other attention: swap the mechanism, then teach it to attend alike."""
+"""Convert a trained model to other attention: replace the mechanism, then distil what the old one computed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from fairseq import utils
+from fairseq.models import BaseFairseqModel
 from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 
@@ -18,11 +19,13 @@ from mla_fairseq.models.checks import load_strictly
 from mla_fairseq.models.options import SITES, site_type, take_defaults
 
 STOCK = "s2t_transformer"
+"""fairseq's architecture of the same model."""
 SITE_OF = {"encoder.transformer_layers.": "encoder", "self_attn": "decoder", "encoder_attn": "cross"}
+"""The site of an attention module, by the first of these that its name contains."""
 
 
 def model_options(state: dict[str, Any]) -> Namespace:
-    """The model's options in a checkpoint of ``fairseq-train``, as a namespace of their own; stock names are ours."""
+    """Return a copy of the model's options in a checkpoint, with the stock architecture renamed to this package's."""
     options = state["cfg"]["model"] if state.get("cfg") else state["args"]
     options = Namespace(**(vars(options) if isinstance(options, Namespace) else options))
     for key in ("_name", "arch"):
@@ -32,13 +35,23 @@ def model_options(state: dict[str, Any]) -> Namespace:
     return options
 
 
-def convert(path: Path, task: FairseqTask, changes: Mapping[str, Any]) -> tuple[dict[str, Any], nn.Module, nn.Module]:
-    """A checkpoint whose model has other options, such as ``encoder_attn_type``; its model, and the one it came from.
+def convert(
+    path: Path, task: FairseqTask, changes: Mapping[str, Any]
+) -> tuple[dict[str, Any], BaseFairseqModel, BaseFairseqModel]:
+    """Convert a checkpoint to a model with other options, such as ``encoder_attn_type``.
 
-    What only the new mechanisms have starts as they start; all other parameters are kept.
+    All parameters are kept; parameters that only the new mechanisms have start from scratch.
+
+    Args:
+        path: a checkpoint of ``fairseq-train``.
+        task: the task of the model.
+        changes: options and their new values.
+
+    Returns:
+        The new checkpoint, its model, and the model before.
 
     Raises:
-        ValueError: the file is no training of fairseq's, or the options make no model.
+        ValueError: the file is not a training of fairseq, or the options make no model.
     """
     state, _ = load_training(path)
     before, after = model_options(state), model_options(state)
@@ -62,69 +75,80 @@ def convert(path: Path, task: FairseqTask, changes: Mapping[str, Any]) -> tuple[
     return state, student, teacher
 
 
-def converted(student: nn.Module, teacher: nn.Module, before: Namespace, after: Namespace) -> list[str]:
-    """Names of the attention modules whose mechanism is another one.
+def converted(student: BaseFairseqModel, teacher: BaseFairseqModel, before: Namespace, after: Namespace) -> list[str]:
+    """Return the names of the attention modules whose mechanism has changed.
+
+    Args:
+        student, teacher: what ``convert`` returned.
+        before, after: the models' options.
 
     Raises:
-        ValueError: there is none, or one whose heads decide for themselves.
+        ValueError: no mechanism has changed, or that of monotonic attention has.
     """
     changed = {site for site in SITES if site_type(before, site) != site_type(after, site)}
     if not changed:
-        raise ValueError("every site has the mechanism already: name another one by --attn-type, or one of the sites'")
+        raise ValueError("every site has the mechanism already: choose another one with --attn-type or a site's flag")
     names = []
     for name, module in student.named_modules():
         if isinstance(module, AttentionHeads) and _site(name) in changed:
             if isinstance(module, MonotonicMultiheadAttention):
-                raise ValueError("monotonic attention cannot be taught this way: convert the model that it starts from")
+                raise ValueError("monotonic attention cannot be converted: convert a wait-k model")
             names.append(name)
     return names
 
 
 def _site(name: str) -> str:
-    return next(site for part, site in SITE_OF.items() if part in name)
+    """Return the site of the attention module with this name."""
+    return next(site for fragment, site in SITE_OF.items() if fragment in name)
 
 
 class Distillation:
-    """Teaches attention modules to give what those of another model give for the same input.
+    """Train attention modules to give the outputs of another model's modules for the same inputs.
 
-    Both models run on the same batches. Wherever a module is to be taught, its output is compared with the teacher's
-    and then replaced by it, so that every module learns upon what the teacher's would see. Hedgehog (arXiv 2402.04347,
-    section 4.2) compares weights so; outputs need no T x S matrix. Only what decides about weights learns: queries,
-    keys, and the mechanism's own parameters, in an encoder that was to be frozen at first too. Padding counts as all
-    else does. On the way the length rule, if there is one, measures the batches' lengths as in training.
+    Both models run on the same batches. The output of each module to be trained is compared with the teacher's and then
+    replaced by it, so every module learns from the inputs of the teacher's module. Hedgehog (arXiv 2402.04347, section
+    4.2) compares weights in this way; outputs need no T x S matrix. Only what determines the weights is trained:
+    queries, keys, and the mechanism's parameters. Padding counts like any other position. The length rule, if there is
+    one, measures the lengths of the batches as in training.
 
     Args:
-        student, teacher: models with the same parameters but for the mechanisms'.
-        names: the modules to teach.
+        student, teacher: models with the same parameters except those of the mechanisms.
+        names: names of the modules to train.
         lr: learning rate of Adam.
     """
 
-    def __init__(self, student: nn.Module, teacher: nn.Module, names: Iterable[str], lr: float = 1e-3) -> None:
+    def __init__(
+        self, student: BaseFairseqModel, teacher: BaseFairseqModel, names: Iterable[str], lr: float = 1e-3
+    ) -> None:
         self.student, self.teacher = student.eval(), teacher.eval()
-        student.encoder.freezing_updates = 0  # a loaded model stands before its first update
+        student.encoder.freezing_updates = 0  # a loaded model counts as before its first update, so it would be frozen
         if (rule := getattr(student.decoder, "length_rule", None)) is not None:
-            rule.training = True  # it alone, so that it counts; no dropout
-        self.right: dict[str, Tensor] = {}
+            rule.training = True  # the rule alone, so that it measures lengths while dropout stays off
+        self.expected: dict[str, Tensor] = {}
         self.losses: dict[str, Tensor] = {}
-        parameters = []
+        parameters: list[nn.Parameter] = []
         for name in names:
             module = student.get_submodule(name)
-            for part in (module.q_proj, module.k_proj, module.mechanism):
-                parameters += part.parameters()
+            for trained in (module.q_proj, module.k_proj, module.mechanism):
+                parameters += trained.parameters()
+            # `name=name` binds the name of this iteration; a hook that returns a tensor replaces the output
             module.register_forward_hook(lambda _, __, output, name=name: self._compare(name, output))
             teacher.get_submodule(name).register_forward_hook(
-                lambda _, __, output, name=name: self.right.update({name: output.detach()})
+                lambda _, __, output, name=name: self.expected.update({name: output.detach()})
             )
         self.optimizer = torch.optim.Adam(parameters, lr)
 
     def _compare(self, name: str, output: Tensor) -> Tensor:
-        right = self.right[name]
-        self.losses[name] = (output - right).square().mean() / right.square().mean().clamp_min(1e-12)
-        return right
+        """Store the loss of a module's output (T, B, C), and return the teacher's output in its place."""
+        expected = self.expected[name]
+        self.losses[name] = (output - expected).square().mean() / expected.square().mean().clamp_min(1e-12)
+        return expected
 
-    def run(self, batches: Iterable[dict]) -> Iterator[dict[str, float]]:
-        """One update for each batch; gives what each module's output was off by before it, as a part of the output's
-        own square."""
+    def run(self, batches: Iterable[dict[str, Any]]) -> Iterator[dict[str, float]]:
+        """Train on each batch, and yield the error of each module's output before the update.
+
+        The error is the mean squared difference from the teacher's output, divided by the mean square of that output.
+        """
         device = next(self.student.parameters()).device
         for batch in batches:
             batch = utils.apply_to_sample(lambda tensor: tensor.to(device), batch)
@@ -139,8 +163,8 @@ class Distillation:
             yield {name: float(value.detach()) for name, value in self.losses.items()}
 
 
-def batches(task: FairseqTask, split: str, max_tokens: int, updates: int, seed: int = 1) -> Iterator[dict]:
-    """Batches of at most ``max_tokens`` frames from a prepared split, shuffled, epoch after epoch."""
+def batches(task: FairseqTask, split: str, max_tokens: int, updates: int, seed: int = 1) -> Iterator[dict[str, Any]]:
+    """Yield ``updates`` batches of at most ``max_tokens`` frames from a prepared split, shuffled in every epoch."""
     iterator = task.get_batch_iterator(
         task.dataset(split), max_tokens=max_tokens, max_positions=task.max_positions(), seed=seed,
         ignore_invalid_inputs=True,

@@ -10,7 +10,7 @@ from fairseq.tasks import FairseqTask
 from torch import nn
 
 from mla_fairseq.attention import Full
-from mla_fairseq.models.checks import OwnModel, load_encoder
+from mla_fairseq.models.checks import MLAModel, load_encoder
 from mla_fairseq.models.decoder import TextDecoder
 from mla_fairseq.models.encoder import SpeechEncoder
 from mla_fairseq.models.length_options import add_length_args
@@ -19,17 +19,17 @@ from mla_fairseq.models.simul import add_chunk_args
 
 
 @register_model("s2t_transformer_mla")
-class S2TTransformerMLAModel(OwnModel, stock.S2TTransformerModel):
-    """Speech to text with a mechanism of one's choice at each of the three attention sites.
+class S2TTransformerMLAModel(MLAModel, stock.S2TTransformerModel):
+    """Speech to text with any mechanism at each of the three attention sites.
 
-    With softmax everywhere it is ``s2t_transformer`` itself: parameter names and outputs are the same, and its
-    checkpoints load with nothing but the architecture changed:
+    With softmax everywhere it equals ``s2t_transformer``: parameter names and outputs are the same, and checkpoints of
+    that model load if only the architecture is changed:
     ``fairseq-generate --model-overrides "{'_name': 's2t_transformer_mla'}"``.
     """
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
-        """Add the stock flags and those of the attention mechanisms."""
+        """Add the stock flags, and those of attention, chunks and lengths."""
         stock.S2TTransformerModel.add_args(parser)
         add_attention_args(parser)
         add_chunk_args(parser)
@@ -37,42 +37,46 @@ class S2TTransformerMLAModel(OwnModel, stock.S2TTransformerModel):
 
     @classmethod
     def build_model(cls, args: Namespace, task: FairseqTask) -> S2TTransformerMLAModel:
-        """A model for a task; one that is about to translate needs no initial encoder, its checkpoint holds its own."""
-        if getattr(task.args, "path", None):
+        """Build a model for a task.
+
+        Raises:
+            ValueError: options that make no model.
+        """
+        if getattr(task.args, "path", None):  # decoding: the checkpoint has the encoder, the initial file may be gone
             args.load_pretrained_encoder_from = None
         return super().build_model(args, task)
 
     @classmethod
     def build_encoder(cls, args: Namespace) -> SpeechEncoder:
-        """The encoder, from ``--load-pretrained-encoder-from`` if that is given."""
+        """Build the encoder, initialised from ``--load-pretrained-encoder-from`` if that is given."""
         encoder = SpeechEncoder(args)
         path = getattr(args, "load_pretrained_encoder_from", None)
         if path is not None:
             load_encoder(encoder, path)
-            args.load_pretrained_encoder_from = None  # saved so: the checkpoint can be used where that file is not
+            args.load_pretrained_encoder_from = None  # the saved checkpoint does not need that file
         return encoder
 
     @classmethod
     def build_decoder(cls, args: Namespace, task: FairseqTask, embed_tokens: nn.Embedding) -> TextDecoder:
-        """The decoder over the task's target dictionary."""
+        """Build the decoder for the task's target dictionary."""
         return TextDecoder(args, task.target_dictionary, embed_tokens)
 
     def check_lagging(self, lagging: int) -> None:
-        """Refuse to decode with this k of wait-k.
+        """Check that the model can decode with ``lagging``, the k of wait-k.
 
         Raises:
             ValueError: an offline model, a full-context encoder, or k below 1.
         """
         if self.decoder.wait_k is None:
-            raise ValueError("this is an offline model, which has no wait-k rule to decode with")
+            raise ValueError("this is an offline model, which has no wait-k policy to decode with")
         if self.encoder.view == Full():
-            raise ValueError("this encoder sees whole utterances, so wait-k would see audio that has not arrived yet")
+            raise ValueError("this is a full-context encoder, so wait-k would depend on audio that has not arrived yet")
         if lagging < 1:
             raise ValueError(f"k of wait-k must be at least 1, but is {lagging}")
 
 
 def tiny(args: Namespace) -> None:
-    """128 channels, 6 + 3 layers: trains in minutes on two cores."""
+    """Set a size that trains in minutes on two cores: 128 channels, 6 + 3 layers."""
     args.conv_channels = getattr(args, "conv_channels", 256)
     args.encoder_embed_dim = getattr(args, "encoder_embed_dim", 128)
     args.encoder_ffn_embed_dim = getattr(args, "encoder_ffn_embed_dim", 512)

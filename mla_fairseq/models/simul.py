@@ -1,111 +1,119 @@
-"""What makes a model simultaneous: flags of the chunked encoder and of the read/write rule."""
+"""Simultaneous models: flags of the chunked encoder and of the read/write policy, and what they build."""
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from argparse import BooleanOptionalAction, Namespace, _ActionsContainer
 
-from mla_fairseq.attention import Blocks, Full, Mechanism, Monotonic, View
+from mla_fairseq.attention import Blocks, Full, Mechanism, Monotonic
 from mla_fairseq.models.length_options import LengthOptions
 from mla_fairseq.models.options import adopt_former_options
 from mla_fairseq.models.wait_k import WaitK
 
 PRE_DECISION = "_fixed_pre_decision"
-RULES = ("waitk", "hard_aligned", "infinite_lookback", "chunkwise")
-SIMUL_TYPES = tuple(f"{rule}{suffix}" for rule in RULES for suffix in ("", PRE_DECISION))
+POLICIES = ("waitk", "hard_aligned", "infinite_lookback", "chunkwise")
+SIMUL_TYPES = tuple(f"{policy}{suffix}" for policy in POLICIES for suffix in ("", PRE_DECISION))
 
 
-def add_chunk_args(parser: ArgumentParser) -> None:
-    """Flags of an encoder that hears a chunk at a time."""
+def add_chunk_args(parser: _ActionsContainer) -> None:
+    """Add the flags of a chunked encoder to a parser, or to a group of its flags."""
     parser.add_argument(
         "--encoder-chunk-size",
         type=int,
         metavar="N",
-        help="encoder states (40 ms) in a chunk; a state sees its own chunk and those before. 0: the whole utterance "
-        "(default: the pre-decision ratio in wait-k models, else 0)",
+        help="encoder states (40 ms) in a chunk of the encoder; a state sees its own chunk and those before it; 0: "
+        "full-context encoder (default: 0, or the pre-decision ratio in a simultaneous model)",
     )
     parser.add_argument(
         "--encoder-left-chunks",
         type=int,
         metavar="N",
-        help="chunks before its own that a state sees, softmax only; -1: all (default: -1)",
+        help="chunks before its own that an encoder state sees, for softmax attention only; -1: all (default: -1)",
     )
 
 
-def add_simul_args(parser: ArgumentParser) -> None:
-    """Flags of the read/write rule, under fairseq's names."""
+def add_simul_args(parser: _ActionsContainer) -> None:
+    """Add the flags of the read/write policy, under fairseq's names, to a parser or to a group of its flags."""
     parser.add_argument(
         "--simul-type",
         choices=SIMUL_TYPES,
-        help="read/write rule: wait-k, or monotonic attention, whose heads decide for themselves and attend to the "
-        "state at which they stop (hard_aligned), all states up to it (infinite_lookback) or the last few (chunkwise); "
-        "each with steps of several encoder states or, without _fixed_pre_decision, of one "
+        help="read/write policy: wait-k, or monotonic attention, whose heads decide themselves where to stop reading "
+        "and attend to the last state read (hard_aligned), to all states read (infinite_lookback) or to the last few "
+        "(chunkwise); with _fixed_pre_decision a decision step has several encoder states, without it one "
         "(default: waitk_fixed_pre_decision)",
     )
     parser.add_argument(
         "--waitk-lagging",
         metavar="K",
-        help="k of wait-k, in pre-decision steps; a range such as 1-9 draws one for each batch, so that the model "
-        "serves every latency between (default: 3)",
+        help="k of wait-k in pre-decision steps, or a range such as 1-9: training then draws a k for each batch, and "
+        "the model serves every latency in the range (default: 3)",
     )
     parser.add_argument(
         "--fixed-pre-decision-ratio",
         type=int,
         metavar="N",
-        help="encoder states (40 ms) that are read at once (default: 7)",
+        help="encoder states (40 ms) in a pre-decision step (default: 7)",
     )
     parser.add_argument(
         "--fixed-pre-decision-type",
         choices=("average", "last"),
-        help="how a monotonic rule pools the states of a step, in training too; wait-k looks at none "
-        "(default: average)",
+        help="pooling of the encoder states of a pre-decision step, for monotonic attention (default: average)",
     )
     parser.add_argument(
         "--fixed-pre-decision-pad-threshold",
         type=float,
         metavar="P",
-        help="the last step of a sentence counts unless more than this part of it is missing, and if it does not, no "
-        "monotonic head sees its states; wait-k reads what is there (default: 1, it counts)",
+        help="largest fraction of the last pre-decision step that may be missing, for monotonic attention, which "
+        "ignores the step if more is missing (default: 1, it is never ignored)",
     )
     parser.add_argument(
         "--mass-preservation",
         action=BooleanOptionalAction,
         default=None,
-        help="monotonic: a head that comes to the last step writes there (default: yes)",
+        help="guarantee that every monotonic head stops at the last step at the latest (default: yes)",
     )
-    parser.add_argument(
-        "--noise-mean",
-        type=float,
-        metavar="X",
-        help="monotonic: mean of the noise on energies in training (default: 0)",
-    )
-    parser.add_argument(
-        "--noise-var",
-        type=float,
-        metavar="X",
-        help="monotonic: variance of that noise; it teaches to decide (default: 1)",
-    )
-    parser.add_argument(
-        "--energy-bias", action="store_true", default=None, help="monotonic: learn a bias on the energies of a layer"
-    )
-    parser.add_argument(
-        "--energy-bias-init", type=float, metavar="X", help="monotonic: what it starts from (default: -2)"
-    )
+    _add_energy_args(parser)
     parser.add_argument(
         "--mocha-chunk-size",
         type=int,
         metavar="N",
-        help="chunkwise: encoder states that a head attends to (default: 10)",
+        help="encoder states that a chunkwise monotonic head attends to (default: 10)",
     )
     parser.add_argument(
         "--attention-eps",
         type=float,
         metavar="X",
-        help="accepted as fairseq has it, and not needed: the expectation is computed without a division",
+        help="flag of fairseq without effect here, because no division needs it (default: none)",
+    )
+
+
+def _add_energy_args(parser: _ActionsContainer) -> None:
+    """Add the flags of the energies by which monotonic heads decide."""
+    parser.add_argument(
+        "--noise-mean",
+        type=float,
+        metavar="X",
+        help="mean of the noise on the energies of monotonic heads in training (default: 0)",
+    )
+    parser.add_argument(
+        "--noise-var",
+        type=float,
+        metavar="X",
+        help="variance of the noise on the energies of monotonic heads in training, which drives their decisions "
+        "towards 0 and 1 (default: 1)",
+    )
+    parser.add_argument(
+        "--energy-bias",
+        action="store_true",
+        default=None,
+        help="learned bias on the energies of the monotonic heads of each layer (default: no bias)",
+    )
+    parser.add_argument(
+        "--energy-bias-init", type=float, metavar="X", help="initial value of --energy-bias (default: -2)"
     )
 
 
 def set_simul_defaults(args: Namespace) -> None:
-    """Fill in what the command line left out."""
+    """Set the defaults of a simultaneous model for flags that the command line does not give."""
     defaults = {
         "simul_type": "waitk_fixed_pre_decision",
         "waitk_lagging": "3",
@@ -131,27 +139,27 @@ def set_simul_defaults(args: Namespace) -> None:
 
 
 def build_wait_k(args: Namespace) -> WaitK | None:
-    """The wait-k rule of a simultaneous model; ``None`` in an offline or a monotonic one.
+    """Build the wait-k policy of a simultaneous model; ``None`` in an offline or a monotonic one.
 
     Raises:
-        ValueError: flags that make no rule.
+        ValueError: flags that make no policy.
     """
-    if _rule(args) != "waitk":
+    if _policy(args) != "waitk":
         return None
     return WaitK.parse(args.waitk_lagging, _ratio(args))
 
 
 def build_monotonic(args: Namespace) -> Monotonic | None:
-    """The rule of monotonic attention; ``None`` in a model without.
+    """Build the policy of monotonic attention; ``None`` in an offline or a wait-k model.
 
     Raises:
-        ValueError: flags that make no rule.
+        ValueError: flags that make no policy.
     """
-    rule = _rule(args)
-    if rule in (None, "waitk"):
+    policy = _policy(args)
+    if policy is None or policy == "waitk":
         return None
     return Monotonic(
-        rule,
+        policy,
         ratio=_ratio(args),
         pooling=args.fixed_pre_decision_type,
         pad_threshold=args.fixed_pre_decision_pad_threshold,
@@ -164,27 +172,27 @@ def build_monotonic(args: Namespace) -> Monotonic | None:
     )
 
 
-def _rule(args: Namespace) -> str | None:
-    """One of ``RULES``, or ``None`` for an offline model."""
-    kind = getattr(args, "simul_type", None)
-    return None if kind is None else kind.removesuffix(PRE_DECISION)
+def _policy(args: Namespace) -> str | None:
+    """Return one of ``POLICIES``, or ``None`` for an offline model."""
+    simul_type = getattr(args, "simul_type", None)
+    return None if simul_type is None else simul_type.removesuffix(PRE_DECISION)
 
 
 def _ratio(args: Namespace) -> int:
-    """Encoder states in a decision step."""
+    """Return the encoder states in a decision step."""
     return args.fixed_pre_decision_ratio if args.simul_type.endswith(PRE_DECISION) else 1
 
 
 def chunk_size(args: Namespace) -> int:
-    """Encoder states in a chunk; 0: the whole utterance."""
+    """Return the encoder states in a chunk; 0: full-context encoder."""
     return getattr(args, "encoder_chunk_size", None) or 0
 
 
-def encoder_view(args: Namespace) -> View:
-    """Which encoder states see which.
+def encoder_view(args: Namespace) -> Full | Blocks:
+    """Return the view that says which encoder states see which.
 
     Raises:
-        ValueError: a negative size, or a window below -1.
+        ValueError: a negative chunk size, or less than -1 left chunks.
     """
     size, left = chunk_size(args), getattr(args, "encoder_left_chunks", None)
     left = -1 if left is None else left
@@ -196,19 +204,20 @@ def encoder_view(args: Namespace) -> View:
     return Blocks(size, left) if size else Full()
 
 
-def check_encoder_view(view: View, mechanism: Mechanism, name: str) -> None:
-    """Refuse an encoder's view that its mechanism cannot follow.
+def check_encoder_view(view: Full | Blocks, mechanism: Mechanism, name: str) -> None:
+    """Refuse an encoder's view that its mechanism, registered as ``name``, cannot follow.
 
     Raises:
-        ValueError: a window where the state is a sum over everything before, or whole utterances where it fades.
+        ValueError: a mechanism that fades in a full-context encoder, or a limited past where the state is a sum over
+            all keys.
     """
     if mechanism.in_order and not view.in_order:
         raise ValueError(
             f"--encoder-attn-type {name} fades with every state, so it needs a chunked encoder: give "
-            "--encoder-chunk-size, or take another mechanism for the encoder"
+            "--encoder-chunk-size, or use another mechanism for the encoder"
         )
     if view.reach is not None and not mechanism.window:
         raise ValueError(
-            f"--encoder-left-chunks is {view.left}, but a linear encoder cannot forget: leave it at -1, or take "
+            f"--encoder-left-chunks is {view.left}, but a linear encoder cannot forget: leave it at -1, or use "
             "--encoder-attn-type softmax"
         )

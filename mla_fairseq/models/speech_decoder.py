@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from typing import Any
 
 import torch
 from fairseq import utils
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from mla_fairseq.attention import State, reorder
 from mla_fairseq.models.decoding import (
-    OWN,
+    ENTRY,
     Layouts,
     Source,
     fresh_entry,
@@ -35,11 +36,11 @@ from mla_fairseq.speech.subsample import real_frames
 
 
 class SpeechDecoder(FairseqIncrementalDecoder):
-    """Log-mel frames (B, T, n F) over encoder states, n frames at a step; parameters named as in ``tts_transformer``.
+    """Compute log-mel frames (B, T, n F) from encoder states; parameters named as in ``tts_transformer``.
 
-    Targets of positions are steps. Their expected number is the true one while the whole spectrogram is given (or what
-    ``--train-target-length`` says), and the length rule's from the first step of synthesis on. The rule counts and
-    predicts lengths for every mechanism: synthesis takes its limit from it.
+    A step emits n frames of F bins, and a target position is a step. While the whole spectrogram is given, positions
+    are measured against the true number of steps, or what ``--train-target-length`` says; in synthesis against what the
+    length rule expects at the first step. Every model has a length rule, because synthesis takes its limit from it.
 
     Args:
         args: the model's options.
@@ -78,36 +79,36 @@ class SpeechDecoder(FairseqIncrementalDecoder):
     def forward(
         self,
         prev_output_tokens: Tensor,
-        encoder_out: dict,
+        encoder_out: dict[str, Any],
         incremental_state: State | None = None,
         target_lengths: Tensor | None = None,
         speaker: Tensor | None = None,
         need_attn: bool = True,
         surrogate_gradient: bool = False,
-        **unused,
-    ) -> tuple[Tensor, Tensor, dict]:
-        """Frames (B, T, n F), logits of the end (B, T, 1), and extras.
+        **unused: Any,
+    ) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """Return frames (B, T, n F), logits of the end (B, T, 1), and extras.
 
         Args:
             prev_output_tokens: (B, T, n F), the frames shifted right by a step. With a state, only the last is new.
             encoder_out: what the encoder returned.
             incremental_state: the caller's state, ``{}`` at first.
-            target_lengths: (B,), steps of the whole spectrogram, ``None``: all are real; with a state nothing is taken
-                from it.
-            need_attn: give ``extra["attn"]`` (B, S, T), the last layer's cross-attention weights, the mean of its
-                heads; in training only if ``--use-guided-attention-loss`` needs them. With a state they need the keys
+            target_lengths: (B,), steps of the whole spectrogram; ``None``: no padding. Not used with a state.
+            speaker: not used: the encoder has the speaker.
+            need_attn: return ``extra["attn"]`` (B, S, T), the last layer's cross-attention weights, averaged over
+                heads; in training only if ``--use-guided-attention-loss`` needs them. With a state this stores the keys
                 of the source, which a linear mechanism does not store otherwise.
-            surrogate_gradient: give those weights the gradient of ``Mechanism.surrogate_weights``, for a loss on them.
+            surrogate_gradient: give these weights the gradient of ``Mechanism.surrogate_weights``, for a loss on them.
+
+        ``extra["feature_out"]`` are the frames before the post-net. With a state the first return value is the same:
+        the post-net sees later frames, so the caller applies it at the end, with ``refine``. Extras of a length
+        predictor: ``log_durations`` (B, S), ``length_log_ratio`` (B,) and ``expected_steps`` (B,).
 
         Raises:
-            ValueError: weights that are asked for at a later step, but were not at the first; no length is known.
-
-        ``extra["feature_out"]`` are frames before the post-net; with a state the first value is the same: the post-net
-        sees what comes after, and is applied by ``refine`` at the end. With a length predictor
-        ``extra["log_durations"]`` (B, S), ``extra["length_log_ratio"]`` (B,) and ``extra["expected_steps"]`` (B,) are
-        what it expects.
+            ValueError: ``need_attn`` at a later step but not at the first, or no length is known.
         """
-        source, extra = source_of(encoder_out), {}
+        source = source_of(encoder_out)
+        extra: dict[str, Any] = {}
         if incremental_state is None:
             if target_lengths is None:
                 target_lengths = source.lengths.new_full((len(prev_output_tokens),), prev_output_tokens.shape[1])
@@ -127,8 +128,8 @@ class SpeechDecoder(FairseqIncrementalDecoder):
         extra |= {"attn": weights, "feature_out": frames, "inner_states": [], "source_lengths": source.lengths}
         return refined, self.eos_proj(x), extra
 
-    def prime(self, frames: Tensor, encoder_out: dict, state: State) -> None:
-        """Put frames (B, T, n F) into a state at once, as T steps would: synthesis goes on after them.
+    def prime(self, frames: Tensor, encoder_out: dict[str, Any], state: State) -> None:
+        """Advance a state by frames (B, T, n F) in one call, as T steps would; synthesis continues after them.
 
         Raises:
             ValueError: no length is known, and a mechanism needs one.
@@ -136,20 +137,21 @@ class SpeechDecoder(FairseqIncrementalDecoder):
         self._step(frames, source_of(encoder_out), state, need_attn=False)
 
     def refine(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Frames (B, T, n F) and what the post-net adds; ``mask`` (B, T) is true for real steps, ``None``: all are.
+        """Return frames (B, T, n F) with the output of the post-net added.
 
-        Padding is zero before every convolution, so that the end of an utterance in a batch is as it is alone.
+        ``mask`` (B, T) is true for real steps; ``None``: all are real. Padding is set to zero before every convolution,
+        so an utterance in a batch ends as it does alone.
         """
         x = frames.transpose(1, 2)
         for convolution in self.postnet.convolutions:
             x = convolution(x if mask is None else x * mask.unsqueeze(1))
         return frames + x.transpose(1, 2)
 
-    def expect_length(self, encoder_out: dict) -> Tensor | None:
-        """Steps (B,) that synthesis expects; ``None`` where nothing was measured, told or learnt.
+    def expect_length(self, encoder_out: dict[str, Any]) -> Tensor | None:
+        """Return the steps (B,) that synthesis expects; ``None`` where none was measured, given or learnt.
 
         Raises:
-            ValueError: a mechanism measures its positions against them.
+            ValueError: no length is known, and a mechanism needs one.
         """
         source, mask, lengths = source_of(encoder_out)
         try:
@@ -160,37 +162,50 @@ class SpeechDecoder(FairseqIncrementalDecoder):
                 raise
             return None
 
-    def get_normalized_probs(self, net_output: tuple, log_probs: bool, sample: dict | None = None) -> Tensor:
-        """Scores of symbols (B, T, V) for the CTC loss, as in fairseq."""
+    def get_normalized_probs(
+        self, net_output: tuple[Tensor, Tensor, dict[str, Any]], log_probs: bool, sample: dict[str, Any] | None = None
+    ) -> Tensor:
+        """Return (log-)probabilities of symbols, (B, T, V), for the CTC loss, as in fairseq."""
+        assert self.ctc_proj is not None, "only the CTC loss asks for them"
         logits = self.ctc_proj(net_output[2]["feature_out"]).float()
         return utils.log_softmax(logits, dim=-1) if log_probs else utils.softmax(logits, dim=-1)
 
     def reorder_incremental_state_scripting(self, incremental_state: State, new_order: Tensor) -> None:
-        """Put stream ``new_order[i]`` at place i, or leave streams out that have ended."""
+        """Put stream ``new_order[i]`` at place i of the state; streams that have ended may be left out."""
         reorder(incremental_state, new_order)
 
-    def upgrade_state_dict_named(self, state_dict: dict, name: str) -> dict:
-        """Let stock checkpoints load, and checkpoints cross between length rules."""
+    def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+        """Let fairseq's checkpoints load, and those of models with another length rule."""
         adapt_length_rule(state_dict, f"{name}.length_rule.", self.length_rule)
         return state_dict
 
     def _step(self, frames: Tensor, source: Source, state: State, need_attn: bool) -> tuple[Tensor, Tensor | None]:
-        """The steps after frames (B, T, n F): features (B, T, C) and, if asked, weights (B, S, T)."""
-        first = OWN not in state
-        entry = self._begin(source) if first else state[OWN]
+        """Return features (B, T, C) of the steps after frames (B, T, n F) and, if asked, weights (B, S, T)."""
+        first = ENTRY not in state
+        entry = self._begin(source) if first else state[ENTRY]
         if need_attn and "keys" not in entry:
             if not first:
                 raise ValueError("need_attn is set at a later step: set it from the first one on")
-            entry = entry | {"keys": self.transformer_layers[-1].encoder_attn.keys(source.states)}
-            entry |= {} if source.mask is None else {"mask": source.mask}
+            entry = entry | self._stored_keys(source)
         x = self._embed(frames, entry["position"])
-        new, mask = (len(source.states), source.mask) if first else (0, None)
-        layouts, state[OWN] = step_layouts(entry, frames.shape[1], new, mask)
+        new, mask = (len(source.states), source.mask) if first else (0, None)  # the first step reads the whole source
+        layouts, state[ENTRY] = step_layouts(entry, frames.shape[1], new, mask)
         weights = weights_over(entry["keys"], entry.get("mask")) if need_attn else None
         return self._run_layers(x, source.states if first else None, layouts, state, weights)
 
+    def _stored_keys(self, source: Source) -> dict[str, Tensor]:
+        """Return the keys (B, H, S, d) of the last layer, and the mask (B, S) unless all are real."""
+        last = self.transformer_layers[-1]
+        assert isinstance(last, DecoderLayer)
+        keys = last.encoder_attn.keys(source.states)
+        return {"keys": keys} if source.mask is None else {"keys": keys, "mask": source.mask}
+
     def _begin(self, source: Source) -> dict[str, Tensor]:
-        """Return this module's entry in a fresh state."""
+        """Return this module's entry in a fresh state.
+
+        Raises:
+            ValueError: no length is known, and a mechanism needs one.
+        """
         if not need_lengths(self.transformer_layers):
             return fresh_entry(source.lengths, None)
         expected = self.length_rule(source.lengths, self.length_rule.predict(source.states, source.mask))
@@ -199,27 +214,31 @@ class SpeechDecoder(FairseqIncrementalDecoder):
     def _whole(
         self, frames: Tensor, source: Source, mask: Tensor | None, expected: Tensor, weights: Weights | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return features (B, T, C) of all steps and, if asked, weights (B, S, T)."""
-        own = source_lengths(self.length_rule.options, source.lengths)
-        layouts = whole_layouts(frames.shape[1], source, expected, own, mask)
+        """Return features (B, T, C) of a whole spectrogram (B, T, n F) and, if asked, weights (B, S, T).
+
+        ``mask`` (B, T) is true for real steps; ``expected`` (B,) is what positions are measured against.
+        """
+        source_length = source_lengths(self.length_rule.options, source.lengths)
+        layouts = whole_layouts(frames.shape[1], source, expected, source_length, mask)
         return self._run_layers(self._embed(frames, 0), source.states, layouts, None, weights)
 
     def _run_layers(
         self, x: Tensor, source: Tensor | None, layouts: Layouts, state: State | None, weights: Weights | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Embedded frames (T, B, C) to features (B, T, C), and the last layer's weights (B, S, T) if asked."""
+        """Return features (B, T, C) of embedded frames (T, B, C) and, if asked, the last layer's weights (B, S, T)."""
         wanted = {} if weights is None else {len(self.transformer_layers) - 1: weights}
-        x, notes = run_layers(self.transformer_layers, x, source, layouts, state, wanted)
+        x, reports = run_layers(self.transformer_layers, x, source, layouts, state, wanted)
         x = x if self.layer_norm is None else self.layer_norm(x)
-        found = notes[-1].get("weights") if notes else None
+        found = reports[-1].get("weights")
         return x.transpose(0, 1), None if found is None else found.mean(1).transpose(1, 2).to(x)
 
     def _embed(self, frames: Tensor, start: int | Tensor) -> Tensor:
-        """(B, T, n F) -> (T, B, C)"""
+        """Return embedded frames (T, B, C) of frames (B, T, n F), the first of which are at ``start``."""
         x = self.prenet(frames).transpose(0, 1)
         return self.dropout_module(x + self.pos_emb_alpha * self.embed_positions(start, len(x), x.device).to(x))
 
     def _predict(self, source: Source) -> dict[str, Tensor]:
+        """Return the extras of the length predictor; none without one."""
         predictor = self.length_rule.predictor
         if not isinstance(predictor, DurationPredictor):
             return {}

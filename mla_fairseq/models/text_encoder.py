@@ -1,8 +1,9 @@
-"""The encoder of text-to-spectrogram models: characters or phonemes, convolutions, and layers under the full view."""
+"""The encoder of text to speech: symbols (characters or phonemes), convolutions, and layers under the full view."""
 
 from __future__ import annotations
 
 from argparse import Namespace
+from typing import Any
 
 import torch
 from fairseq.data import Dictionary
@@ -20,9 +21,10 @@ FULL = Full()
 
 
 class TextEncoder(FairseqEncoder):
-    """Symbols (B, S) to encoder states (S, B, C); parameters named as in ``tts_transformer``.
+    """Encode symbols (B, S) to states (S, B, C); parameters named as in ``tts_transformer``.
 
-    Padding is zero before every convolution, so that a text in a batch is read as it is alone; fairseq's is not.
+    Padding is set to zero before every convolution, so a text in a batch gives the same states as alone. In fairseq's
+    encoder padding leaks into the text.
 
     Args:
         args: the model's options.
@@ -30,7 +32,7 @@ class TextEncoder(FairseqEncoder):
         embed_speaker: embedding of speakers, if the data name them.
 
     Raises:
-        ValueError: a mechanism of causal sites alone, or a convolution of even width.
+        ValueError: a mechanism that cannot follow the full view, or a convolution of even width.
     """
 
     def __init__(self, args: Namespace, dictionary: Dictionary, embed_speaker: nn.Embedding | None = None) -> None:
@@ -43,33 +45,36 @@ class TextEncoder(FairseqEncoder):
         with_speaker = channels + args.speaker_embed_dim
         self.spk_emb_proj = None if embed_speaker is None else nn.Linear(with_speaker, channels)
         self.embed_tokens = nn.Embedding(len(dictionary), channels, self.padding_idx)
+        convolutions = [
+            nn.Conv1d(channels, channels, width, padding=width // 2) for _ in range(args.encoder_conv_layers)
+        ]
         self.prenet = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv1d(channels, channels, width, padding=width // 2),
-                nn.BatchNorm1d(channels),
-                nn.ReLU(),
-                Dropout(args.encoder_dropout),
-            )
-            for _ in range(args.encoder_conv_layers)
+            nn.Sequential(convolution, nn.BatchNorm1d(channels), nn.ReLU(), Dropout(args.encoder_dropout))
+            for convolution in convolutions
         )
-        for convolution, *_ in self.prenet:
+        for convolution in convolutions:
             nn.init.xavier_uniform_(convolution.weight, nn.init.calculate_gain("relu"))
         self.prenet_proj = nn.Linear(channels, channels)
         self.embed_positions = SinusoidalPositions(channels, self.padding_idx)
         self.pos_emb_alpha = nn.Parameter(torch.ones(1))
         self.dropout_module = Dropout(args.dropout)
-        self.transformer_layers = nn.ModuleList(
-            EncoderLayer(args, f"encoder.transformer_layers.{i}") for i in range(args.encoder_transformer_layers)
-        )
+        layers = [EncoderLayer(args, f"encoder.transformer_layers.{i}") for i in range(args.encoder_transformer_layers)]
+        self.transformer_layers = nn.ModuleList(layers)
         self.layer_norm = nn.LayerNorm(channels) if args.encoder_normalize_before else None
-        mechanism = self.transformer_layers[0].self_attn.mechanism
+        mechanism = layers[0].self_attn.mechanism
         check_encoder_view(FULL, mechanism, site_type(args, "encoder"))
         self.lengths = length_options(args) if mechanism.needs_lengths else None
 
     def forward(
-        self, src_tokens: Tensor, src_lengths: Tensor | None = None, speaker: Tensor | None = None, **_
-    ) -> dict:
-        """Symbols (B, S), padded on the right, and speakers (B, 1) -> fairseq's encoder output."""
+        self, src_tokens: Tensor, src_lengths: Tensor | None = None, speaker: Tensor | None = None, **unused: Any
+    ) -> dict[str, Any]:
+        """Return fairseq's encoder output: states (S, B, C) and padding (B, S).
+
+        Args:
+            src_tokens: symbols (B, S), padded on the right.
+            src_lengths: not used: the padding symbol marks padding.
+            speaker: (B, 1), speakers, in a model that has more than one.
+        """
         real = src_tokens.ne(self.padding_idx)
         x = self._embed(src_tokens, real)
         key_mask, lengths = (None if bool(real.all()) else real), real.sum(1)
@@ -82,8 +87,9 @@ class TextEncoder(FairseqEncoder):
         if self.layer_norm is not None:
             x = self.layer_norm(x)
         if self.embed_speaker is not None:
-            voice = self.embed_speaker(speaker).transpose(0, 1).expand(len(x), -1, -1)
-            x = self.spk_emb_proj(torch.cat((x, voice), dim=2))
+            embedded = self.embed_speaker(speaker).transpose(0, 1).expand(len(x), -1, -1)  # (B, 1, C') -> (S, B, C')
+            assert self.spk_emb_proj is not None, "it comes with the embedding of speakers"
+            x = self.spk_emb_proj(torch.cat((x, embedded), dim=2))
         return {
             "encoder_out": [x],
             "encoder_padding_mask": [] if key_mask is None else [~real],
@@ -94,15 +100,15 @@ class TextEncoder(FairseqEncoder):
         }
 
     def _embed(self, tokens: Tensor, real: Tensor) -> Tensor:
-        """(B, S) -> (S, B, C)"""
+        """Return embedded symbols (S, B, C) of symbols (B, S); ``real`` (B, S) is false for padding."""
         x = self.embed_tokens(tokens).transpose(1, 2)
         for convolution in self.prenet:
             x = convolution(x * real.unsqueeze(1))
         x = self.prenet_proj(x.permute(2, 0, 1))
         return self.dropout_module(x + self.pos_emb_alpha * self.embed_positions(0, len(x), x.device).to(x))
 
-    def reorder_encoder_out(self, encoder_out: dict, new_order: Tensor) -> dict:
-        """Put stream ``new_order[i]`` at place i."""
+    def reorder_encoder_out(self, encoder_out: dict[str, Any], new_order: Tensor) -> dict[str, Any]:
+        """Return the encoder's output with stream ``new_order[i]`` at place i."""
         return encoder_out | {
             "encoder_out": [x.index_select(1, new_order) for x in encoder_out["encoder_out"]],
             "encoder_padding_mask": [x.index_select(0, new_order) for x in encoder_out["encoder_padding_mask"]],

@@ -1,4 +1,4 @@
-"""``tts_transformer_mla``: autoregressive text to spectrogram with a mechanism of one's choice at each site."""
+"""``tts_transformer_mla``: fairseq's autoregressive text-to-speech Transformer with replaceable attention."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fairseq.models import register_model, register_model_architecture
 from fairseq.models.text_to_speech import tts_transformer as stock
 from fairseq.tasks import FairseqTask
 
-from mla_fairseq.models.checks import OwnModel
+from mla_fairseq.models.checks import MLAModel
 from mla_fairseq.models.length_options import add_length_args
 from mla_fairseq.models.options import add_attention_args
 from mla_fairseq.models.speech_decoder import SpeechDecoder
@@ -16,11 +16,11 @@ from mla_fairseq.models.text_encoder import TextEncoder
 
 
 @register_model("tts_transformer_mla")
-class TTSTransformerMLAModel(OwnModel, stock.TTSTransformerModel):
-    """Text to log-mel spectrogram (arXiv 1809.08895) by ``--attn-type`` and its sites; softmax everywhere is fairseq's.
+class TTSTransformerMLAModel(MLAModel, stock.TTSTransformerModel):
+    """Text to log-mel spectrogram (arXiv 1809.08895) with any mechanism at each of the three attention sites.
 
-    Trains under ``--task text_to_speech`` or ``text_to_speech_mla``, with ``--criterion tacotron2`` or, with a length
-    predictor, ``tacotron2_mla``.
+    With softmax everywhere it equals fairseq's ``tts_transformer``. It trains with ``--task text_to_speech`` or
+    ``text_to_speech_mla``, and with ``--criterion tacotron2`` or, if it has a length predictor, ``tacotron2_mla``.
     """
 
     @staticmethod
@@ -32,7 +32,7 @@ class TTSTransformerMLAModel(OwnModel, stock.TTSTransformerModel):
 
     @classmethod
     def build_model(cls, args: Namespace, task: FairseqTask) -> TTSTransformerMLAModel:
-        """A model for a task's symbols and speakers.
+        """Build a model for a task's symbols and speakers.
 
         Raises:
             ValueError: options that make no model.
@@ -44,7 +44,7 @@ class TTSTransformerMLAModel(OwnModel, stock.TTSTransformerModel):
 
 
 def tiny(args: Namespace) -> None:
-    """128 channels, 3 + 3 layers: trains in minutes on two cores."""
+    """Set a size that trains in minutes on two cores: 128 channels, 3 + 3 layers."""
     for name, value in {
         "encoder_embed_dim": 128,
         "encoder_ffn_embed_dim": 512,

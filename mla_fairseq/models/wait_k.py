@@ -1,29 +1,36 @@
-"""Wait-k with fixed pre-decision: which encoder states a target token may see (Ma et al. 2019, arXiv 1810.08398,
-equation 4; pre-decision: Ma et al. 2020, arXiv 2011.02048, section 2.2)."""
+"""Wait-k with fixed pre-decision: which encoder states a target token may see.
+
+Ma et al. 2019, arXiv 1810.08398, equation 4; pre-decision: Ma et al. 2020, arXiv 2011.02048, section 2.2.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+Targets = TypeVar("Targets", int, Tensor)
+"""One target, or a tensor of targets; the result has the same shape."""
 
-def states_to_read(lagging: int, ratio: int, target: int | Tensor) -> int | Tensor:
-    """How many encoder states are read before target ``target`` (from 0) is written, if there are as many.
 
-    A step of pre-decision is ``ratio`` states: k of them, ``lagging``, before the first target, one more for each.
+def states_to_read(lagging: int, ratio: int, target: Targets) -> Targets:
+    """Return how many encoder states are read before target ``target`` (from 0) is emitted, if there are as many.
+
+    A pre-decision step is ``ratio`` states: ``lagging`` (k) steps come before the first target, one more before each
+    later one.
     """
     return ratio * (lagging + target)
 
 
 @dataclass(frozen=True)
 class WaitK:
-    """Target t, from 0, sees the first ``ratio * (k + t)`` encoder states, or all there are.
+    """Let target t, from 0, see the first ``ratio * (k + t)`` encoder states, or all if there are fewer.
 
-    ``lowest`` to ``highest`` are the k that training draws from, one for each batch; where they differ, one model
-    serves every latency (multi-path training: Elbayad et al. 2020, arXiv 2005.08595).
+    ``lowest`` to ``highest`` is the range of k. Training draws one k for each batch, so that one model serves every
+    latency in the range (multi-path training: Elbayad et al. 2020, arXiv 2005.08595).
 
     Raises:
         ValueError: k or ratio below 1, or a range that ends before it starts.
@@ -44,10 +51,10 @@ class WaitK:
 
     @classmethod
     def parse(cls, lagging: str | int, ratio: int) -> WaitK:
-        """From ``--waitk-lagging``, "3" or "1-9", and ``--fixed-pre-decision-ratio``.
+        """Parse ``--waitk-lagging``, such as "3" or "1-9"; ``ratio`` is ``--fixed-pre-decision-ratio``.
 
         Raises:
-            ValueError: anything else.
+            ValueError: neither a number nor a range.
         """
         found = re.fullmatch(r"(\d+)(?:-(\d+))?", str(lagging))
         if found is None:
@@ -55,14 +62,14 @@ class WaitK:
         return cls(int(found[1]), int(found[2] or found[1]), ratio)
 
     def draw(self) -> int:
-        """The k of a training batch, from torch's generator, which fairseq seeds at every update."""
+        """Draw the k of a training batch from torch's generator, which fairseq seeds at every update."""
         return int(torch.randint(self.lowest, self.highest + 1, ()))
 
     @property
     def middle(self) -> int:
-        """The k that stands for the range where one is needed: in validation, and by default in an agent."""
+        """Return the k that is used where one is needed: in validation, and by default in an agent."""
         return (self.lowest + self.highest) // 2
 
-    def states(self, lagging: int, target: int | Tensor) -> int | Tensor:
-        """As `states_to_read`, with this rule's ratio."""
+    def states(self, lagging: int, target: Targets) -> Targets:
+        """Return ``states_to_read`` with this policy's ratio."""
         return states_to_read(lagging, self.ratio, target)

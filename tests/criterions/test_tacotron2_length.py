@@ -147,7 +147,7 @@ def test_the_encoder_learns_from_it_only_if_asked() -> None:
 
 
 def test_a_model_without_a_predictor_is_refused_before_the_training_and_in_it() -> None:
-    with pytest.raises(ValueError, match="give --length-predictor, or take --criterion tacotron2"):
+    with pytest.raises(ValueError, match="give --length-predictor, or use --criterion tacotron2"):
         check_criterion("tacotron2_mla", build())
     with pytest.raises(ValueError, match="give --length-predictor"):
         criterion()(build(), sample())

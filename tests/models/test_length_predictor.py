@@ -179,7 +179,7 @@ def test_a_predictor_that_nothing_trains_is_refused(build: Build, flags: str) ->
 
 
 def test_a_streaming_model_has_no_use_for_one(build: Build) -> None:
-    with pytest.raises(ValueError, match="--length-predictor is nothing for a model that translates while it listens"):
+    with pytest.raises(ValueError, match="--length-predictor is not supported in a streaming model"):
         build("convtransformer_simul_mla", f"{FLAGS} --source-length 100 --target-length fixed")
 
 

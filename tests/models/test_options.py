@@ -70,7 +70,7 @@ def test_help_explains_every_flag_of_the_sites_and_of_every_mechanism(given) -> 
     text = " ".join(parser().format_help().split("Model-specific configuration")[1].split())
     for site in ("", "encoder-", "decoder-", "cross-"):
         assert f"--{site}attn-type NAME" in text
-    assert f"attention mechanism of every site; one of {', '.join(available_attention())} (default: softmax)" in text
+    assert f"attention mechanism of every site, one of {', '.join(available_attention())} (default: softmax)" in text
     assert "--target-length {oracle,predicted,ratio,fixed}" in text
     assert "--target-length-ratio N target tokens per encoder state" in text
     assert "--target-length-fixed N" in text

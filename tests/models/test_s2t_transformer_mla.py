@@ -230,7 +230,7 @@ def test_a_mechanism_with_parameters_starts_from_a_checkpoint_without(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--cross-attn-type decay", "--cross-attn-type is decay, which attends to its own past alone"),
+        ("--cross-attn-type decay", "--cross-attn-type is decay, which attends only to its own past"),
         ("--encoder-attn-type gla", "it needs a chunked encoder: give --encoder-chunk-size"),
         ("--encoder-attn-type gla --encoder-chunk-size 4 --encoder-left-chunks 1", "a linear encoder cannot forget"),
     ],

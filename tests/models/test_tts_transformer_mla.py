@@ -229,7 +229,7 @@ def test_a_checkpoint_of_other_sizes_is_refused() -> None:
 
 @pytest.mark.parametrize("name", sorted(IN_ORDER))
 def test_what_fades_is_refused_where_it_cannot_stand(name: str) -> None:
-    for site, message in (("encoder", "needs a chunked encoder"), ("cross", "its own past alone")):
+    for site, message in (("encoder", "needs a chunked encoder"), ("cross", "only to its own past")):
         with pytest.raises(ValueError, match=message):
             build(f"--{site}-attn-type {name}")
 

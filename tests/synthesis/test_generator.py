@@ -32,7 +32,7 @@ def reference(model: TTSTransformerMLAModel, tokens: Tensor, limits: Limits) -> 
     encoded = model.encoder(**inputs(tokens))
     expected = model.decoder.length_rule(encoded["encoder_out"][0].new_tensor([tokens.shape[1]]).long())
     most = int(limits.steps(expected, 1))
-    model.decoder.length_rule.train_kind = "ratio"
+    model.decoder.length_rule.train_rule = "ratio"
     given = torch.zeros(1, 1, PER_STEP * BINS)
     while True:
         steps = torch.tensor([given.shape[1]])
