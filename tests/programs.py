@@ -26,7 +26,7 @@ TIMEOUT = 300
 
 @dataclasses.dataclass(frozen=True)
 class Done:
-    """A program that has ended: its exit status and what it printed."""
+    """A program that has ended: its exit status and its output."""
 
     code: int
     out: str
@@ -34,7 +34,7 @@ class Done:
 
     @property
     def last_line(self) -> str:
-        """Return the bottom line of the user's terminal."""
+        """Return the last line of the error output."""
         return self.err.rstrip().rpartition("\n")[2]
 
     def hypotheses(self) -> list[tuple[str, float, str]]:
@@ -48,7 +48,7 @@ class Done:
 
 
 def run(program: str | Path, *arguments: object, cwd: Path | None = None) -> Done:
-    """Run a program of ``ENTRY_POINTS`` or a Python file; an argument that is a list stands for its items."""
+    """Run a program of ``ENTRY_POINTS`` or a Python file; a list among the arguments is replaced by its items."""
     words = [str(word) for words in arguments for word in (words if isinstance(words, list) else [words])]
     main = _main(program)  # imported here, so that the next child of this process has it too
     with tempfile.TemporaryDirectory() as folder:
@@ -78,7 +78,7 @@ def _main(program: str | Path) -> Callable[[], object]:
 
 
 def _child(main: Callable[[], object], argv: list[str], cwd: Path | None, out: Path, err: Path) -> None:
-    """Give the program its own streams and arguments; multiprocessing ends it as Python ends a program."""
+    """Redirect the output of the child, set its arguments, and run the program; multiprocessing ends the process."""
     for number, path in ((1, out), (2, err)):
         with path.open("wb") as file:
             os.dup2(file.fileno(), number)

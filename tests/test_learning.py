@@ -1,4 +1,4 @@
-"""It learns: some minutes of the demo's speech, a short training, and a translation that follows what was said."""
+"""A short training on some minutes of the demo's speech learns to translate what was spoken."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ TRAINING = (
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One voice, one kind of sentence; no sentence of the dev set is in the training set."""
+    """Make a corpus of one voice and one sentence pattern; no sentence of the dev set is in the training set."""
     folder = tmp_path_factory.mktemp("demo")
     make_corpus(folder, 1000, DEV, 1, patterns="simple", voices=1, workers=1)
     pair = folder / "en-de"
@@ -39,21 +39,21 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mechanism", ["softmax", "cosformer"])
-def test_a_translation_follows_what_was_said(data: Path, tmp_path: Path, mechanism: str) -> None:
-    """Texts of one pattern are easy to guess in part: the same texts after other sentences' speech tell how much is."""
+def test_a_translation_depends_on_the_speech(data: Path, tmp_path: Path, mechanism: str) -> None:
+    """Texts of one pattern can be guessed in part; the speech of other sentences measures how far."""
     command = [str(Path(sys.executable).with_name("fairseq-train")), str(data), *TRAINING.split()]
     flags = ["--attn-type", mechanism, "--save-dir", str(tmp_path)]
     done = subprocess.run([*command, *flags], cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
-    heard, guessed = losses(tmp_path / "checkpoint_last.pt", data)
-    print(f"{mechanism}: {heard:.2f} bits per token, {guessed:.2f} after another's speech")
-    assert heard < 1.0
-    assert guessed - heard > 0.2
+    spoken, guessed = losses(tmp_path / "checkpoint_last.pt", data)
+    print(f"{mechanism}: {spoken:.2f} bits per token, {guessed:.2f} after the speech of another sentence")
+    assert spoken < 1.0
+    assert guessed - spoken > 0.2
 
 
 @torch.no_grad()
 def losses(checkpoint: Path, data: Path) -> tuple[float, float]:
-    """Bits per target token of the dev set: after each sentence's own speech, and after another's."""
+    """Return bits per target token of the dev set, given the speech of the sentence and that of another one."""
     (model,), _, task = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint)], {"data": str(data)})
     task.load_dataset("dev_st")
     dataset = task.dataset("dev_st")

@@ -1,4 +1,4 @@
-"""Latency as a loss: against the formulas of the papers, written as loops, and against the evaluation's own figures."""
+"""Latency as a loss: compared with the formulas of the papers in loops, and with the scores of the evaluation."""
 
 import math
 
@@ -15,7 +15,7 @@ DOUBLE = torch.float64
 
 
 def batch(seed: int, sentences: int, targets: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Delays that never fall (B, T), source lengths (B,), mask (B, T)."""
+    """Return delays that never decrease (B, T), source lengths (B,), and a mask (B, T)."""
     generator = torch.Generator().manual_seed(seed)
     sources = torch.randint(3, 30, (sentences,), generator=generator)
     delays = (
@@ -59,10 +59,10 @@ def test_metrics_have_gradients(name: str) -> None:
     delays = (delays * 0.9).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: METRICS[name](x, sources, mask), delays)
     METRICS[name](delays, sources, mask).sum().backward()
-    assert not delays.grad[~mask].any(), "padding has no part in it"
+    assert not delays.grad[~mask].any(), "padding has no gradient"
 
 
-def test_heads_become_one() -> None:
+def test_delays_of_heads_are_combined() -> None:
     delays = torch.tensor([[[1.0, 4.0], [3.0, 4.0]]])
     assert gather(delays, "average").tolist() == [[2, 4]]
     assert gather(delays, "max").tolist() == [[3, 4]]

@@ -1,4 +1,4 @@
-"""``tacotron2_mla``: fairseq's loss, and lengths learnt from durations or from sums."""
+"""``tacotron2_mla``: fairseq's loss, and lengths learnt from durations or from their sum."""
 
 from types import SimpleNamespace
 
@@ -43,7 +43,7 @@ def sample(durations: bool = False) -> dict:
     }
 
 
-def test_without_weight_it_is_fairseqs() -> None:
+def test_with_a_weight_of_0_it_is_fairseqs() -> None:
     model, batch = build("--length-predictor"), sample()
     stock = Tacotron2Criterion(SimpleNamespace(), **SETTINGS)
     expected, *_ = stock(model, batch)
@@ -73,8 +73,8 @@ def test_guided_attention_is_weighted() -> None:
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_to_see_nothing_is_no_way_out_of_guided_attention(reduction: str) -> None:
-    """Against what fairseq says of weights that sum to one; steps that see nothing are as far off as can be."""
+def test_seeing_no_key_does_not_lower_guided_attention(reduction: str) -> None:
+    """It equals fairseq's loss for weights that sum to one; steps that see no key have the largest loss."""
     loss, symbols = criterion(guided=2.0).guided_attn, torch.tensor([6, 3])
     weights = torch.rand(2, 6, 7) * (torch.arange(6)[:, None] < symbols[:, None, None])
     weights = weights / weights.sum(1, keepdim=True)
@@ -88,8 +88,8 @@ def test_to_see_nothing_is_no_way_out_of_guided_attention(reduction: str) -> Non
 
 
 @pytest.mark.parametrize("mechanism", ["relu", "cosformer"])
-def test_guided_attention_leads_out_of_where_nothing_is_seen(mechanism: str) -> None:
-    """Queries and keys that share no feature: the loss falls, and every step sees something again."""
+def test_guided_attention_trains_steps_that_see_no_key(mechanism: str) -> None:
+    """Queries and keys share no feature at first: the loss falls, and every step sees keys in the end."""
     torch.manual_seed(0)
     halves = torch.tensor([1.0, 1.0, -1.0, -1.0])
     q = (torch.rand(2, 1, 7, 4) * halves).requires_grad_()
@@ -146,7 +146,7 @@ def test_the_encoder_learns_from_it_only_if_asked() -> None:
         assert bool(gradient.abs().max() > 1e-9) == reached
 
 
-def test_a_model_without_a_predictor_is_refused_before_the_training_and_in_it() -> None:
+def test_a_model_without_a_predictor_is_refused_before_and_in_training() -> None:
     with pytest.raises(ValueError, match="give --length-predictor, or use --criterion tacotron2"):
         check_criterion("tacotron2_mla", build())
     with pytest.raises(ValueError, match="give --length-predictor"):
@@ -158,7 +158,7 @@ def test_a_model_without_a_predictor_is_refused_before_the_training_and_in_it() 
         criterion(guided=-2)
 
 
-def test_padding_has_no_part_in_durations() -> None:
+def test_padding_does_not_change_durations() -> None:
     torch.manual_seed(0)
     model, states = DurationPredictor(6, frames_per_step=2, hidden=8).eval(), torch.randn(9, 2, 6)
     mask = torch.arange(9) < torch.tensor([[9], [4]])

@@ -36,17 +36,17 @@ SOFTMAX = "softmax"
 LINEAR = [name for name in available_attention() if name != SOFTMAX]
 IN_ORDER = frozenset(name for name in LINEAR if build_attention(name, 4).in_order)
 SITES_OF = {name: ("decoder",) if name in IN_ORDER else ("encoder", "decoder", "cross") for name in LINEAR}
-"""Where a mechanism may stand in an offline model; in one that hears chunks, those that fade suit the encoder too."""
+"""Sites that a mechanism can have in an offline model; with a chunked encoder, one that fades can be there too."""
 EVERYWHERE = {name: f"--{'decoder-' if name in IN_ORDER else ''}attn-type {name}" for name in [SOFTMAX, *LINEAR]}
 STREAMING = EVERYWHERE | {name: f"--encoder-attn-type {name} --decoder-attn-type {name}" for name in IN_ORDER}
 MIXED = {f"{name}-in-{site}": f"--{site}-attn-type {name}" for name in LINEAR for site in SITES_OF[name]}
-"""Flags that put a mechanism at every site where it may stand, or at one with softmax at the others."""
+"""Flags that put a mechanism at every site that can have it, or at one site with softmax at the others."""
 
 
 def write_corpus(folder: Path, sizes: dict[str, int], words: list[str] = WORDS) -> Path:
     """A data folder as ``prep_mustc.py`` leaves it: one zip, a manifest for each split, a dictionary, a yaml file.
 
-    The features of a word are its own, so that a model has something to learn.
+    Each word has its own features, so that a model has something to learn.
     """
     rng = np.random.default_rng(7)
     spoken = rng.normal(size=(len(words), 8, FEATURES)).astype(np.float32)
@@ -69,7 +69,7 @@ def write_corpus(folder: Path, sizes: dict[str, int], words: list[str] = WORDS) 
             rows.append(manifest.Row(name, f"{zip_path.name}:{offset}:{length}", n_frames, text, "s", text, "a", "b"))
         manifest.write(folder / f"{split}.tsv", rows)
     (folder / "dict.txt").write_text("".join(f"{word} 1\n" for word in words), encoding="utf-8")
-    # fairseq's own task takes relative paths from where it was started
+    # fairseq's task reads relative paths from the folder in which it was started
     config = {"audio_root": str(folder), "vocab_filename": "dict.txt", "input_feat_per_channel": FEATURES}
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     return folder
@@ -96,7 +96,7 @@ class Built:
     args: Namespace
 
     def batch(self, *indices: int, split: str = "train") -> dict:
-        """A batch of utterances of a split, longest first; all of them if none is named."""
+        """Return a batch of utterances of a split, longest first; without indices all of them."""
         if split not in self.task.datasets:
             self.task.load_dataset(split)
         dataset = self.task.dataset(split)

@@ -1,4 +1,4 @@
-"""What a user gets wrong ends a command with one line that names the value and the mend."""
+"""A user's mistake ends a command with one line that names the value and the fix."""
 
 import os
 import re
@@ -19,7 +19,7 @@ Train, Generate = Callable[..., Path], Callable[..., Done]
 
 
 class Code:
-    """A pickle that makes a file where it is opened."""
+    """A pickle that makes a folder when it is loaded."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -35,7 +35,7 @@ def checkpoint(train: Train) -> Path:
 
 @pytest.fixture
 def broken(tmp_path: Path, checkpoint: Path) -> dict[str, Path]:
-    """Files that are no checkpoints of fairseq's, by what is wrong with them."""
+    """Write files that are not checkpoints of fairseq, and return them by what is wrong with them."""
     files = {name: tmp_path / f"{name}.pt" for name in ("text", "empty", "cut", "list", "other", "number", "code")}
     files["text"].write_text("junk\n", encoding="utf-8")
     files["empty"].touch()
@@ -47,17 +47,17 @@ def broken(tmp_path: Path, checkpoint: Path) -> dict[str, Path]:
     return files
 
 
-def check_one_line(done: Done, *parts: str) -> None:
-    """The command failed, and all that it says to the user is one line with these parts."""
+def check_one_line(done: Done, *texts: str) -> None:
+    """Check that the command failed, and that its last line has all of these texts."""
     assert done.code == 1
     assert "Traceback" not in done.err
     assert done.last_line.startswith("error: ")
-    assert [part for part in parts if part not in done.last_line] == [], done.last_line
+    assert [text for text in texts if text not in done.last_line] == [], done.last_line
 
 
 @pytest.fixture
 def fairseq_train(tmp_path: Path) -> Callable[..., Done]:
-    """``fairseq_train(data, *flags)``; what it leaves is in ``tmp_path / "model"``."""
+    """``fairseq_train(data, *flags)``; its output is in ``tmp_path / "model"``."""
 
     def fairseq_train(data: Path, *flags: object) -> Done:
         command = [data, "--task", "speech_to_text_mla", "--arch", "s2t_transformer_mla", *SIZES, *TRAINING]
@@ -68,14 +68,14 @@ def fairseq_train(tmp_path: Path) -> Callable[..., Done]:
 
 @pytest.fixture
 def data(corpus: Path, tmp_path: Path) -> Path:
-    """A copy of the corpus, to be broken."""
+    """Copy the corpus, so that a test can break it."""
     copy = shutil.copytree(corpus, tmp_path / "data")
     config = copy / "config.yaml"
     config.write_text(config.read_text(encoding="utf-8").replace(str(corpus), str(copy)), encoding="utf-8")
     return copy
 
 
-def test_a_missing_manifest_is_named_with_those_there(data: Path, fairseq_train) -> None:
+def test_a_missing_manifest_is_named_with_the_existing_ones(data: Path, fairseq_train) -> None:
     (data / "train.tsv").unlink()
     check_one_line(fairseq_train(data), f"{data}/train.tsv", "missing", "dev", "mla-prepare")
 
@@ -92,45 +92,45 @@ def test_a_truncated_archive_is_named(data: Path, fairseq_train, size: int) -> N
     check_one_line(fairseq_train(data), f"{archive}", f"{archive.stat().st_size} bytes", "mla-prepare")
 
 
-def test_a_subset_that_is_not_there_is_named(checkpoint: Path, generate: Generate) -> None:
+def test_a_missing_subset_is_named(checkpoint: Path, generate: Generate) -> None:
     check_one_line(generate(checkpoint, "--gen-subset", "tst-COMMON"), "tst-COMMON.tsv", "missing", "dev")
 
 
-def test_a_checkpoint_of_another_vocabulary_is_told(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_vocabulary_is_reported(checkpoint: Path, tmp_path: Path) -> None:
     other = write_corpus(tmp_path, {"dev": 2}, WORDS[:20])
     command = [other, "--task", "speech_to_text_mla", "--gen-subset", "dev", "--path", checkpoint, "--cpu"]
     done = run("fairseq-generate", command)
     check_one_line(done, "the checkpoint is of another model", "decoder.embed_tokens.weight", "vocabulary")
 
 
-def test_a_checkpoint_of_other_sizes_is_told(checkpoint: Path, corpus: Path, fairseq_train) -> None:
+def test_a_checkpoint_of_other_sizes_is_reported(checkpoint: Path, corpus: Path, fairseq_train) -> None:
     done = fairseq_train(corpus, "--finetune-from-model", checkpoint, "--encoder-ffn-embed-dim", 48)
     check_one_line(done, "the checkpoint is of another model", "encoder.transformer_layers.0.fc1.weight", "--arch")
 
 
-def test_a_missing_encoder_is_told(corpus: Path, fairseq_train, tmp_path: Path) -> None:
+def test_a_missing_encoder_is_reported(corpus: Path, fairseq_train, tmp_path: Path) -> None:
     check_one_line(fairseq_train(corpus, "--load-pretrained-encoder-from", "no/asr.pt"), "no checkpoint no/asr.pt")
     assert not (tmp_path / "model" / "checkpoint_last.pt").exists()
 
 
-def test_an_encoder_of_other_sizes_is_told(checkpoint: Path, build: Build) -> None:
+def test_an_encoder_of_other_sizes_is_reported(checkpoint: Path, build: Build) -> None:
     with pytest.raises(UserError, match=r"another model .*conv_layers.0.weight.*check --arch"):
         build(flags=f"--load-pretrained-encoder-from {checkpoint} --conv-channels 24")
 
 
-def test_an_encoder_with_more_layers_is_told(checkpoint: Path, build: Build) -> None:
+def test_an_encoder_with_more_layers_is_reported(checkpoint: Path, build: Build) -> None:
     with pytest.raises(UserError, match="Unexpected key"):
         build(flags=f"--load-pretrained-encoder-from {checkpoint} --encoder-layers 1")
 
 
-@pytest.mark.parametrize("kind", ["text", "empty", "cut", "list", "other", "number", "code"])
-def test_a_file_that_is_no_checkpoint_is_named(broken: dict[str, Path], kind: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"{re.escape(str(broken[kind]))} is not a fairseq checkpoint"):
-        read_model(str(broken[kind]))
+@pytest.mark.parametrize("content", ["text", "empty", "cut", "list", "other", "number", "code"])
+def test_a_file_that_is_no_checkpoint_is_named(broken: dict[str, Path], content: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"{re.escape(str(broken[content]))} is not a fairseq checkpoint"):
+        read_model(str(broken[content]))
     assert not (tmp_path / "it-ran").exists()
 
 
-def test_the_line_comes_through_fairseq_train(broken: dict[str, Path], corpus: Path, fairseq_train) -> None:
+def test_fairseq_train_ends_with_the_line(broken: dict[str, Path], corpus: Path, fairseq_train) -> None:
     done = fairseq_train(corpus, "--load-pretrained-encoder-from", broken["text"])
     check_one_line(done, f"{broken['text']} is not a fairseq checkpoint", "fairseq-train")
 
@@ -148,7 +148,7 @@ def test_code_in_a_checkpoint_never_runs_in_decoding(broken: dict[str, Path], ge
     assert not (tmp_path / "it-ran").exists()
 
 
-def test_the_code_would_run_if_it_were_let(broken: dict[str, Path], tmp_path: Path) -> None:
+def test_the_code_runs_where_torch_allows_it(broken: dict[str, Path], tmp_path: Path) -> None:
     torch.load(broken["code"], weights_only=False)
     assert (tmp_path / "it-ran").exists()
 
@@ -158,20 +158,20 @@ def test_a_checkpoint_read_once_can_be_read_again(checkpoint: Path) -> None:
     assert torch.load(checkpoint, weights_only=True)["cfg"]
 
 
-def test_the_first_difference_is_told() -> None:
+def test_the_first_difference_is_reported() -> None:
     sizes = r"differences: 1, the first: size mismatch for weight: .*\[2, 3\].*\[2, 4\]\)\): check"
     with pytest.raises(UserError, match=sizes):
         load_strictly(nn.Linear(4, 2).load_state_dict, nn.Linear(3, 2).state_dict())
 
 
-def test_a_hundred_differences_are_told_in_one_short_line() -> None:
+def test_a_hundred_differences_are_reported_in_one_short_line() -> None:
     layers = nn.Sequential(*(nn.Linear(2, 2) for _ in range(100)))
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as raised:
         load_strictly(nn.Linear(2, 2).load_state_dict, layers.state_dict())
-    assert "\n" not in str(told.value) and len(str(told.value)) < 400
+    assert "\n" not in str(raised.value) and len(str(raised.value)) < 400
 
 
-def test_an_error_of_another_kind_stays_what_it_is() -> None:
+def test_an_error_of_another_type_is_not_changed() -> None:
     def load(state: dict) -> None:
         raise KeyError("not a difference")
 

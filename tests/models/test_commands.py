@@ -14,13 +14,13 @@ from tests.programs import Done, run
 
 Train, Generate = Callable[..., Path], Callable[..., Done]
 AS_OURS = ["--model-overrides", "{'_name': 's2t_transformer_mla'}"]
-ALONE = ["--batch-size", 1]  # fairseq's own subsampler hears the padding
-ONE_UPDATE_OF_NOTHING = "--max-update 1 --lr 0"
+ALONE = ["--batch-size", 1]  # padding leaks into the states of fairseq's subsampler
+ONE_UPDATE_WITHOUT_CHANGE = "--max-update 1 --lr 0"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def weights_only():
-    """Whatever the code asks for, torch loads nothing but tensors and plain values here."""
+    """Let torch load only tensors and plain values, whatever the code asks for."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
         yield
@@ -28,46 +28,48 @@ def weights_only():
 
 @pytest.fixture(scope="module")
 def stock(train: Train) -> Path:
-    """A checkpoint of fairseq's own model and task."""
+    """Train a checkpoint of fairseq's own model and task."""
     return train(arch="s2t_transformer", task="speech_to_text")
 
 
 def parameters(path: Path) -> dict[str, Tensor]:
-    """What a checkpoint holds of the model."""
+    """Return the parameters in a checkpoint."""
     return torch.load(path, weights_only=True)["model"]
 
 
 def encoder(path: Path) -> dict[str, Tensor]:
-    """Its encoder's part."""
+    """Return the parameters of the encoder in a checkpoint."""
     return {name: tensor for name, tensor in parameters(path).items() if name.startswith("encoder.")}
 
 
 def shared(one: dict[str, Tensor], other: dict[str, Tensor]) -> set[str]:
-    """The names under which both hold the same numbers."""
+    """Return the names under which both have the same numbers."""
     return {name for name in one if name in other and one[name].equal(other[name])}
 
 
 def check_hypotheses(done: Done) -> None:
-    """Every sentence of the dev set is there, once, with words and a score."""
+    """Check that every sentence of the dev set has one hypothesis, with words and a score."""
     assert done.code == 0, done.err
     assert [name for name, _, _ in done.hypotheses()] == [f"H-{i}" for i in range(6)]
     assert all(score < 0 and text for _, score, text in done.hypotheses())
 
 
 def rename(state: dict) -> dict:
-    """A checkpoint of a model that nobody here has."""
+    """Give a checkpoint an architecture that is not known here."""
     state["cfg"]["model"]._name = state["cfg"]["model"].arch = "somebody_elses"
     return state
 
 
 @pytest.mark.parametrize("flags", EVERYWHERE.values(), ids=EVERYWHERE)
 def test_every_mechanism_trains_and_translates(train: Train, generate: Generate, flags: str) -> None:
-    """After 6 updates some begin every sentence with the sign of a beginning, which is no word: a few more, then."""
+    """After 6 updates some models emit the symbol for the beginning of a sentence, which is no word; after 16 none."""
     check_hypotheses(generate(train(f"{flags} --max-update 16")))
 
 
 @pytest.mark.parametrize("task", ["speech_to_text", "speech_to_text_mla"])
-def test_fairseqs_checkpoint_translates_alike_with_the_architecture_changed(stock, generate: Generate, task) -> None:
+def test_fairseqs_checkpoint_gives_the_same_translations_with_the_architecture_changed(
+    stock, generate: Generate, task
+) -> None:
     theirs, ours = generate(stock, ALONE, task=task), generate(stock, ALONE, AS_OURS, task=task)
     check_hypotheses(ours)
     for (name, score, text), expected in zip(ours.hypotheses(), theirs.hypotheses(), strict=True):
@@ -77,32 +79,32 @@ def test_fairseqs_checkpoint_translates_alike_with_the_architecture_changed(stoc
 
 @pytest.mark.parametrize("mechanism", ["cosformer", "relu"])
 def test_fairseqs_checkpoint_initialises_training(stock: Path, train: Train, mechanism: str) -> None:
-    path = train(f"--attn-type {mechanism} --finetune-from-model {stock} {ONE_UPDATE_OF_NOTHING}")
+    path = train(f"--attn-type {mechanism} --finetune-from-model {stock} {ONE_UPDATE_WITHOUT_CHANGE}")
     assert shared(parameters(stock), parameters(path)) == set(parameters(stock))
 
 
-def test_a_model_leaves_the_file_that_its_encoder_came_from(
+def test_a_model_does_not_need_the_file_that_its_encoder_came_from(
     stock: Path, train: Train, generate: Generate, tmp_path: Path
 ) -> None:
     pretrained = shutil.copy(stock, tmp_path / "asr.pt")
-    path = train(f"--attn-type relu --load-pretrained-encoder-from {pretrained} {ONE_UPDATE_OF_NOTHING} --seed 2")
+    path = train(f"--attn-type relu --load-pretrained-encoder-from {pretrained} {ONE_UPDATE_WITHOUT_CHANGE} --seed 2")
     assert shared(encoder(stock), parameters(path)) == set(encoder(stock))
     assert "decoder.embed_tokens.weight" not in shared(parameters(stock), parameters(path))
     pretrained.unlink()
     check_hypotheses(generate(path))
 
 
-def test_fairseqs_checkpoint_leaves_the_file_that_its_encoder_came_from(
+def test_fairseqs_checkpoint_does_not_need_the_file_that_its_encoder_came_from(
     stock: Path, train: Train, generate: Generate, tmp_path: Path
 ) -> None:
-    """Those that fairseq has published name a file on a disk of their authors."""
+    """The checkpoints that fairseq has published name a file on a disk of their authors."""
     pretrained = shutil.copy(stock, tmp_path / "asr.pt")
     path = train(f"--load-pretrained-encoder-from {pretrained}", arch="s2t_transformer", task="speech_to_text")
     pretrained.unlink()
     check_hypotheses(generate(path, AS_OURS))
 
 
-def test_training_goes_on_where_it_stopped(train: Train, corpus: Path, tmp_path: Path) -> None:
+def test_training_resumes_where_it_stopped(train: Train, corpus: Path, tmp_path: Path) -> None:
     before = train("--attn-type cosformer")
     shutil.copy(before, tmp_path)
     command = [corpus, "--task", "speech_to_text_mla", "--arch", "s2t_transformer_mla", *SIZES, *TRAINING]
@@ -114,7 +116,7 @@ def test_training_goes_on_where_it_stopped(train: Train, corpus: Path, tmp_path:
     assert more[0].item() == pytest.approx(counted[0].item() * 8 / 6, rel=0.2)
 
 
-def test_training_does_not_go_on_with_another_mechanism(train: Train, corpus: Path) -> None:
+def test_training_does_not_resume_with_another_mechanism(train: Train, corpus: Path) -> None:
     folder = train("--attn-type cosformer").parent
     command = [corpus, "--task", "speech_to_text_mla", "--arch", "s2t_transformer_mla", *SIZES, *TRAINING]
     flags = ["--attn-type", "cosformer", "--cross-attn-type", "relu", "--max-update", 8, "--save-dir", folder]
@@ -191,14 +193,14 @@ def test_two_mechanisms_are_one_ensemble(train: Train, generate: Generate) -> No
     assert {name.replace("H", "T"): word for name, word in first.items()} == wanted
 
 
-def test_decoding_may_be_told_another_length(train: Train, generate: Generate) -> None:
+def test_an_override_gives_decoding_another_length(train: Train, generate: Generate) -> None:
     path = train("--attn-type cosformer")
     overrides = ("{'target_length_ratio': 3.0}", "{'target_length': 'fixed', 'target_length_fixed': 2}")
     long, short = (generate(path, "--model-overrides", override) for override in overrides)
     assert [score for _, score, _ in long.hypotheses()] != [score for _, score, _ in short.hypotheses()]
 
 
-def test_validation_a_mean_model_and_ctc_go_with_it(corpus: Path, tmp_path: Path, generate: Generate) -> None:
+def test_it_works_with_validation_averaging_and_ctc(corpus: Path, tmp_path: Path, generate: Generate) -> None:
     training = [flag for flag in TRAINING if flag != "--disable-validation"]
     command = [corpus, "--task", "speech_to_text_mla", "--arch", "s2t_transformer_mla", *SIZES, *training]
     ctc = ["--criterion", "label_smoothed_cross_entropy_with_ctc", "--ctc-weight", 0.3]
@@ -208,7 +210,7 @@ def test_validation_a_mean_model_and_ctc_go_with_it(corpus: Path, tmp_path: Path
     check_hypotheses(generate(tmp_path / "checkpoint_best.pt"))
 
 
-def test_an_encoder_comes_without_its_ctc_layer(train: Train, build: Build) -> None:
+def test_a_pretrained_encoder_is_loaded_without_its_ctc_layer(train: Train, build: Build) -> None:
     ctc = "--criterion label_smoothed_cross_entropy_with_ctc --ctc-weight 0.3"
     plain, with_ctc = train("--attn-type relu"), train(f"--attn-type relu {ctc}")
     assert build(flags=f"--load-pretrained-encoder-from {with_ctc}").model.encoder.ctc_proj is None
@@ -217,7 +219,7 @@ def test_an_encoder_comes_without_its_ctc_layer(train: Train, build: Build) -> N
 
 
 @pytest.mark.parametrize("mechanism", ["cosformer", "elu"])
-def test_an_encoder_may_come_from_another_mechanism(train: Train, build: Build, mechanism: str) -> None:
+def test_a_pretrained_encoder_may_have_another_mechanism(train: Train, build: Build, mechanism: str) -> None:
     path = train("--attn-type relu")
     model = build(flags=f"--attn-type {mechanism} --load-pretrained-encoder-from {path}", seed=3).model
     assert shared(encoder(path), model.state_dict()) == set(encoder(path))

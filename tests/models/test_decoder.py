@@ -1,4 +1,4 @@
-"""The decoder: step by step it says what it says at once, whatever the mechanism, with padding and with beams."""
+"""The decoder: step by step it gives the scores of the parallel pass, for every mechanism, padding and beams."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ every_mix = pytest.mark.parametrize("flags", ALL.values(), ids=ALL)
 
 
 def source(*lengths: int) -> dict[str, Tensor]:
-    """Speech of these lengths in frames."""
+    """Return a batch of random speech of these lengths in frames."""
     return {"src_tokens": torch.randn(len(lengths), max(lengths), FEATURES), "src_lengths": torch.tensor(lengths)}
 
 
@@ -25,7 +25,7 @@ def words(batch: int, length: int = TOKENS) -> Tensor:
 
 
 def step_by_step(decoder: TextDecoder, tokens: Tensor, encoded: dict, state: dict, start: int = 0, **more) -> Tensor:
-    """Scores of tokens from ``start`` on, one call each, on a state that holds those before."""
+    """Return the scores of tokens from ``start`` on, one call each, on a state that holds those before."""
     steps = [
         decoder(tokens[:, : i + 1], encoded, incremental_state=state, **more)[0] for i in range(start, tokens.shape[1])
     ]
@@ -34,7 +34,7 @@ def step_by_step(decoder: TextDecoder, tokens: Tensor, encoded: dict, state: dic
 
 @every_mix
 @torch.no_grad()
-def test_step_by_step_is_all_at_once_with_ragged_sources(build: Build, flags: str) -> None:
+def test_steps_equal_the_parallel_pass_with_ragged_sources(build: Build, flags: str) -> None:
     model = build(flags=f"{flags} --target-length fixed --target-length-fixed {TOKENS}").model.eval()
     encoded, tokens = model.encoder(**source(50, 33, 9)), words(3)
     expected = model.decoder(tokens, encoded)[0]
@@ -43,7 +43,7 @@ def test_step_by_step_is_all_at_once_with_ragged_sources(build: Build, flags: st
 
 @every_mix
 @torch.no_grad()
-def test_streams_may_change_places_in_the_middle(build: Build, flags: str) -> None:
+def test_streams_may_be_reordered_in_the_middle(build: Build, flags: str) -> None:
     model = build(flags=f"{flags} --target-length-ratio 0.7").model.eval()
     encoded, tokens, state = model.encoder(**source(50, 33, 9)), words(3), {}
     step_by_step(model.decoder, tokens[:, :6], encoded, state)
@@ -57,7 +57,7 @@ def test_streams_may_change_places_in_the_middle(build: Build, flags: str) -> No
 
 @every_mix
 @torch.no_grad()
-def test_a_stream_in_a_batch_is_the_stream_alone(build: Build, flags: str) -> None:
+def test_a_stream_in_a_batch_equals_the_stream_alone(build: Build, flags: str) -> None:
     model = build(flags=f"{flags} --target-length-ratio 0.7").model.eval()
     speech, tokens = source(50, 33, 9), words(3)
     together = step_by_step(model.decoder, tokens, model.encoder(**speech), {})
@@ -70,7 +70,7 @@ def test_a_stream_in_a_batch_is_the_stream_alone(build: Build, flags: str) -> No
 @every_mix
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 def test_padding_never_changes_a_sentence(build: Build, flags: str, training: bool) -> None:
-    """Lengths are each sentence's own: in a padded batch a sentence costs and learns what it does alone."""
+    """Each sentence has its own length: it has the same scores in a padded batch as alone."""
     flags += " --dropout 0 --attention-dropout 0 --activation-dropout 0"
     model = build(flags=flags).model.double().train(training)
     speech, tokens, lengths = source(50, 33, 9), words(3), [TOKENS, 5, 1]
@@ -87,7 +87,7 @@ def test_padding_never_changes_a_sentence(build: Build, flags: str, training: bo
 
 @every_mix
 def test_no_score_depends_on_a_later_word(build: Build, flags: str) -> None:
-    """The length is given: the true one, which training uses, is a fact about the future."""
+    """The length is given, because the true one, which training uses, depends on later words."""
     model = build(flags=flags).model.double().eval()
     speech, tokens = source(40, 20), words(2)
     encoded = model.encoder(speech["src_tokens"].double(), speech["src_lengths"])
@@ -118,7 +118,7 @@ def test_the_expected_length_matters(build: Build) -> None:
 
 
 @torch.no_grad()
-def test_the_ratio_that_training_measured_is_the_one_decoding_uses(build: Build) -> None:
+def test_decoding_uses_the_ratio_that_training_measured(build: Build) -> None:
     model = build(flags="--decoder-attn-type cosformer").model
     encoded, tokens = model.eval().encoder(**source(40, 40)), words(2, 4)  # 10 states each
     model.train().decoder(tokens, encoded)  # 0.4 tokens per state
@@ -129,7 +129,7 @@ def test_the_ratio_that_training_measured_is_the_one_decoding_uses(build: Build)
 
 
 @torch.no_grad()
-def test_a_model_without_a_measured_ratio_says_so(build: Build) -> None:
+def test_a_model_without_a_measured_ratio_is_refused(build: Build) -> None:
     model = build(flags="--attn-type cosformer").model.eval()
     with pytest.raises(ValueError, match="measured no target length"):
         step_by_step(model.decoder, words(2), model.encoder(**source(40, 20)), {})
@@ -138,7 +138,7 @@ def test_a_model_without_a_measured_ratio_says_so(build: Build) -> None:
 @pytest.mark.parametrize("name", LINEAR)
 @torch.no_grad()
 def test_the_state_of_a_linear_mechanism_never_grows(build: Build, name: str) -> None:
-    """Not with the words, and not with the speech: there is no cache of keys and values."""
+    """It grows neither with the words nor with the speech: no keys and values are cached."""
     model = build(flags=f"--attn-type relu {EVERYWHERE[name]} --target-length-ratio 0.7").model.eval()
     sizes = set()
     for frames in (8, 400):
@@ -153,7 +153,7 @@ def test_the_state_of_a_linear_mechanism_never_grows(build: Build, name: str) ->
 
 
 @torch.no_grad()
-def test_the_state_of_softmax_does_grow(build: Build) -> None:
+def test_the_state_of_softmax_grows(build: Build) -> None:
     model = build().model.eval()
     encoded, tokens, state = model.encoder(**source(40)), words(1, 3), {}
     sizes = []
@@ -165,7 +165,7 @@ def test_the_state_of_softmax_does_grow(build: Build) -> None:
 
 @every_mix
 @torch.no_grad()
-def test_cross_attention_weights_come_only_when_a_layer_is_named(build: Build, flags: str) -> None:
+def test_cross_attention_weights_are_computed_only_for_a_named_layer(build: Build, flags: str) -> None:
     model = build(flags=flags).model.eval()
     encoded, tokens = model.encoder(**source(50, 33, 9)), words(3)
     assert model.decoder(tokens, encoded)[1]["attn"] == [None]
@@ -173,7 +173,7 @@ def test_cross_attention_weights_come_only_when_a_layer_is_named(build: Build, f
     assert weights.shape == (3, TOKENS, 13)
     assert weights.masked_select(encoded["encoder_padding_mask"][0][:, None]).abs().max() == 0
     assert weights.min() >= 0
-    mass = weights.sum(-1)  # a head whose query has no positive feature looks at nothing
+    mass = weights.sum(-1)  # a head whose query has no positive feature sees no key
     assert mass.max() < 1 + 1e-5 and mass.min() > 0.1
 
 
@@ -188,7 +188,7 @@ def test_features_are_what_the_output_layer_reads(build: Build) -> None:
 
 @pytest.mark.parametrize("flags", EVERYWHERE.values(), ids=EVERYWHERE)
 @torch.no_grad()
-def test_a_model_in_half_precision_says_nearly_the_same(build: Build, flags: str) -> None:
+def test_half_precision_gives_nearly_the_same_scores(build: Build, flags: str) -> None:
     """``fairseq-train --fp16`` and ``fairseq-generate --fp16`` cast the whole model."""
     model = build(flags=f"{flags} --target-length-ratio 0.7").model.eval()
     speech, tokens = source(203, 150), words(2)
@@ -202,8 +202,8 @@ def test_a_model_in_half_precision_says_nearly_the_same(build: Build, flags: str
 
 
 @pytest.mark.parametrize("flags", EVERYWHERE.values(), ids=EVERYWHERE)
-def test_a_model_under_autocast_says_and_learns_nearly_the_same(build: Build, flags: str) -> None:
-    """``--amp`` leaves the parameters as they are."""
+def test_autocast_gives_nearly_the_same_scores_and_gradients(build: Build, flags: str) -> None:
+    """``--amp`` keeps the parameters in float32."""
     flags += " --target-length-ratio 0.7 --dropout 0 --attention-dropout 0 --activation-dropout 0"
     model, speech, tokens = build(flags=flags).model, source(203, 150), words(2)
 

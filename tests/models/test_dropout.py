@@ -1,4 +1,4 @@
-"""Dropout from 16 random bits: rate, rescaling, gradients, seeds, types, and when torch's own takes over."""
+"""Dropout from 16 random bits: rate, rescaling, gradients, seeds, types, and when ``nn.Dropout`` is used."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ N = 2**20
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
-def test_the_rate_is_the_one_asked_for_and_the_mean_is_kept(p: float) -> None:
+def test_the_rate_is_exact_and_the_mean_is_kept(p: float) -> None:
     torch.manual_seed(1)
     y = Dropout(p)(torch.ones(N))
     deviation = (p * (1 - p) / N) ** 0.5
@@ -19,8 +19,8 @@ def test_the_rate_is_the_one_asked_for_and_the_mean_is_kept(p: float) -> None:
     assert y[y > 0].unique().tolist() == [pytest.approx(LEVELS / (LEVELS - dropped), rel=1e-7)]
 
 
-def test_every_level_of_the_rate_is_drawn_with_its_own_probability() -> None:
-    """A rate of one in 65536 drops about one in 65536: no bit of the 16 is stuck."""
+def test_every_rate_has_its_probability() -> None:
+    """A rate of 1 / 65536 drops about one element in 65536: none of the 16 bits is constant."""
     torch.manual_seed(1)
     elements = 2**24
     zeros = (draw_mask(torch.empty(elements), 1) == 0).sum().item()
@@ -48,7 +48,7 @@ def test_the_gradient_is_the_mask(shape: tuple[int, ...]) -> None:
     assert torch.equal(y, x * mask)
 
 
-def test_the_seed_decides() -> None:
+def test_the_seed_determines_the_mask() -> None:
     x, dropout = torch.randn(1000), Dropout(0.5)
     torch.manual_seed(1)
     first, second = dropout(x), dropout(x)
@@ -57,7 +57,7 @@ def test_the_seed_decides() -> None:
     assert not torch.equal(first, second)
 
 
-def test_strides_are_kept_and_every_element_gets_its_own_bits() -> None:
+def test_strides_are_kept_and_every_element_has_other_bits() -> None:
     x = torch.ones(64, 32, 16).permute(2, 0, 1)
     mask = draw_mask(x, LEVELS // 2)
     assert mask.shape == x.shape and mask.stride() == x.stride()
@@ -88,12 +88,12 @@ def test_evaluation_returns_the_input_itself() -> None:
 
 
 @pytest.mark.parametrize("p", [0.0, 1.0, 1e-9])
-def test_rates_that_need_no_mask_are_torchs(p: float) -> None:
+def test_rates_that_need_no_mask_are_left_to_nn_dropout(p: float) -> None:
     x = torch.randn(100)
     assert torch.equal(Dropout(p)(x), nn.Dropout(round(p))(x))
 
 
-def test_torch_takes_over_in_place_and_under_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nn_dropout_is_used_in_place_and_under_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(100)
     torch.manual_seed(1)
     expected = nn.Dropout(0.5)(x)

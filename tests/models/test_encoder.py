@@ -1,4 +1,4 @@
-"""The encoder: padding that cannot be felt, one mechanism at its site, frozen as long as asked."""
+"""The encoder: padding has no effect, its site has one mechanism, and it is frozen for as long as asked."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def sentences() -> list[torch.Tensor]:
 
 
 def padded(sentences: list[torch.Tensor], extra: int = 0) -> dict[str, torch.Tensor]:
-    """A batch whose padding is loud: whoever listens to it is found out."""
+    """Return a batch with large numbers as padding, so that a leak changes the result."""
     batch = torch.full((len(sentences), max(map(len, sentences)) + extra, FEATURES), 1e3, dtype=torch.double)
     for row, sentence in zip(batch, sentences, strict=True):
         row[: len(sentence)] = sentence
@@ -38,18 +38,18 @@ def test_padding_never_changes_a_sentence(build: Build, flags: str, front_end: s
 
 
 @pytest.mark.parametrize("flags", EVERYWHERE.values(), ids=EVERYWHERE)
-def test_every_state_hears_the_whole_sentence_and_nothing_else(build: Build, flags: str) -> None:
+def test_every_state_depends_on_its_sentence_only(build: Build, flags: str) -> None:
     encoder = build(flags=flags).model.double().eval().encoder
     batch = padded(sentences(), extra=9)
     batch["src_tokens"].requires_grad_()
     encoder(**batch)["encoder_out"][0][2].square().sum().backward()  # the third state of each sentence
     for length, gradient in zip(LENGTHS, batch["src_tokens"].grad, strict=True):
-        felt = gradient.abs().amax(-1) > 0
-        assert not felt[length:].any()
-        assert felt[:length].all() or length < 9  # a sentence of 3 frames has no third state
+        used = gradient.abs().amax(-1) > 0
+        assert not used[length:].any()
+        assert used[:length].all() or length < 9  # a sentence of 3 frames has no third state
 
 
-def test_the_order_of_streams_may_change(build: Build) -> None:
+def test_streams_may_be_reordered(build: Build) -> None:
     encoder = build().model.double().eval().encoder
     encoded = encoder(**padded(sentences()), return_all_hiddens=True)
     order = torch.tensor([3, 0, 0])
@@ -82,7 +82,7 @@ def test_an_unknown_front_end_is_named(build: Build) -> None:
         built.task.build_model(built.args)
 
 
-def test_the_mechanism_stands_at_its_site_alone(build: Build) -> None:
+def test_the_mechanism_is_at_its_site_only(build: Build) -> None:
     model = build(flags="--encoder-attn-type relu").model
     assert all(isinstance(layer.self_attn.mechanism, LinearAttention) for layer in model.encoder.transformer_layers)
     for layer in model.decoder.layers:

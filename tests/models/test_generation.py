@@ -1,4 +1,4 @@
-"""fairseq's beam search over our models: its scores are those of the parallel pass, batched or alone."""
+"""fairseq's beam search over these models: its scores are those of the parallel pass, batched or alone."""
 
 from argparse import Namespace
 
@@ -14,7 +14,7 @@ BEAM = 5
 
 @pytest.fixture(scope="module")
 def trained(build: Build):
-    """``trained(flags)``: a model after a few updates on the corpus; decoding is more than a tie then."""
+    """``trained(flags)``: a model after a few updates on the corpus, so that its hypotheses differ in score."""
     made = {}
 
     def train(flags: str) -> Built:
@@ -41,7 +41,7 @@ def trained(build: Build):
 
 
 def translate(built: list[Built], batch: dict, prefix_size: int = 0, **options: float) -> list[dict]:
-    """The best hypothesis of each sentence."""
+    """Return the best hypothesis of each sentence."""
     task, models = built[0].task, [each.model for each in built]
     generator = task.build_generator(models, Namespace(beam=BEAM, max_len_b=14, **options))
     prefix = batch["target"][:, :prefix_size] if prefix_size else None
@@ -50,10 +50,10 @@ def translate(built: list[Built], batch: dict, prefix_size: int = 0, **options: 
 
 @torch.no_grad()
 def rescored(built: list[Built], batch: dict, i: int, tokens: Tensor) -> Tensor:
-    """Log-probabilities of a hypothesis, all words at once, of the ensemble's mean probabilities."""
+    """Return log-probabilities of a hypothesis in the parallel pass: the mean probabilities of the ensemble."""
     frames = batch["net_input"]["src_lengths"][i : i + 1]
     source = {"src_tokens": batch["net_input"]["src_tokens"][i : i + 1, : frames[0]], "src_lengths": frames}
-    previous = tokens.roll(1).unsqueeze(0)  # the end of the sentence stands at its beginning
+    previous = tokens.roll(1).unsqueeze(0)  # fairseq begins a target with the symbol of its end
     probabilities = []
     for model in (each.model for each in built):
         encoded, rule = model.encoder(**source), model.decoder.length_rule
@@ -65,7 +65,7 @@ def rescored(built: list[Built], batch: dict, i: int, tokens: Tensor) -> Tensor:
 
 
 def check(built: list[Built], batch: dict, lenpen: float = 1.0, **options: float) -> list[dict]:
-    """Translate a batch, and hold every score against the parallel pass over each sentence alone."""
+    """Translate a batch, and compare every score with the parallel pass over each sentence alone."""
     hypotheses = translate(built, batch, lenpen=lenpen, **options)
     for i, hypothesis in enumerate(hypotheses):
         expected = rescored(built, batch, i, hypothesis["tokens"])
@@ -84,7 +84,7 @@ def test_beam_search_scores_are_those_of_the_parallel_pass(trained, flags: str) 
 
 
 @pytest.mark.parametrize("flags", ALL.values(), ids=ALL)
-def test_a_batch_is_translated_as_its_sentences_are_alone(trained, flags: str) -> None:
+def test_a_batch_gives_the_translations_of_its_sentences_alone(trained, flags: str) -> None:
     built = trained(flags)
     together = translate([built], built.batch(split="dev"))
     order = built.batch(split="dev")["id"].tolist()
@@ -103,7 +103,7 @@ def test_prefix_tokens_are_kept(trained, flags: str) -> None:
 
 
 @pytest.mark.parametrize("flags", EVERYWHERE.values(), ids=EVERYWHERE)
-def test_a_length_penalty_lengthens(trained, flags: str) -> None:
+def test_a_length_penalty_gives_longer_hypotheses(trained, flags: str) -> None:
     built = trained(flags)
     batch = built.batch(split="dev")
     short, long = (
@@ -125,7 +125,7 @@ def test_models_of_different_mechanisms_are_one_ensemble(trained, mix: tuple[str
 
 
 @pytest.mark.parametrize("flags", EVERYWHERE.values(), ids=EVERYWHERE)
-def test_a_hypothesis_far_longer_than_expected_is_scored_alike(trained, flags: str) -> None:
+def test_a_hypothesis_far_longer_than_expected_has_the_same_score(trained, flags: str) -> None:
     built = trained(flags)
     batch = built.batch(split="dev")
     hypotheses = check([built], batch, min_len=12)
@@ -141,12 +141,12 @@ MIXES = [
     for step in range(len(ANYWHERE))
     for i, name in enumerate(EVERYWHERE, start=step)
 ]
-"""Every two mechanisms meet somewhere, at the encoder, the decoder and across."""
+"""Every two mechanisms are together in one model, at the encoder, the decoder or cross-attention."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mix", MIXES, ids="-".join)
-def test_any_three_mechanisms_go_together(trained, mix: tuple[str, str, str]) -> None:
+def test_any_three_mechanisms_work_together(trained, mix: tuple[str, str, str]) -> None:
     sites = zip(("encoder", "decoder", "cross"), mix, strict=True)
     built = trained(" ".join(f"--{site}-attn-type {name}" for site, name in sites))
     check([built], built.batch(split="dev"))

@@ -1,4 +1,4 @@
-"""Positions: fairseq's sinusoids, any start, any number, and in any precision of the model."""
+"""Positions: fairseq's sinusoids from any start, of any number, in a model of any precision."""
 
 import pytest
 import torch
@@ -29,13 +29,13 @@ def test_positions_may_start_anywhere(start: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
-def test_the_precision_of_the_model_is_not_that_of_the_angles(dtype: torch.dtype) -> None:
-    """``fairseq-train --fp16`` casts the model, and 5001 is no number of float16."""
+def test_angles_keep_their_precision_in_half_precision(dtype: torch.dtype) -> None:
+    """``fairseq-train --fp16`` casts the model, and float16 cannot represent 5001."""
     got = SinusoidalPositions(16, PAD).to(dtype)(0, 6000)
     torch.testing.assert_close(got.float(), fairseqs(16, 6000), rtol=0, atol=1e-2)
 
 
-def test_positions_are_no_part_of_a_checkpoint() -> None:
+def test_positions_are_not_in_a_checkpoint() -> None:
     positions = SinusoidalPositions(16, PAD)
     assert not positions.state_dict()
     positions.load_state_dict({"weights": torch.zeros(1), "_float_tensor": torch.zeros(1)}, strict=True)

@@ -1,4 +1,4 @@
-"""The length rule: what is given, what is measured, what is kept, and what it tells the user."""
+"""The length rule: given and measured lengths, what a checkpoint keeps, and its errors."""
 
 from argparse import Namespace
 
@@ -34,13 +34,13 @@ def test_a_measured_ratio_is_the_mean_over_all_states() -> None:
     assert rule(STATES).tolist() == [1, 5, 12]
 
 
-def test_a_given_ratio_goes_before_a_measured_one() -> None:
+def test_a_given_ratio_overrides_a_measured_one() -> None:
     rule = LengthRule(LengthOptions(target_length_ratio=2.0))
     rule.observe(torch.tensor([10]), torch.tensor([10]))
     assert rule(STATES).tolist() == [2, 20, 50]
 
 
-def test_a_ratio_that_nobody_measured_is_an_error_with_two_mends() -> None:
+def test_a_ratio_that_was_not_measured_is_an_error_with_two_fixes() -> None:
     with pytest.raises(ValueError, match=r"--target-length-ratio .*--model-overrides .*target_length_ratio"):
         LengthRule(LengthOptions())(STATES)
 
@@ -106,7 +106,7 @@ def test_only_a_decoder_with_positions_has_a_rule(build: Build, flags: str, has_
 
 
 def source(batch: dict) -> dict:
-    """The encoder's part of a batch."""
+    """Return the encoder's inputs in a batch."""
     return {name: batch["net_input"][name] for name in ("src_tokens", "src_lengths")}
 
 

@@ -1,4 +1,4 @@
-"""The length predictor: it learns, padding has no part in it, and decoding expects what was asked for."""
+"""The length predictor: it learns, ignores padding, and decoding expects the length of the rule."""
 
 from argparse import Namespace
 
@@ -26,7 +26,7 @@ def predictor(seed: int = 0) -> LengthPredictor:
     return LengthPredictor(6, hidden=8).eval()
 
 
-def test_padding_has_no_part_in_it() -> None:
+def test_padding_is_ignored() -> None:
     model, states = predictor(), torch.randn(12, 2, 6)
     mask = torch.arange(12) < torch.tensor([[12], [7]])
     together = model(states, mask)
@@ -35,15 +35,15 @@ def test_padding_has_no_part_in_it() -> None:
     assert torch.equal(model(states, mask)[1], together[1])
 
 
-def test_it_learns_how_many_tokens_there_are_to_a_state() -> None:
-    """States of two kinds, one of which stands for three times as many tokens."""
+def test_it_learns_the_tokens_per_state() -> None:
+    """There are two types of states, one with three times as many tokens as the other."""
     torch.manual_seed(0)
     model = LengthPredictor(6, hidden=16)
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for _ in range(150):
-        kind = torch.randint(2, (32,))
-        states = torch.randn(9, 32, 6) * 0.1 + kind[:, None]
-        loss = (model(states) - torch.where(kind == 1, 0.9, 0.3).log()).abs().mean()
+        dense = torch.randint(2, (32,))
+        states = torch.randn(9, 32, 6) * 0.1 + dense[:, None]
+        loss = (model(states) - torch.where(dense == 1, 0.9, 0.3).log()).abs().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -52,18 +52,18 @@ def test_it_learns_how_many_tokens_there_are_to_a_state() -> None:
     assert model(torch.zeros(9, 1, 6)).exp().item() == pytest.approx(0.3, rel=0.1)
 
 
-def rule(kind: str, train: str | None = None, noise: float = 0.0, **more: float) -> LengthRule:
+def rule(name: str, train: str | None = None, noise: float = 0.0, **more: float) -> LengthRule:
     options = LengthOptions(
-        target_length=kind, train_target_length=train, target_length_fixed=7, target_length_ratio=0.5
+        target_length=name, train_target_length=train, target_length_fixed=7, target_length_ratio=0.5
     )
-    return LengthRule(options, predictor=predictor() if kind == "predicted" else None, noise=noise, **more)
+    return LengthRule(options, predictor=predictor() if name == "predicted" else None, noise=noise, **more)
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"), [("fixed", [7, 7]), ("ratio", [5, 10]), ("predicted", [8, 5]), ("oracle", [3, 4])]
+    ("name", "expected"), [("fixed", [7, 7]), ("ratio", [5, 10]), ("predicted", [8, 5]), ("oracle", [3, 4])]
 )
-def test_decoding_expects_what_was_asked_for(kind: str, expected: list[int]) -> None:
-    asked, log_ratio = rule(kind), torch.tensor([0.8, 0.25]).log()
+def test_decoding_expects_the_length_of_the_rule(name: str, expected: list[int]) -> None:
+    asked, log_ratio = rule(name), torch.tensor([0.8, 0.25]).log()
     assert asked(STATES, log_ratio, torch.tensor([3, 4])).tolist() == expected
 
 
@@ -71,7 +71,7 @@ def test_decoding_expects_what_was_asked_for(kind: str, expected: list[int]) -> 
     ("train", "expected"),
     [(None, [3, 4]), ("oracle", [3, 4]), ("fixed", [7, 7]), ("ratio", [5, 10]), ("predicted", [8, 5])],
 )
-def test_training_may_expect_something_else(train: str | None, expected: list[int]) -> None:
+def test_training_may_have_another_rule(train: str | None, expected: list[int]) -> None:
     asked, true, log_ratio = rule("fixed", train), torch.tensor([3, 4]), torch.tensor([0.8, 0.25]).log()
     assert asked.of_whole_target(true, STATES, log_ratio).tolist() == expected
     assert asked.eval().of_whole_target(true, STATES, log_ratio).tolist() == expected
@@ -102,19 +102,19 @@ def test_noise_is_relative_and_only_in_training() -> None:
             "--length-noise must be 0 where lengths are fixed",
         ),
     ],
-    ids=["kind", "streaming-predicted", "streaming-oracle", "negative-noise", "streaming-noise"],
+    ids=["unknown", "streaming-predicted", "streaming-oracle", "negative-noise", "streaming-noise"],
 )
-def test_what_makes_no_rule(options: dict, more: dict, message: str) -> None:
+def test_flags_that_make_no_rule_are_refused(options: dict, more: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LengthRule(LengthOptions(**options), **more)
 
 
-def test_an_oracle_that_nobody_told_says_so() -> None:
+def test_an_oracle_without_a_length_is_refused() -> None:
     with pytest.raises(ValueError, match="the target's length is not known here: decode a set with its references"):
         rule("oracle")(STATES)
 
 
-def test_a_predictor_that_was_never_trained_says_so() -> None:
+def test_a_predictor_that_was_never_trained_is_refused() -> None:
     with pytest.raises(ValueError, match="was never trained: train it with --length-predictor"):
         rule("predicted").check()
 
@@ -129,16 +129,16 @@ def gradients(built: Built, weight: float) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in built.model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("own", [True, False], ids=["predictor alone", "encoder too"])
-def test_the_loss_reaches_the_encoder_only_if_asked(build: Build, own: bool) -> None:
+@pytest.mark.parametrize("alone", [True, False], ids=["predictor alone", "encoder too"])
+def test_the_loss_reaches_the_encoder_only_if_asked(build: Build, alone: bool) -> None:
     still = "--dropout 0 --attention-dropout 0 --activation-dropout 0"
-    built = build(flags=f"{TRAINED} {still} {'' if own else '--length-gradient'}")
+    built = build(flags=f"{TRAINED} {still} {'' if alone else '--length-gradient'}")
     without, with_loss = (gradients(built, weight) for weight in (0.0, 5.0))
     assert with_loss["decoder.length_rule.predictor.output.bias"].abs().sum() > 0
-    assert int(built.model.decoder.length_rule.batches) == 1, "a weight of 0 trains nothing"
+    assert int(built.model.decoder.length_rule.batches) == 1, "a weight of 0 does not train it"
     encoder = [name for name in without if name.startswith("encoder.")]
     same = [torch.allclose(without[name], with_loss[name], rtol=1e-4, atol=1e-5) for name in encoder]
-    assert all(same) == own
+    assert all(same) == alone
 
 
 def test_the_error_that_is_logged_is_relative(build: Build) -> None:
@@ -150,7 +150,7 @@ def test_the_error_that_is_logged_is_relative(build: Build) -> None:
     error = ((expected - true).abs() / true).sum()
     log = criterion(built).eval()(model, batch)[2]
     assert float(log["length_error"]) == pytest.approx(float(error), rel=1e-4)
-    assert int(model.decoder.length_rule.batches) == 0, "validation trains nothing"
+    assert int(model.decoder.length_rule.batches) == 0, "validation does not train it"
 
 
 def test_a_model_without_a_predictor_does_not_fit_the_criterion(build: Build) -> None:
@@ -159,7 +159,7 @@ def test_a_model_without_a_predictor_does_not_fit_the_criterion(build: Build) ->
         criterion(built)(built.model, built.batch())
 
 
-def test_a_criterion_that_does_not_fit_is_told_at_once(build: Build) -> None:
+def test_a_criterion_that_does_not_fit_is_refused_before_training(build: Build) -> None:
     built = build(flags="--attn-type cosformer")
     for name, message in (
         ("label_smoothed_cross_entropy_mla", "the model has none: give --length-predictor"),
@@ -171,14 +171,14 @@ def test_a_criterion_that_does_not_fit_is_told_at_once(build: Build) -> None:
 
 
 @pytest.mark.parametrize("flags", ["--length-predictor", "--target-length predicted --train-target-length predicted"])
-def test_a_predictor_that_nothing_trains_is_refused(build: Build, flags: str) -> None:
+def test_a_predictor_that_the_criterion_does_not_train_is_refused(build: Build, flags: str) -> None:
     model = build(flags=f"--attn-type cosformer {flags}").model
     with pytest.raises(ValueError, match=r"trains no length predictor.*--criterion label_smoothed_cross_entropy_mla"):
         check_criterion("label_smoothed_cross_entropy", model)
     check_criterion("label_smoothed_cross_entropy_mla", model)
 
 
-def test_a_streaming_model_has_no_use_for_one(build: Build) -> None:
+def test_a_streaming_model_refuses_a_predictor(build: Build) -> None:
     with pytest.raises(ValueError, match="--length-predictor is not supported in a streaming model"):
         build("convtransformer_simul_mla", f"{FLAGS} --source-length 100 --target-length fixed")
 
@@ -190,23 +190,23 @@ def test_a_streaming_model_has_no_use_for_one(build: Build) -> None:
         ("--target-length-ratio inf", "--target-length-ratio must be at least 0, but is inf"),
     ],
 )
-def test_numbers_that_are_none_are_refused(build: Build, flags: str, message: str) -> None:
+def test_numbers_that_are_not_finite_are_refused(build: Build, flags: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(flags=f"--attn-type cosformer {flags}")
 
 
-@pytest.mark.parametrize("kind", ["oracle", "predicted", "ratio", "fixed"])
-def test_a_trained_model_decodes_by_any_of_them(train, generate, kind: str) -> None:
-    check_hypotheses(generate(train(TRAINED), "--model-overrides", str({"target_length": kind})))
+@pytest.mark.parametrize("name", ["oracle", "predicted", "ratio", "fixed"])
+def test_a_trained_model_decodes_with_every_rule(train, generate, name: str) -> None:
+    check_hypotheses(generate(train(TRAINED), "--model-overrides", str({"target_length": name})))
 
 
-@pytest.mark.parametrize("kind", ["predicted", "ratio"])
-def test_training_under_what_decoding_expects(train, generate, kind: str) -> None:
-    flags = f"{TRAINED} --target-length {kind} --train-target-length predicted --length-noise 0.1"
+@pytest.mark.parametrize("name", ["predicted", "ratio"])
+def test_training_may_use_the_rule_of_decoding(train, generate, name: str) -> None:
+    flags = f"{TRAINED} --target-length {name} --train-target-length predicted --length-noise 0.1"
     check_hypotheses(generate(train(flags)))
 
 
-def test_a_checkpoint_without_a_predictor_is_told(train, generate) -> None:
+def test_a_checkpoint_without_a_predictor_is_reported(train, generate) -> None:
     done = generate(train("--attn-type cosformer"), "--model-overrides", str({"target_length": "predicted"}))
     assert done.code == 1
     assert "error: this model's length predictor was never trained" in done.last_line

@@ -1,4 +1,4 @@
-"""A softmax model becomes a linear one: every parameter is kept, the new attention learns what the old one gave."""
+"""Convert a softmax model to a linear one: parameters are kept, and the new attention learns the old outputs."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -18,7 +18,7 @@ def task(build: Build):
     return build().task
 
 
-def taught(path: Path, task, **changes: str) -> tuple[Distillation, list[str]]:
+def distillation(path: Path, task, **changes: str) -> tuple[Distillation, list[str]]:
     _, student, teacher = convert(path, task, changes)
     names = converted(student, teacher, Namespace(), Namespace(**changes))
     return Distillation(student, teacher, names, lr=3e-3), names
@@ -41,8 +41,8 @@ def test_every_parameter_is_kept(train: Train, task, arch: str) -> None:
 
 
 @pytest.mark.parametrize("mechanism", ["hedgehog", "elu", "cosformer", "leap"])
-def test_attention_learns_what_it_was(train: Train, task, mechanism: str) -> None:
-    teaching, names = taught(train(), task, attn_type=mechanism)
+def test_attention_learns_the_old_outputs(train: Train, task, mechanism: str) -> None:
+    teaching, names = distillation(train(), task, attn_type=mechanism)
     assert len(names) == 6
     before = {name: parameter.clone() for name, parameter in teaching.student.named_parameters()}
     if "train" not in task.datasets:
@@ -53,12 +53,12 @@ def test_attention_learns_what_it_was(train: Train, task, mechanism: str) -> Non
     assert last < 0.9 * first
     for name, parameter in teaching.student.named_parameters():
         learns = any(part in name for part in ("q_proj", "k_proj", "mechanism"))
-        assert learns or torch.equal(parameter, before[name]), f"{name} is not attention's to decide"
+        assert learns or torch.equal(parameter, before[name]), f"{name} does not determine attention weights"
 
 
-def test_a_module_learns_upon_what_the_teacher_sees(train: Train, task) -> None:
-    """Its error changes nothing downstream: the student's scores are the teacher's."""
-    teaching, _ = taught(train(), task, attn_type="relu")
+def test_a_module_learns_from_the_inputs_of_the_teacher(train: Train, task) -> None:
+    """Errors of one module do not reach the next: the student's scores are the teacher's."""
+    teaching, _ = distillation(train(), task, attn_type="relu")
     if "train" not in task.datasets:
         task.load_dataset("train")
     (batch,) = batches(task, "train", 400, 1)
@@ -68,8 +68,8 @@ def test_a_module_learns_upon_what_the_teacher_sees(train: Train, task) -> None:
     assert all(float(loss) > 1e-6 for loss in teaching.losses.values())
 
 
-def test_an_encoder_that_was_frozen_at_first_is_taught_all_the_same(train: Train, task) -> None:
-    teaching, names = taught(train("--encoder-freezing-updates 100"), task, encoder_attn_type="elu")
+def test_an_encoder_that_was_frozen_at_first_is_trained(train: Train, task) -> None:
+    teaching, names = distillation(train("--encoder-freezing-updates 100"), task, encoder_attn_type="elu")
     before = [teaching.student.get_submodule(name).q_proj.weight.clone() for name in names]
     if "train" not in task.datasets:
         task.load_dataset("train")
@@ -80,9 +80,9 @@ def test_an_encoder_that_was_frozen_at_first_is_taught_all_the_same(train: Train
     )
 
 
-def test_lengths_are_measured_on_the_way(train: Train, task) -> None:
-    """Or cosFormer could not be decoded: its rule takes the ratio that training saw."""
-    teaching, _ = taught(train(), task, attn_type="cosformer")
+def test_lengths_are_measured_in_distillation(train: Train, task) -> None:
+    """Otherwise a cosFormer model could not decode: its length rule uses the ratio that training measured."""
+    teaching, _ = distillation(train(), task, attn_type="cosformer")
     rule = teaching.student.decoder.length_rule
     with pytest.raises(ValueError, match="measured no target length"):
         rule.check()
@@ -93,18 +93,16 @@ def test_lengths_are_measured_on_the_way(train: Train, task) -> None:
     assert 0.05 < rule.ratio < 5
 
 
-def test_nothing_to_convert_is_told(train: Train, task) -> None:
+def test_an_unchanged_mechanism_is_refused(train: Train, task) -> None:
     with pytest.raises(ValueError, match="every site has the mechanism already"):
-        taught(train(), task, attn_type="softmax")
+        distillation(train(), task, attn_type="softmax")
 
 
 def linearize(*arguments: object) -> Done:
     return run("mla-linearize", *arguments)
 
 
-def test_the_command_leaves_a_checkpoint_to_decode_and_to_train(
-    train: Train, generate, corpus: Path, tmp_path: Path
-) -> None:
+def test_the_checkpoint_of_the_command_decodes_and_trains(train: Train, generate, corpus: Path, tmp_path: Path) -> None:
     path, output = train(), tmp_path / "linear.pt"
     data = ["--data", corpus, "--config-yaml", "config.yaml", "--train-subset", "train", "--max-tokens", 400]
     done = linearize(path, *data, "--attn-type", "hedgehog", "--distill-updates", 2, "--output", output)
@@ -136,9 +134,9 @@ def test_the_command_leaves_a_checkpoint_to_decode_and_to_train(
         ),
         (["--cross-attn-type", "gla"], "error: --cross-attn-type is gla"),
     ],
-    ids=["nothing", "unknown", "option", "misspelt", "value", "site"],
+    ids=["unchanged", "unknown", "option", "misspelt", "value", "site"],
 )
-def test_what_does_not_fit_is_one_line(
+def test_wrong_options_end_with_one_line(
     train: Train, corpus: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     output = tmp_path / "linear.pt"

@@ -1,4 +1,4 @@
-"""Models with monotonic attention: what training expects is what decoding does, whatever is asked for."""
+"""Models with monotonic attention: decoding does what training expects, for every type."""
 
 import pytest
 import torch
@@ -7,24 +7,24 @@ from mla_fairseq.models.simul import SIMUL_TYPES
 from tests.models.conftest import Build
 
 ARCH = "s2t_transformer_simul_mla"
-KINDS = [kind for kind in SIMUL_TYPES if not kind.startswith("waitk")]
+TYPES = [name for name in SIMUL_TYPES if not name.startswith("waitk")]
 FLAGS = "--fixed-pre-decision-ratio 2 --encoder-chunk-size 2 --source-length 60 --target-length-fixed 12"
 CROSS = {"softmax": "", "relu": "--cross-attn-type relu", "cosformer": "--attn-type cosformer"}
 
 
-def decided(model: torch.nn.Module) -> None:
-    """Let every decision be certain: p is 0 or 1."""
+def make_certain(model: torch.nn.Module) -> None:
+    """Make every decision certain: p is 0 or 1."""
     with torch.no_grad():
         for layer in model.decoder.layers:
             layer.encoder_attn.q_proj_mono.weight.mul_(1e8)
 
 
 @pytest.mark.parametrize("cross", CROSS)
-@pytest.mark.parametrize("kind", KINDS)
-def test_with_certain_decisions_training_is_decoding(build: Build, kind: str, cross: str) -> None:
-    built = build(ARCH, f"{FLAGS} --simul-type {kind} {CROSS[cross]}")
+@pytest.mark.parametrize("simul_type", TYPES)
+def test_with_certain_decisions_training_equals_decoding(build: Build, simul_type: str, cross: str) -> None:
+    built = build(ARCH, f"{FLAGS} --simul-type {simul_type} {CROSS[cross]}")
     model = built.model.double().eval()
-    decided(model)
+    make_certain(model)
     sample = built.batch()
     frames, lengths, tokens = (
         sample["net_input"][name] for name in ("src_tokens", "src_lengths", "prev_output_tokens")
@@ -42,9 +42,9 @@ def test_with_certain_decisions_training_is_decoding(build: Build, kind: str, cr
     assert len(reads[real].unique()) > 2
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_delays_are_within_the_source_and_never_fall(build: Build, kind: str) -> None:
-    built = build(ARCH, f"{FLAGS} --simul-type {kind}")
+@pytest.mark.parametrize("simul_type", TYPES)
+def test_delays_are_within_the_source_and_never_fall(build: Build, simul_type: str) -> None:
+    built = build(ARCH, f"{FLAGS} --simul-type {simul_type}")
     sample = built.batch()
     extra = built.model.train()(**sample["net_input"])[1]
     delays, sources = extra["delays"], extra["source_lengths"]
@@ -54,7 +54,7 @@ def test_delays_are_within_the_source_and_never_fall(build: Build, kind: str) ->
 
 
 def test_a_wait_k_model_initialises_a_monotonic_one(build: Build) -> None:
-    """Its heads decide by what they attended by."""
+    """Its heads decide with the projections that they attended with."""
     trained = build(ARCH, FLAGS, seed=3).model
     model = build(ARCH, f"{FLAGS} --simul-type infinite_lookback --energy-bias").model
     model.load_state_dict(trained.state_dict(), strict=True)
@@ -84,7 +84,7 @@ def test_latency_is_part_of_the_loss(build: Build, weights: str) -> None:
     assert any(bool(p.grad.any()) for name, p in model.named_parameters() if "mono" in name)
 
 
-def test_the_latency_criterion_wants_monotonic_attention(build: Build) -> None:
+def test_the_latency_criterion_needs_monotonic_attention(build: Build) -> None:
     built = build(ARCH, f"{FLAGS} --criterion latency_augmented_label_smoothed_cross_entropy_mla")
     loss = built.task.build_criterion(built.args)
     with pytest.raises(ValueError, match="needs a model with monotonic attention: give --simul-type"):

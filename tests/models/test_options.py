@@ -30,19 +30,19 @@ from tests.programs import run
 
 @dataclass(frozen=True)
 class GivenOptions:
-    """Options of every kind."""
+    """Options of every type."""
 
     rate: float = field(default=0.5, metadata={"help": "how fast"})
     order: int = field(default=2, metadata={"help": "how often"})
     name: str = field(default="n", metadata={"help": "how called"})
-    kind: Literal["a", "b"] = field(default="a", metadata={"help": "which kind"})
+    mode: Literal["a", "b"] = field(default="a", metadata={"help": "which mode"})
     sharp: bool = field(default=False, metadata={"help": "whether sharp"})
     span: int | None = field(default=None, metadata={"help": "how far"})
 
 
 @pytest.fixture
 def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[list]:
-    """A mechanism ``given`` of the user's own; the list holds the options that it was built with."""
+    """Register a user's mechanism ``given``; the list has the options that it was built with."""
     monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
     built = []
 
@@ -75,7 +75,7 @@ def test_help_explains_every_flag_of_the_sites_and_of_every_mechanism(given) -> 
     assert "--target-length-ratio N target tokens per encoder state" in text
     assert "--target-length-fixed N" in text
     assert "--given-rate N how fast (default: 0.5)" in text
-    assert "--given-kind {a,b} which kind (default: a)" in text
+    assert "--given-mode {a,b} which mode (default: a)" in text
     assert "--given-sharp, --no-given-sharp whether sharp" in text
 
 
@@ -83,12 +83,12 @@ def given_options(args: argparse.Namespace) -> GivenOptions:
     return GivenOptions(**option_values(args, GivenOptions, "given_"))
 
 
-def test_what_was_not_given_is_the_default(given) -> None:
+def test_options_that_are_not_given_are_the_defaults(given) -> None:
     assert given_options(parsed("")) == GivenOptions()
 
 
-def test_every_kind_of_option_is_parsed(given) -> None:
-    args = parsed("--given-rate 0.1 --given-order 3 --given-name m --given-kind b --given-sharp --given-span 4")
+def test_every_type_of_option_is_parsed(given) -> None:
+    args = parsed("--given-rate 0.1 --given-order 3 --given-name m --given-mode b --given-sharp --given-span 4")
     assert given_options(args) == GivenOptions(0.1, 3, "m", "b", True, 4)
 
 
@@ -96,7 +96,7 @@ def test_a_checkpoint_older_than_an_option_has_its_default(given) -> None:
     assert given_options(argparse.Namespace(given_order=7)) == GivenOptions(order=7)
 
 
-def test_a_mechanism_of_ones_own_gets_its_options_at_its_site(given, build: Build) -> None:
+def test_a_users_mechanism_gets_its_options_at_its_site(given, build: Build) -> None:
     model = build(flags="--cross-attn-type given --given-order 5 --no-given-sharp").model
     assert given == [GivenOptions(order=5)] * 2  # two decoder layers
     assert all(isinstance(layer.encoder_attn.mechanism, LinearAttention) for layer in model.decoder.layers)
@@ -105,7 +105,7 @@ def test_a_mechanism_of_ones_own_gets_its_options_at_its_site(given, build: Buil
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        pytest.param("", ("softmax", "softmax", "softmax"), id="nothing"),
+        pytest.param("", ("softmax", "softmax", "softmax"), id="none"),
         pytest.param("--attn-type relu", ("relu", "relu", "relu"), id="everywhere"),
         pytest.param("--encoder-attn-type relu", ("relu", "softmax", "softmax"), id="encoder"),
         pytest.param("--decoder-attn-type relu", ("softmax", "relu", "softmax"), id="decoder"),
@@ -113,12 +113,12 @@ def test_a_mechanism_of_ones_own_gets_its_options_at_its_site(given, build: Buil
         pytest.param("--attn-type elu --decoder-attn-type softmax", ("elu", "softmax", "elu"), id="all-but-one"),
     ],
 )
-def test_a_site_takes_its_own_name_before_that_of_all(flags: str, expected: tuple[str, ...]) -> None:
+def test_the_flag_of_a_site_overrides_that_of_all_sites(flags: str, expected: tuple[str, ...]) -> None:
     args = parsed(flags)
     assert tuple(site_type(args, site) for site in ("encoder", "decoder", "cross")) == expected
 
 
-def test_the_sites_of_a_model_hold_what_the_flags_say(build: Build) -> None:
+def test_the_sites_of_a_model_have_the_mechanisms_of_the_flags(build: Build) -> None:
     flags = "--attn-type elu --encoder-attn-type cosformer --cross-attn-type softmax --target-length-ratio 0.5"
     model = build(flags=flags).model
     for layer in model.encoder.transformer_layers:
@@ -128,7 +128,7 @@ def test_the_sites_of_a_model_hold_what_the_flags_say(build: Build) -> None:
         assert isinstance(layer.encoder_attn.mechanism, SoftmaxAttention)
 
 
-def test_layers_keep_their_states_apart(build: Build) -> None:
+def test_layers_have_different_names_in_a_state(build: Build) -> None:
     model = build().model
     attentions = [module for module in model.modules() if hasattr(module, "mechanism")]
     assert len({attention.name for attention in attentions}) == len(attentions) == 6

@@ -1,4 +1,4 @@
-"""With softmax everywhere ``s2t_transformer_mla`` is fairseq's ``s2t_transformer``: parameters, outputs, gradients.
+"""With softmax everywhere ``s2t_transformer_mla`` equals ``s2t_transformer``: parameters, outputs, gradients.
 
 fairseq's subsampler lets padding leak between its convolutions, so whole models are compared on unpadded batches.
 """
@@ -35,7 +35,7 @@ VARIANTS = {
 
 
 def shake(model: BaseFairseqModel) -> None:
-    """Move every parameter off its initial value: zero biases and unit norms would hide a part left out."""
+    """Change every parameter: zero biases and unit norms would hide a missing layer."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -128,7 +128,7 @@ def test_step_by_step_outputs_are_fairseqs(build: Build) -> None:
             torch.testing.assert_close(got, expected, **CLOSE)
 
 
-def test_padded_batches_are_fairseqs_where_its_convolutions_cannot_leak(build: Build) -> None:
+def test_padded_batches_are_fairseqs_where_padding_cannot_leak(build: Build) -> None:
     stock, ours = pair(build, "--conv-kernel-sizes 1,1")
     batch = speech()
     batch["src_lengths"] = torch.tensor([37, 20, 5])
@@ -148,7 +148,7 @@ def test_alignments_are_fairseqs(build: Build) -> None:
     torch.testing.assert_close(got["attn"][0], expected["attn"][0], **CLOSE)
 
 
-def test_fairseq_loads_what_we_saved(build: Build) -> None:
+def test_fairseq_loads_checkpoints_of_this_package(build: Build) -> None:
     stock, ours = pair(build, "")
     shake(ours)
     load(ours.state_dict(), stock)
@@ -184,7 +184,7 @@ def test_an_architecture_loads_fairseqs_checkpoint(build: Build, arch: str) -> N
         torch.testing.assert_close(ours.eval()(**batch)[0], stock.eval()(**batch)[0], **CLOSE)
 
 
-def test_tiny_is_what_its_help_says(corpus) -> None:
+def test_tiny_has_the_documented_size(corpus) -> None:
     command = [str(corpus), "--task", "speech_to_text", "--arch", "s2t_transformer_mla_tiny"]
     args = options.parse_args_and_arch(options.get_training_parser(), command)
     assert (args.encoder_embed_dim, args.decoder_embed_dim, args.conv_channels) == (128, 128, 256)
@@ -204,7 +204,7 @@ def test_fairseqs_checkpoint_initialises_another_mechanism(build: Build, mechani
         torch.testing.assert_close(parameters[name], parameter, rtol=0, atol=0)
 
 
-def test_checkpoints_cross_between_mechanisms(build: Build) -> None:
+def test_checkpoints_load_into_other_mechanisms(build: Build) -> None:
     softmax, cosformer = build().model, build(flags="--attn-type cosformer").model
     load(cosformer.state_dict(), softmax)
     load(softmax.state_dict(), cosformer)
@@ -216,12 +216,12 @@ def test_a_mechanism_with_parameters_starts_from_a_checkpoint_without(
     build: Build, mechanism: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     softmax, other = build().model, build(flags=f"--attn-type {mechanism}").model
-    own = {name: tensor.clone() for name, tensor in other.state_dict().items() if ".mechanism." in name}
-    assert own
+    initial = {name: tensor.clone() for name, tensor in other.state_dict().items() if ".mechanism." in name}
+    assert initial
     load(softmax.state_dict(), other)
     assert "are not in the checkpoint: they start from scratch" in caplog.text
     for name, tensor in other.state_dict().items():
-        assert torch.equal(tensor, own.get(name, softmax.state_dict().get(name))), name
+        assert torch.equal(tensor, initial.get(name, softmax.state_dict().get(name))), name
     load(other.state_dict(), softmax)
     torch.save({"model": softmax.state_dict()}, tmp_path / "softmax.pt")
     load_encoder(other.encoder, str(tmp_path / "softmax.pt"))
@@ -234,14 +234,14 @@ def test_a_mechanism_with_parameters_starts_from_a_checkpoint_without(
         ("--encoder-attn-type gla", "it needs a chunked encoder: give --encoder-chunk-size"),
         ("--encoder-attn-type gla --encoder-chunk-size 4 --encoder-left-chunks 1", "a linear encoder cannot forget"),
     ],
-    ids=["cross", "encoder of whole utterances", "window"],
+    ids=["cross", "full-context encoder", "window"],
 )
-def test_a_mechanism_that_fades_stands_where_tokens_come_in_order(build: Build, flags: str, message: str) -> None:
+def test_a_mechanism_that_fades_needs_tokens_in_order(build: Build, flags: str, message: str) -> None:
     with pytest.raises((ValueError, UserError), match=message):
         build(flags=flags)
 
 
-def test_random_features_are_drawn_anew_when_fairseq_says_so(build: Build) -> None:
+def test_random_features_are_redrawn_after_the_number_of_updates(build: Build) -> None:
     model = build(flags="--attn-type performer --performer-redraw 3").model
     features = model.encoder.transformer_layers[0].self_attn.mechanism
     drawn = [features.directions.clone()]

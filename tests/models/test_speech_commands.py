@@ -1,4 +1,4 @@
-"""fairseq's command trains text to speech by every criterion, and the script speaks what it left."""
+"""``fairseq-train`` trains text to speech with every criterion, and ``mla-synthesize`` speaks with the model."""
 
 import json
 import shlex
@@ -39,7 +39,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few updates with cosFormer everywhere and a length predictor."""
+    """Train a few updates with cosFormer everywhere and a length predictor."""
     folder = tmp_path_factory.mktemp("model")
     flags = "--criterion tacotron2_mla --attn-type cosformer --length-predictor --max-update 8"
     done = run("fairseq-train", data, shlex.split(f"{TRAINING} {SIZES} {flags}"), "--save-dir", folder)
@@ -52,7 +52,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_fairseqs_criterion_trains_every_mix(data: Path, tmp_path: Path, task: str) -> None:
     flags = "--criterion tacotron2 --attn-type relu --decoder-attn-type softmax --ctc-weight 0.1 --max-update 2"
     training = TRAINING.replace("text_to_speech_mla", task, 1)
-    if task == "text_to_speech":  # takes the archive relative to where it was started
+    if task == "text_to_speech":  # reads the archive relative to the folder in which it was started
         text = (data / "config.yaml").read_text().replace("audio_root: ''", f"audio_root: {data}")
         (data / "stock.yaml").write_text(text.replace("gcmvn.npz", str(data / "gcmvn.npz")))
         flags += " --config-yaml stock.yaml --required-batch-size-multiple 1"
@@ -71,7 +71,7 @@ def test_texts_become_wav_files_and_pictures(
     command = [trained, "--data", data, "--output", tmp_path, "--text", "abc def", "fed", "--batch-size", "1"]
     synthesize(*command)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        f"000{i}.{kind}" for i in (1, 2) for kind in ("png", "svg", "wav")
+        f"000{i}.{suffix}" for i in (1, 2) for suffix in ("png", "svg", "wav")
     ]
     samples, rate = soundfile.read(tmp_path / "0001.wav")
     assert rate == 22050 and len(samples) > 0
@@ -89,7 +89,7 @@ def test_a_set_is_scored(data: Path, trained: Path, tmp_path: Path, forced: bool
     assert scores["utterances"] == len(list(tmp_path.glob("*.wav"))) == 3
     assert scores["mcd"] > 0
     given = {"duration_error", "duration_ratio", "ended", "real_time_factor"}
-    assert given.isdisjoint(scores) if forced else given <= scores.keys(), "nobody measures what is given"
+    assert given.isdisjoint(scores) if forced else given <= scores.keys(), "what is given is not measured"
 
 
 def test_a_run_that_fails_leaves_no_scores_of_another(data: Path, trained: Path, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_symbols_of_another_folder_are_refused(data: Path, trained: Path, tmp_pa
         Speaker(trained, tmp_path / "other")
 
 
-def test_what_the_model_does_not_know_is_said(data: Path, trained: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unknown_symbols_are_reported(data: Path, trained: Path, caplog: pytest.LogCaptureFixture) -> None:
     speaker = Speaker(trained, data)
     speaker.synthesize(["abcz"], need_attn=False)
     assert "symbols that the training set does not contain: z" in caplog.text
@@ -126,7 +126,7 @@ def test_what_the_model_does_not_know_is_said(data: Path, trained: Path, caplog:
 
 
 @pytest.mark.parametrize("knows", ["english", "train"])
-def test_a_set_is_written_down_by_an_independent_recogniser(
+def test_a_set_is_transcribed_by_an_independent_asr_model(
     data: Path,
     trained: Path,
     tmp_path: Path,
@@ -142,9 +142,9 @@ def test_a_set_is_written_down_by_an_independent_recogniser(
     assert "word error rate of the recogniser" in capsys.readouterr().out
 
 
-def test_every_length_rule_speaks(data: Path, trained: Path) -> None:
-    for kind in ("ratio", "predicted", "fixed"):
-        speaker = Speaker(trained, data, overrides={"target_length": kind, "target_length_fixed": 20})
+def test_synthesis_works_with_every_length_rule(data: Path, trained: Path) -> None:
+    for rule in ("ratio", "predicted", "fixed"):
+        speaker = Speaker(trained, data, overrides={"target_length": rule, "target_length_fixed": 20})
         assert len(speaker.synthesize(["abc"], need_attn=False)[0]["waveform"]) > 0
 
 
@@ -165,7 +165,7 @@ def test_every_length_rule_speaks(data: Path, trained: Path) -> None:
         (["--text", "a", "--device", "cuda:99"], "--device is cuda:99, which torch cannot use"),
     ],
 )
-def test_what_cannot_be_spoken_is_told_in_one_line(
+def test_wrong_input_ends_with_one_line(
     data: Path, trained: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     with pytest.raises(SystemExit, match=message) as ending:
@@ -173,7 +173,7 @@ def test_what_cannot_be_spoken_is_told_in_one_line(
     assert "\n" not in str(ending.value)
 
 
-def test_a_hifi_gan_of_the_users_speaks(tmp_path: Path) -> None:
+def test_a_users_hifi_gan_is_used(tmp_path: Path) -> None:
     from fairseq.models.text_to_speech.hifigan import Generator
 
     settings = {
@@ -194,7 +194,7 @@ def test_a_hifi_gan_of_the_users_speaks(tmp_path: Path) -> None:
         hifi_gan(tmp_path / "config.json", tmp_path / "config.json")
 
 
-def test_the_voice_has_the_letters_of_the_dictionary(data: Path) -> None:
+def test_the_dictionary_has_the_letters_of_the_voice(data: Path) -> None:
     assert sorted((data / "dict.txt").read_text().split()[::2]) == list(LETTERS)
 
 

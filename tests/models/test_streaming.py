@@ -1,4 +1,4 @@
-"""Law 2 at the model: the streaming encoder is the parallel one, wait-k decodes as it trains, nobody hears ahead."""
+"""The streaming encoder equals the parallel one, wait-k decodes as it trains, and no output depends on later audio."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ models: dict[tuple[str, str], S2TTransformerMLAModel] = {}
 
 
 def simul(build: Build, flags: str = "", arch: str = ARCHS[0]) -> S2TTransformerMLAModel:
-    """A model in float64, ready to decode; hypothesis asks for the same one many times."""
+    """Return a model in float64, ready to decode; it is built once, because hypothesis asks for it many times."""
     if (arch, flags) not in models:
         models[arch, flags] = build(arch, f"{SIMUL} {LENGTHS} {flags}").model.double().eval()
     return models[arch, flags]
@@ -34,7 +34,7 @@ def speech(*lengths: int) -> dict[str, Tensor]:
 
 
 def streamed(model: S2TTransformerMLAModel, frames: Tensor, cuts: list[int]) -> Tensor:
-    """Encoder states of frames (B, N, F) that come in pieces of these sizes, the rest at last."""
+    """Return the encoder states of frames (B, N, F) that arrive in pushes of these sizes, and the rest at the end."""
     state, states = {}, []
     for size in cuts:
         states.append(model.encoder.stream(frames[:, :size], state))
@@ -46,7 +46,7 @@ def streamed(model: S2TTransformerMLAModel, frames: Tensor, cuts: list[int]) -> 
 @every_mechanism
 @given(length=st.integers(1, 70), cuts=st.lists(st.integers(0, 20), max_size=8))
 @torch.no_grad()
-def test_the_streaming_encoder_is_the_parallel_one(
+def test_the_streaming_encoder_equals_the_parallel_one(
     build: Build, arch: str, flags: str, length: int, cuts: list[int]
 ) -> None:
     model, batch = simul(build, flags, arch), speech(length, length)
@@ -56,7 +56,7 @@ def test_the_streaming_encoder_is_the_parallel_one(
 
 @given(length=st.integers(1, 90), left=st.integers(0, 2), cuts=st.lists(st.integers(0, 30), max_size=5))
 @torch.no_grad()
-def test_a_window_streams_as_well(build: Build, length: int, left: int, cuts: list[int]) -> None:
+def test_a_limited_past_streams_too(build: Build, length: int, left: int, cuts: list[int]) -> None:
     model, batch = simul(build, f"--encoder-left-chunks {left}"), speech(length)
     expected = model.encoder(**batch)["encoder_out"][0]
     torch.testing.assert_close(streamed(model, batch["src_tokens"], cuts), expected, rtol=0, atol=1e-9)
@@ -74,7 +74,7 @@ def test_the_state_of_the_encoder_does_not_grow(build: Build, flags: str) -> Non
 
 
 @torch.no_grad()
-def test_a_fork_of_the_encoder_goes_its_own_way(build: Build) -> None:
+def test_forks_of_the_encoder_are_independent(build: Build) -> None:
     model, frames = simul(build, "--attn-type cosformer"), speech(64)["src_tokens"]
     state = {}
     model.encoder.stream(frames[:, :30], state)
@@ -85,26 +85,26 @@ def test_a_fork_of_the_encoder_goes_its_own_way(build: Build) -> None:
 
 @every_arch
 @every_mechanism
-def test_no_state_hears_audio_after_its_chunk(build: Build, arch: str, flags: str) -> None:
-    """And the frames that its chunk waits for are those that delays are counted with."""
+def test_no_state_depends_on_audio_after_its_chunk(build: Build, arch: str, flags: str) -> None:
+    """It depends on the last of the frames that ``frames_before`` counts for its chunk, and on none after it."""
     model, batch = simul(build, flags, arch), speech(100)
     needed = [model.encoder.frames_before(states) for states in (CHUNK, 2 * CHUNK)]
     for i, frames in enumerate(needed):
-        heard = torch.zeros(100, dtype=torch.bool)
-        for _ in range(10):  # of few channels, ReLUs may all be silent at a frame
+        used = torch.zeros(100, dtype=torch.bool)
+        for _ in range(10):  # with few channels, all ReLUs may be zero at a frame
             batch["src_tokens"] = torch.randn_like(batch["src_tokens"]).requires_grad_()
             states = model.encoder(**batch)["encoder_out"][0]
             states[i * CHUNK : (i + 1) * CHUNK].square().sum().backward()
-            heard |= batch["src_tokens"].grad[0].abs().amax(-1) > 0
-        assert not heard[frames:].any()
-        assert heard[frames - 1]
+            used |= batch["src_tokens"].grad[0].abs().amax(-1) > 0
+        assert not used[frames:].any()
+        assert used[frames - 1]
 
 
 @every_mix
 @pytest.mark.parametrize("lagging", [1, 3, None])
 @torch.no_grad()
-def test_step_by_step_is_all_at_once_under_the_rule(build: Build, flags: str, lagging: int | None) -> None:
-    """With ragged sources, some of which end before the target does."""
+def test_steps_equal_the_parallel_pass_under_wait_k(build: Build, flags: str, lagging: int | None) -> None:
+    """Sources are ragged, and some end before the target does."""
     model = simul(build, flags)
     encoded, tokens = model.encoder(**speech(66, 33, 9), waitk_lagging=lagging), torch.randint(4, 32, (3, 11))
     expected = model.decoder(tokens, encoded)[0]
@@ -115,7 +115,7 @@ def test_step_by_step_is_all_at_once_under_the_rule(build: Build, flags: str, la
 
 @every_mechanism
 @torch.no_grad()
-def test_steps_of_the_engine_are_the_decoder_s(build: Build, flags: str) -> None:
+def test_steps_of_a_session_equal_the_parallel_pass(build: Build, flags: str) -> None:
     model = simul(build, flags)
     encoded, tokens = model.encoder(**speech(66)), torch.randint(4, 32, (1, 11))
     expected = model.decoder(tokens, encoded)[0]
@@ -128,8 +128,8 @@ def test_steps_of_the_engine_are_the_decoder_s(build: Build, flags: str) -> None
 
 
 @every_mix
-def test_no_word_hears_audio_that_had_not_arrived(build: Build, flags: str) -> None:
-    """By gradient, and by changing the future."""
+def test_no_word_depends_on_audio_that_has_not_arrived(build: Build, flags: str) -> None:
+    """Checked by the gradient, and by changing later audio."""
     model, batch = simul(build, flags), speech(120)
     tokens = torch.randint(4, 32, (1, 8))
     for target in (0, 2, 5):
@@ -138,9 +138,9 @@ def test_no_word_hears_audio_that_had_not_arrived(build: Build, flags: str) -> N
         frames = batch["src_tokens"].detach().requires_grad_()
         scores = model(frames, batch["src_lengths"], tokens)[0]
         scores[0, target].square().sum().backward()
-        heard = frames.grad[0].abs().amax(-1) > 0
-        assert heard.any() and not heard[arrived:].any()
-        with torch.no_grad():  # learned positions take another way where gradients are wanted, with other roundings
+        used = frames.grad[0].abs().amax(-1) > 0
+        assert used.any() and not used[arrived:].any()
+        with torch.no_grad():  # with gradients, learned positions are computed in another way and round differently
             scores = model(frames, batch["src_lengths"], tokens)[0]
             frames[:, arrived:] += 100 * torch.randn_like(frames[:, arrived:])
             changed = model(frames, batch["src_lengths"], tokens)[0]
@@ -171,7 +171,7 @@ def test_training_draws_every_k_of_the_range(build: Build) -> None:
 
 
 def test_the_last_norm_is_applied(build: Build) -> None:
-    """fairseq's ConvTransformer makes one and forgets it."""
+    """fairseq's ConvTransformer builds one, but does not apply it."""
     model = simul(build, "", ARCHS[1])
     states = model.encoder(**speech(50))["encoder_out"][0]
     torch.testing.assert_close(states.mean(-1), torch.zeros_like(states[..., 0]), rtol=0, atol=1e-9)
@@ -189,7 +189,7 @@ def test_the_last_norm_is_applied(build: Build) -> None:
         ("--attn-type cosformer --target-length ratio", "--target-length must be fixed, but is 'ratio'"),
     ],
 )
-def test_flags_that_make_no_sense_are_named(build: Build, flags: str, message: str) -> None:
+def test_wrong_flags_are_named(build: Build, flags: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(ARCHS[0], flags)
 
@@ -200,7 +200,7 @@ def test_a_source_length_must_be_given(build: Build) -> None:
         model.encoder(**{name: x.float() if x.is_floating_point() else x for name, x in speech(30).items()})
 
 
-def test_a_whole_utterance_encoder_neither_streams_nor_waits(build: Build) -> None:
+def test_a_full_context_encoder_neither_streams_nor_waits(build: Build) -> None:
     model = build(ARCHS[0], "--encoder-chunk-size 0").model
     with pytest.raises(ValueError, match="to stream, train it with --encoder-chunk-size"):
         model.encoder.stream(torch.zeros(1, 10, FEATURES), {})

@@ -1,4 +1,4 @@
-"""Text to spectrogram: fairseq's own model where softmax stands everywhere, and the laws for every mechanism."""
+"""Text to spectrogram: with softmax everywhere it is fairseq's model, and the invariants hold for every mechanism."""
 
 import argparse
 from argparse import Namespace
@@ -31,7 +31,7 @@ every_mix = pytest.mark.parametrize("flags", ALL.values(), ids=ALL)
 def build(
     flags: str = "", seed: int = 0, speakers: int = 0, model: type = TTSTransformerMLAModel
 ) -> TTSTransformerModel:
-    """A model over SYMBOLS symbols, in evaluation, with statistics of batch norms that are not those of the start."""
+    """Return a model over SYMBOLS symbols, in evaluation, with batch norms off their initial statistics."""
     parser = argparse.ArgumentParser(argument_default=argparse.SUPPRESS)
     model.add_args(parser)
     args = parser.parse_args(f"{SIZES} {flags}".split())
@@ -52,7 +52,7 @@ def build(
 
 
 def text(*lengths: int) -> Tensor:
-    """Symbols of these lengths, padded on the right."""
+    """Return random symbols of these lengths, padded on the right."""
     tokens = torch.randint(4, SYMBOLS, (len(lengths), max(lengths)))
     for row, length in zip(tokens, lengths, strict=True):
         row[length:] = PAD
@@ -72,15 +72,15 @@ def full(batch: int, steps: int = STEPS) -> Tensor:
 
 
 def step_by_step(model: TTSTransformerModel, given: Tensor, encoded: dict, state: dict, **more) -> tuple[Tensor, ...]:
-    """Frames, ends and weights of one call for each step."""
-    said = [
+    """Return the frames, ends and weights of one call for each step."""
+    outputs = [
         model.decoder(frame, encoded, incremental_state=state, target_lengths=full(len(given)), **more)
         for frame in given.split(1, dim=1)
     ]
-    weights = None if said[0][2]["attn"] is None else torch.cat([extra["attn"] for *_, extra in said], dim=2)
+    weights = None if outputs[0][2]["attn"] is None else torch.cat([extra["attn"] for *_, extra in outputs], dim=2)
     return (
-        torch.cat([extra["feature_out"] for *_, extra in said], 1),
-        torch.cat([end for _, end, _ in said], 1),
+        torch.cat([extra["feature_out"] for *_, extra in outputs], 1),
+        torch.cat([end for _, end, _ in outputs], 1),
         weights,
     )
 
@@ -88,7 +88,7 @@ def step_by_step(model: TTSTransformerModel, given: Tensor, encoded: dict, state
 @pytest.mark.parametrize("speakers", [0, 3])
 @pytest.mark.parametrize("flags", ["", "--encoder-normalize-before --decoder-normalize-before"], ids=["post", "pre"])
 @torch.no_grad()
-def test_softmax_everywhere_is_fairseqs_own_model(flags: str, speakers: int) -> None:
+def test_softmax_everywhere_equals_fairseqs_model(flags: str, speakers: int) -> None:
     stock = build(flags, seed=1, speakers=speakers, model=TTSTransformerModel)
     ours = build(flags, seed=2, speakers=speakers)
     ours.load_state_dict(stock.state_dict())
@@ -105,7 +105,7 @@ def test_softmax_everywhere_is_fairseqs_own_model(flags: str, speakers: int) -> 
 
 @every_mix
 @torch.no_grad()
-def test_step_by_step_is_all_at_once_with_ragged_texts(flags: str) -> None:
+def test_steps_equal_the_parallel_pass_with_ragged_texts(flags: str) -> None:
     model = build(f"{flags} --target-length fixed --train-target-length fixed --target-length-fixed {STEPS}")
     encoded, given = encode(model, text(9, 5, 1)), frames(3)
     _, ends, extra = model.decoder(given, encoded, target_lengths=full(3))
@@ -116,7 +116,7 @@ def test_step_by_step_is_all_at_once_with_ragged_texts(flags: str) -> None:
 
 @every_mix
 @torch.no_grad()
-def test_an_utterance_in_a_batch_is_the_utterance_alone(flags: str) -> None:
+def test_an_utterance_in_a_batch_equals_the_utterance_alone(flags: str) -> None:
     model = build(flags)
     lengths, steps = [9, 5, 1], torch.tensor([STEPS, 4, 7])
     tokens, given = text(*lengths), frames(3)
@@ -132,7 +132,7 @@ def test_an_utterance_in_a_batch_is_the_utterance_alone(flags: str) -> None:
 
 @every_mix
 @torch.no_grad()
-def test_streams_that_have_ended_may_be_left_out(flags: str) -> None:
+def test_streams_that_have_ended_may_be_dropped(flags: str) -> None:
     model = build(f"{flags} --target-length-ratio 2")
     encoded, given, state = encode(model, text(9, 5, 1)), frames(3), {}
     expected = step_by_step(model, given, encoded, {})
@@ -147,7 +147,7 @@ def test_streams_that_have_ended_may_be_left_out(flags: str) -> None:
 
 @every_mix
 @torch.no_grad()
-def test_synthesis_goes_on_after_frames_that_were_given_at_once(flags: str) -> None:
+def test_synthesis_continues_after_frames_that_were_given_at_once(flags: str) -> None:
     model = build(f"{flags} --target-length-ratio 2")
     encoded, given, state = encode(model, text(9, 5, 1)), frames(3), {}
     model.decoder.prime(given[:, :6], encoded, state)
@@ -171,13 +171,13 @@ def test_a_state_does_not_grow(name: str) -> None:
 
 @every_mix
 def test_guided_attention_reaches_every_mechanism(flags: str) -> None:
-    """Its loss is a number, and the projections that decide where the last layer looks learn from it."""
+    """Its loss is finite, and trains the projections that determine the weights of the last layer."""
     model = build(flags).train()
     given, lengths, tokens = frames(2), full(2), text(9, 5)
     weights = model(tokens, tokens.ne(PAD).sum(1), given, target_lengths=lengths, speaker=None)[2]["attn"]
     sums = weights.sum(1)
     assert sums.median().item() == pytest.approx(1, abs=1e-4)
-    assert sums.max() < 1 + 1e-4  # a head of ReLU features that all are zero sees nothing
+    assert sums.max() < 1 + 1e-4  # a head whose ReLU features are all zero sees no key
     assert not weights[1, 5:].any()
     GuidedAttentionLoss(0.4)(weights, tokens.ne(PAD).sum(1), lengths).backward()
     last = model.decoder.transformer_layers[-1].encoder_attn
@@ -185,7 +185,7 @@ def test_guided_attention_reaches_every_mechanism(flags: str) -> None:
         assert projection.weight.grad.isfinite().all() and projection.weight.grad.abs().max() > 0
 
 
-def test_weights_are_made_only_for_who_looks_at_them() -> None:
+def test_weights_are_computed_only_where_they_are_used() -> None:
     model = build()
     model.decoder.guided = False
     inputs = {"src_lengths": full(1, 3), "prev_output_tokens": frames(1), "target_lengths": full(1), "speaker": None}
@@ -194,7 +194,7 @@ def test_weights_are_made_only_for_who_looks_at_them() -> None:
 
 
 @torch.no_grad()
-def test_weights_are_asked_for_from_the_first_step_on() -> None:
+def test_weights_must_be_asked_for_from_the_first_step_on() -> None:
     model, state = build(), {}
     encoded = encode(model, text(3))
     model.decoder(frames(1, 1), encoded, incremental_state=state, need_attn=False)
@@ -203,7 +203,7 @@ def test_weights_are_asked_for_from_the_first_step_on() -> None:
 
 
 @torch.no_grad()
-def test_a_length_that_nobody_knows_is_told_where_it_is_needed() -> None:
+def test_an_unknown_length_is_an_error_only_where_it_is_needed() -> None:
     assert build().decoder.expect_length(encode(build(), text(3))) is None
     model = build("--attn-type cosformer")
     with pytest.raises(ValueError, match="measured no target length"):
@@ -213,7 +213,7 @@ def test_a_length_that_nobody_knows_is_told_where_it_is_needed() -> None:
 
 
 @torch.no_grad()
-def test_durations_are_a_length() -> None:
+def test_durations_sum_to_the_length() -> None:
     model = build("--attn-type cosformer --length-predictor --target-length predicted")
     predictor = model.decoder.length_rule.predictor
     torch.nn.init.zeros_(predictor.output.weight)
@@ -228,13 +228,13 @@ def test_a_checkpoint_of_other_sizes_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(IN_ORDER))
-def test_what_fades_is_refused_where_it_cannot_stand(name: str) -> None:
+def test_a_mechanism_that_fades_is_refused_where_tokens_are_not_in_order(name: str) -> None:
     for site, message in (("encoder", "needs a chunked encoder"), ("cross", "only to its own past")):
         with pytest.raises(ValueError, match=message):
             build(f"--{site}-attn-type {name}")
 
 
-def test_stock_weights_start_every_mechanism() -> None:
+def test_stock_weights_initialise_every_mechanism() -> None:
     stock = build(model=TTSTransformerModel).state_dict()
     for name in LINEAR:
         model = build(EVERYWHERE[name])
