@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Write FOLDER/RESULTS.md from the records in FOLDER/results and its template; --add copies finished runs there first.
+"""Write FOLDER/RESULTS.md from the records and the template in FOLDER/results.
 
-A run whose code had uncommitted changes is refused.
+--add first copies the records of finished runs. Runs whose code had uncommitted changes are refused.
 """
 
 import argparse
@@ -13,20 +13,27 @@ from mla_fairseq.files import write_text
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="worked example, such as examples/mustc")
+    parser.add_argument("folder", type=Path, help="folder of a worked example, such as examples/mustc")
     parser.add_argument(
-        "--add", type=Path, nargs="+", default=[], metavar="RUN", help="run folders, such as runs/demo_st"
+        "--add",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="run folders, such as runs/demo_st (default: none)",
     )
-    parser.add_argument("--table", help="table that they are rows of, such as translation (with --add)")
+    parser.add_argument("--table", help="table of the added runs, such as translation; needed with --add")
     return parser
 
 
 def main() -> None:
+    """Add the runs and write the file."""
     args = build_parser().parse_args()
     with user_errors(kinds=(ValueError, OSError)):
         if bool(args.add) != bool(args.table):
-            raise ValueError("--add and --table belong together: give both, or none to write the file again")
+            raise ValueError("--add and --table are needed together: give both, or none to write the file again")
         for run in args.add:
             print(add(args.folder, args.table, run))
         write_text(args.folder / "RESULTS.md", render(args.folder))

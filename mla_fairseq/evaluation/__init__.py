@@ -1,1 +1,1 @@
-"""Quality, latency and training curves, from what fairseq's and SimulEval's programs write.  No model is imported."""
+"""Compute quality, latency and curves from the files that fairseq and SimulEval write. Imports no model."""

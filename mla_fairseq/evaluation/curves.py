@@ -1,36 +1,43 @@
-"""The picture of a training: loss against updates and against minutes, on training and validation data."""
+"""Draw the training curve: loss against updates and against minutes, on training and validation data."""
 
 from __future__ import annotations
 
 import math
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from mla_fairseq.evaluation.pictures import new_figure, save
 from mla_fairseq.evaluation.training_log import Point, TrainingLog, read_training_log
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _TRAIN, _VALID = "#7f8fa6", "#c23616"
 _SERIES = ((1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,))
 """Round numbers from 1 to 10, the finest series first."""
 _APART = 0.08
-"""Nearest that two ticks may be, as a share of the axis."""
+"""Smallest distance of two ticks, as a fraction of the axis."""
 
 
 def draw_training_curve(log_path: str | Path, stem: str | Path, title: str = "", tokens: bool = True) -> list[Path]:
-    """Writes ``stem.png`` and ``stem.svg``.
+    """Write ``stem.png`` and ``stem.svg``; return their paths.
 
     Args:
         log_path: log of ``fairseq-train --log-format json``.
-        stem: path of the pictures without their suffix.
-        title: written above the picture.
-        tokens: the loss is in bits per target token, which has a perplexity; spectrograms have none.
+        stem: path of the pictures without suffix.
+        title: title above the picture.
+        tokens: the loss is in bits per target token, so a perplexity scale is drawn; ``False`` for spectrograms.
 
     Raises:
-        ValueError: the log is missing, or holds no update yet.
+        ValueError: the log is missing, or contains no update yet.
     """
     log = read_training_log(log_path)
     if not log.train:
-        raise ValueError(f"{log_path} holds no training statistics; fairseq-train needs --log-format json.")
+        raise ValueError(f"{log_path} contains no training statistics: run fairseq-train with --log-format json")
     figure = new_figure(9, 3.4)
     left, right = figure.subplots(1, 2, sharey=True)
     _plot(left, log, "update", "updates")
@@ -44,7 +51,9 @@ def draw_training_curve(log_path: str | Path, stem: str | Path, title: str = "",
     return save(figure, stem)
 
 
-def _plot(axes, log: TrainingLog, attribute: str, label: str) -> None:
+def _plot(axes: Axes, log: TrainingLog, attribute: str, label: str) -> None:
+    """Draw both curves over an attribute of ``Point``, ``update`` or ``minutes``."""
+
     def xs(points: list[Point]) -> list[float]:
         return [getattr(point, attribute) for point in points]
 
@@ -54,22 +63,19 @@ def _plot(axes, log: TrainingLog, attribute: str, label: str) -> None:
     axes.grid(alpha=0.3)
 
 
-def _perplexity_scale(axes) -> None:
-    """A second scale on the right: perplexity = 2 ** loss."""
-    second = axes.secondary_yaxis("right", functions=(lambda bits: 2.0**bits, _log2))
+def _perplexity_scale(axes: Axes) -> None:
+    """Add a second scale on the right: perplexity = 2 ** loss."""
+    second = axes.secondary_yaxis("right", functions=(_exp2, _log2))
     second.set_ylabel("perplexity")
     ticks = perplexity_ticks(*axes.get_ylim())
     second.set_yticks(ticks, [f"{tick:g}" if tick < 1e6 else f"{tick:.0e}" for tick in ticks])
 
 
 def perplexity_ticks(low: float, high: float) -> list[float]:
-    """Round perplexities along an axis from ``low`` to ``high`` bits, none crowded.
-
-    On an axis of bits equal steps of perplexity crowd at the top; round numbers that grow by factors do not.  Where
-    the axis is so short that perplexity is nearly straight, equal steps are best.
-    """
-    if high - low < 1.5:
+    """Return round perplexities for ticks along an axis from ``low`` to ``high`` bits."""
+    if high - low < 1.5:  # on so short an axis perplexity is nearly linear
         return _equal_steps(2.0**low, 2.0**high)
+    # on an axis of bits, equal steps of perplexity crowd at the top; numbers that grow by factors do not
     tens = range(math.floor(low * math.log10(2)), math.ceil(high * math.log10(2)) + 1)
     for series in _SERIES:
         ticks = [digit * 10.0**ten for ten in tens for digit in series]
@@ -80,13 +86,18 @@ def perplexity_ticks(low: float, high: float) -> list[float]:
 
 
 def _equal_steps(low: float, high: float) -> list[float]:
+    """Return about six round numbers from ``low`` to ``high`` in equal steps."""
     from matplotlib.ticker import MaxNLocator
 
     ticks = MaxNLocator(nbins=6, steps=[1, 2, 5, 10]).tick_values(low, high)
     return [float(tick) for tick in ticks if low <= tick <= high]
 
 
-def _log2(values):
-    import numpy as np
+def _exp2(bits: ArrayLike) -> np.ndarray:
+    """Return the perplexity of a loss in bits."""
+    return np.power(2.0, bits)
 
+
+def _log2(values: ArrayLike) -> np.ndarray:
+    """Return the logarithm; matplotlib also asks for values below 0."""
     return np.log2(np.maximum(values, 1e-9))

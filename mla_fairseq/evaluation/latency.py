@@ -1,14 +1,14 @@
-r"""Latency of one simultaneous translation, from plain numbers.
+r"""Compute the latency of one simultaneous translation from its delays.
 
-Everywhere: ``delays`` says for each word how much of the source, in ms, had been read when it was written (d_i, i from
-1; never falling); ``source_length`` is |X| in ms; ``reference_length`` is |Y*| in words, ``len(delays)`` is |Y|.
-For speech the source is measured in time, not in words, after Ma et al. 2020 (arXiv 2011.02048).
+In all functions ``delays`` gives for each word how much of the source, in ms, had been read when it was emitted (d_i, i
+from 1; never decreasing). ``source_length`` is |X| in ms, ``reference_length`` is |Y*| in words, and ``len(delays)`` is
+|Y|. For speech the source is measured in time, not in words (Ma et al. 2020, arXiv 2011.02048).
 
-**Computation-aware twins** (AL_CA and so on) are the same functions of ``elapsed`` instead of ``delays``: the moment at
-which the word really appeared, computing included (Ma et al. 2020).
+The **computation-aware** metrics (AL_CA and so on) are the same functions of ``elapsed``: the times at which the words
+appeared, including computing time (Ma et al. 2020).
 
-SimulEval 1.1.4 gives the same figures, with one exception that lies outside the formulas: under ``--computation-aware``
-it reckons the plain columns from ``elapsed`` too, so that its AL is AL_CA.  ``instances.log`` is right either way.
+SimulEval 1.1.4 computes the same values, with one exception: under ``--computation-aware`` it computes also the plain
+columns from ``elapsed``, so that its AL equals AL_CA. Its ``instances.log`` is correct in both cases.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Metric = Callable[[Sequence[float], float, int], float]
 
 
 def average_lagging(delays: Sequence[float], source_length: float, reference_length: int) -> float:
-    """AL, in ms: how far the writer is behind one who writes the reference evenly along the source.
+    """Return AL in ms: the mean lag behind a translator that emits the reference evenly along the source.
 
     Ma et al. 2019, STACL (arXiv 1810.08398), Average Lagging; for speech Ma et al. 2020 (arXiv 2011.02048):
     AL = 1/tau sum_{i=1..tau} d_i - (i - 1) |X| / |Y*|, tau = the first i with d_i >= |X|, or |Y| if there is none.
-    A translation that begins after the end of the source (only ``elapsed`` can) lags by its first delay.
+    If the first delay is after the end of the source (possible for ``elapsed`` only), it is the result.
 
     Raises:
         ValueError: no word, or a length that is not positive.
@@ -33,7 +33,7 @@ def average_lagging(delays: Sequence[float], source_length: float, reference_len
 
 
 def length_adaptive_average_lagging(delays: Sequence[float], source_length: float, reference_length: int) -> float:
-    """LAAL, in ms: AL without its reward for writing more words than the reference has.
+    """Return LAAL in ms: AL without its reward for more words than the reference has.
 
     Papi et al. 2022 (arXiv 2206.05807), Length-Adaptive Average Lagging: AL with |X| / max(|Y|, |Y*|) for |X| / |Y*|.
 
@@ -45,11 +45,11 @@ def length_adaptive_average_lagging(delays: Sequence[float], source_length: floa
 
 
 def average_proportion(delays: Sequence[float], source_length: float, reference_length: int) -> float:
-    """AP, a ratio: the mean share of the source that had been read.
+    """Return AP, a ratio: the mean fraction of the source that had been read.
 
     Cho & Esipova 2016 (arXiv 1606.02012), Average Proportion: AP = sum_i d_i / (|X| |Y*|).
-    The paper divides by |Y|; SimulEval divides by |Y*|, as here, so that a translation longer than its reference can
-    be above 1.
+    The paper divides by |Y|; this function divides by |Y*|, as SimulEval does, so that AP can be above 1 if the
+    translation is longer than the reference.
 
     Raises:
         ValueError: no word, or a length that is not positive.
@@ -59,7 +59,7 @@ def average_proportion(delays: Sequence[float], source_length: float, reference_
 
 
 def differentiable_average_lagging(delays: Sequence[float], source_length: float) -> float:
-    """DAL, in ms: AL over all words, where writing a word takes time, so that lost time is never made good.
+    """Return DAL in ms: AL over all words, where each word takes time, so that a lag is never recovered.
 
     Cherry & Foster 2019 (arXiv 1906.00048), Differentiable Average Lagging, as in Arivazhagan et al. 2019
     (arXiv 1906.05218): DAL = 1/|Y| sum_i d'_i - (i - 1) / gamma with gamma = |Y| / |X|, d'_1 = d_1,
@@ -83,25 +83,26 @@ METRICS: dict[str, Metric] = {
     "ap": average_proportion,
     "dal": lambda delays, source_length, _: differentiable_average_lagging(delays, source_length),
 }
-"""By name; all take (delays, source length, reference length)."""
+"""Metrics by name; all take (delays, source length, reference length)."""
 
 
 def _lagging(delays: Sequence[float], source_length: float, step: float) -> float:
-    """Mean lag behind a word every ``step`` ms, up to the first word that saw the whole source."""
+    """Return the mean lag behind one word every ``step`` ms, up to the first word after the whole source was read."""
     if delays[0] > source_length:
         return delays[0]
     total = 0.0
     for i, delay in enumerate(delays):
         total += delay - i * step
-        if delay >= source_length:
+        if delay >= source_length:  # later words do not wait for speech
             break
     return total / (i + 1)
 
 
 def _check(delays: Sequence[float], source_length: float, reference_length: int) -> None:
+    """Check that the metrics are defined."""
     if not delays:
-        raise ValueError("a translation without words has no latency; leave it out of the mean.")
+        raise ValueError("a translation of 0 words has no latency: leave it out of the mean")
     if source_length <= 0 or reference_length <= 0:
         raise ValueError(
-            f"the source is {source_length:g} ms and the reference {reference_length} words long; both must be above 0."
+            f"source or reference is empty ({source_length:g} ms, {reference_length} words): leave the sentence out"
         )

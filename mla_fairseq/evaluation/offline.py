@@ -1,4 +1,4 @@
-"""Quality of offline translation: reads what ``fairseq-generate`` wrote, scores it with sacrebleu."""
+"""Score offline translation: read the output of ``fairseq-generate``, compute BLEU and chrF with sacrebleu."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SPEED = re.compile(r"Translated .* in [\d.]+s \(([\d.]+) sentences/s, ([\d.]+) 
 
 @dataclass(frozen=True)
 class Generated:
-    """A ``fairseq-generate`` output: best translations by row of the manifest, and how fast they came."""
+    """An output of ``fairseq-generate``: the best translation for each row of the manifest, and the decoding speed."""
 
     translations: dict[int, str]
     sentences_per_second: float | None = None
@@ -24,7 +24,7 @@ class Generated:
 
 @dataclass(frozen=True)
 class Quality:
-    """Corpus scores with the signatures that say how they were computed."""
+    """Corpus scores (0 to 100), with sacrebleu's signatures: how they were computed."""
 
     bleu: float
     chrf: float
@@ -34,18 +34,18 @@ class Quality:
 
 
 def read_generated(path: str | Path, log: str | Path | None = None) -> Generated:
-    """Takes the first ``D-`` line (detokenised) of each sentence.
+    """Read the first ``D-`` line (detokenised) of each sentence.
 
     Args:
-        path: the standard output of ``fairseq-generate``.
-        log: its error output, where the speed stands when logging was set up before fairseq's own.
+        path: standard output of ``fairseq-generate``.
+        log: its standard error, which contains the speed if logging was configured before fairseq did it.
 
     Raises:
-        ValueError: no such file, or no translation in it.
+        ValueError: a missing file, or no translation in it.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path} does not exist; it is the output of fairseq-generate (the decode stage).")
+        raise ValueError(f"{path} does not exist: run fairseq-generate (the decode stage) first")
     translations: dict[int, str] = {}
     lines = path.read_text(encoding="utf-8").split("\n")
     for line in lines:
@@ -53,14 +53,14 @@ def read_generated(path: str | Path, log: str | Path | None = None) -> Generated
             row, _, text = line[2:].split("\t", 2)
             translations.setdefault(int(row), text)
     if not translations:
-        raise ValueError(f"{path} holds no translation (no line starts with 'D-'); run fairseq-generate again.")
+        raise ValueError(f"{path} contains no translation (no line starts with 'D-'): run fairseq-generate again")
     if log and Path(log).is_file():
         lines += Path(log).read_text(encoding="utf-8").split("\n")
     return Generated(translations, *_last_speed(lines))
 
 
 def _last_speed(lines: list[str]) -> tuple[float | None, float | None]:
-    """Sentences and tokens per second; the last run's, as a log may hold several."""
+    """Return sentences and tokens per second of the last run in the lines; a log may contain several."""
     for line in reversed(lines):
         if match := _SPEED.search(line):
             return float(match.group(1)), float(match.group(2))
@@ -68,14 +68,14 @@ def _last_speed(lines: list[str]) -> tuple[float | None, float | None]:
 
 
 def read_references(manifest: str | Path) -> list[str]:
-    """The ``tgt_text`` column of a manifest, in the order of its rows."""
+    """Return the ``tgt_text`` column of a manifest, in the order of its rows."""
     with open(manifest, encoding="utf-8", newline="") as stream:
         rows = csv.DictReader(stream, delimiter="\t", quotechar=None, doublequote=False, quoting=csv.QUOTE_NONE)
         return [row["tgt_text"] for row in rows]
 
 
 def pair_up(generated: Generated, references: list[str]) -> list[str]:
-    """Translations in the order of the references; a sentence that was skipped counts as an empty one.
+    """Return the translations in the order of the references; a skipped sentence gets an empty one.
 
     Raises:
         ValueError: a translation of a row that the manifest does not have.
@@ -83,43 +83,44 @@ def pair_up(generated: Generated, references: list[str]) -> list[str]:
     beyond = [row for row in generated.translations if row >= len(references)]
     if beyond:
         raise ValueError(
-            f"the translation of row {beyond[0]} has no reference: the manifest has {len(references)} rows, "
-            "so the output belongs to another split; decode this one again."
+            f"the translation of row {beyond[0]} has no reference (the manifest has {len(references)} rows): "
+            "the output is of another split, decode this one again"
         )
     missing = [row for row in range(len(references)) if row not in generated.translations]
     if missing:
-        logger.warning("%d of %d sentences were not translated; they count as empty", len(missing), len(references))
+        logger.warning("%d of %d sentences were not translated and are scored as empty", len(missing), len(references))
     return [generated.translations.get(row, "") for row in range(len(references))]
 
 
 def score(translations: list[str], references: list[str], tokenize: str = "13a", lowercase: bool = False) -> Quality:
-    """Corpus BLEU (0 to 100) and chrF (0 to 100)."""
+    """Return corpus BLEU and chrF."""
     from sacrebleu.metrics import BLEU, CHRF
 
     bleu, chrf = BLEU(tokenize=tokenize, lowercase=lowercase), CHRF(lowercase=lowercase)
     bleu_score, chrf_score = (metric.corpus_score(translations, [references]).score for metric in (bleu, chrf))
-    signatures = (str(metric.get_signature()) for metric in (bleu, chrf))
-    return Quality(bleu_score, chrf_score, *signatures, sentences=len(references))
+    # after scoring: the signature contains the number of references
+    bleu_signature, chrf_signature = (str(metric.get_signature()) for metric in (bleu, chrf))
+    return Quality(bleu_score, chrf_score, bleu_signature, chrf_signature, sentences=len(references))
 
 
 def word_error_rate(transcripts: list[str], references: list[str]) -> float:
     """Return substitutions, insertions and deletions per 100 reference words, over the corpus.
 
-    Texts are split at white space; case and punctuation count.
+    Texts are split at white space; differences of case and punctuation are errors.
 
     Raises:
-        ValueError: the references have no word, or there are more or fewer transcripts than references.
+        ValueError: no word in the references, or another number of transcripts than of references.
     """
     from jiwer import wer
 
     transcripts, references = ([" ".join(text.split()) for text in texts] for texts in (transcripts, references))
     if not any(references):
-        raise ValueError(f"no word in {len(references)} references: a word error rate needs at least one")
+        raise ValueError(f"no word in {len(references)} references: give references with words")
     return 100.0 * wer(references, transcripts)
 
 
 def samples(translations: list[str], references: list[str], count: int) -> list[tuple[str, str]]:
-    """``count`` (reference, translation) pairs, evenly spread over the test set."""
+    """Return ``count`` (reference, translation) pairs, evenly spaced over the test set."""
     count = min(count, len(references))
     rows = [index * len(references) // count for index in range(count)]
     return [(references[row], translations[row]) for row in rows]

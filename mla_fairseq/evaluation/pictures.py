@@ -1,4 +1,4 @@
-"""What all pictures share: a figure without a screen, and files that are the same for the same data."""
+"""Create figures without a screen, and write files that are identical for identical data."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5b4b8a", "#7f7f7f")
-"""Can be told apart by the colour-blind (after Okabe & Ito)."""
+"""Colours that colour-blind readers can distinguish (after Okabe & Ito)."""
 DOTS_PER_INCH = 150
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches, with a canvas that needs no screen.
+    """Return an empty figure, sizes in inches, with a canvas that needs no screen.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed (extra ``plots``).
@@ -29,18 +29,18 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save(figure: Figure, stem: str | Path) -> list[Path]:
-    """Writes ``stem.png`` and ``stem.svg``; neither holds a date or a random name."""
-    return [_save(figure, Path(f"{stem}.{kind}")) for kind in ("png", "svg")]
+    """Write ``stem.png`` and ``stem.svg``, without dates or random identifiers; return their paths."""
+    return [_save(figure, Path(f"{stem}.{suffix}")) for suffix in ("png", "svg")]
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    """Written beside its place first, so that a killed run leaves no half picture."""
+    """Write a picture atomically: first under another name, so that a killed run leaves no incomplete file."""
     import matplotlib
 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{path.name}")
     metadata = {"Date": None} if path.suffix == ".svg" else None
-    with matplotlib.rc_context({"svg.hashsalt": "mla_fairseq"}):
+    with matplotlib.rc_context({"svg.hashsalt": "mla_fairseq"}):  # a fixed salt gives the same identifiers
         figure.savefig(partial, dpi=DOTS_PER_INCH, format=path.suffix[1:], metadata=metadata)
     os.replace(partial, path)
     return path

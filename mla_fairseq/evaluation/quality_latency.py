@@ -1,4 +1,4 @@
-"""The quality-latency picture: what a system scores for the time that its reader waits; and the table behind it."""
+"""Draw quality against latency, and read and write the table of points behind the picture."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mla_fairseq.evaluation.label_places import place_labels
 from mla_fairseq.evaluation.pictures import COLOURS, new_figure, save
 from mla_fairseq.files import write_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 OFFLINE = "offline_bleu"
 _KNOBS = ("k", "chunk", "setting")
@@ -27,7 +30,14 @@ _MARKERS = "osD^vP*X"
 
 @dataclass(frozen=True)
 class Point:
-    """One run of a system.  ``knob``: what sets its latency, one of k, chunk, setting; ``figures``: its numbers."""
+    """One run of a system.
+
+    Attributes:
+        system: its name.
+        knob: what sets the latency: ``k``, ``chunk`` or ``setting``.
+        setting: the value of the knob.
+        figures: scores by column, such as ``bleu`` and ``al``.
+    """
 
     system: str
     knob: str
@@ -36,19 +46,20 @@ class Point:
 
 
 def write_points(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes rows as tsv, under all the columns that occur, in the order in which they first do.
+    """Write rows as tsv, with every column that occurs, in the order of first occurrence.
 
     Args:
         path: the table.
-        rows: ``system``, ``k`` or ``chunk``, and figures such as ``bleu`` and ``al``, for instance
-            ``{"system": "softmax", "k": 3, **asdict(scores)}``; ``offline_bleu`` for the dashed line; None: no figure.
+        rows: ``system``, ``k`` or ``chunk``, and scores such as ``bleu`` and ``al``, for example
+            ``{"system": "softmax", "k": 3, **asdict(scores)}``; ``offline_bleu`` draws the dashed line; ``None`` is
+            written as an empty cell.
 
     Raises:
-        ValueError: no row, one without system or setting, or a tab or line break in a value.
+        ValueError: no row, a row without system or setting, or a tab or line break in a value.
     """
     rows = list(rows)
     if not rows:
-        raise ValueError(f"no point to write to {path}.")
+        raise ValueError(f"no point to write to {path}: give at least one row")
     for row in rows:
         _check_row(row)
     columns = dict.fromkeys(column for row in rows for column in row)
@@ -57,42 +68,45 @@ def write_points(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _check_row(row: Mapping[str, Any]) -> None:
+    """Check that a row can be written and read again."""
     if not row.get("system") or not any(key in row for key in _KNOBS):
-        raise ValueError(f"a point needs 'system' and one of {', '.join(_KNOBS)}, but this one has {', '.join(row)}.")
+        raise ValueError(f"a point lacks 'system' or all of {', '.join(_KNOBS)} (it has {', '.join(row)}): add them")
     for text in map(str, (*row, *row.values())):
         if any(separator in text for separator in "\t\n\r"):
-            raise ValueError(f"{text!r} holds a tab or a line break, which a tsv cannot keep.")
+            raise ValueError(f"a value contains a tab or a line break ({text!r}): remove it, the table is a tsv")
 
 
 def _cell(value: Any) -> str:
+    """Return the text of a cell; floats have four decimals."""
     if value is None:
         return ""
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def read_points(path: str | Path) -> list[Point]:
-    """The table that ``write_points`` wrote; columns that hold no numbers are left out.
+    """Read a table of ``write_points``; cells that are not numbers are left out of the figures.
 
     Raises:
-        ValueError: no such file, no point in it, or a column is missing.
+        ValueError: a missing or empty table, or a row without system or setting.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path} does not exist; write it with write_points, one row for each run.")
+        raise ValueError(f"{path} does not exist: write it with mla-sweep, mla-sweep-agent or mla-evaluate --points")
     with open(path, encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
     if not rows:
-        raise ValueError(f"{path} holds no point; each line but the first is one.")
+        raise ValueError(f"{path} contains no point: add one line for each run")
     points = []
     for number, row in enumerate(rows, start=2):
         knob = next((key for key in _KNOBS if row.get(key)), None)
         if not row.get("system") or knob is None:
-            raise ValueError(f"{path} line {number} needs a 'system' and one of {', '.join(_KNOBS)}.")
+            raise ValueError(f"{path} line {number} lacks 'system' or all of {', '.join(_KNOBS)}: add them")
         points.append(Point(row["system"], knob, row[knob], _figures(row)))
     return points
 
 
-def _figures(row: Mapping[str | None, Any]) -> dict[str, float]:
+def _figures(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers of a row."""
     figures = {}
     for key, text in row.items():
         try:
@@ -105,29 +119,30 @@ def _figures(row: Mapping[str | None, Any]) -> dict[str, float]:
 def draw_quality_latency(
     points: str | Path | Iterable[Point], stem: str | Path, x: str = "al", y: str = "bleu", title: str = ""
 ) -> list[Path]:
-    """Writes ``stem.png`` and ``stem.svg``: a line with labelled points for each system.
+    """Write ``stem.png`` and ``stem.svg``, a line with labelled points for each system; return their paths.
 
-    A system's offline BLEU is a dashed line of its colour.  Points are joined in the order of the table, so that a
-    latency which does not grow with k is seen.  The same points give the same files.
+    The offline BLEU of a system is a dashed line of the same colour. The line joins points in the order of the table,
+    which shows a latency that does not grow with k. The same points give the same files.
 
     Args:
         points: the table of ``write_points``, or points.
-        stem: path of the pictures without their suffix.
+        stem: path of the pictures without suffix.
         x: column of the latency, such as ``al``, ``laal`` or ``al_ca``.
         y: column of the quality, ``bleu`` or ``chrf``.
-        title: written above the picture.
+        title: title above the picture.
 
     Raises:
         ValueError: the table cannot be read, or a point has no ``x`` or ``y``.
     """
     points = read_points(points) if isinstance(points, str | Path) else list(points)
     if not points:
-        raise ValueError("no point to draw.")
+        raise ValueError("no point to draw: give at least one")
     for point in points:
         if missing := [column for column in (x, y) if column not in point.figures]:
             known = ", ".join(point.figures) or "none"
             raise ValueError(
-                f"{point.system}, {point.knob}={point.setting} has no figure {missing[0]!r}; it has {known}."
+                f"{point.system}, {point.knob}={point.setting} has no {missing[0]!r} (it has {known}): "
+                "choose another --latency or --quality"
             )
     figure = new_figure(7, 4.5)
     axes = figure.subplots()
@@ -145,22 +160,24 @@ def draw_quality_latency(
     return save(figure, stem)
 
 
-def _plot(axes, number: int, points: list[Point], x: str, y: str) -> str:
-    """Draws one system; returns its colour."""
+def _plot(axes: Axes, number: int, points: list[Point], x: str, y: str) -> str:
+    """Draw one system; return its colour."""
     colour, marker = COLOURS[number % len(COLOURS)], _MARKERS[number % len(_MARKERS)]
     places = [(point.figures[x], point.figures[y]) for point in points]
     axes.plot(*zip(*places, strict=True), color=colour, marker=marker, markersize=5, label=points[0].system)
     offline = {point.figures[OFFLINE] for point in points if OFFLINE in point.figures}
     for bleu in sorted(offline) if y == "bleu" else ():
-        axes.axhline(bleu, color=colour, linestyle="--", linewidth=1, label=f"its offline BLEU: {bleu:.1f}")
+        axes.axhline(bleu, color=colour, linestyle="--", linewidth=1, label=f"{points[0].system}, offline: {bleu:.1f}")
     return colour
 
 
 def _label(point: Point, knobs: list[str]) -> str:
+    """Return the label of a point, with the knob if the picture has several."""
     return point.setting if len(knobs) == 1 else f"{point.knob}={point.setting}"
 
 
-def _dress(axes, x: str, y: str, title: str) -> None:
+def _dress(axes: Axes, x: str, y: str, title: str) -> None:
+    """Add title and axis labels."""
     axes.set_xlabel(_axis_title(x))
     axes.set_ylabel(_axis_title(y))
     axes.margins(0.08)
@@ -171,5 +188,6 @@ def _dress(axes, x: str, y: str, title: str) -> None:
 
 
 def _axis_title(column: str) -> str:
+    """Return the axis label of a column."""
     plain = column.removesuffix("_ca")
     return _AXES.get(plain, plain) + (", computation-aware" if column != plain else "")

@@ -1,14 +1,14 @@
-"""RESULTS.md from records: one JSON file for each run, and a template with the prose.
+"""Write RESULTS.md from records, one JSON file for each run, and a template with the text.
 
-FOLDER/results/template.md holds blocks between fences; FOLDER/results/TABLE/*.json are the rows, in the order of their
-names::
+The rows of a table are FOLDER/results/TABLE/*.json, in the order of their names. FOLDER/results/template.md contains
+fenced blocks, which are replaced::
 
-    ```table TABLE            a row for each record; "table TABLE points" has one for each of its points
+    ```table TABLE            a row for each record; "table TABLE points" has a row for each point of each record
     heading | {key:.1f}       a column: a format string over the record's keys; a missing value is a dash
     ```
-    ```facts TABLE            what the rows share: signatures, machine, seed
+    ```facts TABLE            signatures, machine and seed of the records
     ```
-    ```commands TABLE         the command of each row
+    ```commands TABLE         the command of each record
     ```
 """
 
@@ -35,7 +35,7 @@ def render(folder: Path) -> str:
     """Return the text of FOLDER/RESULTS.md.
 
     Raises:
-        ValueError: a table without records, or a record that is not published.
+        ValueError: a table without records, or a record that must not be published.
     """
     blocks = {"table": _table, "facts": _facts, "commands": _commands}
 
@@ -50,57 +50,65 @@ def read_records(folder: Path) -> list[Record]:
     """Return the records of a table.
 
     Raises:
-        ValueError: there is none, or one that must not be published.
+        ValueError: no record, or one that must not be published.
     """
     records = [check(path, _load(path)) for path in sorted(folder.glob("*.json"))]
     if not records:
-        raise ValueError(f"there is no record in {folder}: add a run with --add")
+        raise ValueError(f"no record in {folder}: add a run with --add")
     return records
 
 
 def _load(path: Path) -> Record:
+    """Return the record in a file."""
     try:
-        return json.loads(read_text(path))
+        record = json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON ({error}): run the recipe again, or delete it") from error
+        raise ValueError(f"{path} is not JSON ({error}): run the recipe again, or delete the file") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} is not a record ({str(record)[:40]}): run the recipe again, or delete the file")
+    return record
 
 
 def check(path: Path, record: Record) -> Record:
-    """Return a record that may be published: its code can be checked out, its run repeated.
+    """Return the record if it may be published: its code can be checked out and its run repeated.
 
     Raises:
-        ValueError: a commit with uncommitted changes, or none, no command or no name.
+        ValueError: no commit, one with uncommitted changes, no command or no name.
     """
     commit = record.get("commit")
     if not _COMMIT.fullmatch(str(commit)):
-        raise ValueError(f"{path} is of commit {commit}, which cannot be checked out: run it again at a clean commit")
+        raise ValueError(
+            f"{path} has a commit that cannot be checked out ({commit}): run the recipe again at a clean commit"
+        )
     for key in ("command", "name"):
         if not record.get(key):
-            raise ValueError(f"{path} has no {key}: it must be possible to run it again")
+            raise ValueError(f"{path} has no {key}, so that the run cannot be repeated: run the recipe again")
     return record
 
 
 def add(folder: Path, table: str, run: Path) -> Path:
-    """Copy a run's ``result.json`` to the records of a table, in place of one of the same name; return its path.
+    """Copy a run's ``result.json`` to the records of a table, replacing one of the same name; return the copy's path.
 
     Raises:
-        ValueError: it must not be published, or the template has no such table.
+        ValueError: the record must not be published, or the template has no such table.
     """
     path = run / "result.json"
     if not path.is_file():
-        raise ValueError(f"{path} does not exist: run the recipe to its end first")
+        raise ValueError(f"{path} does not exist: complete the recipe first")
     tables = {match[2].split()[0] for match in _BLOCK.finditer(read_text(folder / "results" / "template.md"))}
     if table not in tables:
-        raise ValueError(f"--table {table} is not in {folder}'s template: use one of {', '.join(sorted(tables))}")
-    record, there = check(path, _load(path)), folder / "results" / table
-    same = sorted(there.glob(f"[0-9][0-9]-{record['name']}.json"))
-    target = same[0] if same else there / f"{len(list(there.glob('*.json'))) + 1:02d}-{record['name']}.json"
+        raise ValueError(
+            f"--table is not in the template of {folder} ({table}): choose one of {', '.join(sorted(tables))}"
+        )
+    record, records = check(path, _load(path)), folder / "results" / table
+    same = sorted(records.glob(f"[0-9][0-9]-{record['name']}.json"))
+    target = same[0] if same else records / f"{len(list(records.glob('*.json'))) + 1:02d}-{record['name']}.json"
     write_json(target, record)
     return target
 
 
 class _Cells(string.Formatter):
-    """Format strings whose missing values are dashes."""
+    """A formatter that shows missing values as dashes."""
 
     def get_value(self, key: int | str, args: Any, kwargs: Any) -> Any:
         return kwargs.get(key)
@@ -110,6 +118,7 @@ class _Cells(string.Formatter):
 
 
 def _table(records: list[Record], columns: list[str], options: list[str]) -> str:
+    """Return a markdown table; columns of numbers are aligned to the right."""
     if options == ["points"]:
         records = [{**record, **point} for record in records for point in record["points"]]
     heads, formats = zip(*(column.split(" | ", 1) for column in columns), strict=True)
@@ -120,7 +129,7 @@ def _table(records: list[Record], columns: list[str], options: list[str]) -> str
 
 
 def _derived(record: Record) -> Record:
-    """Add what a column may show besides the record's own keys."""
+    """Return the record with values that columns may show besides: ``sites``, ``size`` and ``share``."""
     found = dict(record)
     if sites := record.get("attention"):
         every = len(set(sites.values())) == 1
@@ -133,6 +142,7 @@ def _derived(record: Record) -> Record:
 
 
 def _facts(records: list[Record], *_: Any) -> str:
+    """Return a list of the signatures, machines and seeds of the records."""
     notes = [f"{name}: `{one}`" for name in ("BLEU", "chrF") for one in _each(records, f"{name.lower()}_signature")]
     for machine in _each(records, "machine"):
         device = "" if machine["device"] == "cpu" else f"{machine['device']}; "
@@ -143,11 +153,12 @@ def _facts(records: list[Record], *_: Any) -> str:
 
 
 def _commands(records: list[Record], *_: Any) -> str:
+    """Return a shell block of the commands; a line that several records share occurs once."""
     lines = dict.fromkeys(line for record in records for line in record["command"].splitlines())
     return "\n".join(["```sh", *lines, "```"])
 
 
 def _each(records: Iterable[Record], key: str) -> list[Any]:
-    """Return the different values of a key, in the order in which they first occur."""
+    """Return the distinct values of a key, in the order of first occurrence."""
     values = [record[key] for record in records if record.get(key) is not None]
     return [value for place, value in enumerate(values) if value not in values[:place]]

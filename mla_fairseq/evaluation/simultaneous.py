@@ -1,4 +1,4 @@
-"""Scores of simultaneous translation: quality and latency of a whole test set, from SimulEval's log."""
+"""Score simultaneous translation: quality and latency of a test set, from SimulEval's log."""
 
 from __future__ import annotations
 
@@ -24,18 +24,20 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class SimultaneousScores:
-    """What a test set scored.
+    """Scores of a test set.
 
-    AL, LAAL and DAL are ms, AP is a ratio; each is the mean over the sentences that have at least one word, as in
-    SimulEval: an empty translation has no latency, but costs BLEU and chrF.  ``empty`` counts them: a latency with many
-    of them means little.  A latency is None where all are empty, a computation-aware one also where the log does not
-    hold ``elapsed`` for every word.
+    AL, LAAL and DAL are in ms, AP is a ratio. Each is the mean over the sentences with at least one word, as in
+    SimulEval: an empty translation has no latency, but lowers BLEU and chrF. A latency is ``None`` if all translations
+    are empty; a computation-aware one also if the log lacks ``elapsed``.
 
     Attributes:
+        sentences: number of sentences.
+        empty: number of empty translations; if it is large, the latencies mean little.
         bleu, chrf: corpus scores, 0 to 100.
-        mean_source_ms: length of the sources.
-        mean_words, mean_reference_words: length of translations (empty ones count) and of references, in latency units.
-        latency_signature: how the latencies were computed.
+        al, laal, ap, dal: latencies; ``_ca``: computation-aware.
+        mean_source_ms: mean length of the sources.
+        mean_words, mean_reference_words: mean length of translations (including empty ones) and references, in units.
+        bleu_signature, chrf_signature, latency_signature: how the scores were computed.
     """
 
     sentences: int
@@ -61,13 +63,13 @@ class SimultaneousScores:
 def score_log(
     path: str | Path, tokenize: str = "13a", lowercase: bool = False, unit: str = "word"
 ) -> SimultaneousScores:
-    """Scores a log, or the folder that holds it.
+    """Score a log.
 
     Args:
         path: ``instances.log`` or its folder.
         tokenize: sacrebleu's tokeniser for BLEU.
-        lowercase: BLEU and chrF without case.
-        unit: what one delay belongs to: ``word`` or ``char``.
+        lowercase: ignore case in BLEU and chrF.
+        unit: the unit of a delay: ``word`` or ``char``.
 
     Raises:
         ValueError: the log cannot be used; see ``read_instances``.
@@ -78,13 +80,13 @@ def score_log(
 def score_instances(
     instances: Sequence[Instance], tokenize: str = "13a", lowercase: bool = False, unit: str = "word"
 ) -> SimultaneousScores:
-    """Scores sentences; see ``score_log``.
+    """Score sentences; see ``score_log`` for the arguments.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no sentence.
     """
     if not instances:
-        raise ValueError("no sentence to score.")
+        raise ValueError("no sentence to score: give at least one")
     references = [instance.reference for instance in instances]
     quality = score([instance.prediction for instance in instances], references, tokenize, lowercase)
     return SimultaneousScores(
@@ -103,32 +105,34 @@ def score_instances(
 
 
 def latencies(instances: Iterable[Instance]) -> dict[str, float | None]:
-    """``al``, ``laal``, ``ap``, ``dal`` and their ``_ca`` twins, as means over the sentences that have words."""
-    spoken = [instance for instance in instances if instance.units]
-    timed = spoken if all(instance.elapsed for instance in spoken) else []
-    plain = {name: _mean(metric, [(one.delays, one) for one in spoken]) for name, metric in METRICS.items()}
+    """Return ``al``, ``laal``, ``ap``, ``dal`` and the same with ``_ca``, as means over the sentences with words."""
+    emitted = [instance for instance in instances if instance.units]
+    # a mean over the measured sentences only would not be comparable with the plain latency
+    timed = emitted if all(instance.elapsed for instance in emitted) else []
+    plain = {name: _mean(metric, [(one.delays, one) for one in emitted]) for name, metric in METRICS.items()}
     aware = {f"{name}_ca": _mean(metric, [(one.elapsed, one) for one in timed]) for name, metric in METRICS.items()}
     return {**plain, **aware}
 
 
 def _mean(metric: Metric, timings: list[tuple[Sequence[float], Instance]]) -> float | None:
+    """Return the mean of a metric over (times, sentence) pairs; ``None`` if there is none."""
     if not timings:
         return None
     return fmean(metric(times, one.source_length, one.reference_length) for times, one in timings)
 
 
 def write_scores(path: str | Path, scores: Mapping[str, SimultaneousScores]) -> None:
-    """Writes the scores of named logs as JSON."""
+    """Write the scores of named logs as JSON."""
     write_json(Path(path), {name: asdict(score) for name, score in scores.items()})
 
 
 def render(scores: Mapping[str, SimultaneousScores]) -> str:
-    """A markdown table with a row for each named log; below it units and signatures."""
+    """Return a markdown table with a row for each named log, followed by units and signatures."""
     titles = [title for title, _ in _COLUMNS.values()]
     lines = [_line(["", *titles]), _line(["---", *["---:"] * len(titles)])]
     lines += [_line([name, *_cells(asdict(row))]) for name, row in scores.items()]
     notes = {
-        "AL, LAAL and DAL in ms, AP as a ratio; _CA: computation-aware; - : not measured": None,
+        "AL, LAAL and DAL: in ms; AP: a ratio; _CA: computation-aware; -: not measured": None,
         **{f"BLEU: `{row.bleu_signature}`": None for row in scores.values()},
         **{f"chrF: `{row.chrf_signature}`": None for row in scores.values()},
         **{f"latency: `{row.latency_signature}`": None for row in scores.values()},

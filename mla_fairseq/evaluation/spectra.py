@@ -1,4 +1,4 @@
-"""How far synthesised speech is from recorded speech: mel-cepstral distortion along the best path, and duration."""
+"""Compare synthesised with recorded speech: mel-cepstral distortion along the best path, and duration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COEFFICIENTS = 13
 
 
 def cepstra(samples: np.ndarray, rate: int) -> np.ndarray:
-    """Samples (time,) -> mel-frequency cepstra (T, 13).
+    """Return the mel-frequency cepstra (T, 13) of samples (time,).
 
     As in Wave-Tacotron (arXiv 2011.03568, section 4) and fairseq: 80 mel bins of power from 20 Hz on, windows of 50 ms
     every 12.5 ms, natural logarithm, orthonormal DCT.
@@ -29,17 +29,21 @@ def cepstra(samples: np.ndarray, rate: int) -> np.ndarray:
 
 
 def mel_cepstral_distortion(recorded: np.ndarray, synthesised: np.ndarray, rate: int) -> float:
-    """MCD-DTW: root mean square difference of the 13 cepstra, mean along the best path of dynamic time warping.
+    """Return MCD-DTW: the root mean square difference of the 13 cepstra, averaged along the best path.
 
-    Both are samples (time,) at ``rate``.
+    The path is that of dynamic time warping. Both signals are samples (time,) at ``rate`` Hz.
 
     Raises:
-        ValueError: one of them is empty.
+        ValueError: a signal is empty.
     """
+    from librosa.sequence import dtw  # here, because it compiles code for seconds when it is imported
+
     if not len(recorded) or not len(synthesised):
-        raise ValueError("there is no distortion of nothing: one of the two recordings is empty")
+        raise ValueError(
+            f"a signal is empty (recorded {len(recorded)}, synthesised {len(synthesised)} samples): leave it out"
+        )
     a, b = cepstra(recorded, rate), cepstra(synthesised, rate)
-    total, path = librosa.sequence.dtw(C=cdist(a, b) / np.sqrt(COEFFICIENTS))
+    total, path = dtw(C=cdist(a, b) / np.sqrt(COEFFICIENTS))
     return float(total[-1, -1] / len(path))
 
 
@@ -47,10 +51,12 @@ def mel_cepstral_distortion(recorded: np.ndarray, synthesised: np.ndarray, rate:
 class SpectraScores:
     """Means over a test set.
 
-    mcd: mel-cepstral distortion along the best path.
-    duration_error: |synthesised - recorded| / recorded, of the durations.
-    duration_ratio: synthesised over recorded, of the sums.
-    ended: the part of the utterances that the model ended by itself.
+    Attributes:
+        mcd: mel-cepstral distortion along the best path.
+        duration_error: |synthesised - recorded| / recorded duration, mean over the utterances.
+        duration_ratio: total synthesised duration / total recorded duration.
+        ended: fraction of the utterances that the model ended; a limit ended the others.
+        utterances: number of utterances.
     """
 
     mcd: float
@@ -61,14 +67,14 @@ class SpectraScores:
 
     @classmethod
     def of(cls, rows: Iterable[tuple[float, float, float, bool]]) -> SpectraScores:
-        """From (distortion, recorded seconds, synthesised seconds, ended) of each utterance.
+        """Average (distortion, recorded seconds, synthesised seconds, ended) over the utterances.
 
         Raises:
-            ValueError: there is none.
+            ValueError: no utterance.
         """
         rows = list(rows)
         if not rows:
-            raise ValueError("there is no utterance to score")
+            raise ValueError("no utterance to score: give at least one")
         distortions, recorded, synthesised, ended = zip(*rows, strict=True)
         errors = [abs(made - true) / true for true, made in zip(recorded, synthesised, strict=True)]
         return cls(fmean(distortions), fmean(errors), sum(synthesised) / sum(recorded), fmean(ended), len(rows))

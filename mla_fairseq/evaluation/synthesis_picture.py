@@ -1,4 +1,4 @@
-"""The picture of one synthesised utterance: its spectrogram, where it looked in the text, and when it would end."""
+"""Draw one synthesised utterance: its spectrogram, its attention to the text, and the probability of its end."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ def draw_synthesis(
     seconds_per_frame: float,
     title: str = "",
 ) -> list[Path]:
-    """Writes ``stem.png`` and ``stem.svg``.
+    """Write ``stem.png`` and ``stem.svg``; return their paths.
 
     Args:
-        mel: (T, F) log magnitudes.
-        attention: (S, T) weights.
-        end: (T,) probabilities of the end.
-        symbols: S of them; the end of sentence, if the model read one, may be left out.
+        stem: path of the pictures without suffix.
+        mel: (T, F), log magnitudes.
+        attention: (S, T), cross-attention weights.
+        end: (T,), probability of the end at each frame.
+        symbols: S symbols; the end of sentence may be left out.
+        seconds_per_frame: time from frame to frame.
+        title: title above the picture.
     """
     figure = new_figure(10, 7)
     top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(3, 4, 1))
@@ -43,8 +46,8 @@ def draw_synthesis(
         middle.set_yticks(range(len(symbols)), symbols, fontsize=6)
     bottom.plot(np.arange(len(end)) * seconds_per_frame, end, color=COLOURS[1])
     bottom.set_ylim(-0.02, 1.02)
-    bottom.set_ylabel("end")
-    bottom.set_xlabel("seconds")
+    bottom.set_ylabel("end probability")
+    bottom.set_xlabel("time (s)")
     if title:
         figure.suptitle(title, fontsize=9)
     return save(figure, stem)

@@ -1,4 +1,4 @@
-"""Reads the log of ``fairseq-train --log-format json``, also one that several sessions appended to."""
+"""Read the log of ``fairseq-train --log-format json``, also of a training that was resumed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ SESSION = "# session"
 
 @dataclass(frozen=True)
 class Point:
-    """One log line.  ``update``: updates so far; ``minutes``: training time so far, pauses left out; loss in bits."""
+    """One log line.
+
+    Attributes:
+        update: number of updates so far.
+        minutes: training time so far, without pauses.
+        loss: in bits.
+        perplexity: 2 ** loss, or as logged.
+    """
 
     update: int
     minutes: float
@@ -26,7 +33,14 @@ class Point:
 
 @dataclass
 class TrainingLog:
-    """What a log says.  ``words_per_second`` counts target tokens; ``epochs`` is fractional."""
+    """The content of a log.
+
+    Attributes:
+        train, valid: losses by update.
+        parameters: number of parameters of the model.
+        updates, epochs, minutes: at the end; epochs are fractional.
+        words_per_second, updates_per_second: medians; words are target tokens.
+    """
 
     train: list[Point] = field(default_factory=list)
     valid: list[Point] = field(default_factory=list)
@@ -39,7 +53,10 @@ class TrainingLog:
 
 
 def parse_line(line: str) -> tuple[datetime, str, dict[str, str] | str] | None:
-    """Time, tag (``train_inner``, ``train``, a validation subset, a module) and the statistics or the message."""
+    """Return time, tag, and the statistics or the message of a line; ``None`` for lines of other programs.
+
+    The tag is ``train_inner``, ``train``, a validation subset or a module.
+    """
     match = _LINE.match(line)
     if not match:
         return None
@@ -54,19 +71,22 @@ def parse_line(line: str) -> tuple[datetime, str, dict[str, str] | str] | None:
 
 
 def read_training_log(path: str | Path) -> TrainingLog:
-    """All sessions of a training as one curve.
+    """Read all sessions of a training as one curve.
 
-    A line that begins with ``# session`` starts a new session: the pause before it is not training time.  Where a
-    resumed session repeats updates, its numbers replace the older ones.
+    A line that begins with ``# session`` starts a new session; the pause before it is not training time. If a resumed
+    session repeats updates, its values replace the older ones.
 
     Raises:
-        ValueError: there is no such file.
+        ValueError: the file does not exist.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"training log {path} does not exist; it is written by the train stage.")
-    log, train, valid, speeds = TrainingLog(), {}, {}, []
-    before, start, now = 0.0, None, None
+        raise ValueError(f"{path} does not exist: run the train stage first")
+    log = TrainingLog()
+    train: dict[int, Point] = {}
+    valid: dict[int, Point] = {}
+    speeds: list[tuple[float, float]] = []
+    before, start = 0.0, None  # minutes of earlier sessions, and the time of this session's first line
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith(SESSION):
             before, start = log.minutes, None
@@ -88,8 +108,15 @@ def read_training_log(path: str | Path) -> TrainingLog:
     return log
 
 
-def _take(log: TrainingLog, train: dict, valid: dict, speeds: list, tag: str, stats: dict[str, str]) -> None:
-    """Files one line's statistics; epoch summaries (tag ``train``) repeat what the inner lines said."""
+def _take(
+    log: TrainingLog,
+    train: dict[int, Point],
+    valid: dict[int, Point],
+    speeds: list[tuple[float, float]],
+    tag: str,
+    stats: dict[str, str],
+) -> None:
+    """Add the statistics of one line; of epoch summaries (tag ``train``) only the number of updates is new."""
     if tag == "train_inner":
         update = int(stats["num_updates"])
         train[update] = _point(update, log.minutes, stats, "")
@@ -104,6 +131,6 @@ def _take(log: TrainingLog, train: dict, valid: dict, speeds: list, tag: str, st
 
 
 def _point(update: int, minutes: float, stats: dict[str, str], prefix: str) -> Point:
-    """Perplexity is of the true target where the criterion logs it (``nll_loss``), else of the loss."""
+    """Return a point, from the loss without label smoothing (``nll_loss``) if the criterion logs it."""
     loss = float(stats.get(f"{prefix}nll_loss", stats[f"{prefix}loss"]))
     return Point(update, minutes, loss, float(stats.get(f"{prefix}ppl", 2**loss)))

@@ -1,4 +1,4 @@
-"""A translation as its reader saw it: which words appeared when."""
+"""Show a translation as its reader saw it: which words appeared when."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ _STAMP_WIDTH = len(_STAMP.format(0))
 
 @dataclass(frozen=True)
 class Moment:
-    """Words that appeared at once.  ``seconds`` counts from the start of the audio."""
+    """Words that appeared at the same time, in seconds from the start of the audio."""
 
     seconds: float
     words: tuple[str, ...]
 
 
 def moments(instance: Instance, computation_aware: bool = False) -> Iterator[Moment]:
-    """The words in the order of their appearance, those of one moment together.
+    """Yield the words in the order of appearance, grouped by time.
 
     Args:
         instance: the sentence.
-        computation_aware: by the clock (``elapsed``) instead of by the audio that had been heard (``delays``).
+        computation_aware: use times with computing (``elapsed``) instead of the audio read (``delays``).
 
     Raises:
-        ValueError: ``computation_aware``, but the log holds no ``elapsed``.
+        ValueError: ``computation_aware``, but the log has no ``elapsed``.
     """
     times = instance.elapsed if computation_aware else instance.delays
     if len(times) != len(instance.units):
-        raise ValueError(f"sentence {instance.index} has no computation-aware times; show it without them.")
+        raise ValueError(f"sentence {instance.index} has no elapsed times: show it without computing time")
     for time, group in groupby(zip(times, instance.units, strict=True), key=lambda pair: pair[0]):
         yield Moment(time / 1000, tuple(word for _, word in group))
 
 
 def transcript_lines(instance: Instance, computation_aware: bool = False, width: int = 80) -> Iterator[str]:
-    """One line for each moment; its words stand where they continue the line above, so that the eye reads on.
+    """Yield one line for each moment, indented to continue the line above.
 
-    The end of the speech has a line of its own: what comes below it was written with everything heard.
+    The end of the speech has a separate line: words below it were emitted after the whole source was read.
 
     Args:
         instance: the sentence.
         computation_aware: see ``moments``.
-        width: columns of a line; a sentence that reaches them goes on at the left.
+        width: columns of a line; a longer sentence continues at the left.
 
     Raises:
         ValueError: see ``moments``.
@@ -64,12 +64,12 @@ def transcript_lines(instance: Instance, computation_aware: bool = False, width:
 
 
 def transcript(instance: Instance, computation_aware: bool = False, width: int = 80) -> str:
-    """The lines of ``transcript_lines`` as one text; raises as they do."""
+    """Return the lines of ``transcript_lines`` as one text; see there for arguments and errors."""
     return "\n".join(transcript_lines(instance, computation_aware, width)) + "\n"
 
 
 def _lay_out(words: tuple[str, ...], separator: str, column: int, width: int) -> Iterator[tuple[int, str]]:
-    """(Column, text) of the lines that ``words`` need; a word longer than a line gets one to itself."""
+    """Yield (column, text) of each line that ``words`` need; a word longer than a line has a line of its own."""
     text = ""
     for word in words:
         longer = f"{text}{separator}{word}" if text else word

@@ -1,4 +1,4 @@
-"""Logs as fairseq writes them, in a few lines."""
+"""Short logs in the formats of fairseq and SimulEval."""
 
 import json
 from datetime import datetime, timedelta
@@ -27,7 +27,7 @@ def valid(seconds: float, update: int, loss: float) -> str:
 SESSION_1 = [
     "# session 2030-01-01T11:59:00+00:00 fairseq-train",
     line(0, "fairseq_cli.train", "num. shared model params: 2,506,624 (num. trained: 2,506,624)"),
-    "INFO:a line of another kind",
+    "INFO:a line of another format",
     inner(60, 10, 6.0, wps=90.0),
     valid(90, 10, 5.0),
     inner(120, 20, 4.0, wps=100.0),
@@ -45,14 +45,14 @@ SESSION_2 = [
 
 @pytest.fixture
 def train_log(tmp_path: Path) -> Path:
-    """A training that was stopped after 25 updates, went on from update 20 hours later, and ended with update 32."""
+    """A training that was stopped after 25 updates, resumed from update 20 hours later, and ended after update 32."""
     path = tmp_path / "train.log"
     path.write_text("\n".join([*SESSION_1, *SESSION_2]) + "\n", encoding="utf-8")
     return path
 
 
 def simul_sentence(**changes) -> dict:
-    """A line of SimulEval's log: a source of 1.6 s, two words read along, two written at its end."""
+    """Return a line of SimulEval's log: a source of 1.6 s, two words emitted during it and two at its end."""
     line = {
         "index": 0,
         "prediction": "drei $ 5 und",
@@ -68,7 +68,7 @@ def simul_sentence(**changes) -> dict:
 
 @pytest.fixture
 def write_log(tmp_path: Path):
-    """Writes a log of such sentences, one for each mapping of changes, and returns its path."""
+    """Write a log of such sentences, one for each mapping of changes; return its path."""
 
     def write(*sentences: dict, name: str = "run") -> Path:
         path = tmp_path / name / "instances.log"

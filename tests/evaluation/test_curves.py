@@ -1,4 +1,4 @@
-"""The picture of a training."""
+"""The training curve."""
 
 import math
 import xml.etree.ElementTree as ElementTree
@@ -33,9 +33,9 @@ def test_the_picture_shows_train_and_valid_over_updates_and_minutes(train_log, t
         assert f">{word}<" in text
 
 
-def test_a_log_without_statistics_is_named(tmp_path):
+def test_a_log_without_statistics_is_reported(tmp_path):
     (tmp_path / "train.log").write_text("nothing yet\n")
-    with pytest.raises(ValueError, match=r"train\.log holds no training statistics.*--log-format json"):
+    with pytest.raises(ValueError, match=r"train\.log contains no training statistics.*--log-format json"):
         draw_training_curve(tmp_path / "train.log", tmp_path / "curve")
     assert [path.name for path in tmp_path.iterdir()] == ["train.log"]
 

@@ -23,7 +23,7 @@ def run(monkeypatch, capsys, tmp_path):
     return call
 
 
-def test_the_table_and_the_json_say_the_same(run, write_log, tmp_path):
+def test_table_and_json_agree(run, write_log, tmp_path):
     logs = [write_log({}, name="k3"), write_log({"delays": [1600.0] * 4, "elapsed": []}, name="k9").parent]
     shown = run(*logs, "--output", tmp_path / "scores.json", "--lowercase", "--tokenize", "intl")
     scores = json.loads((tmp_path / "scores.json").read_text())
@@ -36,8 +36,8 @@ def test_the_table_and_the_json_say_the_same(run, write_log, tmp_path):
     assert "tok:intl" in shown
 
 
-def test_the_first_sentences_alone(run, write_log):
-    """As a run of so many would be scored."""
+def test_only_the_first_sentences_are_scored(run, write_log):
+    """The scores are those of a run of so many sentences."""
     more = write_log({}, {"index": 1, "prediction": "a b c d", "delays": [9, 9, 9, 9]}, name="run")
     few = write_log({}, name="few")
     alone, _, both = (run(*arguments) for arguments in ((few,), (more,), (more, "--first", 1)))
@@ -55,7 +55,7 @@ def test_logs_become_points(run, write_log, tmp_path):
         run(logs[0], "--points", tmp_path / "points.tsv")
 
 
-def test_folders_of_one_name_are_told_apart(run, write_log, tmp_path):
+def test_folders_with_equal_names_are_distinguished(run, write_log, tmp_path):
     logs = [write_log({}, name="a"), write_log({}, name="b")]
     moved = []
     for log in logs:
@@ -66,7 +66,7 @@ def test_folders_of_one_name_are_told_apart(run, write_log, tmp_path):
     assert all(f"| {log} |" in shown for log in moved)
 
 
-def test_pictures_and_transcripts_of_asked_sentences(run, write_log, tmp_path):
+def test_pictures_and_transcripts_of_chosen_sentences(run, write_log, tmp_path):
     pytest.importorskip("matplotlib")
     soundfile.write(tmp_path / "a.wav", np.zeros((25600, 2), dtype="float32"), 16000)
     log = write_log({}, {"index": 5, "source": [str(tmp_path / "a.wav")]})
@@ -79,11 +79,13 @@ def test_pictures_and_transcripts_of_asked_sentences(run, write_log, tmp_path):
     assert str(tmp_path / "pictures" / "run-5.svg") in shown
 
 
-def test_audio_of_another_length_is_refused_until_left_out(run, write_log, tmp_path):
+def test_audio_of_another_length_is_refused_unless_it_is_left_out(run, write_log, tmp_path):
     pytest.importorskip("matplotlib")
     soundfile.write(tmp_path / "a.wav", np.zeros(100, dtype="float32"), 16000)
     log = write_log({"source": [str(tmp_path / "a.wav")]})
-    with pytest.raises(SystemExit, match=r"^error: the audio of sentence 0 is 6 ms long"):
+    with pytest.raises(
+        SystemExit, match=r"^error: the audio of sentence 0 \(6 ms\) does not have the length in the log"
+    ):
         run(log, "--timeline", 0)
     assert "run-0.png" in run(log, "--timeline", 0, "--no-waveform")
 
@@ -96,10 +98,12 @@ def test_audio_of_another_length_is_refused_until_left_out(run, write_log, tmp_p
         pytest.param(
             ["LOG", "--timeline", "3"], "run has no sentence 3; its 1 sentences lie in 0 to 0", id="no-sentence"
         ),
-        pytest.param(["LOG", "--latency-unit", "char"], "4 delays for 9 chars", id="unit"),
+        pytest.param(
+            ["LOG", "--latency-unit", "char"], r"the number of delays \(4\) is not that of chars \(9\)", id="unit"
+        ),
     ],
 )
-def test_what_is_wrong_is_one_line_and_leaves_nothing(run, write_log, tmp_path, arguments, words):
+def test_a_fault_is_reported_in_one_line_and_leaves_no_file(run, write_log, tmp_path, arguments, words):
     log = str(write_log({}))
     with pytest.raises(SystemExit, match=f"^error: .*{words}[^\n]*$"):
         run(*(log if argument == "LOG" else argument for argument in arguments), "--output", "scores.json")

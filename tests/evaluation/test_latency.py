@@ -1,4 +1,4 @@
-"""Latency metrics: by hand, by their laws, and against SimulEval's own."""
+"""Latency metrics: against values by hand, their invariants, and SimulEval's metrics."""
 
 import json
 
@@ -16,22 +16,22 @@ SOURCE = 1000.0
 @pytest.mark.parametrize(
     ("metric", "delays", "reference_length", "expected"),
     [
-        # the ideal writer: one word every 250 ms, from 0
+        # the ideal translator: one word every 250 ms, from 0
         pytest.param("al", [0, 250, 500, 750], 4, 0.0, id="al-ideal"),
         pytest.param("laal", [0, 250, 500, 750], 4, 0.0, id="laal-ideal"),
         pytest.param("dal", [0, 250, 500, 750], 4, 0.0, id="dal-ideal"),
         pytest.param("ap", [0, 250, 500, 750], 4, 0.375, id="ap-ideal"),
-        # offline: everything at the end; AL and LAAL look at the first word alone, DAL spreads the words
+        # offline: everything at the end; AL and LAAL use only the first word, DAL spreads the words
         pytest.param("al", [1000] * 4, 4, 1000.0, id="al-offline"),
         pytest.param("laal", [1000] * 4, 4, 1000.0, id="laal-offline"),
         pytest.param("dal", [1000] * 4, 4, 1000.0, id="dal-offline"),
         pytest.param("ap", [1000] * 4, 4, 1.0, id="ap-offline"),
-        # (500 + 750 - 250 + 1000 - 500) / 3: the third word has seen all, the fourth does not count
+        # (500 + 750 - 250 + 1000 - 500) / 3: the third word comes after the whole source, the last is not counted
         pytest.param("al", [500, 750, 1000, 1000], 4, 500.0, id="al-stops-at-the-end-of-the-source"),
         # AL rewards eight words for a reference of four, LAAL does not: (500 - 0 + ... + 1000 - 4 * 125) / 5
         pytest.param("al", [500, 625, 750, 875, 1000, 1000, 1000, 1000], 4, 250.0, id="al-too-long"),
         pytest.param("laal", [500, 625, 750, 875, 1000, 1000, 1000, 1000], 4, 500.0, id="laal-too-long"),
-        # d' = 900, 1150, 1400, 1650: a late first word is never made good
+        # d' = 900, 1150, 1400, 1650: the lag of the first word is never recovered
         pytest.param("dal", [900, 900, 900, 900], 4, 900.0, id="dal-lost-time"),
         pytest.param("ap", [500, 1000], 4, 0.375, id="ap-divides-by-the-reference"),
         pytest.param("al", [1300, 1400], 2, 1300.0, id="al-begins-after-the-source"),
@@ -42,19 +42,21 @@ def test_by_hand(metric, delays, reference_length, expected):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize(("delays", "source", "words"), [([], 9.0, "without words"), ([1.0], 0.0, "above 0")])
-def test_what_has_no_latency_is_refused(metric, delays, source, words):
+@pytest.mark.parametrize(
+    ("delays", "source", "words"), [([], 9.0, "of 0 words"), ([1.0], 0.0, "source or reference is empty")]
+)
+def test_an_empty_translation_or_source_is_refused(metric, delays, source, words):
     with pytest.raises(ValueError, match=words):
         METRICS[metric](delays, source, 3)
 
 
 @st.composite
 def sentences(draw, computing: bool = True) -> dict:
-    """A line of the log: ascending delays up to the source's length, computing time that never shrinks."""
+    """Draw a line of the log: increasing delays up to the source's length, and computing time that never decreases."""
     samples = draw(st.integers(1, 500_000))
     words = draw(st.integers(1, 30))
     reads = sorted(draw(st.lists(st.integers(0, samples), min_size=words, max_size=words)))
-    # most words of short sources are written at the very end
+    # most words of short sources are emitted at the end
     delays = [(samples if draw(st.booleans()) else read) * 1000 / 16000 for read in reads]
     delays.sort()
     spent = sorted(draw(st.lists(st.floats(0, 5000), min_size=words, max_size=words)))
@@ -82,7 +84,7 @@ def test_as_simuleval(metric, aware, line):
 @given(line=sentences(), later=st.floats(0.001, 1000))
 @pytest.mark.parametrize("metric", METRICS)
 def test_waiting_never_lowers_a_mean_over_all_words(metric, line, later):
-    """AL and LAAL average up to the end of the source, so they keep the law only where no word has seen it."""
+    """AL and LAAL average up to the end of the source, so this holds for them only if no word reaches it."""
     delays, source = line["delays"], line["source_length"]
     if metric in ("al", "laal"):
         source += delays[-1] + 2000
@@ -91,14 +93,14 @@ def test_waiting_never_lowers_a_mean_over_all_words(metric, line, later):
 
 
 @given(line=sentences())
-def test_laal_takes_away_what_al_gives_to_long_translations(line):
+def test_laal_is_not_lowered_by_long_translations(line):
     words, references = len(line["delays"]), len(line["reference"].split())
     al, laal = (METRICS[name](line["delays"], line["source_length"], references) for name in ("al", "laal"))
     assert laal == pytest.approx(al) if words <= references else laal >= al - 1e-6
 
 
-def test_simulevals_own_flag_makes_al_equal_to_al_ca():
-    """Why the figures are taken from the log; once SimulEval is mended, this test and latency.py's warning can go."""
+def test_computation_aware_simuleval_reports_al_ca_as_al():
+    """This is why the latencies are computed from the log; see the note in latency.py."""
     from argparse import Namespace
 
     line = {"prediction": "a", "delays": [100.0], "elapsed": [400.0], "reference": "b", "source_length": SOURCE}

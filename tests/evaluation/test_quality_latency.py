@@ -29,7 +29,7 @@ def points(tmp_path) -> Path:
 
 @pytest.fixture
 def drawn(points, tmp_path, monkeypatch):
-    """The axes of the picture that the table gives, before it is saved."""
+    """The axes of the picture of the table, before it is saved."""
     figures = []
     monkeypatch.setattr(quality_latency, "save", lambda figure, stem: figures.append(figure) or [])
     draw_quality_latency(points, tmp_path / "curve")
@@ -60,12 +60,12 @@ def test_scores_go_into_the_table_as_they_are(write_log, tmp_path):
     ("rows", "words"),
     [
         pytest.param([], "no point to write", id="none"),
-        pytest.param([{"k": 3}], "needs 'system'", id="no-system"),
-        pytest.param([{"system": "a", "bleu": 1}], "one of k, chunk", id="no-setting"),
+        pytest.param([{"k": 3}], "lacks 'system'", id="no-system"),
+        pytest.param([{"system": "a", "bleu": 1}], "all of k, chunk", id="no-setting"),
         pytest.param([{"system": "a\tb", "k": 3}], "tab", id="tab"),
     ],
 )
-def test_a_row_that_cannot_be_written_is_named(tmp_path, rows, words):
+def test_a_row_that_cannot_be_written_is_reported(tmp_path, rows, words):
     with pytest.raises(ValueError, match=words):
         write_points(tmp_path / "points.tsv", rows)
     assert list(tmp_path.iterdir()) == []
@@ -75,12 +75,12 @@ def test_a_row_that_cannot_be_written_is_named(tmp_path, rows, words):
     ("text", "words"),
     [
         pytest.param(None, "does not exist", id="missing"),
-        pytest.param("system\tk\tbleu\n", "holds no point", id="empty"),
-        pytest.param("system\tbleu\na\t3\n", r"line 2 needs a 'system' and one of k, chunk", id="no-setting"),
-        pytest.param("system\tk\tbleu\na\t3\t4\n\t5\t6\n", "line 3 needs", id="no-system"),
+        pytest.param("system\tk\tbleu\n", "contains no point", id="empty"),
+        pytest.param("system\tbleu\na\t3\n", r"line 2 lacks 'system' or all of k, chunk", id="no-setting"),
+        pytest.param("system\tk\tbleu\na\t3\t4\n\t5\t6\n", "line 3 lacks", id="no-system"),
     ],
 )
-def test_a_table_that_cannot_be_read_is_named(tmp_path, text, words):
+def test_a_table_that_cannot_be_read_is_reported(tmp_path, text, words):
     path = tmp_path / "points.tsv"
     if text is not None:
         path.write_text(text)
@@ -88,8 +88,8 @@ def test_a_table_that_cannot_be_read_is_named(tmp_path, text, words):
         read_points(path)
 
 
-def test_a_missing_figure_is_named_before_anything_is_written(points, tmp_path):
-    with pytest.raises(ValueError, match=r"softmax, k=1 has no figure 'dal'; it has k, bleu, al, laal"):
+def test_a_missing_score_is_reported_before_anything_is_written(points, tmp_path):
+    with pytest.raises(ValueError, match=r"softmax, k=1 has no 'dal' \(it has k, bleu, al, laal"):
         draw_quality_latency(points, tmp_path / "curve", x="dal")
     with pytest.raises(ValueError, match="no point to draw"):
         draw_quality_latency([], tmp_path / "curve")
@@ -98,10 +98,10 @@ def test_a_missing_figure_is_named_before_anything_is_written(points, tmp_path):
 
 def test_each_system_is_a_line_and_its_offline_score_is_dashed(drawn):
     curves = {line.get_label(): line for line in drawn.lines}
-    assert list(curves) == ["softmax", "its offline BLEU: 22.7", "cos $x$"]
+    assert list(curves) == ["softmax", "softmax, offline: 22.7", "cos $x$"]
     assert curves["softmax"].get_xdata() == pytest.approx([780, 1340, 3020])
     assert curves["cos $x$"].get_ydata() == pytest.approx([8.8, 13.9, 17.4])
-    dashed = curves["its offline BLEU: 22.7"]
+    dashed = curves["softmax, offline: 22.7"]
     assert (dashed.get_linestyle(), dashed.get_color()) == ("--", curves["softmax"].get_color())
     assert drawn.get_xlabel() == "average lagging AL (ms)"
 
@@ -117,7 +117,7 @@ def test_labels_cover_neither_each_other_nor_points(drawn):
     assert not any(box.contains(*dot) for box in boxes for dot in dots)
 
 
-def test_settings_of_two_kinds_are_told_apart(tmp_path, monkeypatch):
+def test_settings_of_two_knobs_are_distinguished(tmp_path, monkeypatch):
     figures = []
     monkeypatch.setattr(quality_latency, "save", lambda figure, stem: figures.append(figure) or [])
     figure = {"al": 900.0, "bleu": 20.0}
@@ -125,7 +125,7 @@ def test_settings_of_two_kinds_are_told_apart(tmp_path, monkeypatch):
     assert [text.get_text() for text in figures[0].axes[0].texts] == ["k=3", "chunk=7"]
 
 
-def test_the_same_table_gives_the_same_pictures_and_nothing_else(points, tmp_path):
+def test_the_same_table_gives_the_same_two_pictures_and_no_other_file(points, tmp_path):
     out = tmp_path / "pictures"
     first = {path.name: path.read_bytes() for path in draw_quality_latency(points, out / "curve", title="$ and $")}
     again = {path.name: path.read_bytes() for path in draw_quality_latency(points, out / "curve", title="$ and $")}

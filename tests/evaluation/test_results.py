@@ -1,4 +1,4 @@
-"""RESULTS.md is what its records say, and no record is of code that cannot be checked out."""
+"""RESULTS.md agrees with its records, and the code of every record can be checked out."""
 
 import json
 import runpy
@@ -88,7 +88,7 @@ def run(folder: Path, **changes) -> Path:
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=[folder.name for folder in FOLDERS])
-def test_the_published_results_are_those_of_the_records(folder):
+def test_published_results_agree_with_their_records(folder):
     assert (folder / "RESULTS.md").read_text(encoding="utf-8") == render(folder)
 
 
@@ -96,14 +96,14 @@ def test_there_are_published_results():
     assert [folder.name for folder in FOLDERS] == ["mustc", "simulst", "tts"]
 
 
-def test_every_row_has_its_cells_and_shared_facts_are_written_once(example):
+def test_rows_have_all_cells_and_shared_facts_are_written_once(example):
     everywhere = dict.fromkeys(RECORD["attention"], "elu")
     add(example, "some", run(example))
     add(example, "some", run(example, name="b", command="run b", attention=everywhere, bleu=8.0, minutes=20, seed=2))
     assert render(example).partition("-->\n\n")[2] == WRITTEN
 
 
-def test_a_run_that_is_added_again_keeps_its_place(example):
+def test_a_run_that_is_added_again_keeps_its_row(example):
     for name in ("a", "b"):
         add(example, "some", run(example, name=name))
     assert add(example, "some", run(example, bleu=99.0)).name == "01-a.json"
@@ -113,7 +113,7 @@ def test_a_run_that_is_added_again_keeps_its_place(example):
 
 @pytest.mark.parametrize("commit", ["abc1234-dirty", None, "", "unknown", "abc1234..def5678-dirty"])
 def test_a_commit_that_cannot_be_checked_out_is_refused(example, commit):
-    with pytest.raises(ValueError, match=f"of commit {commit}, which cannot be checked out: run it again at a clean"):
+    with pytest.raises(ValueError, match=rf"cannot be checked out \({commit}\): run the recipe again at a clean"):
         add(example, "some", run(example, commit=commit))
     assert not (example / "results" / "some").exists()
     (example / "results" / "some").mkdir()
@@ -129,12 +129,12 @@ def test_a_range_of_commits_is_a_commit():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        pytest.param([], "there is no record in", id="empty"),
+        pytest.param([], "no record in", id="empty"),
         pytest.param(["--add", "runs/no", "--table", "some"], "runs/no/result.json does not exist", id="no-run"),
-        pytest.param(["--table", "some"], "--add and --table belong together", id="table-alone"),
+        pytest.param(["--table", "some"], "--add and --table are needed together", id="table-alone"),
     ],
 )
-def test_the_script_ends_with_one_line(example, monkeypatch, arguments, words):
+def test_the_script_reports_a_fault_in_one_line(example, monkeypatch, arguments, words):
     monkeypatch.chdir(example)
     monkeypatch.setattr(sys, "argv", ["x", str(example), *arguments])
     with pytest.raises(SystemExit) as caught:
@@ -151,7 +151,7 @@ def test_the_script_adds_and_writes(example, monkeypatch, capsys):
 
 
 def test_a_table_that_the_template_does_not_have_is_refused(example):
-    with pytest.raises(ValueError, match=r"--table smoe is not in .*: use one of .*some"):
+    with pytest.raises(ValueError, match=r"--table is not in the template of .* \(smoe\): choose one of some"):
         add(example, "smoe", run(example))
     assert not (example / "results" / "smoe").exists()
 

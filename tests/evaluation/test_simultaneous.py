@@ -1,4 +1,4 @@
-"""Scores of a whole log, and SimulEval's own run of two sentences."""
+"""Scores of a log, and of a run of SimulEval on two sentences."""
 
 import json
 from argparse import Namespace
@@ -24,7 +24,7 @@ def test_the_scores_of_a_perfect_translation(write_log):
     assert "unit:word" in scores.latency_signature
 
 
-def test_computation_aware_twins_are_of_the_elapsed_times(write_log):
+def test_computation_aware_scores_use_elapsed_times(write_log):
     scores = score_log(write_log({}))
     shifted = score_log(write_log({"delays": [600.0, 900.0, 1700.0, 1700.0], "elapsed": []}))
     for name in LATENCIES:
@@ -40,7 +40,7 @@ def test_the_mean_is_over_sentences(write_log):
         assert getattr(both, name) == pytest.approx((getattr(one, name) + getattr(other, name)) / 2)
 
 
-def test_an_empty_translation_costs_quality_but_has_no_latency(write_log):
+def test_an_empty_translation_lowers_quality_but_has_no_latency(write_log):
     alone, both = score_log(write_log(PERFECT)), score_log(write_log(PERFECT, EMPTY))
     assert [getattr(both, name) for name in LATENCIES] == [getattr(alone, name) for name in LATENCIES]
     assert (both.sentences, both.empty, both.mean_words) == (2, 1, 2.5)
@@ -48,7 +48,7 @@ def test_an_empty_translation_costs_quality_but_has_no_latency(write_log):
     assert both.chrf < alone.chrf
 
 
-def test_nothing_but_empty_translations_is_no_nan(write_log, tmp_path):
+def test_only_empty_translations_give_no_nan(write_log, tmp_path):
     scores = score_log(write_log(EMPTY))
     assert scores.bleu == 0
     assert all(getattr(scores, f"{name}{tail}") is None for name in LATENCIES for tail in ("", "_ca"))
@@ -59,13 +59,13 @@ def test_nothing_but_empty_translations_is_no_nan(write_log, tmp_path):
     assert "nan" not in render({"run": scores}).lower()
 
 
-def test_case_and_tokeniser_are_followed(write_log):
+def test_case_and_tokeniser_are_options(write_log):
     log = write_log({**PERFECT, "prediction": "Drei Oder Fünf Und Mehr"})
     assert score_log(log).bleu < score_log(log, lowercase=True).bleu
     assert "tok:char" in score_log(log, tokenize="char").bleu_signature
 
 
-def test_the_table_has_a_row_for_each_log_and_says_each_signature_once(write_log):
+def test_the_table_has_a_row_for_each_log_and_each_signature_once(write_log):
     row = score_log(write_log({}))
     lines = render({"k3": row, "k5": row}).splitlines()
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[:4]]
@@ -80,7 +80,7 @@ def test_the_table_has_a_row_for_each_log_and_says_each_signature_once(write_log
 
 @pytest.fixture
 def simuleval_run(tmp_path):
-    """SimulEval itself on two tones; its agent writes a word every 280 ms, and two at the end."""
+    """A run of SimulEval on two tones; its agent emits a word every 280 ms, and two at the end."""
     from simuleval.agents import SpeechToTextAgent
     from simuleval.agents.actions import ReadAction, WriteAction
     from simuleval.data.dataloader.s2t_dataloader import SpeechToTextDataloader
@@ -110,7 +110,7 @@ def simuleval_run(tmp_path):
     return args.output, evaluator
 
 
-def test_the_log_of_simuleval_itself_gives_simulevals_figures(simuleval_run):
+def test_the_log_of_a_run_gives_the_scores_of_simuleval(simuleval_run):
     folder, evaluator = simuleval_run
     first, second = read_instances(folder)
     assert first.units == ("Wort", "Wort", "zum", "Ende")

@@ -1,4 +1,4 @@
-"""Distortion along the best path, and duration."""
+"""Mel-cepstral distortion along the best path, and duration."""
 
 import numpy as np
 import pytest
@@ -10,12 +10,12 @@ TIME = np.arange(RATE) / RATE
 
 
 def sweep(seconds: float, low: float = 200, high: float = 2000) -> np.ndarray:
-    """A tone that rises from low to high."""
+    """Return a tone that rises from low to high, in Hz."""
     time = np.arange(int(seconds * RATE)) / RATE
     return np.sin(2 * np.pi * (low + (high - low) * time / seconds / 2) * time).astype(np.float32)
 
 
-def test_speech_is_at_no_distance_from_itself_however_slow() -> None:
+def test_distortion_from_itself_is_0_and_speed_matters_little() -> None:
     assert mel_cepstral_distortion(sweep(1), sweep(1), RATE) < 1e-3
     slow, other = (
         mel_cepstral_distortion(sweep(1), sweep(1.5), RATE),
@@ -33,8 +33,8 @@ def test_a_louder_recording_differs_in_one_cepstrum_by_a_known_number() -> None:
     np.testing.assert_allclose(difference[:, 1:], 0, atol=1e-3)
 
 
-def test_the_path_is_the_best_one() -> None:
-    """Against a search of all paths by hand."""
+def test_the_path_is_optimal() -> None:
+    """Compared with dynamic programming by hand."""
     a, b = sweep(0.2), sweep(0.15, 500, 900)
     x, y = cepstra(a, RATE), cepstra(b, RATE)
     distance = np.sqrt(((x[:, None] - y[None]) ** 2).mean(-1))
@@ -50,8 +50,8 @@ def test_the_path_is_the_best_one() -> None:
     assert mel_cepstral_distortion(a, b, RATE) == pytest.approx(best[-1, -1] / steps[-1, -1], rel=1e-4)
 
 
-def test_nothing_has_no_distortion() -> None:
-    with pytest.raises(ValueError, match="one of the two recordings is empty"):
+def test_an_empty_signal_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"a signal is empty \(recorded 16000, synthesised 0 samples\)"):
         mel_cepstral_distortion(sweep(1), np.zeros(0, dtype=np.float32), RATE)
 
 

@@ -1,4 +1,4 @@
-"""The read/write picture."""
+"""The picture of reads and writes."""
 
 from dataclasses import replace
 from itertools import combinations
@@ -20,7 +20,7 @@ def instance(write_log) -> Instance:
 
 @pytest.fixture
 def draw(tmp_path, monkeypatch):
-    """Draws, and returns the figure instead of saving it."""
+    """Draw, and return the figure instead of saving it."""
 
     def call(*arguments):
         figures = []
@@ -32,7 +32,7 @@ def draw(tmp_path, monkeypatch):
 
 
 def long_instance(words: int) -> Instance:
-    """Long words, one in 300 ms, the last ten at the end."""
+    """Return a sentence of long words, one every 300 ms, the last ten at the end."""
     units = tuple(f"{'Donaudampfschifffahrt' * (1 + i % 2)}{i}" for i in range(words))
     delays = tuple(300.0 * min(i, words - 10) for i in range(words))
     elapsed = tuple(delay + 400 for delay in delays)
@@ -43,11 +43,11 @@ def waveform(seconds: float) -> Waveform:
     return Waveform(np.sin(np.arange(int(seconds * 16000)) / 50).astype("float32"), 16000)
 
 
-def test_each_word_stands_at_its_delay(draw, instance):
+def test_each_word_is_at_its_delay(draw, instance):
     axes = draw(instance).axes[0]
     words = [(text.get_text(), *text.xy) for text in axes.texts]
     assert words == [("drei", 0.56, 0), ("$", 0.84, 1), ("5", 1.6, 2), ("und", 1.6, 3)]
-    dots = next(line for line in axes.lines if line.get_label() == "word, at its delay")
+    dots = next(line for line in axes.lines if line.get_label() == "word at its delay")
     assert dots.get_xydata().tolist() == [[x, y] for _, x, y in words]
 
 
@@ -58,9 +58,9 @@ def test_the_diagonal_is_that_of_laal(draw, instance):
     assert axes.get_title("left") == "sentence 0, LAAL 0.68 s"
 
 
-def test_computing_is_shown_where_it_took_time(draw, instance):
+def test_computing_time_is_shown_where_there_is_any(draw, instance):
     def bars(one):
-        return [bar for bar in draw(one).axes[0].collections if bar.get_label() == "time for computing it"]
+        return [bar for bar in draw(one).axes[0].collections if bar.get_label() == "computing time"]
 
     (bar,) = bars(instance)
     assert bar.get_segments()[1][:, 0] == pytest.approx([0.84, 0.9])
@@ -85,7 +85,7 @@ def test_words_are_readable(draw, words, audio):
     assert min(box.height for box in boxes) > 8
 
 
-def test_the_waveform_stands_above_on_the_same_axis(draw, instance):
+def test_the_waveform_is_above_the_words_on_the_same_axis(draw, instance):
     above, below = draw(instance, waveform(1.6)).axes
     assert above.get_xlim() == below.get_xlim()
     assert above.get_position().y0 > below.get_position().y1
@@ -93,7 +93,7 @@ def test_the_waveform_stands_above_on_the_same_axis(draw, instance):
     assert (drawn.x1, drawn.y0, drawn.y1) == pytest.approx((1.6, -1, 1), abs=0.01)
 
 
-def test_words_are_no_formulas_and_stuttered_ones_are_cut(draw, instance):
+def test_words_are_not_formulas_and_long_ones_are_truncated(draw, instance):
     figure = draw(replace(instance, units=(r"$\no$", "la" * 900, "x", "y"), reference=r"$\no$"))
     figure.draw_without_rendering()
     assert [text.get_text() for text in figure.axes[0].texts[:2]] == [r"$\no$", "la" * 30 + "…"]
@@ -108,14 +108,18 @@ def test_one_word_after_the_source_is_drawn(draw):
 @pytest.mark.parametrize(
     ("change", "audio", "words"),
     [
-        pytest.param({"units": (), "delays": (), "elapsed": ()}, None, "has 0 words", id="empty"),
         pytest.param(
-            {"units": ("a",) * (MAX_WORDS + 1)}, None, r"1001 words; a timeline shows 1 to 1000", id="too-long"
+            {"units": (), "delays": (), "elapsed": ()}, None, r"does not have 1 to 1000 words \(0\)", id="empty"
         ),
-        pytest.param({}, waveform(2.0), "2000 ms long, but the log says 1600 ms", id="another-audio"),
+        pytest.param(
+            {"units": ("a",) * (MAX_WORDS + 1)}, None, r"does not have 1 to 1000 words \(1001\)", id="too-long"
+        ),
+        pytest.param(
+            {}, waveform(2.0), r"\(2000 ms\) does not have the length in the log \(1600 ms\)", id="another-audio"
+        ),
     ],
 )
-def test_what_cannot_be_drawn_is_named(instance, tmp_path, change, audio, words):
+def test_a_sentence_that_cannot_be_drawn_is_reported(instance, tmp_path, change, audio, words):
     out = tmp_path / "pictures"
     with pytest.raises(ValueError, match=rf"sentence 0.*{words}"):
         draw_timeline(replace(instance, **change), out / "picture", audio)

@@ -1,11 +1,11 @@
-"""Reading fairseq's training log."""
+"""Reading of fairseq's training log."""
 
 import pytest
 
 from mla_fairseq.evaluation.training_log import parse_line, read_training_log
 
 
-def test_a_stopped_and_continued_training_is_one_curve(train_log):
+def test_a_resumed_training_is_one_curve(train_log):
     log = read_training_log(train_log)
     assert [(point.update, point.loss) for point in log.train] == [(10, 6.0), (20, 4.0), (25, 3.0)]
     assert [(point.update, point.loss) for point in log.valid] == [(10, 5.0), (30, 2.5)]
@@ -13,7 +13,7 @@ def test_a_stopped_and_continued_training_is_one_curve(train_log):
     assert log.parameters == 2_506_624
 
 
-def test_the_pause_is_no_training_time(train_log):
+def test_the_pause_is_not_training_time(train_log):
     """The first session logged 150 seconds, the second 120."""
     log = read_training_log(train_log)
     assert log.minutes == pytest.approx(4.5)
@@ -21,17 +21,17 @@ def test_the_pause_is_no_training_time(train_log):
 
 
 def test_speed_is_the_median_of_the_intervals(train_log):
-    """One of four intervals held something else, such as a validation."""
+    """One of four intervals contained something else, such as a validation."""
     log = read_training_log(train_log)
     assert log.words_per_second == pytest.approx(95.0)
     assert log.updates_per_second == pytest.approx(1.9)
 
 
-def test_perplexity_is_that_of_the_true_target(train_log):
+def test_perplexity_is_without_label_smoothing(train_log):
     assert read_training_log(train_log).train[0].perplexity == pytest.approx(64.0)
 
 
-def test_a_log_cut_in_the_middle_of_a_line_is_read_up_to_there(train_log):
+def test_a_log_truncated_within_a_line_is_read_up_to_there(train_log):
     whole = train_log.read_text(encoding="utf-8")
     train_log.write_text(whole[: whole.index('"num_updates": "20"')], encoding="utf-8")
     assert [point.update for point in read_training_log(train_log).train] == [10]
@@ -43,7 +43,7 @@ def test_an_empty_log_has_no_points(tmp_path):
     assert (log.train, log.valid, log.updates, log.words_per_second) == ([], [], 0, None)
 
 
-def test_a_missing_log_is_named(tmp_path):
+def test_a_missing_log_is_reported(tmp_path):
     with pytest.raises(ValueError, match=r"train\.log does not exist"):
         read_training_log(tmp_path / "train.log")
 
@@ -64,5 +64,5 @@ def test_a_line_has_a_time_a_tag_and_a_message(line, message):
 
 
 @pytest.mark.parametrize("line", ["", "Traceback (most recent call last):", "2030-01-01 | INFO | x | y"])
-def test_other_lines_are_none(line):
+def test_other_lines_are_ignored(line):
     assert parse_line(line) is None
