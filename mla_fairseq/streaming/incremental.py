@@ -22,7 +22,7 @@ class IncrementalSession(Session):
     At each push, the policy is asked for one token after another until it decides to READ. The whole words of the best
     hypothesis are then final and emitted; other hypotheses of the beam that disagree with them are dropped. After the
     end of the source, the rest of the sentence is searched as in ``fairseq-generate``. The output does not depend on
-    how the audio is chunked, and no word depends on audio that has not arrived.
+    how the audio is split into segments, and no word depends on audio that has not arrived.
 
     A sentence has at most ``max_len_a * frames + max_len_b`` tokens, where ``frames`` counts the filter-bank frames
     that its last token may depend on.
@@ -89,7 +89,7 @@ class IncrementalSession(Session):
             if log_probs is None:
                 break
             frame = self._last_frame(at_end)
-            longest = self.options.longest(frame - self.first_frame)
+            longest = self.options.longest(frame - self.first_frame)  # the same however the audio is split
             self.hypotheses.keep(self.search.extend(log_probs, longest, at_end or self.hypotheses.at_end))
             emissions += self._commit_words()
             if self.search.ended and self.continuous:
@@ -136,7 +136,7 @@ class IncrementalSession(Session):
         if search.at_end:
             return []
         stable = search.best[: whole(self.translator.pieces(search.best))]
-        self.hypotheses.keep(search.prune(len(stable)))
+        self.hypotheses.keep(search.prune(len(stable)))  # no remaining hypothesis contradicts the emitted words
         return self._commit(stable)
 
 
@@ -201,7 +201,7 @@ class Hypotheses:
 
     def keep(self, parents: Tensor) -> None:
         """Continue hypothesis ``parents[i]`` (int64) at index i; drop all others."""
-        if parents.tolist() != list(range(self.size)):  # greedy search never reorders
+        if parents.tolist() != list(range(self.size)):  # greedy search never copies its state
             reorder(self.state, parents)
         self.size = len(parents)
 

@@ -1,9 +1,9 @@
 """READ/WRITE policies for models trained to translate simultaneously: pure functions of two numbers, no model.
 
-Before each token a policy decides: READ (wait for more encoder states) or WRITE (decode the token now, from the
-first N states). A policy does not know whether the source has ended: if it did, the output could depend on how the
-audio is chunked. READ is enough. While more audio may arrive the session waits; after the end of the source, the token
-reads all encoder states.
+Before each token a policy decides: READ (wait for more encoder states) or WRITE (decode the token now, from the first
+N states). A policy does not know whether the source has ended: if it did, the output could depend on how the audio is
+split into segments. READ is enough: while more audio may arrive, the session waits; after the end of the source, the
+token reads all encoder states.
 """
 
 from __future__ import annotations

@@ -114,7 +114,8 @@ class BeamSearch:
 
     def prune(self, length: int) -> Tensor:
         """Drop hypotheses that differ from the best one in the first ``length`` tokens; return the others' indices."""
-        kept = (self.tokens[:, : length + 1] == self.tokens[:1, : length + 1]).all(1).nonzero().squeeze(1)
+        prefix = self.tokens[:, : length + 1]  # eos comes first
+        kept = (prefix == prefix[:1]).all(1).nonzero().squeeze(1)
         self.tokens, self.scores = self.tokens[kept], self.scores[kept]
         return kept
 

@@ -153,9 +153,9 @@ class Synthesizer:
         """Synthesise a batch.
 
         Returns:
-            A dict for each text, where T counts frames: ``feature`` (T, F), not normalised; ``waveform`` (time,);
-            ``eos_prob`` (T,); ``attn`` (S, T); ``alignment`` (T,), the symbol with the largest weight; and ``ended``,
-            whether the model ended the utterance. With ``has_targ`` also ``targ_feature`` and ``targ_waveform``.
+            A dict for each text with ``feature`` (T, F), not normalised, ``waveform`` (time,), ``eos_prob`` (T,),
+            ``attn`` (S, T), ``alignment`` (T,), the symbol with the largest weight, and ``ended``, whether the model
+            ended the utterance. T counts frames. With ``has_targ`` also ``targ_feature`` and ``targ_waveform``.
 
         Raises:
             ValueError: a spectrogram is not finite.

@@ -128,7 +128,7 @@ def test_an_error_is_one_line(save, data: Path, tmp_path: Path, what: str) -> No
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 48_000])
-def test_resampling_does_not_depend_on_chunking(rate: int) -> None:
+def test_resampling_does_not_depend_on_segments(rate: int) -> None:
     samples = soxr.resample(noise(1.0, 3).astype(np.float32) / 2**15, RATE, rate)
     outputs = []
     for size in (rate, rate // 7, 333):

@@ -1,4 +1,4 @@
-"""Sessions: the output does not depend on how the audio is chunked, nor a word on audio that has not arrived."""
+"""Sessions: words depend neither on how the audio is split into segments, nor on audio that has not arrived."""
 
 import functools
 from collections.abc import Callable
@@ -87,7 +87,7 @@ expected_words = functools.cache(lambda *arguments: at_once(*arguments, noise(2.
 @every_arch
 @settings(max_examples=5, phases=[Phase.explicit, Phase.generate])
 @given(cuts=st.lists(st.integers(0, 12_000), min_size=1, max_size=6), beam=st.sampled_from([1, 3]))
-def test_words_do_not_depend_on_chunking(translator, arch: str, flags: str, cuts: list[int], beam: int) -> None:
+def test_words_do_not_depend_on_segments(translator, arch: str, flags: str, cuts: list[int], beam: int) -> None:
     model, policy, options = translator(flags, arch), policy_of(flags, 2), options_of(flags, beam)
     expected = expected_words(model, policy, options)
     assert words(emissions(IncrementalSession(model, policy, options), noise(2.3, 3), cuts)) == expected
