@@ -62,7 +62,7 @@ def load_encoder(encoder: FairseqEncoder, path: str) -> FairseqEncoder:
     ctc = {name: tensor for name, tensor in encoder.state_dict().items() if name.startswith("ctc_proj.")}
     for name, module in encoder.named_modules():
         if isinstance(module, AttentionHeads):
-            module.upgrade_state_dict_named(state, name)
+            module.upgrade_state_dict_named(state, name)  # fairseq upgrades only checkpoints of whole models
     load_strictly(encoder.load_state_dict, state | ctc)
     return encoder
 
@@ -77,7 +77,7 @@ def check_continued(args: Namespace) -> None:
     if getattr(args, "restore_file", last.name) != last.name or not last.is_file():
         return  # with --restore-file the user names the weights to start from
     state, _ = load_training(last)
-    saved = (state.get("cfg") or {}).get("model") or state["args"]
+    saved = (state.get("cfg") or {}).get("model") or state["args"]  # older versions of fairseq saved args
     saved = Namespace(**saved) if isinstance(saved, dict) else saved
     for site in SITES:
         before, name = site_type(saved, site), site_type(args, site)
@@ -151,7 +151,7 @@ def load_strictly(load: Callable[..., Any], state_dict: dict[str, Tensor], *args
     try:
         return load(state_dict, *args, **kwargs)
     except RuntimeError as error:
-        differences = [line.strip() for line in str(error).splitlines()[1:]]
+        differences = [line.strip() for line in str(error).splitlines()[1:]]  # torch lists them below a headline
         first = textwrap.shorten(differences[0].rstrip("."), 200, placeholder=" ...")
         raise UserError(
             f"the checkpoint is of another model (differences: {len(differences)}, the first: {first}): "

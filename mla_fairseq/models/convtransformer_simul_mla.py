@@ -1,8 +1,7 @@
 """Models for simultaneous translation: a chunked encoder, and a decoder with a read/write policy.
 
 ``convtransformer_simul_mla`` subsamples with 2-d convolutions, like the ConvTransformer of fairseq and ESPnet;
-``s2t_transformer_simul_mla`` subsamples with gated 1-d convolutions, like ``s2t_transformer``. All else is
-equal.
+``s2t_transformer_simul_mla`` with gated 1-d convolutions, like ``s2t_transformer``. All else is equal.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ def _register(model: str, conv_version: str, name: str, size: Callable[[Namespac
         set_simul_defaults(args)
         size(args)
 
-    architecture.__name__ = name
+    architecture.__name__ = name  # a name for tracebacks
     register_model_architecture(model, name)(architecture)
 
 

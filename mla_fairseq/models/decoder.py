@@ -65,8 +65,9 @@ class TextDecoder(StepDecoder):
             view = FULL if full_context_alignment else CAUSAL
             x, reports, extra = self._whole(prev_output_tokens, encoder_out, view, alignment_layer, target_lengths)
         weights = next((report["weights"] for report in reports if "weights" in report), None)
-        extra["attn"] = [None if weights is None else weights.mean(1)]
+        extra["attn"] = [None if weights is None else weights.mean(1)]  # (B, H, T, S) -> (B, T, S)
         if self.monotonic and incremental_state is not None and weights is None:
+            # "attn" is the one extra that fairseq's generator keeps for each hypothesis
             extra["attn"] = [states_read(reports).to(x)[:, None, None]]
         return x if features_only else self.output_layer(x), extra
 
@@ -78,7 +79,7 @@ class TextDecoder(StepDecoder):
         source = source_of(encoder_out)
         mask, log_ratio, rule = tokens.ne(self.padding_idx), None, self.length_rule
         if target_lengths is None and rule is not None:
-            log_ratio = rule.predict(source.states, source.mask)
+            log_ratio = rule.predict(source.states, source.mask)  # with gradients: the criterion trains it
             target_lengths = rule.of_whole_target(mask.sum(1), source.lengths, log_ratio)
         layouts = whole_layouts(
             tokens.shape[1], source, target_lengths, self._source_lengths(source.lengths),
@@ -107,7 +108,7 @@ class TextDecoder(StepDecoder):
             self._begin(state, whole.lengths, target_lengths)
         source, mask = self._unread(encoder_out, whole, tokens.shape[1] - 1)
         if self.monotonic and source is not None:
-            self.feed(source, state, True, mask)
+            self.feed(source, state, True, mask)  # fairseq-generate has the whole source: it is final
         return self._step(tokens[:, -1:], source, state, _weights(alignment_layer), mask)
 
     def max_positions(self) -> int:
@@ -149,6 +150,7 @@ class TextDecoder(StepDecoder):
             policy, lagging = reading
             new = slice(policy.states(lagging, target - 1) if target else 0, policy.states(lagging, target))
         states = source.states[new]
+        # a policy that asks for more than the source has gets what is left, and then nothing new
         return (states, None if source.mask is None else source.mask[:, new]) if len(states) else (None, None)
 
 

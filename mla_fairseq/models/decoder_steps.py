@@ -51,6 +51,7 @@ class StepDecoder(FairseqIncrementalDecoder):
             nn.init.normal_(self.output_projection.weight, std=channels**-0.5)
         self.wait_k = build_wait_k(args)
         self.monotonic = build_monotonic(args)
+        # a chunked encoder may be fed live audio, so the source's length may not be known even without a policy
         streaming = self.wait_k is not None or self.monotonic is not None or chunk_size(args) > 0
         self.length_rule = (
             LengthRule.build(args, length_options(args), streaming) if need_lengths(self.layers) else None
@@ -91,7 +92,8 @@ class StepDecoder(FairseqIncrementalDecoder):
             self._begin(state, source_lengths, target_lengths)
         weights = {} if probe is None else {probe[0]: weights_over(probe[1])}
         x, reports = self._step(tokens, source, state, weights)
-        return self.output_layer(x)[:, -1], None if probe is None else reports[probe[0]]["weights"][:, :, -1]
+        scores = self.output_layer(x)[:, -1]
+        return scores, None if probe is None else reports[probe[0]]["weights"][:, :, -1]  # (B, H, T, S) -> (B, H, S)
 
     def expect_length(
         self, source: Tensor, source_mask: Tensor | None, source_lengths: Tensor, true: Tensor | None = None
@@ -149,6 +151,7 @@ class StepDecoder(FairseqIncrementalDecoder):
     def _begin_stream(self, tokens: Tensor, state: State) -> None:
         """Add the decoder's entry to a fresh state of streams that have not ended: lengths are fixed numbers."""
         if ENTRY not in state:
+            # fixed lengths depend on no numbers of states: these only give the number of streams
             unknown = torch.ones(len(tokens), dtype=torch.long, device=tokens.device)
             self._begin(state, unknown, None if self.length_rule is None else self.length_rule(unknown))
 
@@ -175,7 +178,7 @@ class StepDecoder(FairseqIncrementalDecoder):
 
     def _embed(self, tokens: Tensor, start: int | Tensor) -> Tensor:
         """Return embedded tokens (T, B, C) of tokens (B, T), the first of which are at ``start``, an int or (B,)."""
-        x = self.embed_scale * self.embed_tokens(tokens).transpose(0, 1)
+        x = self.embed_scale * self.embed_tokens(tokens).transpose(0, 1)  # (B, T) -> (T, B, C)
         x = x + self.embed_positions(start, x.shape[0], x.device).to(x)
         return self.dropout_module(x if self.layernorm_embedding is None else self.layernorm_embedding(x))
 

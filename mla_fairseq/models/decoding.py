@@ -48,7 +48,7 @@ def source_of(encoder_out: dict[str, Any]) -> Source:
     """Return the encoder states, their mask and their numbers from fairseq's encoder output."""
     states = encoder_out["encoder_out"][0]
     if encoder_out["encoder_padding_mask"]:
-        mask = ~encoder_out["encoder_padding_mask"][0]
+        mask = ~encoder_out["encoder_padding_mask"][0]  # fairseq's mask is true for padding
         return Source(states, mask, mask.sum(1))
     return Source(states, None, torch.full((states.shape[1],), states.shape[0], device=states.device))
 

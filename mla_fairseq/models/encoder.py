@@ -48,7 +48,7 @@ class SpeechEncoder(FairseqEncoder):
     """
 
     def __init__(self, args: Namespace) -> None:
-        super().__init__(None)
+        super().__init__(None)  # no dictionary: the input is speech
         self.channels = args.encoder_embed_dim
         self.freezing_updates = args.encoder_freezing_updates
         self.num_updates = 0
@@ -79,14 +79,16 @@ class SpeechEncoder(FairseqEncoder):
                 ``target_lengths``); the decoder finds them as ``for_decoder``.
         """
         frozen = self.num_updates < self.freezing_updates
+        # a frozen encoder computes without gradients, as in fairseq
         with torch.no_grad() if frozen else contextlib.nullcontext():
             return self._encode(src_tokens, src_lengths, return_all_hiddens) | {"for_decoder": for_decoder}
 
     def _encode(self, frames: Tensor, lengths: Tensor, return_all_hiddens: bool) -> dict[str, Any]:
-        x, lengths = self.subsample(frames, lengths)
+        """Return fairseq's encoder output for frames (B, T, F) with lengths (B,)."""
+        x, lengths = self.subsample(frames, lengths)  # (B, T, F) -> (S, B, C)
         x = self._embed(x, 0)
         mask = real_frames(lengths, x.shape[0])
-        key_mask = None if bool(mask.all()) else mask
+        key_mask = None if bool(mask.all()) else mask  # without padding no layer needs to mask
         lengths = self._expected(lengths)
         layout = Layout.whole(
             self.view, len(x), query_length=lengths, key_length=lengths, key_mask=key_mask, device=x.device
@@ -122,6 +124,7 @@ class SpeechEncoder(FairseqEncoder):
         """
         if not isinstance(self.view, Blocks):
             raise ValueError("this is a full-context encoder: to stream, train it with --encoder-chunk-size")
+        # the convolutions keep the frames that a later state still needs
         x, state["encoder.subsample"] = self.subsample.stream(frames, state.get("encoder.subsample", {}), final)
         entry = state.get("encoder") or self._fresh(x)
         x = torch.cat((entry["waiting"].transpose(0, 1), x))
@@ -129,6 +132,7 @@ class SpeechEncoder(FairseqEncoder):
         complete = len(x) if final else len(x) // self.view.size * self.view.size
         x, waiting = x[:complete], x[complete:]
         start = entry["position"]
+        # dim 0 of a state is the stream; a copy, because a slice would keep all of x in memory
         state["encoder"] = {"waiting": waiting.transpose(0, 1).clone(), "position": start + complete}
         if complete == 0:
             return x
@@ -163,7 +167,7 @@ class SpeechEncoder(FairseqEncoder):
 
     def reorder_encoder_out(self, encoder_out: dict[str, Any], new_order: Tensor) -> dict[str, Any]:
         """Return the encoder's output with stream ``new_order[i]`` at place i, as fairseq's beam search needs it."""
-        return {
+        return {  # encoder states are (S, B, C), all else is batch first
             "encoder_out": [x.index_select(1, new_order) for x in encoder_out["encoder_out"]],
             "encoder_padding_mask": [x.index_select(0, new_order) for x in encoder_out["encoder_padding_mask"]],
             "encoder_embedding": [],

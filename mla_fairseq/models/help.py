@@ -34,6 +34,7 @@ def show_attention_flags() -> None:
     @functools.wraps(stock)
     def add_model_args(parser: ArgumentParser) -> _ArgumentGroup:
         group = stock(parser)
+        # help ends the program; in any other run --arch adds these flags, and argparse refuses a flag added twice
         if {"-h", "--help"} & set(sys.argv[1:]):
             attention = parser.add_argument_group(TITLE)
             add_attention_args(attention)

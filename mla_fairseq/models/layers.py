@@ -43,12 +43,13 @@ class SinusoidalPositions(nn.Module):
         """
         half = self.channels // 2
         # computed in every call, because a buffer would be cast with the model: float16 has no odd numbers above 2048
+        # rates are 10000^(-i / (half - 1))
         rates = torch.exp(torch.arange(half, dtype=torch.float, device=device) * -(math.log(10000) / (half - 1)))
         start = torch.as_tensor(start, device=device).reshape(1, -1)
-        places = (torch.arange(length, device=device).unsqueeze(-1) + start + self.first).float()
+        places = (torch.arange(length, device=device).unsqueeze(-1) + start + self.first).float()  # (length, 1 or B)
         angles = places.unsqueeze(-1) * rates
         table = torch.cat((angles.sin(), angles.cos()), dim=-1)
-        return nn.functional.pad(table, (0, self.channels - table.shape[-1]))
+        return nn.functional.pad(table, (0, self.channels - table.shape[-1]))  # an odd C ends with a zero
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         for name in ("weights", "_float_tensor"):  # older versions of fairseq saved these
@@ -85,7 +86,12 @@ class TransformerLayer(nn.Module):
 
 
 class EncoderLayer(TransformerLayer):
-    """Self-attention and feed-forward over encoder states (S, B, C)."""
+    """Self-attention and feed-forward over encoder states (S, B, C).
+
+    Args:
+        args: the model's options.
+        name: the layer's name in the model, which prefixes the names of its attention in a state.
+    """
 
     def __init__(self, args: Namespace, name: str) -> None:
         channels, heads = args.encoder_embed_dim, args.encoder_attention_heads
@@ -107,7 +113,12 @@ class EncoderLayer(TransformerLayer):
 
 
 class DecoderLayer(TransformerLayer):
-    """Causal self-attention, cross-attention and feed-forward over target tokens (T, B, C)."""
+    """Causal self-attention, cross-attention and feed-forward over target tokens (T, B, C).
+
+    Args:
+        args: the model's options.
+        name: the layer's name in the model, which prefixes the names of its attention in a state.
+    """
 
     def __init__(self, args: Namespace, name: str) -> None:
         channels, heads = args.decoder_embed_dim, args.decoder_attention_heads
@@ -157,17 +168,21 @@ class DecoderLayer(TransformerLayer):
         ``delays`` (B, H, T) in encoder states or, with a state, ``seen`` (B, H), the encoder states that each head has
         read, and ``wait`` (B,), which streams need more of them.
         """
+        # self-attention
         y = self.block_input(x, self.self_attn_layer_norm)
         y = self.self_attn(y, y, self_layout, state)
         x = self.block_output(y, x, self.self_attn_layer_norm)
 
+        # cross-attention
         y = self.block_input(x, self.encoder_attn_layer_norm)
         report = {} if weights is None else {"weights": weights(self.encoder_attn, y, source, cross_layout)}
         if isinstance(self.encoder_attn, MultiheadAttention):
             y = self.encoder_attn(y, source, cross_layout, state)
         elif state is None:
+            # training: the expectation over all decisions of the heads
             y, report["delays"] = self.encoder_attn(y, source, cross_layout)
         else:
+            # decoding: every head decides now, over the encoder states that it was fed
             y, report["seen"], report["wait"] = self.encoder_attn.advance(y, state, cross_layout)
         x = self.block_output(y, x, self.encoder_attn_layer_norm)
         return self.feed_forward(x), report

@@ -50,7 +50,7 @@ class LengthRule(nn.Module):
         check_lengths(options, self.train_rule, streaming, noise)
         self.options, self.streaming = options, streaming
         self.predictor, self.gradient, self.noise = predictor, gradient, noise
-        self.register_buffer("tokens_and_states", torch.zeros(2, dtype=torch.float64))
+        self.register_buffer("tokens_and_states", torch.zeros(2, dtype=torch.float64))  # exact to 2^53
         if predictor is not None:
             self.register_buffer("batches", torch.zeros((), dtype=torch.long))
 
@@ -69,8 +69,8 @@ class LengthRule(nn.Module):
         )
         if streaming and getattr(args, "length_predictor", None):
             raise ValueError(
-                "--length-predictor is not supported in a streaming model (chunked encoder or read/write rule), which "
-                "has no whole source to predict from: remove it, and give fixed lengths"
+                "--length-predictor is not supported in a streaming model (chunked encoder or read/write policy), "
+                "which has no whole source to predict from: remove it, and give fixed lengths"
             )
         predictor: LengthPredictor | DurationPredictor | None = None
         if wanted and frames_per_step:
@@ -115,7 +115,7 @@ class LengthRule(nn.Module):
         if not (self.training and self.noise):
             return expected
         noise = torch.randn(expected.shape, device=expected.device) * self.noise
-        return (expected * noise.exp()).round().long().clamp_min(1)
+        return (expected * noise.exp()).round().long().clamp_min(1)  # relative noise: a factor that is never negative
 
     def predict(self, states: Tensor, mask: Tensor | None = None) -> Tensor | None:
         """Return the predicted logarithm of target tokens per encoder state, (B,); ``None`` without a predictor.
@@ -124,6 +124,7 @@ class LengthRule(nn.Module):
         """
         if self.predictor is None:
             return None
+        # detached, the loss trains the predictor and leaves the encoder to the translation
         return self.predictor(states if self.gradient else states.detach(), mask)
 
     def check(self) -> None:

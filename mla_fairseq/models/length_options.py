@@ -114,7 +114,7 @@ def check_lengths(options: LengthOptions, train_rule: str, streaming: bool, nois
             raise ValueError(f"{flag} must be one of {', '.join(get_args(Rule))}, but is {rule!r}")
         if streaming and rule != "fixed":
             raise ValueError(
-                f"{flag} must be fixed, but is {rule!r}: a streaming model (chunked encoder or read/write rule) does "
+                f"{flag} must be fixed, but is {rule!r}: a streaming model (chunked encoder or read/write policy) does "
                 "not know the length of its source; give --target-length fixed, --target-length-fixed TOKENS and "
                 "--source-length STATES"
             )

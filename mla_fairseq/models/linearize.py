@@ -58,14 +58,15 @@ def convert(
     before.load_pretrained_encoder_from = after.load_pretrained_encoder_from = None
     vars(after).update(changes)
     for name in {site_type(after, site) for site in SITES} - {site_type(before, site) for site in SITES}:
-        take_defaults(after, name)
+        take_defaults(after, name)  # else an option that the checkpoint lacks would have its value of version 0.1
     weights = state["model"]
     models = []
     for options in (before, after):
         model = task.build_model(options, from_checkpoint=True)
-        load_strictly(model.load_state_dict, dict(weights), strict=True)
+        load_strictly(model.load_state_dict, dict(weights), strict=True)  # a copy: loading changes the dict
         models.append(model.eval())
     teacher, student = models
+    # the optimizer's state does not fit the parameters of another mechanism
     state = {key: value for key, value in state.items() if key != "last_optimizer_state"}
     state["model"] = student.state_dict()
     if state.get("cfg"):

@@ -38,14 +38,11 @@ def add_attention_args(parser: _ActionsContainer) -> None:
     Args:
         parser: a parser, or a group of its flags: fairseq gives its group of model flags.
     """
-    names = ", ".join(available_attention())
+    names = f"one of {', '.join(available_attention())} (default: {AttentionSites.attn_type})"
     for option in dataclasses.fields(AttentionSites):
-        parser.add_argument(
-            _flag(option.name),
-            type=_attention_name,
-            metavar="NAME",
-            help=f"{option.metadata['help']}, one of {names} (default: {option.default or 'that of --attn-type'})",
-        )
+        choices = names if option.default else "with the same choices (default: the mechanism of --attn-type)"
+        text = f"{option.metadata['help']}, {choices}"
+        parser.add_argument(_flag(option.name), type=_attention_name, metavar="NAME", help=text)
     for name in available_attention():
         add_options(parser, attention_entry(name).options, f"{name}_")
 
@@ -114,6 +111,7 @@ def take_defaults(args: Namespace, name: str) -> None:
 
 
 def _add_option(parser: _ActionsContainer, flag: str, option: dataclasses.Field, hint: Any) -> None:
+    """Add the flag of one field, whose type is ``hint``."""
     text = f"{option.metadata.get('help', '')} (default: {option.metadata.get('default', option.default)})"
     if isinstance(hint, UnionType) or typing.get_origin(hint) is typing.Union:  # such as int | None
         hint = next(some for some in typing.get_args(hint) if some is not NoneType)
@@ -129,10 +127,11 @@ def _add_option(parser: _ActionsContainer, flag: str, option: dataclasses.Field,
 
 
 def _attention_name(name: str) -> str:
+    """Return the name of a registered mechanism, as the type of a flag."""
     try:
         return attention_entry(name).name
     except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+        raise argparse.ArgumentTypeError(str(error)) from error  # argparse prints this one as "argument --x: ..."
 
 
 def _fields(options: type | None) -> tuple[dataclasses.Field, ...]:

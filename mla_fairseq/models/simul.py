@@ -130,12 +130,12 @@ def set_simul_defaults(args: Namespace) -> None:
         "target_length": "fixed",
         "source_length": 750,
     }
-    adopt_former_options(args, LengthOptions)
+    adopt_former_options(args, LengthOptions)  # first, or the defaults would override options of version 0.1
     for name, value in defaults.items():
         if getattr(args, name, None) is None:
             setattr(args, name, value)
     if getattr(args, "encoder_chunk_size", None) is None:
-        args.encoder_chunk_size = args.fixed_pre_decision_ratio
+        args.encoder_chunk_size = args.fixed_pre_decision_ratio  # each decision then waits for one chunk
 
 
 def build_wait_k(args: Namespace) -> WaitK | None:

@@ -48,7 +48,7 @@ class SpeechDecoder(FairseqIncrementalDecoder):
     """
 
     def __init__(self, args: Namespace, dictionary: Dictionary) -> None:
-        super().__init__(None)
+        super().__init__(None)  # no dictionary: the output is speech
         channels = args.decoder_embed_dim
         self.n_frames_per_step = args.n_frames_per_step
         self.out_dim = args.output_frame_dim * args.n_frames_per_step
@@ -58,7 +58,7 @@ class SpeechDecoder(FairseqIncrementalDecoder):
         self.prenet = nn.Sequential(
             Prenet(self.out_dim, args.prenet_layers, args.prenet_dim, args.prenet_dropout),
             nn.Linear(args.prenet_dim, channels),
-        )
+        )  # its dropout is active in synthesis too, as in Tacotron 2
         self.dropout_module = Dropout(args.dropout)
         self.transformer_layers = nn.ModuleList(
             DecoderLayer(args, f"decoder.transformer_layers.{i}") for i in range(args.decoder_transformer_layers)
@@ -66,13 +66,8 @@ class SpeechDecoder(FairseqIncrementalDecoder):
         self.layer_norm = nn.LayerNorm(channels) if args.decoder_normalize_before else None
         self.feat_proj = nn.Linear(channels, self.out_dim)
         self.eos_proj = nn.Linear(channels, 1)
-        self.postnet = Postnet(
-            self.out_dim,
-            args.postnet_conv_dim,
-            args.postnet_conv_kernel_size,
-            args.postnet_layers,
-            args.postnet_dropout,
-        )
+        kernel_size, layers = args.postnet_conv_kernel_size, args.postnet_layers
+        self.postnet = Postnet(self.out_dim, args.postnet_conv_dim, kernel_size, layers, args.postnet_dropout)
         self.ctc_proj = nn.Linear(self.out_dim, len(dictionary)) if getattr(args, "ctc_weight", 0.0) > 0 else None
         self.length_rule = LengthRule.build(args, length_options(args), False, self.n_frames_per_step)
 
@@ -160,7 +155,7 @@ class SpeechDecoder(FairseqIncrementalDecoder):
         except ValueError:
             if need_lengths(self.transformer_layers):
                 raise
-            return None
+            return None  # only the limit of synthesis needs the length, and the caller has another one
 
     def get_normalized_probs(
         self, net_output: tuple[Tensor, Tensor, dict[str, Any]], log_probs: bool, sample: dict[str, Any] | None = None
@@ -230,7 +225,7 @@ class SpeechDecoder(FairseqIncrementalDecoder):
         x, reports = run_layers(self.transformer_layers, x, source, layouts, state, wanted)
         x = x if self.layer_norm is None else self.layer_norm(x)
         found = reports[-1].get("weights")
-        return x.transpose(0, 1), None if found is None else found.mean(1).transpose(1, 2).to(x)
+        return x.transpose(0, 1), None if found is None else found.mean(1).transpose(1, 2).to(x)  # -> (B, S, T)
 
     def _embed(self, frames: Tensor, start: int | Tensor) -> Tensor:
         """Return embedded frames (T, B, C) of frames (B, T, n F), the first of which are at ``start``."""

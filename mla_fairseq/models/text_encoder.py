@@ -77,7 +77,7 @@ class TextEncoder(FairseqEncoder):
         """
         real = src_tokens.ne(self.padding_idx)
         x = self._embed(src_tokens, real)
-        key_mask, lengths = (None if bool(real.all()) else real), real.sum(1)
+        key_mask, lengths = (None if bool(real.all()) else real), real.sum(1)  # without padding no layer needs to mask
         expected = lengths if self.lengths is None else source_lengths(self.lengths, lengths)
         layout = Layout.whole(
             FULL, len(x), query_length=expected, key_length=expected, key_mask=key_mask, device=x.device
@@ -101,10 +101,10 @@ class TextEncoder(FairseqEncoder):
 
     def _embed(self, tokens: Tensor, real: Tensor) -> Tensor:
         """Return embedded symbols (S, B, C) of symbols (B, S); ``real`` (B, S) is false for padding."""
-        x = self.embed_tokens(tokens).transpose(1, 2)
+        x = self.embed_tokens(tokens).transpose(1, 2)  # (B, S) -> (B, C, S)
         for convolution in self.prenet:
             x = convolution(x * real.unsqueeze(1))
-        x = self.prenet_proj(x.permute(2, 0, 1))
+        x = self.prenet_proj(x.permute(2, 0, 1))  # (B, C, S) -> (S, B, C)
         return self.dropout_module(x + self.pos_emb_alpha * self.embed_positions(0, len(x), x.device).to(x))
 
     def reorder_encoder_out(self, encoder_out: dict[str, Any], new_order: Tensor) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def tiny(args: Namespace) -> None:
         "encoder_normalize_before": True,
         "decoder_normalize_before": True,
     }.items():
-        setattr(args, name, getattr(args, name, None) or value)
+        setattr(args, name, getattr(args, name, None) or value)  # a switch that is not given is False, not missing
     stock.base_architecture(args)
 
 

@@ -41,6 +41,7 @@ def adapt_monotonic(state_dict: dict[str, Tensor], prefix: str, decoder: nn.Modu
         for projection in ("q_proj", "k_proj"):
             for parameter in ("weight", "bias"):
                 if (known := state_dict.get(f"{name}.{projection}.{parameter}")) is not None:
+                    # a checkpoint that has monotonic heads keeps them
                     state_dict.setdefault(f"{name}.{projection}_mono.{parameter}", known.clone())
         if module.energy_bias is not None:
             state_dict.setdefault(f"{name}.energy_bias", module.energy_bias.detach().clone())
