@@ -13,11 +13,11 @@ setup:  ## make or refresh .venv; every target below does this by itself
 	@sh scripts/setup_env.sh
 
 demo: setup  ## make a small speech corpus, train on it, translate it, whole and while it is spoken (minutes)
-	@$(BIN)/python scripts/run_recipe.py configs/demo/st.yaml
-	@$(BIN)/python scripts/run_recipe.py configs/demo/simul.yaml
+	@$(BIN)/mla-recipe configs/demo/st.yaml
+	@$(BIN)/mla-recipe configs/demo/simul.yaml
 
 demo-tts: setup  ## make a voice, train on it, speak; a recogniser writes down what it hears (minutes)
-	@$(BIN)/python scripts/run_recipe.py configs/demo/tts.yaml
+	@$(BIN)/mla-recipe configs/demo/tts.yaml
 
 test: lint  ## lint, then every test that is fast (minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m "not slow"

@@ -1,6 +1,6 @@
 """Make the demo's speech corpus: English sentences of a phrase grammar, spoken by espeak-ng, with German translations.
 
-OUTPUT/en-de/data/{train,dev,tst-COMMON}/{wav,txt} in MuST-C's layout, for scripts/prep_mustc.py --data OUTPUT.
+OUTPUT/en-de/data/{train,dev,tst-COMMON}/{wav,txt} in MuST-C's layout, for mla-prepare --data OUTPUT.
 A run that was stopped resumes; a run with the same options does nothing. The speech is synthetic: report results as
 such. Fewer patterns, sentences and voices make it easier and faster to learn.
 """

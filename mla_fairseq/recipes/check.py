@@ -1,9 +1,10 @@
-"""Before anything runs: the program of every stage parses its flags, and the files that a recipe starts from exist."""
+"""Check a recipe before anything runs: every program knows its flags, and the files to start from exist."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import pkgutil
 import re
 import runpy
 import sys
@@ -17,7 +18,7 @@ from fairseq.models import ARCH_MODEL_INV_REGISTRY, MODEL_REGISTRY
 
 from mla_fairseq import plugin  # noqa: F401 -- registers the architectures
 from mla_fairseq.recipes.recipe import Recipe, near
-from mla_fairseq.recipes.stages import ROOT, STAGES
+from mla_fairseq.recipes.stages import STAGES
 
 _COUNTS = ("batch_size", "beam", "last", "max_tokens", "sentences", "voices")
 _RENAMED = {f"cosformer_{key}": f"target_{key}" for key in ("length", "length_ratio", "length_fixed")}
@@ -30,7 +31,7 @@ def check(recipe: Recipe) -> None:
     """Parse every stage's flags with its program's own parser.
 
     Raises:
-        ValueError: a flag or value that a program does not take, or two that contradict each other.
+        ValueError: a program does not take a flag or a value, or two values contradict each other.
     """
     parsed = {name: parse(recipe, name) for name in recipe.stages()}
     last, kept = getattr(parsed.get("average"), "last", 0), parsed["train"].keep_interval_updates
@@ -40,10 +41,10 @@ def check(recipe: Recipe) -> None:
 
 @cache
 def parse(recipe: Recipe, name: str) -> Namespace:
-    """Return a stage's flags as its program reads them: its defaults for those that the recipe does not give.
+    """Return a stage's flags as its program parses them, with the program's defaults.
 
     Raises:
-        ValueError: a flag or value that the program does not take.
+        ValueError: the program does not take a flag or a value.
     """
     stderr, words = io.StringIO(), recipe.command(name)[len(STAGES[name].program) :]
     try:
@@ -55,10 +56,10 @@ def parse(recipe: Recipe, name: str) -> Namespace:
                 args, rest = parser.parse_known_args(words)
     except FileNotFoundError as error:
         raise ValueError(f"{name}.user_dir is {error}, which does not exist: name the folder of a package") from error
-    except SystemExit as error:  # argparse prints its message and exits; where a package is missing, it is the message
-        said = error.code if isinstance(error.code, str) else stderr.getvalue()
-        said = said or f"a recipe shows no help: run {' '.join(STAGES[name].program)} --help"
-        raise ValueError(f"{name}: {_CHOICES.sub(_nearest, said.strip().rpartition('error: ')[2])}") from error
+    except SystemExit as error:  # argparse prints its message and exits with a number; UserError exits with a message
+        message = error.code if isinstance(error.code, str) else stderr.getvalue()
+        message = message or f"a recipe shows no help: run {' '.join(STAGES[name].program)} --help"
+        raise ValueError(f"{name}: {_CHOICES.sub(_nearest, message.strip().rpartition('error: ')[2])}") from error
     _check_keys(recipe, name, parser)
     if rest:
         raise ValueError(f"{name}: '{' '.join(rest)}' belongs to no flag: give one value where one is expected")
@@ -66,7 +67,7 @@ def parse(recipe: Recipe, name: str) -> Namespace:
 
 
 def _check_keys(recipe: Recipe, name: str, parser: ArgumentParser) -> None:
-    """Look up every key, those without a value too, which would become no flag at all."""
+    """Look up every key, also those that are null and become no flag."""
     for key, value in recipe.tree[name].items():
         action = parser._option_string_actions.get(f"--{key.replace('_', '-')}")
         if action is None and key != STAGES[name].positional:
@@ -83,14 +84,14 @@ def _keys(parser: ArgumentParser) -> list[str]:
 
 
 def _advice(key: str, known: list[str], arch: str | None) -> str:
-    """Return what to write for an unknown key: its new name, an ``arch`` of a training that has it, or the nearest."""
+    """Return what to write instead of an unknown key: its new name, an ``arch`` that has it, or the nearest key."""
     if _RENAMED.get(key) in known:
         return f"it is called {_RENAMED[key]} now"
-    archs = []
+    archs: list[str] = []
     for model, names in ARCH_MODEL_INV_REGISTRY.items() if arch else ():
         MODEL_REGISTRY[model].add_args(parser := ArgumentParser(allow_abbrev=False))
         archs += names if key in _keys(parser) else []
-    if archs:
+    if arch and archs:
         return f"it belongs to another arch, such as {get_close_matches(arch, archs, 1, 0)[0]}"
     return near(key, known)
 
@@ -98,9 +99,20 @@ def _advice(key: str, known: list[str], arch: str | None) -> str:
 def _parser(program: tuple[str, ...]) -> ArgumentParser:
     if program[0].startswith("fairseq"):
         return options.get_training_parser() if program[0] == "fairseq-train" else options.get_generation_parser()
-    path = program[1] if len(program) == 2 else ROOT / program[2].replace(".", "/") / "__main__.py"
-    if str(ROOT) not in sys.path:
-        sys.path.append(str(ROOT))  # modules outside the package import each other from there
+    if program[0] == "python":
+        return _parser_of_module(program[-1])
+    module = program[0].removeprefix("mla-").replace("-", "_")
+    # by name, as the program itself is run: recipes import nothing of the commands
+    return pkgutil.resolve_name(f"mla_fairseq.cli.{module}:build_parser")()
+
+
+def _parser_of_module(name: str) -> ArgumentParser:
+    """Return the parser of ``python -m NAME``, a module of a checkout, in whose folder the recipe has to run."""
+    path = Path(name.replace(".", "/"), "__main__.py")
+    if not path.is_file():
+        raise ValueError(f"{name} is not in {Path.cwd()}: run this recipe in a clone of the repository")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # as python -m does; the module imports others of its folder
     return runpy.run_path(str(path))["build_parser"]()
 
 
@@ -110,10 +122,10 @@ def _nearest(choices: re.Match[str]) -> str:
 
 
 def check_files(recipe: Recipe) -> None:
-    """Look for the checkpoints that the training starts from and, once the data are prepared, for the sets.
+    """Check that the training's initial checkpoints exist and, once the data are prepared, the sets.
 
     Raises:
-        ValueError: one does not exist.
+        ValueError: one of them does not exist.
     """
     if not recipe.manifest("").parent.is_dir() and not any(name.startswith("prepare") for name in recipe.stages()):
         raise ValueError(f"train.data is {recipe.tree['train']['data']}, which does not exist: add a section prepare")

@@ -1,4 +1,4 @@
-"""Run one program: its output to a log, its progress to the terminal, its failure as one line; and where it ran."""
+"""Run one program: log its output, show its progress, report its failure in one line; describe the machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from mla_fairseq.evaluation.training_log import SESSION, parse_line
 from mla_fairseq.recipes.recipe import Recipe
-from mla_fairseq.recipes.stages import ROOT, STAGES
+from mla_fairseq.recipes.stages import PACKAGE, STAGES
 
 _BAR = re.compile(rb"\r[^\r\n]*")
 _ERROR = re.compile(r"^(?:[\w.]+(?:Error|Exception|Interrupt|Exit)\b.*|.*\berror: .+)$")
@@ -26,32 +26,37 @@ _ERROR = re.compile(r"^(?:[\w.]+(?:Error|Exception|Interrupt|Exit)\b.*|.*\berror
 def execute(recipe: Recipe, name: str, held: tuple[int, ...] = ()) -> None:
     """Run a stage's program to its end; its output is added to ``NAME.log`` in the run's folder.
 
-    ``held``: descriptors that the program holds open, such as a lock that must live as long as it does.
+    Args:
+        recipe: the recipe.
+        name: the stage.
+        held: descriptors that the program keeps open, such as a lock that must live as long as the program.
 
     Raises:
-        ValueError: the program failed; names its last error and the log.
+        ValueError: the program failed; the message has its last error and the log.
     """
     log, command = recipe.run / f"{name}.log", recipe.command(name)
-    env = {**os.environ, "PYTHONUNBUFFERED": "1"}  # and programs of this Python's environment come first
+    env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    # console scripts of this Python's environment come first, whether it is activated or not
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab", buffering=0) as stream:
         stream.write(f"{SESSION} {datetime.now(UTC).isoformat(timespec='seconds')} {recipe.show(name)}\n".encode())
         begin = stream.tell()
         with subprocess.Popen(command, env=env, pass_fds=held, **pipes) as program:
             try:
+                assert program.stdout is not None
                 _pump(program.stdout.fileno(), stream.write, _display(recipe, name))
             except BaseException:
                 program.terminate()
                 raise
     if program.returncode:
-        said = _last_error(log.read_bytes()[begin:].decode("utf-8", errors="replace"))
-        raise ValueError(f"{Path(STAGES[name].program[-1]).name} failed: {said} (log: {log})")
+        error = _last_error(log.read_bytes()[begin:].decode("utf-8", errors="replace"))
+        raise ValueError(f"{STAGES[name].program[-1]} failed: {error} (log: {log})")
 
 
 def _pump(source: int, log: Callable[[bytes], object], display: Callable[[bytes], None]) -> None:
-    """Move output as it comes; of a progress bar that redraws its line, the log gets the last state."""
+    """Copy output to the log and the display; of a progress bar that redraws its line, log the last state."""
     rest = b""
     while chunk := os.read(source, 1 << 16):
         display(chunk)
@@ -62,7 +67,10 @@ def _pump(source: int, log: Callable[[bytes], object], display: Callable[[bytes]
 
 
 def _display(recipe: Recipe, name: str) -> Callable[[bytes], None]:
-    """Return what shows a program's output: all of a script's, fairseq's bar alone, a bar over a training's lines."""
+    """Return what shows a program's output.
+
+    Of our programs it shows everything, of fairseq's only the progress bar, of a training a bar made from its log.
+    """
     if name == "train":
         return _training_bar(recipe.name, recipe.tree["train"].get("max_update"))
     chatty = STAGES[name].program[0].startswith("fairseq")
@@ -95,16 +103,18 @@ def _last_error(output: str) -> str:
 
 
 def commit() -> str | None:
-    """Return the checkout's commit, ending in ``-dirty`` where tracked files were changed; None outside a checkout."""
+    """Return the checkout's commit, with ``-dirty`` if tracked files changed; ``None`` for an installed package."""
+    if not (PACKAGE.parent / ".git").exists():  # the environment may be inside somebody else's repository
+        return None
     command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     try:
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(command, cwd=PACKAGE, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
 def machine(cpu: bool) -> dict[str, Any]:
-    """Return the type of machine, never its name."""
+    """Return the machine's type and size, not its name."""
     info = Path("/proc/cpuinfo")
     model = re.search(r"^model name\s*: (.+)$", info.read_text() if info.is_file() else "", re.MULTILINE)
     return {

@@ -11,11 +11,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from mla_fairseq.recipes.stages import ROOT, STAGES, arguments
+from mla_fairseq.recipes.stages import CONFIGS, STAGES, arguments
 
 RUNS = Path("runs")
 _TEXTS = ("data", "title")
@@ -29,7 +29,7 @@ class Recipe:
     Attributes:
         name: the run's folder in the folder of all runs.
         run: path of that folder.
-        again: the line that runs the recipe again.
+        again: the command that runs the recipe again.
         tree: the sections, with ``data`` (name of the prepared data) and ``title``; variables are filled in.
         shown: the same, with the folder of the corpora as ``$DATA``.
     """
@@ -54,11 +54,11 @@ class Recipe:
         return " ".join(f'"{word}"' if word.startswith("$DATA") else shlex.quote(word) for word in words)
 
     def makes(self, name: str) -> Path:
-        """Return what a stage leaves."""
+        """Return the file or folder that a stage writes."""
         return Path(STAGES[name].makes.format(**self.tree))
 
     def manifest(self, subset: str) -> Path:
-        """Return the list of a set's utterances."""
+        """Return the path of a set's manifest."""
         return Path(self.tree["train"]["data"], f"{subset}.tsv")
 
 
@@ -68,10 +68,11 @@ def load_recipe(
     """Read a recipe.
 
     Args:
-        path: the YAML file. Its ``base``, a path from its folder, is read first; its own keys win.
+        path: the YAML file; one that does not exist is looked up in ``CONFIGS``. Its ``base``, a path relative to its
+            folder, is read first; the keys of the file win.
         out: folder of all runs, ``${RUNS}`` in recipes.
         overrides: ``section.key=value``, the value in YAML; ``section=null`` leaves a stage out;
-            what other sections take from it stays.
+            other sections still find its values.
         name: folder of the run in ``out``; FOLDER_FILE of the recipe when empty.
         data: folder of the corpora, ``${DATA}`` in recipes; not set when empty.
         cpu: use no GPU.
@@ -79,19 +80,40 @@ def load_recipe(
     Raises:
         ValueError: a file, section or variable that does not exist, a value that is not YAML or a name with slashes.
     """
+    path = find_recipe(path)
     overrides, default = list(overrides), f"{path.resolve().parent.name}_{path.stem}"
     name = name or default
-    layers = [OmegaConf.to_container(layer) for layer in (*_read_with_base(path), _parse(overrides))]
-    sections = _sections(path, OmegaConf.to_container(OmegaConf.merge({"data": name}, *layers)), name)
+    layers = [_plain(layer) for layer in (*_read_with_base(path), _parse(overrides))]
+    sections = _sections(path, _plain(OmegaConf.merge({"data": name}, *layers)), name)
     given = OmegaConf.merge(*({key: one for key, one in layer.items() if one is not None} for layer in layers))
     wiring = {key: dict(STAGES[key].flags) for key in STAGES if key in given}
-    places = {"RUNS": out.as_posix(), "RUN": (out / name).as_posix(), "NAME": name}
+    places: dict[str, Any] = {"RUNS": out.as_posix(), "RUN": (out / name).as_posix(), "NAME": name}
     places |= {"CPU": cpu, "DEVICE": "cpu" if cpu else "cuda"}
     places["CHECKPOINT"] = "${average.output}" if "average" in sections else "${train.save_dir}/checkpoint_best.pt"
-    tree = OmegaConf.merge({key: name for key in _TEXTS}, wiring, given, places)
+    tree = _plain(OmegaConf.merge({key: name for key in _TEXTS}, wiring, given, places))
     filled, shown = (_resolve(path, tree, folder, (*_TEXTS, *sections)) for folder in (data, "$DATA"))
     again = _again(path, overrides, name if name != default else "")
     return Recipe(name, out / name, again, filled, shown)
+
+
+def find_recipe(path: Path) -> Path:
+    """Return the path of a recipe: the file itself, or the packaged one, such as ``mustc/st.yaml``.
+
+    Raises:
+        ValueError: neither exists.
+    """
+    for place in (path, CONFIGS / path, CONFIGS.parent / path):  # the last for configs/mustc/st.yaml, from any folder
+        if place.is_file():
+            return place
+    known = sorted(one.relative_to(CONFIGS).as_posix() for one in CONFIGS.glob("*/*.yaml"))
+    raise ValueError(f"recipe {path} does not exist: {near(path.as_posix(), known)}")
+
+
+def _plain(tree: DictConfig | ListConfig) -> dict[str, Any]:
+    """Return the sections as a dictionary, variables as they are written."""
+    plain = OmegaConf.to_container(tree)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
 
 
 def _read_with_base(path: Path) -> list[DictConfig]:
@@ -106,8 +128,8 @@ def _read_with_base(path: Path) -> list[DictConfig]:
 
 def _read(path: Path) -> DictConfig:
     if not path.is_file():
-        known = sorted(str(one.relative_to(ROOT)) for one in ROOT.glob("configs/*/*.yaml"))
-        raise ValueError(f"recipe {path} does not exist: {near(path, known)}")
+        known = sorted(one.name for one in path.parent.glob("*.yaml"))
+        raise ValueError(f"{path} does not exist: {near(path.name, known)}")
     try:
         tree = OmegaConf.load(path)
     except (YAMLError, OmegaConfBaseException) as error:
@@ -141,31 +163,33 @@ def _sections(path: Path, tree: dict[str, Any], name: str) -> list[str]:
     return [key for key, value in tree.items() if isinstance(value, dict)]
 
 
-def _resolve(path: Path, tree: DictConfig, data: str, keys: tuple[str, ...]) -> dict[str, Any]:
+def _resolve(path: Path, sections: dict[str, Any], data: str, keys: tuple[str, ...]) -> dict[str, Any]:
+    """Fill in the variables of the sections ``keys``."""
+    tree = OmegaConf.create(sections | ({"DATA": data} if data else {}))
     try:
-        tree = OmegaConf.merge(tree, {"DATA": data} if data else {})
         return {key: OmegaConf.to_container(tree[key], resolve=True) if key in STAGES else tree[key] for key in keys}
     except OmegaConfBaseException as error:
         if "'DATA'" in str(error):
             raise ValueError(f"{path}: DATA is not set: export DATA=/folder/of/the/corpora") from error
-        said = str(error).splitlines()[0]
-        if missing := re.search(r"key '(.+)' not found", said):
-            said = f"{missing[1]} is not given: add it; if this is a base, run a recipe that builds on it"
-        raise ValueError(f"{path}: {error.full_key}: {said}") from error
+        problem = str(error).splitlines()[0]
+        if missing := re.search(r"key '(.+)' not found", problem):
+            problem = f"{missing[1]} is not given: add it; if this is a base, run a recipe that names it as its base"
+        raise ValueError(f"{path}: {error.full_key}: {problem}") from error
 
 
 def _again(path: Path, overrides: list[str], name: str) -> str:
-    path = path.resolve().relative_to(ROOT) if path.resolve().is_relative_to(ROOT) else path
-    words = ["python", "scripts/run_recipe.py", path.as_posix(), *(["--set", *overrides] if overrides else [])]
+    """Return the command of a recipe; a packaged one has the same path in it wherever the package is installed."""
+    shown = path.resolve().relative_to(CONFIGS.parent) if path.resolve().is_relative_to(CONFIGS) else path
+    words = ["mla-recipe", shown.as_posix(), *(["--set", *overrides] if overrides else [])]
     threads = os.environ.get("OMP_NUM_THREADS")
     return (f"OMP_NUM_THREADS={threads} " if threads else "") + shlex.join(words + (["--name", name] if name else []))
 
 
 def near(word: str, known: Iterable[str]) -> str:
-    """Return the advice for a word that is not ``known``: the word that was meant, or at most five to choose from."""
+    """Return advice for a word that is not ``known``: the nearest known word, or at most five to choose from."""
     known = list(known)
-    if found := get_close_matches(str(word), known, n=1):
+    if found := get_close_matches(word, known, n=1):
         return f"did you mean {found[0]}?"
     if len(known) <= 5:
         return f"take one of {', '.join(known)}"
-    return f"take one of {', '.join(get_close_matches(str(word), known, 5, 0))} or {len(known) - 5} others"
+    return f"take one of {', '.join(get_close_matches(word, known, 5, 0))} or {len(known) - 5} others"

@@ -22,8 +22,8 @@ from mla_fairseq.recipes.stages import STAGES
 logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
-"""A stage's last run: its ``flags``, ``after`` (when the stage before it was finished), ``command``, ``commit``,
-``machine``, ``seconds`` and ``finished``, which is null while it runs and after it was stopped."""
+"""A stage's last run: ``flags``, ``after`` (when the stage before it finished), ``command``, ``commit``, ``machine``,
+``seconds`` and ``finished``, which is null while the stage runs and after it was stopped."""
 
 _OF_THE_MACHINE = ("cpu", "device", "num_workers", "workers")
 _MAY_GROW = ("max_update", "total_num_update")
@@ -44,7 +44,7 @@ def run_recipe(recipe: Recipe) -> None:
 
 
 def _step(recipe: Recipe, name: str, after: str, held: int) -> Record:
-    """Run one stage unless it is done; return its record. What is shared depends on no stage of this run."""
+    """Run one stage unless it is done; return its record. A shared result depends on no stage of this run."""
     shared = STAGES[name].shared
     folder, after = (recipe.makes(name), "") if shared else (recipe.run, after)
     with _lock(folder) if shared else contextlib.nullcontext(held) as also:
@@ -52,7 +52,7 @@ def _step(recipe: Recipe, name: str, after: str, held: int) -> Record:
         old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
         reason = _reason(recipe, name, old, after)
         logger.info("[%s] %s", name, reason or "done already")
-        if not reason:
+        if old is not None and not reason:
             return old
         facts = {"command": recipe.show(name), "commit": commit(), "machine": machine(recipe.tree["train"]["cpu"])}
         record = {"flags": recipe.shown[name], "after": after, **facts, "seconds": 0.0, "finished": None}
@@ -70,10 +70,10 @@ def _step(recipe: Recipe, name: str, after: str, held: int) -> Record:
 
 
 def _reason(recipe: Recipe, name: str, old: Record | None, after: str) -> str:
-    """Return why the stage must run now; an empty text where it is done.
+    """Return why the stage has to run; an empty text if it is done.
 
     Raises:
-        ValueError: its results would be mixed with others.
+        ValueError: its results would be mixed with those of other flags.
     """
     if old is None:
         return "not done yet"
@@ -89,12 +89,12 @@ def _reason(recipe: Recipe, name: str, old: Record | None, after: str) -> str:
     if old["finished"] is None:
         return "not finished"
     if any(old["flags"].get(key) != new.get(key) for key in _MAY_GROW):
-        return f"to be continued to {new['max_update']} updates"
+        return f"continued to {new['max_update']} updates"
     return "" if recipe.makes(name).exists() else f"again: {recipe.makes(name)} is missing"
 
 
 def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Return what differs, in words. A limit that grew is no change, nor is what this machine decides."""
+    """Return what differs, in words. A limit that grew is not a change, nor is a setting of the machine."""
     counts = [key for key in _MAY_GROW if isinstance(old.get(key), int) and isinstance(new.get(key), int)]
     free = {*_OF_THE_MACHINE, *(key for key in counts if new[key] > old[key])}
     keys = [key for key in {**old, **new} if key not in free and old.get(key) != new.get(key)]
@@ -110,6 +110,6 @@ def _lock(folder: Path) -> Iterator[int]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            logger.info("waiting for another run that works on %s", folder)
+            logger.info("waiting for another run in %s", folder)
             fcntl.flock(stream, fcntl.LOCK_EX)
         yield stream.fileno()

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = Path(__file__).resolve().parents[1]
+CONFIGS = next(folder for folder in (PACKAGE / "configs", PACKAGE.parent / "configs") if folder.is_dir())
+"""The recipes that come with the package: inside an installed one, beside it in a checkout."""
 
 
 @dataclass(frozen=True)
@@ -17,11 +19,11 @@ class Stage:
 
     Attributes:
         program: the command that takes the section's flags.
-        makes: the file or folder that the stage leaves, a format string over the recipe's sections.
-        flags: where its files are; a recipe adds the rest. ``${...}`` as in the recipe.
+        makes: the file or folder that the stage writes, a format string over the recipe's sections.
+        flags: the paths of its files; a recipe adds the other flags. ``${...}`` as in the recipe.
         positional: the key whose value the program takes without a flag.
-        keep: results that other runs or hours depend on; changed flags are refused instead of run again.
-        shared: the result is a folder that other recipes use too.
+        keep: refuse changed flags instead of running again, because hours or other runs depend on the result.
+        shared: whether other recipes use the result too, which is a folder.
     """
 
     program: tuple[str, ...]
@@ -32,46 +34,53 @@ class Stage:
     shared: bool = False
 
 
-def _script(name: str) -> tuple[str, str]:
-    return ("python", os.path.relpath(ROOT / "scripts" / name))
-
-
 _DATA = {"data": "${train.data}", "config_yaml": "${train.config_yaml}"}
 _TASK = {**_DATA, "task": "${train.task}", "user_dir": "${train.user_dir}", "cpu": "${CPU}"}
-_CORPUS = {"keep": True, "shared": True}
-_PREPARED = {**_CORPUS, "flags": {"output": "${RUNS}/data/${data}"}}
-_TRAINED = {"user_dir": os.path.relpath(ROOT / "mla_fairseq"), "save_dir": "${RUN}/checkpoints", "cpu": "${CPU}"}
+_CORPUS: dict[str, Any] = {"keep": True, "shared": True}
+_PREPARED: dict[str, Any] = {**_CORPUS, "flags": {"output": "${RUNS}/data/${data}"}}
+_TRAINED = {"user_dir": os.path.relpath(PACKAGE), "save_dir": "${RUN}/checkpoints", "cpu": "${CPU}"}
 _TRAINED |= {"log_format": "json"}  # which the training curve is drawn from
 _AVERAGED = {"inputs": "${train.save_dir}", "output": "${RUN}/checkpoint_average.pt"}
-_SWEEP = {"subset": "${generate.gen_subset}", "tokenize": "${generate.sacrebleu_tokenizer}", "path": "${CHECKPOINT}"}
+_SWEEP = {
+    "subset": "${generate.gen_subset}",
+    "tokenize": "${generate.sacrebleu_tokenizer}",
+    "path": "${CHECKPOINT}",
+}
 _SWEEP |= {"max_len_a": "${generate.max_len_a}", "max_len_b": "${generate.max_len_b}", "output": "${RUN}/simul"}
 _SWEEP |= {"system": "${NAME}", "title": "${title}", "cpu": "${CPU}"}
 _SPEECH = {"checkpoint": "${CHECKPOINT}", "data": "${train.data}", "device": "${DEVICE}"}
-_FORCED = {key: f"${{synthesize.{key}}}" for key in ("gen_subset", "seed", "max_tokens")}
+_FORCED: dict[str, Any] = {key: f"${{synthesize.{key}}}" for key in ("gen_subset", "seed", "max_tokens")}
 _FORCED |= {"teacher_forcing": True, "no_pictures": True, "output": "${RUN}/forced"}
 _CONVERTED = {**_DATA, "output": "${RUN}/converted.pt"}
-_GENERATED = {**_TASK, "path": "${CHECKPOINT}", "results_path": "${RUN}", "log_format": "tqdm", "gen_subset": "test"}
-_TEXTS = "{generate[results_path]}/generate-{generate[gen_subset]}.txt"
-_SPOKEN = _script("synthesize.py"), "{synthesize[output]}/scores.json", _SPEECH | {"output": "${RUN}/spoken"}
-
-STAGES = {
-    "corpus": Stage(("python", "-m", "examples.demo_corpus"), "{corpus[output]}", **_CORPUS),
-    "prepare": Stage(_script("prep_mustc.py"), "{prepare[output]}", **_PREPARED),
-    "prepare_speech": Stage(_script("prep_ljspeech.py"), "{prepare_speech[output]}", positional="folder", **_PREPARED),
-    "convert": Stage(_script("linearize.py"), "{convert[output]}", _CONVERTED, positional="checkpoint"),
-    "train": Stage(("fairseq-train",), "{train[save_dir]}/checkpoint_last.pt", _TRAINED, positional="data", keep=True),
-    "average": Stage(_script("average_checkpoints.py"), "{average[output]}", _AVERAGED),
-    "generate": Stage(("fairseq-generate",), _TEXTS, _GENERATED, positional="data"),
-    "simul": Stage(_script("sweep_wait_k.py"), "{simul[output]}/points.tsv", _DATA | _SWEEP, positional="data"),
-    "synthesize": Stage(*_SPOKEN, positional="checkpoint"),
-    "force": Stage(_script("synthesize.py"), "{force[output]}/scores.json", _SPEECH | _FORCED, positional="checkpoint"),
+_GENERATED = {
+    **_TASK,
+    "path": "${CHECKPOINT}",
+    "results_path": "${RUN}",
+    "log_format": "tqdm",
+    "gen_subset": "test",
 }
-"""By the name of the section, in the order in which they run."""
+_TEXTS = "{generate[results_path]}/generate-{generate[gen_subset]}.txt"
+_SPOKEN = _SPEECH | {"output": "${RUN}/spoken"}
+
+STAGES: dict[str, Stage] = {
+    "corpus": Stage(("python", "-m", "examples.demo_corpus"), "{corpus[output]}", **_CORPUS),
+    "prepare": Stage(("mla-prepare",), "{prepare[output]}", **_PREPARED),
+    "prepare_speech": Stage(("mla-prepare-tts",), "{prepare_speech[output]}", positional="folder", **_PREPARED),
+    "convert": Stage(("mla-linearize",), "{convert[output]}", _CONVERTED, positional="checkpoint"),
+    "train": Stage(("fairseq-train",), "{train[save_dir]}/checkpoint_last.pt", _TRAINED, positional="data", keep=True),
+    "average": Stage(("mla-average",), "{average[output]}", _AVERAGED),
+    "generate": Stage(("fairseq-generate",), _TEXTS, _GENERATED, positional="data"),
+    "simul": Stage(("mla-sweep",), "{simul[output]}/points.tsv", _DATA | _SWEEP, positional="data"),
+    "synthesize": Stage(("mla-synthesize",), "{synthesize[output]}/scores.json", _SPOKEN, positional="checkpoint"),
+    "force": Stage(("mla-synthesize",), "{force[output]}/scores.json", _SPEECH | _FORCED, positional="checkpoint"),
+}
+"""Every stage by the name of its section, in the order in which they run."""
 
 
 def arguments(stage: Stage, section: Mapping[str, Any]) -> list[str]:
     """Return a section as words: ``key: value`` is ``--key value``, true a switch; false and null are left out."""
-    first, words = [], []
+    first: list[str] = []
+    words: list[str] = []
     for key, value in section.items():
         if value is None or value is False:
             continue

@@ -1,6 +1,7 @@
 """Every recipe's flags are ones that its programs know; what they do not know is named before anything runs."""
 
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -25,17 +26,19 @@ def test_the_programs_know_every_flag_of_a_recipe(path, monkeypatch):
 
 
 def published() -> list[list[str]]:
-    """The recipe commands of the published results, their words."""
+    """Return the arguments of the recipe commands of the published results."""
     records = [json.loads(path.read_text(encoding="utf-8")) for path in ROOT.glob("examples/*/results/*/*.json")]
-    lines = {line for record in records for line in record["command"].splitlines() if "run_recipe.py" in line}
-    return [shlex.split(line) for line in sorted(lines)]
+    lines = sorted({line for record in records for line in record["command"].splitlines()})
+    commands = [re.fullmatch(r".*(?:mla-recipe|python scripts/run_recipe\.py) (.*)", line) for line in lines]
+    return [shlex.split(command[1]) for command in commands if command]
 
 
 def test_the_programs_know_every_flag_of_the_published_results(monkeypatch):
     monkeypatch.chdir(ROOT)
     parser = build_parser()
+    assert len(published()) > 20
     for words in published():
-        args = parser.parse_args(words[words.index("scripts/run_recipe.py") + 1 :])
+        args = parser.parse_args(words)
         check(load_recipe(args.recipe, args.out, args.set, args.name, data="corpora"))
 
 
@@ -92,6 +95,12 @@ def test_a_recogniser_that_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pocketsphinx", None)
     with pytest.raises(ValueError, match="synthesize: argument --recogniser: pocketsphinx is not installed: run pip"):
         check(load_recipe(ROOT / "configs" / "demo" / "tts.yaml"))
+
+
+def test_the_demo_corpus_outside_a_checkout_is_explained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"^examples\.demo_corpus is not in .*: run this recipe in a clone"):
+        check(load_recipe(Path("demo/st.yaml")))
 
 
 def test_a_mechanism_of_a_plugin_is_known(small, monkeypatch):

@@ -44,6 +44,13 @@ def test_output_is_logged_and_shown(tmp_path, capfd, line, name, logged, shown):
     assert capfd.readouterr().err == shown
 
 
+def test_an_installed_package_has_no_commit(tmp_path, monkeypatch):
+    """Even inside somebody else's repository."""
+    assert process.commit()
+    monkeypatch.setattr(process, "PACKAGE", process.PACKAGE / "recipes")
+    assert process.commit() is None
+
+
 def test_a_training_has_a_bar_of_updates(tmp_path, capfd):
     stats = '{"num_updates": "3", "loss": "2.5"}'
     output(tmp_path, f"print('2030-01-01 12:00:00 | INFO | train_inner | {stats}')", "train")
@@ -68,7 +75,7 @@ def test_programs_of_this_environment_come_first(tmp_path):
 def test_a_failure_names_the_program_its_last_error_and_the_log(tmp_path, line, said):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "average.log").write_text("ValueError: of an earlier session\n")
-    with pytest.raises(ValueError, match=r"^average_checkpoints\.py failed: .*average\.log\)$") as caught:
+    with pytest.raises(ValueError, match=r"^mla-average failed: .*average\.log\)$") as caught:
         execute(Program(tmp_path / "run", line), "average")
     assert said in str(caught.value)
     assert "earlier session" not in str(caught.value)

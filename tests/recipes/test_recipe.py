@@ -76,10 +76,10 @@ def test_a_command_can_be_pasted_and_hides_where_the_corpora_are(small):
 def test_the_command_runs_the_same_again(write, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     path = ROOT / "configs" / "demo" / "st.yaml"
-    assert load_recipe(path).again == "python scripts/run_recipe.py configs/demo/st.yaml"
+    assert load_recipe(path).again == "mla-recipe configs/demo/st.yaml"
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     again = load_recipe(path, overrides=["train.lr=0.1", "title=a b"], name="mine").again
-    assert again.startswith("OMP_NUM_THREADS=1 python scripts/run_recipe.py configs/demo/st.yaml --set ")
+    assert again.startswith("OMP_NUM_THREADS=1 mla-recipe configs/demo/st.yaml --set ")
     assert again.endswith("--set train.lr=0.1 'title=a b' --name mine")
 
 
@@ -93,9 +93,7 @@ def test_the_command_runs_the_same_again(write, monkeypatch):
         pytest.param("train: {x: [}", (), r"small\.yaml is not valid YAML", id="yaml"),
         pytest.param("train: {x: '${DATA}'}", (), "DATA is not set: export DATA=", id="data"),
         pytest.param("train: {x: '${train.y}'}", (), r"train\.x: train\.y is not given: add it", id="variable"),
-        pytest.param(
-            "base: no.yaml", (), r"no\.yaml does not exist: take one of (\S+, ){4}\S+ or \d+ others$", id="base"
-        ),
+        pytest.param("base: no.yaml", (), r"/no\.yaml does not exist: take one of small\.yaml$", id="base"),
         pytest.param("train: {x: 1}", ("data=",), "data is '': give the name of one folder", id="no-data-name"),
         pytest.param("train: {x: 1}", ("data=a/b",), "data is 'a/b': give the name of one folder", id="data-path"),
         pytest.param("train: {x: 1}", ("foo=1",), r"unknown section 'foo': take one of (\S+, ){4}\S+ or", id="five"),
@@ -107,6 +105,24 @@ def test_what_is_wrong_is_named(write, text, overrides, words):
     with pytest.raises(ValueError, match=words) as caught:
         load_recipe(write(text), overrides=overrides)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["mustc/st.yaml", "configs/mustc/st.yaml"])
+def test_a_recipe_that_does_not_exist_is_looked_up_in_the_package(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe(Path(name), data="corpora")
+    assert (recipe.name, recipe.tree["title"]) == ("mustc_st", "MuST-C en-de")
+    assert recipe.again.endswith("mla-recipe configs/mustc/st.yaml")
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_text("train: {x: 1}")
+    assert load_recipe(Path(name)).tree["train"]["x"] == 1, "a file that exists wins"
+
+
+def test_an_unknown_recipe_names_the_nearest_packaged_one():
+    with pytest.raises(ValueError, match=r"^recipe mustc/sst\.yaml does not exist: did you mean mustc/st\.yaml\?$"):
+        load_recipe(Path("mustc/sst.yaml"))
+    with pytest.raises(ValueError, match=r"does not exist: take one of (\S+/\S+\.yaml, ){4}\S+ or \d+ others$"):
+        load_recipe(Path("/"))
 
 
 def test_a_base_is_no_recipe():
