@@ -37,6 +37,9 @@ def draw_training_curve(log_path: str | Path, stem: str | Path, title: str = "",
     """
     log = read_training_log(log_path)
     if not log.train:
+        if log.updates:
+            short = f"{log_path} has {log.updates} updates, fewer than --log-interval"
+            raise ValueError(f"{short}: train longer, or run fairseq-train with a smaller --log-interval")
         raise ValueError(f"{log_path} contains no training statistics: run fairseq-train with --log-format json")
     figure = new_figure(9, 3.4)
     left, right = figure.subplots(1, 2, sharey=True)

@@ -1,4 +1,4 @@
-"""The end of a run: scores, speeds, machine, commit and commands in ``result.json``; the training curve beside it."""
+"""Write a run's ``result.json``: scores, speeds, machine, commit and commands; and its training curve."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ _SAMPLES = 5
 
 
 def write_result(recipe: Recipe, records: dict[str, dict[str, Any]]) -> None:
-    """Write ``result.json`` from what the stages left; log its scores and some translations.
+    """Write ``result.json`` from the files of the stages; log its scores and some translations.
 
-    ``records``: of the stages, as the runner writes them.
+    Args:
+        recipe: the recipe.
+        records: the runner's records of the stages, by name.
     """
     train, path = parse(recipe, "train"), recipe.run / "result.json"
     readers = {"generate": _translation, "simul": _latencies, "synthesize": _speech}
@@ -40,19 +42,22 @@ def write_result(recipe: Recipe, records: dict[str, dict[str, Any]]) -> None:
         **{key: records["train"][key] for key in ("machine", "commit", "finished")},
     }
     write_json(path, result)
-    draw_training_curve(recipe.run / "train.log", recipe.run / "training-curve", result["title"], "bleu" in result)
+    try:
+        draw_training_curve(recipe.run / "train.log", recipe.run / "training-curve", result["title"], "bleu" in result)
+    except ValueError as error:  # a training of a few updates has no curve, but it has scores
+        logger.warning("no training curve: %s", error)
     figures = ", ".join(f"{key} {result[key]:.2f}" for key in _SHOWN if key in result)
     logger.info("%s: %s (%s)", recipe.name, figures, path)
 
 
 def attention(train: dict[str, Any]) -> dict[str, str]:
-    """Return the mechanism of each site; softmax where the flags name none."""
+    """Return the mechanism of each site; softmax if the flags name none."""
     every = train.get("attn_type") or "softmax"
     return {site: train.get(f"{site}_attn_type") or every for site in ("encoder", "decoder", "cross")}
 
 
 def _translation(recipe: Recipe) -> dict[str, Any]:
-    """Return BLEU and chrF, of transcripts their word error rate too."""
+    """Return BLEU and chrF, and the word error rate of transcripts."""
     generate = vars(parse(recipe, "generate"))
     subset, lower = generate["gen_subset"], bool(generate.get("sacrebleu_lowercase"))
     generated = offline.read_generated(recipe.makes("generate"), log=recipe.run / "generate.log")
@@ -79,7 +84,7 @@ def _speech(recipe: Recipe) -> dict[str, Any]:
 
 
 def _training(recipe: Recipe) -> dict[str, Any]:
-    """Return sizes and speeds; medians over the log's intervals, so that validations and pauses do not count."""
+    """Return sizes and speeds; speeds are medians over the log's intervals: validations and pauses do not count."""
     log = read_training_log(recipe.run / "train.log")
     per_update = _frames(recipe) * log.epochs / log.updates if log.updates else 0
     return {
@@ -94,7 +99,7 @@ def _training(recipe: Recipe) -> dict[str, Any]:
 
 
 def _frames(recipe: Recipe) -> int:
-    """Return the frames of one pass over the training set, too long utterances left out."""
+    """Return the frames of one pass over the training set, without utterances that are too long."""
     train = parse(recipe, "train")
     limit = train.max_target_positions if train.task.startswith("text_to_speech") else train.max_source_positions
     with open(recipe.manifest(train.train_subset), encoding="utf-8", newline="") as stream:

@@ -71,6 +71,15 @@ def test_everything_that_a_table_needs_is_written(translated, tmp_path, caplog):
     assert "small: bleu 100.00, chrf 100.00" in caplog.text
 
 
+def test_a_training_without_logged_updates_has_scores_and_no_curve(translated, tmp_path, caplog, monkeypatch):
+    stats = '{"epoch": 1, "train_loss": "3", "train_num_updates": "2"}'
+    monkeypatch.setattr(f"{__name__}.TRAIN_LOG", f"2030-01-01 12:00:00 | INFO | train | {stats}\n")
+    assert translated()["bleu"] == 100.0
+    assert "no training curve: " in caplog.text
+    assert "train.log has 2 updates, fewer than --log-interval: train longer, or" in caplog.text
+    assert not list((tmp_path / "runs" / "small").glob("training-curve*"))
+
+
 def test_too_long_utterances_are_no_frames(translated):
     assert translated("train.max_source_positions=250")["train_frames_per_second"] == 150
 
@@ -88,8 +97,7 @@ def test_latencies_are_points(translated):
 def test_speech_has_the_distortions_of_both_ways(tmp_path):
     text = "base: tiny_tts.yaml\nprepare_speech: {folder: LJ}\ntrain: {max_target_positions: 250}\n"
     (tmp_path / "voice.yaml").write_text(text)
-    config = load_recipe.__globals__["ROOT"] / "configs" / "tiny_tts.yaml"
-    (tmp_path / "tiny_tts.yaml").write_text(config.read_text())
+    (tmp_path / "tiny_tts.yaml").write_text((ROOT / "configs" / "tiny_tts.yaml").read_text())
     recipe = load_recipe(tmp_path / "voice.yaml", tmp_path / "runs", data="corpora")
     files(recipe)
     for name, mcd in (("synthesize", 4.5678), ("force", 2.0)):
