@@ -122,7 +122,7 @@ def test_the_criterion_asks_for_surrogate_gradients(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("durations", [False, True])
 def test_a_predictor_learns_lengths(durations: bool) -> None:
-    """From durations, or from the number of frames alone."""
+    """It learns from durations, or only from the number of frames."""
     torch.manual_seed(0)
     model, batch = build("--length-predictor --dropout 0"), sample(durations)
     if durations:

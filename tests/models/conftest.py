@@ -44,7 +44,7 @@ MIXED = {f"{name}-in-{site}": f"--{site}-attn-type {name}" for name in LINEAR fo
 
 
 def write_corpus(folder: Path, sizes: dict[str, int], words: list[str] = WORDS) -> Path:
-    """A data folder as ``prep_mustc.py`` leaves it: one zip, a manifest for each split, a dictionary, a yaml file.
+    """Write a data folder as ``mla-prepare`` does: one zip, a manifest for each split, a dictionary, a yaml file.
 
     Each word has its own features, so that a model has something to learn.
     """
@@ -77,12 +77,12 @@ def write_corpus(folder: Path, sizes: dict[str, int], words: list[str] = WORDS) 
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data folder: 16 utterances to train on, 6 to translate, 28 words."""
+    """Write the data folder: 16 utterances to train on, 6 to translate, 28 words."""
     return write_corpus(tmp_path_factory.mktemp("corpus"), {"train": 16, "valid": 4, "dev": 6})
 
 
 def parse(corpus: Path, arch: str, flags: str = "") -> Namespace:
-    """The options of ``fairseq-train`` as fairseq itself parses them, sizes reduced."""
+    """Return the options of ``fairseq-train`` as fairseq parses them, with reduced sizes."""
     command = [str(corpus), "--task", "speech_to_text", "--arch", arch, *SIZES, *TRAINING, *flags.split()]
     return options.parse_args_and_arch(options.get_training_parser(), command)
 

@@ -63,7 +63,7 @@ def pair(build: Build, flags: str, post_norm: bool = False) -> tuple[BaseFairseq
 
 
 def speech(batch: int = 3, frames: int = 37, tokens: int = 9) -> dict[str, Tensor]:
-    """A batch without padding."""
+    """Return a batch without padding."""
     return {
         "src_tokens": torch.randn(batch, frames, FEATURES),
         "src_lengths": torch.full((batch,), frames),

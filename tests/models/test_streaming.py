@@ -129,7 +129,7 @@ def test_steps_of_a_session_equal_the_parallel_pass(build: Build, flags: str) ->
 
 @every_mix
 def test_no_word_depends_on_audio_that_has_not_arrived(build: Build, flags: str) -> None:
-    """Checked by the gradient, and by changing later audio."""
+    """Check it by the gradient, and by changing later audio."""
     model, batch = simul(build, flags), speech(120)
     tokens = torch.randint(4, 32, (1, 8))
     for target in (0, 2, 5):
