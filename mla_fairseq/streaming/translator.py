@@ -51,12 +51,12 @@ class Translator:
         Raises:
             ValueError: a file is missing or of another type, or the model cannot stream.
         """
-        register()
         load_checkpoint(Path(checkpoint))
         normalisation = Normalisation.load(Path(data) / config_yaml)
         level = logging.root.manager.disable
         logging.disable(max(level, logging.INFO))  # fairseq logs all options of every model that it loads
         try:
+            register()
             overrides = {"data": str(data), "config_yaml": config_yaml}
             models, _, task = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint)], overrides)
         except UserError as error:  # a SystemExit, which would end the program of the caller

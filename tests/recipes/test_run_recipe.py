@@ -7,18 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-import wave
 from pathlib import Path
 
-import numpy as np
 import pytest
-import yaml
 
 from mla_fairseq.cli import recipe
+from tests.recipes.noise import make_corpus
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "run_recipe.py"
-WORDS = ["ein", "der", "Hund", "Mann", "läuft", "sieht", "rote", "blaue", "zwei", "drei"]
 RECIPE = f"""
 base: {ROOT}/configs/tiny.yaml
 prepare: {{pairs: en-de, vocab_type: char}}
@@ -28,25 +25,6 @@ train: {{attn_type: cosformer, max_update: 60, warmup_updates: 5, max_tokens: 40
         decoder_attention_heads: 2, conv_channels: 16}}
 generate: {{beam: 2, max_len_a: 0, max_len_b: 10}}
 """
-
-
-def make_corpus(folder: Path) -> None:
-    """MuST-C's layout; each utterance is half a second of noise."""
-    random = np.random.default_rng(0)
-    for split, count in (("train", 24), ("dev", 4), ("tst-COMMON", 4)):
-        root = folder / "en-de" / "data" / split
-        (root / "wav").mkdir(parents=True)
-        (root / "txt").mkdir()
-        segments = []
-        for index in range(count):
-            with wave.open(str(root / "wav" / f"{split}_{index}.wav"), "wb") as out:
-                out.setparams((1, 2, 16000, 0, "NONE", ""))
-                out.writeframes(random.integers(-3000, 3000, 8000, dtype=np.int16).tobytes())
-            segments.append({"wav": f"{split}_{index}.wav", "offset": 0.0, "duration": 0.5, "speaker_id": "spk.1"})
-        (root / "txt" / f"{split}.yaml").write_text(yaml.safe_dump(segments))
-        lines = [" ".join(random.choice(WORDS, 3)) for _ in range(count)]
-        for language in ("en", "de"):
-            (root / "txt" / f"{split}.{language}").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen:
