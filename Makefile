@@ -1,49 +1,57 @@
-# `make demo` and `make test` do all of their own set-up; everything lands in this folder.
+# Every target sets up .venv first; everything is written to this folder.
 
 BIN := .venv/bin
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-tts test test-slow bench lint format constraints clean
+.PHONY: help setup demo demo-tts test test-slow bench lint format docs constraints clean
 
-help:  ## say what each target does
+help:  ## print what each target does
 	@sed -n 's/^\([a-z-]*\):.*  ## /  make \1\t/p' Makefile | expand -t 22
 
-setup:  ## make or refresh .venv; every target below does this by itself
+setup:  ## make or update .venv; every target below does this by itself
 	@sh scripts/setup_env.sh
 
-demo: setup  ## make a small speech corpus, train on it, translate it, whole and while it is spoken (minutes)
+demo: setup  ## generate a small speech corpus, train, translate sentences, and translate a stream (minutes)
 	@$(BIN)/mla-recipe configs/demo/st.yaml
 	@$(BIN)/mla-recipe configs/demo/simul.yaml
 
-demo-tts: setup  ## make a voice, train on it, speak; a recogniser writes down what it hears (minutes)
+demo-tts: setup  ## generate a speaker's recordings, train, synthesize; an ASR model scores the speech (minutes)
 	@$(BIN)/mla-recipe configs/demo/tts.yaml
 
-test: lint  ## lint, then every test that is fast (minutes)
+test: lint  ## lint, then run every fast test (minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m "not slow"
 
-test-slow: setup  ## the tests that train models or run whole recipes
+test-slow: setup  ## run the tests that train models or run whole recipes
 	@OMP_NUM_THREADS=$(JOBS) $(BIN)/python -m pytest -m slow
 
-bench: setup  ## time attention, training, streaming and synthesis side by side (an hour; a quiet machine)
+bench: setup  ## time attention, training, streaming and synthesis (an hour; needs an idle machine)
 	@$(BIN)/python scripts/bench_attention.py --output docs/bench_attention.md
 	@$(BIN)/python scripts/bench_training.py --output docs/bench_training.md
 	@$(BIN)/python scripts/bench_streaming.py --output docs/bench_streaming.md
 	@$(BIN)/python scripts/bench_tts.py --output docs/bench_tts.md
 
-lint: setup  ## check style and format, change nothing
+lint: setup  ## check style and format; change nothing
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
-format: setup  ## mend style and format where a tool can
+format: setup  ## fix style and format where a tool can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-constraints: setup  ## write the versions that .venv holds to constraints.txt
+docs: $(BIN)/docs.stamp  ## build the documentation into site/; the first build installs the extra docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# a file of .venv, so that `make setup` stays fast and a new .venv gets the extra again
+$(BIN)/docs.stamp: pyproject.toml constraints.txt | setup
+	@$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e ".[docs]"
+	@touch $@
+
+constraints: $(BIN)/docs.stamp  ## write the versions that .venv has to constraints.txt
 	@{ grep '^#' constraints.txt; \
 		$(BIN)/python -m pip freeze --all --exclude-editable | grep -v '^pip==' | sed 's/+.*//' | LC_ALL=C sort -f; \
 	} > constraints.txt.partial && mv constraints.txt.partial constraints.txt
 
-clean:  ## remove caches and build leftovers; .venv, data and runs stay
-	@rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+clean:  ## remove caches and build files; keep .venv, data and runs
+	@rm -rf build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +

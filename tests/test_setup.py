@@ -15,14 +15,15 @@ from typing import Any
 
 import pytest
 import setuptools
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+import mla_fairseq
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = "mla_fairseq.configs"
 PINS = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if line[0] != "#"]
-
-
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 
@@ -204,10 +205,21 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["make", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=60)
 
 
-def test_make_help_tells_every_target() -> None:
+def test_ci_runs_targets_of_make() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    commands = [step["run"] for step in workflow["jobs"]["check"]["steps"] if "run" in step]
+    assert commands == ["make lint", "make test", "make docs"]
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (citation["version"], citation["license"]) == (mla_fairseq.__version__, PROJECT["license"])
+
+
+def test_make_help_describes_every_target() -> None:
     targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
-    told = re.findall(r"^  make ([a-z-]+) +\S", make("help").stdout, flags=re.MULTILINE)
-    assert told == targets.group(1).split()
+    shown = re.findall(r"^  make ([a-z-]+) +\S", make("help").stdout, flags=re.MULTILINE)
+    assert targets and shown == targets[1].split()
 
 
 def test_make_without_a_python_says_what_to_do() -> None:
