@@ -89,7 +89,7 @@ def parse_python(arguments: list[str], patch: pytest.MonkeyPatch) -> None:
 def parse_ours(name: str, parser: ArgumentParser, arguments: list[str]) -> None:
     args = parser.parse_args(arguments)
     if name in ("mla-recipe", "scripts/run_recipe.py"):
-        check(load_recipe(ROOT / args.recipe, overrides=args.set, name=args.name, data="corpora"))
+        check(load_recipe(args.recipe, overrides=args.set, name=args.name, data="corpora"))
 
 
 def parse_pip(arguments: list[str]) -> None:
