@@ -1,4 +1,4 @@
-"""Speech: reading audio, filter banks, normalisation. Imports no sibling package."""
+"""Speech: reading audio, filter banks, normalization. Imports no sibling package."""
 
 from mla_fairseq.speech.audio import audio_length, read_audio
 from mla_fairseq.speech.features import (

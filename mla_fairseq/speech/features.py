@@ -1,7 +1,7 @@
-"""Speech features: Kaldi's log-mel filter banks and global mean and variance normalisation.
+"""Speech features: Kaldi's log-mel filter banks, and global mean and variance normalization.
 
-Both the data preparation (whole utterances) and the simultaneous agents (samples as they arrive) come through here,
-so that a model hears the same numbers in training and on the air.
+Data preparation (whole utterances) and streaming sessions (samples as they arrive) both use this module, so that a
+model sees the same numbers in training and in a stream.
 """
 
 from __future__ import annotations
@@ -11,22 +11,27 @@ from pathlib import Path
 
 import kaldi_native_fbank as knf
 import numpy as np
+from numpy.typing import ArrayLike
 
 SAMPLE_RATE = 16_000
 NUM_BINS = 80
 WINDOW = 400  # samples in one frame: 25 ms
 SHIFT = 160  # samples between the starts of two frames: 10 ms
 INT16_RANGE = 32_768.0
-LARGEST_FLOAT = 2.0  # room for the overshoot of a resampler, far below anything in the 16-bit range
+LARGEST_FLOAT = 2.0  # a resampler may overshoot 1; samples in the 16-bit range are far above
 
 
 def num_frames(num_samples: int) -> int:
-    """How many frames `num_samples` give: only windows that lie wholly inside the signal count (Kaldi's snip_edges)."""
+    """Return the number of frames: only windows that are completely inside the signal count (Kaldi's snip_edges)."""
     return max(0, 1 + (num_samples - WINDOW) // SHIFT)
 
 
 def check_sample_rate(rate: float, name: str = "the audio") -> None:
-    """Raise ValueError unless `rate` is 16 kHz, the only rate the filters are laid out for."""
+    """Check that ``rate`` is 16 kHz, the only rate of the filters.
+
+    Raises:
+        ValueError: another rate.
+    """
     if rate != SAMPLE_RATE:
         raise ValueError(
             f"{name} has {rate:g} samples per second, but the features need {SAMPLE_RATE}: "
@@ -34,11 +39,13 @@ def check_sample_rate(rate: float, name: str = "the audio") -> None:
         )
 
 
-def to_kaldi_scale(samples) -> np.ndarray:
-    """Samples of one channel as float32 in the 16-bit range, on which Kaldi's log energies are based.
+def to_kaldi_scale(samples: ArrayLike) -> np.ndarray:
+    """Return samples (N,) as float32 in the 16-bit range, the scale of Kaldi's log energies.
 
-    samples: (N,) array or list, float in [-1, 1] or int16. Raises ValueError for any other shape, dtype or range, and
-    for NaN or infinity.
+    ``samples`` is an array or list of one channel, float in [-1, 1] or int16.
+
+    Raises:
+        ValueError: another shape, dtype or range, NaN, or infinity.
     """
     samples = np.asarray(samples)
     if samples.ndim != 1:
@@ -50,9 +57,9 @@ def to_kaldi_scale(samples) -> np.ndarray:
         return samples.astype(np.float32)
     if not np.issubdtype(samples.dtype, np.floating):
         raise ValueError(f"samples are {samples.dtype}, but float in [-1, 1] or int16 is needed: convert them first")
-    if samples.size and not (loudest := np.abs(samples).max()) <= LARGEST_FLOAT:
-        mend = "divide by 32768 or pass int16" if np.isfinite(loudest) else "repair the recording"
-        raise ValueError(f"samples reach {loudest}, but floats must lie in [-1, 1]: {mend}")
+    if samples.size and not (loudest := np.abs(samples).max()) <= LARGEST_FLOAT:  # ``not <=`` is true for NaN
+        fix = "divide by 32768 or pass int16" if np.isfinite(loudest) else "repair the recording"
+        raise ValueError(f"samples reach {loudest}, but floats must be in [-1, 1]: {fix}")
     return samples.astype(np.float32) * np.float32(INT16_RANGE)
 
 
@@ -65,7 +72,7 @@ def _options() -> knf.FbankOptions:
 
 
 def _frames(samples: np.ndarray) -> np.ndarray:
-    """Every frame that lies wholly inside `samples` (N,), already on Kaldi's scale -> (frames, 80) float32."""
+    """Return all frames of samples (N,) on Kaldi's scale, (frames, 80) float32."""
     computer = knf.OnlineFbank(_options())
     computer.accept_waveform(SAMPLE_RATE, samples)
     out = np.empty((computer.num_frames_ready, NUM_BINS), np.float32)
@@ -75,11 +82,10 @@ def _frames(samples: np.ndarray) -> np.ndarray:
 
 
 class FilterBankStream:
-    """Filter banks of one recording whose samples arrive in pieces of any size.
+    """Filter banks of one recording whose samples arrive in chunks of any size.
 
-    The frames are bit-equal to those of the whole recording. The only state is `tail`, the samples that the next
-    frame still needs (up to 399, or shorter than a window altogether); it is replaced, never changed in place, so
-    `copy.copy(stream)` is a snapshot that can be returned to.
+    The frames are bit-equal to those of the whole recording. The only state is ``tail``, the samples that the next
+    frame needs too (at most 399). It is replaced, never changed in place, so ``copy.copy(stream)`` is a snapshot.
     """
 
     def __init__(self, sample_rate: float = SAMPLE_RATE) -> None:
@@ -87,40 +93,46 @@ class FilterBankStream:
         self.tail = np.empty(0, np.float32)
         self.finished = False
 
-    def push(self, samples, final: bool = False) -> np.ndarray:
-        """Take the next samples, (N,) float in [-1, 1] or int16, and return the frames that became complete, (n, 80).
+    def push(self, samples: ArrayLike, final: bool = False) -> np.ndarray:
+        """Return the frames (n, 80) that the next samples (N,) complete; float in [-1, 1] or int16, N may be 0.
 
-        N may be 0. `final` ends the recording: samples that fill no window are dropped, as Kaldi drops them.
-        Raises ValueError for bad samples (see `to_kaldi_scale`), RuntimeError after the end.
+        ``final`` ends the recording: remaining samples that fill no window are dropped, as in Kaldi.
+
+        Raises:
+            ValueError: samples that ``to_kaldi_scale`` refuses.
+            RuntimeError: the recording has ended.
         """
         if self.finished:
-            raise RuntimeError("push after final=True: the recording has ended, begin a new stream or session")
-        heard = np.concatenate([self.tail, to_kaldi_scale(samples)])
-        frames = _frames(heard)
-        self.tail = heard[:0] if final else heard[len(frames) * SHIFT :]
+            raise RuntimeError("push after final=True: the recording has ended, start a new stream or session")
+        waiting = np.concatenate([self.tail, to_kaldi_scale(samples)])
+        frames = _frames(waiting)
+        self.tail = waiting[:0] if final else waiting[len(frames) * SHIFT :]  # from the start of the next window on
         self.finished = final
         return frames
 
 
-def filter_banks(samples, sample_rate: float = SAMPLE_RATE) -> np.ndarray:
-    """Kaldi's log-mel filter banks of a whole recording: samples (N,) -> (frames, 80) float32, 10 ms per frame.
+def filter_banks(samples: ArrayLike, sample_rate: float = SAMPLE_RATE) -> np.ndarray:
+    """Return Kaldi's log-mel filter banks (frames, 80), float32, of a whole recording (N,); a frame every 10 ms.
 
-    25 ms Povey windows, pre-emphasis 0.97, mean removed per window, 80 mel bins from 20 Hz to 8 kHz, natural log of
-    the power: fairseq's features. Raises ValueError for another rate, two channels, non-finite samples, empty audio,
-    and audio shorter than one window.
+    25 ms Povey windows, pre-emphasis 0.97, mean removed per window, 80 mel bins from 20 Hz to 8 kHz, natural logarithm
+    of the power: fairseq's features.
+
+    Raises:
+        ValueError: another rate, samples that ``to_kaldi_scale`` refuses, or audio shorter than one window.
     """
     check_sample_rate(sample_rate)
-    if np.ndim(samples) == 1 and len(samples) < WINDOW:
-        kind = "too short" if len(samples) else "empty"
-        raise ValueError(f"audio of {len(samples)} samples is {kind}: a frame needs {WINDOW} (25 ms), leave it out")
+    samples = np.asarray(samples)
+    if samples.ndim == 1 and (count := len(samples)) < WINDOW:
+        problem = "too short" if count else "empty"
+        raise ValueError(f"audio of {count} samples is {problem}: leave it out, a frame needs {WINDOW} (25 ms)")
     return FilterBankStream(sample_rate).push(samples, final=True)
 
 
 class GlobalCMVN:
-    """Mean and standard deviation of each bin over a whole corpus, gathered frame by frame.
+    """Mean and standard deviation of each bin over a whole corpus, from running sums.
 
-    Sums are float64 and need no features in memory; partial sums of several processes join with `merge`. The file is
-    fairseq's: an npz with `mean` and `std`, (80,) float32 each.
+    Sums are float64, so no features are kept; ``merge`` adds the sums of other processes. The file has fairseq's
+    format: an npz with ``mean`` and ``std``, (80,) float32 each.
     """
 
     SMALLEST_VARIANCE = 1e-8
@@ -131,7 +143,7 @@ class GlobalCMVN:
         self.squares = np.zeros(num_bins)
 
     def add(self, frames: np.ndarray) -> GlobalCMVN:
-        """Take in frames (n, bins)."""
+        """Add frames (n, bins)."""
         frames = frames.astype(np.float64)
         self.count += len(frames)
         self.total += frames.sum(axis=0)
@@ -139,14 +151,18 @@ class GlobalCMVN:
         return self
 
     def merge(self, other: GlobalCMVN) -> GlobalCMVN:
-        """Take in everything that `other` has seen."""
+        """Add all frames of ``other``."""
         self.count += other.count
         self.total += other.total
         self.squares += other.squares
         return self
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation, (bins,) float32 each. Raises ValueError if nothing was added."""
+        """Return mean and standard deviation, (bins,) float32 each.
+
+        Raises:
+            ValueError: no frame was added.
+        """
         if self.count == 0:
             raise ValueError("no frame was added, so there is no mean: is the training split empty?")
         mean = self.total / self.count
@@ -154,7 +170,7 @@ class GlobalCMVN:
         return mean.astype(np.float32), np.sqrt(variance).astype(np.float32)
 
     def save(self, path: Path) -> None:
-        """Write `mean` and `std` as fairseq's `global_cmvn` transform reads them; whole or not at all."""
+        """Write ``mean`` and ``std`` for fairseq's ``global_cmvn`` transform; the file is complete or absent."""
         mean, std = self.statistics()
         part = Path(f"{path}.part")
         with part.open("wb") as file:

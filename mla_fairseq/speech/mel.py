@@ -1,10 +1,11 @@
-"""Log-mel spectrograms for synthesis, and the way back to samples, by librosa."""
+"""Log-mel spectrograms for synthesis, and their inversion to samples, by librosa."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
+from typing import Any
 
 import librosa
 import numpy as np
@@ -14,12 +15,12 @@ FLOOR = 1e-5  # of magnitudes, before the logarithm
 
 @dataclass(frozen=True)
 class MelSpectrogram:
-    """Settings, under fairseq's names; the defaults are those of LJSpeech systems: 22.05 kHz, a frame every 11.6 ms.
+    """Settings under fairseq's names; the defaults are those of LJSpeech systems: 22.05 kHz, a frame every 11.6 ms.
 
-    Lengths are in samples, frequencies in Hz. Magnitudes, not powers; Slaney's filters; natural logarithm.
+    Lengths are in samples, frequencies in Hz. Frames have magnitudes, not powers; Slaney's filters; natural logarithm.
 
     Raises:
-        ValueError: settings that make no spectrogram.
+        ValueError: settings that are out of range or do not fit together.
     """
 
     sample_rate: int = 22050
@@ -32,37 +33,42 @@ class MelSpectrogram:
 
     def __post_init__(self) -> None:
         if min(self.sample_rate, self.hop_length, self.n_mels) < 1 or not self.hop_length <= self.win_length:
-            raise ValueError(f"no spectrogram has such settings: {asdict(self)}")
+            raise ValueError(
+                f"sample_rate, n_mels and hop_length must be at least 1 and win_length at least hop_length, but are "
+                f"{asdict(self)}"
+            )
         if self.win_length > self.n_fft:
-            raise ValueError(f"the window of {self.win_length} samples does not fit into n_fft = {self.n_fft}")
+            raise ValueError(f"win_length must be at most n_fft = {self.n_fft}, but is {self.win_length}")
         if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:
             raise ValueError(
-                f"filters from {self.f_min} to {self.f_max} Hz do not lie below half of {self.sample_rate} Hz: "
-                "lower f_max, or take a higher sample rate"
+                f"f_min and f_max must be from 0 to half of {self.sample_rate} Hz, but are {self.f_min} and "
+                f"{self.f_max}: lower f_max, or use a higher sample rate"
             )
 
     @classmethod
-    def from_config(cls, features: Mapping[str, object]) -> MelSpectrogram:
-        """From the ``features`` of a data configuration; other keys there are not looked at."""
+    def from_config(cls, features: Mapping[str, Any]) -> MelSpectrogram:
+        """Return the settings in the ``features`` of a data configuration; other keys are ignored."""
         return cls(**{field.name: features[field.name] for field in fields(cls) if field.name in features})
 
     @cached_property
     def filters(self) -> np.ndarray:
-        """(n_mels, n_fft / 2 + 1)"""
-        return librosa.filters.mel(
+        """Mel filters (n_mels, n_fft / 2 + 1)."""
+        # librosa imports its submodules at their first use, which no type says; an import here would take seconds
+        return librosa.filters.mel(  # type: ignore[attr-defined]
             sr=self.sample_rate, n_fft=self.n_fft, n_mels=self.n_mels, fmin=self.f_min, fmax=self.f_max
         )
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
-        """Samples (time,) -> log-mel frames (T, n_mels) float32, T = 1 + time // hop_length."""
+        """Return log-mel frames (T, n_mels), float32, of samples (time,); T = 1 + time // hop_length."""
         magnitudes = np.abs(librosa.stft(samples, **self._framing, pad_mode="constant"))
         return np.log(np.maximum(self.filters @ magnitudes, FLOOR)).T.astype(np.float32)
 
     def griffin_lim(self, frames: np.ndarray, iterations: int = 60, seed: int = 0) -> np.ndarray:
-        """Log-mel frames (T, n_mels) -> samples (time,) float32, by the fast Griffin-Lim algorithm of librosa.
+        """Return samples (time,), float32, of log-mel frames (T, n_mels), by librosa's fast Griffin-Lim algorithm.
 
-        Linear magnitudes are the pseudo-inverse's, where they are above 0. The phase starts at random, by the seed.
+        Linear magnitudes come from the pseudo-inverse of the filters. The initial phase is random, from ``seed``.
         """
+        # the pseudo-inverse may give negative numbers, which are no magnitudes
         magnitudes = np.maximum(np.linalg.pinv(self.filters) @ np.exp(frames.T.astype(np.float64)), 1e-10)
         samples = librosa.griffinlim(
             magnitudes.astype(np.float32), n_iter=iterations, random_state=seed, pad_mode="constant", **self._framing
@@ -70,10 +76,9 @@ class MelSpectrogram:
         return samples.astype(np.float32)
 
     def trim(self, samples: np.ndarray, decibels: float = 40.0) -> np.ndarray:
-        """Samples without what is this far below the loudest at the beginning and at the end."""
-        return librosa.effects.trim(samples, top_db=decibels, frame_length=self.win_length, hop_length=self.hop_length)[
-            0
-        ]
+        """Return samples without the silence at both ends: all that is this far below the loudest frame."""
+        framing = {"frame_length": self.win_length, "hop_length": self.hop_length}
+        return librosa.effects.trim(samples, top_db=decibels, **framing)[0]  # type: ignore[attr-defined]  # as above
 
     @property
     def _framing(self) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Kaldi's filter banks once more, written from its definition in plain numpy and float64: the oracle of the tests."""
+"""Kaldi's filter banks, implemented from their definition in plain numpy and float64: the oracle of the tests."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ def mel(hertz: np.ndarray | float) -> np.ndarray:
 
 
 def triangles(num_bins: int = 80, low: float = 20.0, high: float = 8000.0) -> np.ndarray:
-    """Weights (num_bins, 256): triangles of equal width on the mel scale; the bin at 8 kHz itself belongs to none."""
+    """Return weights (num_bins, 256): triangles of equal width on the mel scale, without the bin at 8 kHz."""
     edges = np.linspace(mel(low), mel(high), num_bins + 2)
     positions = mel(np.arange(FFT // 2) * 16_000 / FFT)
     left, centre, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
@@ -21,7 +21,7 @@ def triangles(num_bins: int = 80, low: float = 20.0, high: float = 8000.0) -> np
 
 
 def filter_banks(samples: np.ndarray) -> np.ndarray:
-    """(N,) in the 16-bit range -> (frames, 80), natural log."""
+    """Return filter banks (frames, 80), natural logarithm, of samples (N,) in the 16-bit range."""
     samples = samples.astype(np.float64)
     window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 399)) ** 0.85
     frames = np.stack([samples[start : start + 400] for start in range(0, len(samples) - 399, 160)])

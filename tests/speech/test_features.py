@@ -1,4 +1,4 @@
-"""Filter banks against two other implementations of Kaldi's, and the stream against the whole recording."""
+"""Filter banks against two other implementations, and the stream against the whole recording."""
 
 import copy
 import importlib.util
@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from mla_fairseq.speech import FilterBankStream, GlobalCMVN, filter_banks, num_frames
 from mla_fairseq.speech.features import to_kaldi_scale
 
-# Energies may differ by this part of themselves, and by the rounding of a float32 FFT: 90 dB below the frame's loudest
-# bin. Beside a pure tone that is what the faintest bins consist of.
+# Energies may differ by RELATIVE, and by the rounding of a float32 FFT: 90 dB below the loudest bin of the frame. For a
+# pure tone, the faintest bins consist of that rounding.
 RELATIVE, FLOOR = 5e-4, 1e-9
-TYPICAL = 5e-5  # of the log energies, the features themselves
+TYPICAL = 5e-5  # median difference of the log energies
 
 
 def load(name: str, path: Path) -> types.ModuleType:
@@ -69,7 +69,7 @@ def test_equal_to_an_independent_numpy_implementation(signal: np.ndarray) -> Non
 
 
 def test_equal_to_torchaudios_kaldi(signal: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    """fairseq's own front end. Only its Python file is loaded: the package needs a library that may not fit torch."""
+    """fairseq uses it. Only its Python file is loaded: the package needs a library that may not match torch."""
     spec = importlib.util.find_spec("torchaudio")
     if spec is None:
         pytest.skip("torchaudio is not installed")
@@ -96,15 +96,15 @@ def test_num_frames(length: int) -> None:
 
 
 @given(length=st.integers(400, 4_000), cuts=st.lists(st.integers(0, 4_000), max_size=12), as_int16=st.booleans())
-def test_any_cutting_gives_the_same_frames(length: int, cuts: list[int], as_int16: bool) -> None:
+def test_any_chunks_give_the_same_frames(length: int, cuts: list[int], as_int16: bool) -> None:
     samples = noise(length, seed=length)
     samples = (samples * 32_767).astype(np.int16) if as_int16 else samples
-    stream, pieces = FilterBankStream(), np.split(samples, sorted(min(cut, length) for cut in cuts))
-    frames = [stream.push(piece, final=number == len(pieces) - 1) for number, piece in enumerate(pieces)]
+    stream, chunks = FilterBankStream(), np.split(samples, sorted(min(cut, length) for cut in cuts))
+    frames = [stream.push(chunk, final=number == len(chunks) - 1) for number, chunk in enumerate(chunks)]
     assert np.array_equal(np.concatenate(frames), filter_banks(samples))
 
 
-def test_frames_come_as_soon_as_their_window_is_full() -> None:
+def test_a_frame_is_returned_as_soon_as_its_window_is_complete() -> None:
     stream, samples = FilterBankStream(), noise(1_000)
     assert [len(stream.push(samples[start : start + 80])) for start in range(0, 960, 80)] == [0] * 4 + [1, 0] * 4
 
@@ -134,7 +134,7 @@ def test_samples_of_the_caller_are_neither_kept_nor_changed() -> None:
     assert np.array_equal(stream.tail, tail)
 
 
-def test_nothing_can_follow_the_end() -> None:
+def test_samples_after_the_end_are_refused() -> None:
     stream = FilterBankStream()
     stream.push(noise(400), final=True)
     with pytest.raises(RuntimeError, match="has ended"):
@@ -156,18 +156,18 @@ def test_nothing_can_follow_the_end() -> None:
         pytest.param(np.zeros(399, np.float32), "399 samples is too short.*400", id="shorter than a frame"),
     ],
 )
-def test_bad_samples_are_named(samples: np.ndarray, message: str) -> None:
+def test_bad_samples_are_reported(samples: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         filter_banks(samples)
 
 
 @pytest.mark.parametrize("begin", [lambda: filter_banks(noise(800), 8_000), lambda: FilterBankStream(8_000)])
-def test_a_wrong_rate_is_named(begin) -> None:
+def test_a_wrong_rate_is_reported(begin) -> None:
     with pytest.raises(ValueError, match=r"8000 samples per second.*16000.*sox"):
         begin()
 
 
-def test_a_bad_piece_leaves_the_stream_as_it_was() -> None:
+def test_a_bad_chunk_does_not_change_the_stream() -> None:
     stream, samples = FilterBankStream(), noise(800)
     stream.push(samples[:300])
     with pytest.raises(ValueError, match="nan"):
@@ -175,12 +175,12 @@ def test_a_bad_piece_leaves_the_stream_as_it_was() -> None:
     assert np.array_equal(stream.push(samples[300:], final=True), filter_banks(samples))
 
 
-def test_overshoot_of_a_resampler_is_kept() -> None:
+def test_the_overshoot_of_a_resampler_is_allowed() -> None:
     assert to_kaldi_scale(np.array([1.5])) == pytest.approx(49_152)
 
 
 @given(sizes=st.lists(st.integers(1, 50), min_size=1, max_size=6), workers=st.integers(1, 3))
-def test_merged_parts_are_the_whole_corpus(sizes: list[int], workers: int) -> None:
+def test_merged_sums_give_the_statistics_of_the_whole_corpus(sizes: list[int], workers: int) -> None:
     parts = [np.random.default_rng(size).normal(9, 3, (size, 80)).astype(np.float32) for size in sizes]
     sums = [GlobalCMVN() for _ in range(workers)]
     for number, part in enumerate(parts):

@@ -1,4 +1,4 @@
-"""Subsamplers: fairseq's numbers on unpadded input, and sentences that padding cannot reach."""
+"""Subsamplers: fairseq's numbers on unpadded input, and independence of padding."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def fairseqs_own(name: str) -> nn.Module:
 
 
 def alone(subsampler: nn.Module, frames: Tensor) -> Tensor:
-    """States (T', C) of one sentence (T, F)."""
+    """Return the states (T', C) of one sentence (T, F)."""
     return subsampler(frames.unsqueeze(0), torch.tensor([len(frames)]))[0].squeeze(1)
 
 
@@ -59,7 +59,7 @@ def test_a_sentence_in_a_padded_batch_is_the_sentence_alone(make, lengths: list[
 
 
 @every_subsampler
-def test_gradients_of_a_sentence_do_not_know_the_padding(make) -> None:
+def test_gradients_of_a_sentence_do_not_depend_on_padding(make) -> None:
     subsampler = make().double()
     sentence = torch.randn(21, FEATURES, dtype=torch.double)
     padded = torch.cat((sentence, torch.randn(30, FEATURES, dtype=torch.double))).unsqueeze(0).requires_grad_()
@@ -80,7 +80,7 @@ def test_the_length_is_that_of_torchs_convolution(length: int, kernel: int) -> N
 
 @pytest.mark.parametrize("frames", [*range(1, 10), 100, 3000])
 @pytest.mark.parametrize("name", ["conv1d-5-5", "conv2d"])
-def test_a_state_stands_for_four_frames(name: str, frames: int) -> None:
+def test_a_state_represents_four_frames(name: str, frames: int) -> None:
     _, lengths = SUBSAMPLERS[name]()(torch.zeros(1, frames, FEATURES), torch.tensor([frames]))
     assert lengths.tolist() == [-(-frames // 4)]
 
