@@ -1,10 +1,8 @@
-"""Numerical rules of every mechanism: what is computed in which precision, and how small a normalizer may be.
+"""Numerical rules of every mechanism.
 
-Features, states and divisions are float32 at least, under half precision and autocast too: a bfloat16 state stops
-adding up after some hundred frames. A normalizer below ``EPS`` means that a query has seen nothing; it then gets zeros.
+Features, states and divisions are float32 at least, also under half precision and autocast: a bfloat16 state stops
+growing after some hundred frames. A normalizer below ``EPS`` means that a query has seen nothing; its output is zero.
 """
-
-from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -21,13 +19,19 @@ def work_dtype(x: Tensor) -> torch.dtype:
 
 
 def full_precision(x: Tensor) -> AbstractContextManager:
-    """Return a context without autocast; entering one costs as much as a small product, so only where it is on."""
+    """Return a context without autocast."""
     device = x.device.type
+    # entering ``torch.autocast`` costs as much as a small product: do so only if autocast is on
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()
 
 
 def linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    """Return ``layer(x)`` in the dtype of ``x``, whatever the layer was cast to."""
+    """Return ``layer(x)`` in the dtype of ``x``, whatever dtype the layer was cast to."""
     return F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
+
+
+def describe(x: object) -> str:
+    """Return dtype and shape of a tensor, or the type of anything else, for an error message."""
+    return f"{x.dtype}, {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__

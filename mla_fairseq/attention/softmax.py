@@ -1,6 +1,4 @@
-"""Softmax attention with the methods of every mechanism; its state holds the keys and values."""
-
-from __future__ import annotations
+"""Softmax attention with the interface of a mechanism; its state is the keys and values."""
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +13,8 @@ from mla_fairseq.attention.views import Causal
 class SoftmaxAttention(Mechanism):
     """Softmax attention over torch's fused kernel (arXiv 1706.03762).
 
-    The state holds ``key`` and ``value`` (B, H, S, D) and, where there was padding, ``mask`` (B, S), true for real
-    keys. It grows with the keys unless the view has a window: then keys that no later query can see are dropped.
+    The state has ``key`` and ``value`` (B, H, S, D) and, after padded input, ``mask`` (B, S), true for real keys. It
+    grows with the keys unless the view has a window: then keys that no later query can see are dropped.
     """
 
     window = True
@@ -25,16 +23,18 @@ class SoftmaxAttention(Mechanism):
     eps = torch.finfo(torch.float32).tiny
 
     def parallel(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
-        if layout.view == Causal() and layout.key_mask is None:
+        if layout.view == Causal() and layout.key_mask is None:  # torch's fastest kernel, which needs no mask
             return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self._attend(q, k, v, layout, layout.key_mask)
+        return _attend(q, k, v, _both(layout.visible(torch.bool), layout.key_mask))
 
     def advance(self, state: Tensors, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> tuple[Tensor, Tensors]:
-        if not state and q.shape[-2] > 1:
+        if not state and q.shape[-2] > 1:  # ``parallel`` may use the fastest kernel
             output, state = self.parallel(q, k, v, layout), self.write(state, k, v, layout)
         else:
             state = self.write(state, k, v, layout)
-            output = self._attend(q, state["key"], state["value"], layout, state.get("mask"))
+            step = q.shape[-2] == 1 and layout.view == Causal()  # all stored keys are earlier
+            visible = None if step else layout.visible(torch.bool, stored=state["key"].shape[-2])
+            output = _attend(q, state["key"], state["value"], _both(visible, state.get("mask")))
         return output, _trim(state, layout.view.reach)
 
     def write(self, state: Tensors, k: Tensor, v: Tensor, layout: Layout) -> Tensors:
@@ -52,39 +52,23 @@ class SoftmaxAttention(Mechanism):
         return _attend(q, state["key"], state["value"], _both(None, state.get("mask")))
 
     def scores(self, q: Tensor, k: Tensor, layout: Layout) -> Tensor:
-        """Return weights (B, H, T, S) before normalization, the largest of a row 1; zero where a key is not visible.
+        """Return weights (B, H, T, S) before normalization, the largest of a row 1; zero for keys that are not visible.
 
-        None is below the smallest that can be divided by: 1e-35 in float32.
+        Other weights are at least 1e-35 in float32, so that their sums can be divided by.
         """
         energy = (q @ k.mT).to(torch.promote_types(q.dtype, torch.float32)) * q.shape[-1] ** -0.5
         visible = _both(layout.visible(torch.bool), layout.key_mask)
         if visible is not None:
             energy = energy.masked_fill(~visible, torch.finfo(energy.dtype).min)
         energy = energy - energy.amax(-1, keepdim=True).detach()
-        scores = energy.clamp_min(-80 if energy.dtype == torch.float32 else -600).exp()
-        return scores if visible is None else scores * visible
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout, key_mask: Tensor | None) -> Tensor:
-        """Attend to held keys, the last of which are the layout's; layers of a stream hold as many and share masks."""
-        if q.shape[-2] == 1 and layout.view == Causal():
-            visible = None  # a decoding step: all that is held comes before
-        else:
-            visible = layout.once(("held", k.shape[-2]), lambda: _visible(layout, k.shape[-2]))
-        return _attend(q, k, v, _both(visible, key_mask))
-
-
-def _visible(layout: Layout, held: int) -> Tensor | None:
-    """Return which query sees which held key, boolean (B or 1, 1, T, held); ``None``: each sees all."""
-    earlier = torch.arange(layout.keys.shape[-1] - held, 0, device=layout.keys.device)
-    keys = torch.cat((layout.keys[:, :1] + earlier, layout.keys), dim=-1)
-    mask = layout.view.visible(layout.queries, keys)
-    return None if mask is None else mask.unsqueeze(1)
+        scores = energy.clamp_min(-80 if energy.dtype == torch.float32 else -600).exp()  # no underflow to zero
+        return scores if visible is None else scores * visible.to(scores.dtype)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
     if visible is None:
         return F.scaled_dot_product_attention(q, k, v)
-    blind = ~visible.any(-1, keepdim=True)  # softmax over nothing is NaN: let such a row see, then zero it
+    blind = ~visible.any(-1, keepdim=True)  # softmax over no key is NaN: let such a query see all, then zero its output
     return F.scaled_dot_product_attention(q, k, v, attn_mask=visible | blind).masked_fill(blind, 0.0)
 
 
@@ -101,7 +85,8 @@ def _real(mask: Tensor | None, k: Tensor) -> Tensor:
 
 def _trim(state: Tensors, reach: int | None) -> Tensors:
     """Drop the keys that no later query can see."""
-    held = state["key"].shape[-2]
-    if reach is None or held <= reach:
+    stored = state["key"].shape[-2]
+    if reach is None or stored <= reach:
         return state
-    return {name: x[..., held - reach :] if name == "mask" else x[..., held - reach :, :] for name, x in state.items()}
+    first = stored - reach
+    return {name: x[..., first:] if name == "mask" else x[..., first:, :] for name, x in state.items()}

@@ -1,25 +1,29 @@
-"""Views: which query sees which key. A view knows positions, not contents; padding is not visibility.
+"""Views: which query sees which key. A view depends on positions, not on contents or padding.
 
-``visible(queries, keys)`` takes positions (.., T) and (.., S), counted from 0 over the whole stream, and returns a
-boolean mask (.., T, S), or ``None`` where every query sees every key. ``reach`` is how many of the latest keys a later
-query can still see (``None``: all), ``in_order`` whether queries and keys are the same tokens and none sees a later
-block, and ``size`` then the tokens of a block, which see each other.
+Every view has ``visible(queries, keys)``: it takes positions (.., T) and (.., S), counted from 0 over the whole stream,
+and returns a boolean mask (.., T, S), or ``None`` if every query sees every key. Class attributes:
+
+* ``in_order``: queries and keys are the same tokens, and none sees a later block;
+* ``size``: tokens in a block, which see each other (1 for views without blocks);
+* ``reach``: how many of the latest keys a later query can still see (``None``: all).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from mla_fairseq.attention.numerics import describe
+
 
 @dataclass(frozen=True)
 class Full:
-    """Every query sees every key: bidirectional encoders, offline cross-attention."""
+    """Every query sees every key: full-context encoders, offline cross-attention."""
 
-    in_order = False
-    reach = None
+    in_order: ClassVar[bool] = False
+    size: ClassVar[int] = 1
+    reach: ClassVar[None] = None
 
     def visible(self, queries: Tensor, keys: Tensor) -> None:
         return None
@@ -27,15 +31,15 @@ class Full:
 
 @dataclass(frozen=True)
 class Causal:
-    """Query t sees the keys up to t; of these only the last ``window`` if one is set.
+    """Query t sees the keys up to t, or only the last ``window`` of them.
 
     Raises:
         ValueError: a window below 1.
     """
 
     window: int | None = None
-    in_order = True
-    size = 1
+    in_order: ClassVar[bool] = True
+    size: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         if self.window is not None and self.window < 1:
@@ -43,7 +47,7 @@ class Causal:
 
     @property
     def reach(self) -> int | None:
-        return None if self.window is None else self.window - 1
+        return None if self.window is None else self.window - 1  # the query's own key is not an earlier one
 
     def visible(self, queries: Tensor, keys: Tensor) -> Tensor:
         queries, keys = queries.unsqueeze(-1), keys.unsqueeze(-2)
@@ -53,7 +57,7 @@ class Causal:
 
 @dataclass(frozen=True)
 class Blocks:
-    """Blocks of ``size`` positions: a query sees its own block and ``left`` blocks before it (-1: all before it).
+    """Blocks of ``size`` positions: a query sees its own block and the ``left`` blocks before it (-1: all of them).
 
     Raises:
         ValueError: a block size below 1, or ``left`` below -1.
@@ -61,7 +65,7 @@ class Blocks:
 
     size: int
     left: int = -1
-    in_order = True
+    in_order: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.left < -1:
@@ -72,31 +76,30 @@ class Blocks:
         return None if self.left < 0 else self.left * self.size
 
     def visible(self, queries: Tensor, keys: Tensor) -> Tensor:
-        ahead = (keys // self.size).unsqueeze(-2) - (queries // self.size).unsqueeze(-1)
+        ahead = (keys // self.size).unsqueeze(-2) - (queries // self.size).unsqueeze(-1)  # in blocks, not tokens
         mask = ahead <= 0
         return mask if self.left < 0 else mask & (ahead >= -self.left)
 
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
-    """Query t sees the first ``lengths[b, t]`` keys (wait-k: encoder states read before target t is emitted).
+    """Query t sees the first ``lengths[b, t]`` keys (wait-k: the encoder states available before target t).
 
-    ``lengths``: (B, T), or (T,) for the whole batch, in keys, never decreasing along T.
+    ``lengths``: (B, T), or (T,) for the whole batch, in keys, int64; they never decrease along T.
 
     Raises:
-        ValueError: lengths of another shape, or lengths that decrease.
+        ValueError: lengths that are not such a tensor, or that decrease.
     """
 
     lengths: Tensor
-    in_order = False
-    reach = None
+    in_order: ClassVar[bool] = False
+    size: ClassVar[int] = 1
+    reach: ClassVar[None] = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.lengths, Tensor) or self.lengths.dim() not in (1, 2):
-            shape = tuple(getattr(self.lengths, "shape", ()))
-            raise ValueError(f"prefix lengths must be a tensor (T,) or (B, T), but have shape {shape}")
-        if self.lengths.is_floating_point():
-            raise ValueError(f"prefix lengths must be int64, but are {self.lengths.dtype}")
+        tensor = isinstance(self.lengths, Tensor)
+        if not tensor or self.lengths.dim() not in (1, 2) or self.lengths.is_floating_point():
+            raise ValueError(f"prefix lengths must be an int64 tensor (T,) or (B, T), but are {describe(self.lengths)}")
         if bool((self.lengths.diff(dim=-1) < 0).any()):
             raise ValueError("prefix lengths must not decrease from one query to the next")
 

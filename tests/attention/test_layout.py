@@ -1,6 +1,7 @@
 """Layouts: default lengths and positions, what is computed once for all layers, and layouts that are refused."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from mla_fairseq.attention import (
     CosFormer,
     Full,
     Layout,
+    Mechanism,
     MonotonicMultiheadAttention,
     MultiheadAttention,
     Prefix,
@@ -19,7 +21,20 @@ from mla_fairseq.attention import (
     View,
     positions,
 )
-from tests.attention.cases import CONSTANT, LIMITED, MECHANISMS, VIEWS, build, problem
+from tests.attention.cases import (
+    CONSTANT,
+    LIMITED,
+    MECHANISMS,
+    SITE_IDS,
+    SITES,
+    VIEWS,
+    Problem,
+    assert_all_close,
+    build,
+    problem,
+    site_problem,
+)
+from tests.attention.forms import Result, differentiate
 
 MASK = torch.arange(6) < torch.tensor([[6], [4]])
 
@@ -38,7 +53,7 @@ def test_a_whole_sequence_has_the_lengths_of_its_real_tokens() -> None:
     assert lengths(Layout.whole(Causal(), 6, key_length=given)) == ([9, 8], [9, 8])
 
 
-def test_positions_are_those_of_the_stream() -> None:
+def test_positions_count_from_the_start_of_the_stream() -> None:
     assert positions(3, 2).tolist() == [[3, 4]]
     assert positions(torch.tensor([3, 0]), 2).tolist() == [[3, 4], [0, 1]]
     alone = Layout.at(Causal(), 5, 2)
@@ -63,7 +78,7 @@ def test_once_computes_once() -> None:
 
 
 class Slower(CosFormer):
-    """As a researcher would vary it: positions at a fifth of the speed."""
+    """A variant with positions at a fifth of the speed."""
 
     def query_positions(self, q: Tensor, layout: Layout) -> Tensor:
         return layout.once("slower queries", lambda: super(Slower, self).query_positions(q, slower(layout)))
@@ -79,7 +94,7 @@ def slower(layout: Layout) -> Layout:
 @pytest.mark.parametrize("view", ["full", "causal", "blocks", "prefix"])
 @pytest.mark.parametrize("length", [7, 60])
 def test_layers_share_a_layout(view: str, length: int) -> None:
-    """Each layer gives what it gives with a layout of its own, whatever a layer of another class left there."""
+    """Each layer gives the same as with a new layout, whatever layers of other classes have cached in it."""
     x = problem(VIEWS[view](length), length, length)
     layers = [*(build(name) for name in MECHANISMS if name in CONSTANT and not build(name).in_order), build("softmax")]
     layers += [Slower(4), CosFormer(4), Slower(4)]
@@ -104,8 +119,27 @@ def test_layers_share_the_positions_of_a_step(monkeypatch: pytest.MonkeyPatch) -
     assert len(made) == 4
 
 
+@pytest.mark.parametrize(("name", "view"), SITES, ids=SITE_IDS)
+def test_a_layout_that_was_made_and_used_in_inference_mode_can_be_trained_with(name: str, view: str) -> None:
+    """Autograd cannot save tensors from inference mode: a training step must not use them."""
+    x, mechanism = site_problem(view, 20), build(name)
+    with torch.inference_mode():
+        made = replace(x, key_mask=x.key_mask.clone(), query_length=x.query_length.clone())
+        layout = made.part()[-1]
+        mechanism.parallel(x.q, x.k, x.v, layout)
+        mechanism.weights(x.q, x.k, layout)
+
+    def run(mechanism: Mechanism, x: Problem, layout: Layout | None = None) -> Result:
+        layout = layout or x.part()[-1]
+        q, k, v = x.q, x.k, x.v
+        outputs = [mechanism.parallel(q, k, v, layout), mechanism.advance({}, q, k, v, layout)[0]]
+        return torch.cat([*outputs, mechanism.surrogate_weights(q, k, layout)], dim=-1), None
+
+    assert_all_close(differentiate(lambda m, x: run(m, x, layout), mechanism, x), differentiate(run, mechanism, x))
+
+
 @pytest.mark.parametrize("name", MECHANISMS)
-def test_lengths_that_are_needed_are_asked_for(name: str) -> None:
+def test_missing_lengths_are_refused_by_mechanisms_that_need_them(name: str) -> None:
     q, k, v, layout = problem(Causal(), 4, 4).part()
     mechanism, four = build(name), torch.tensor([4, 4])
     for given in ({}, {"query_length": four}, {"key_length": four}):
@@ -119,7 +153,7 @@ def test_lengths_that_are_needed_are_asked_for(name: str) -> None:
 
 @pytest.mark.parametrize("lengths", [(1,), (4,), (6,), (2, 4), (2, 1)], ids=str)
 def test_prefix_lengths_fit_the_queries(lengths: tuple[int, ...]) -> None:
-    """A single length for all of 5 queries would be broadcast silently."""
+    """One length for all of 5 queries would otherwise be broadcast."""
     message = f"prefix lengths are for {lengths[-1]} queries, but there are 5"
     with pytest.raises(ValueError, match=re.escape(message)):
         Layout.whole(Prefix(torch.ones(lengths, dtype=torch.long)), 5, 7)
@@ -127,13 +161,13 @@ def test_prefix_lengths_fit_the_queries(lengths: tuple[int, ...]) -> None:
 
 REFUSED: dict[str, tuple[View, int, str]] = {
     **{
-        view: (VIEWS[view](7), 7, "a linear mechanism cannot forget.*use softmax or drop the window")
+        view: (VIEWS[view](7), 7, "a linear mechanism cannot forget.*use softmax, or no window")
         for view in sorted(LIMITED)
     },
-    "full": (Full(), 7, "attention that fades takes tokens in order"),
-    "prefix": (VIEWS["prefix"](7), 7, "attention that fades takes tokens in order"),
-    "causal-across": (Causal(), 9, "keys are the queries' own tokens"),
-    "blocks-across": (Blocks(2), 9, "keys are the queries' own tokens"),
+    "full": (Full(), 7, "a mechanism with decay needs tokens in order"),
+    "prefix": (VIEWS["prefix"](7), 7, "a mechanism with decay needs tokens in order"),
+    "causal-across": (Causal(), 9, "keys are the queries' tokens"),
+    "blocks-across": (Blocks(2), 9, "keys are the queries' tokens"),
 }
 
 
@@ -146,7 +180,7 @@ def refuses(name: str, case: str) -> bool:
 @pytest.mark.parametrize("name", MECHANISMS)
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_mechanism_refuses_what_it_cannot_follow(name: str, case: str) -> None:
-    """In every entry of the modules, and at every length: not only where one form is the faster one."""
+    """Every entry point of the modules refuses it, whichever form would be faster."""
     view, keys, message = REFUSED[case]
     layout = Layout.whole(view, 7, None if view.in_order and keys == 7 else keys)
     query, key = torch.randn(7, 2, 8), torch.randn(keys, 2, 8)
@@ -166,7 +200,7 @@ def test_a_mechanism_refuses_what_it_cannot_follow(name: str, case: str) -> None
 
 
 @pytest.mark.parametrize("name", ["relu", "softmax"])
-def test_monotonic_heads_take_no_other_view(name: str) -> None:
+def test_monotonic_heads_need_a_full_view(name: str) -> None:
     x = torch.randn(7, 2, 8)
     with pytest.raises(ValueError, match="the view must be Full"):
         MonotonicMultiheadAttention(8, 2, name)(x, x, Layout.whole(Causal(), 7))
@@ -174,51 +208,66 @@ def test_monotonic_heads_take_no_other_view(name: str) -> None:
 
 BAD_CALLS = {
     "positions-1d": (lambda m, x: m(x, x, Layout(Full(), torch.arange(4), torch.arange(4))), "int64 positions"),
+    "positions-list": (lambda m, x: m(x, x, Layout(Full(), [[0, 1, 2, 3]], [[0, 1, 2, 3]])), "int64 .* but are list"),
+    "positions-with-a-gap": (
+        lambda m, x: m(x, x, Layout(Full(), torch.arange(4)[None], torch.tensor([[0, 1, 3, 4]]))),
+        "keys must be consecutive positions",
+    ),
+    "start-list": (
+        lambda m, x: m(x, x, Layout.at(Full(), [0, 3], 4, 4)),
+        r"start must be an int or a tensor \(B,\), but is \[0, 3\]",
+    ),
+    "length-int": (
+        lambda m, x: m(x, x, Layout.at(Full(), 0, 4, 4, query_length=4)),
+        r"query_length must be a tensor \(B,\) or \(1,\), but is int",
+    ),
+    "length-scalar": (
+        lambda m, x: m(x, x, Layout.at(Full(), 0, 4, 4, key_length=torch.tensor(4))),
+        r"key_length must be a tensor .* but is torch.int64, \(\)",
+    ),
+    "mask-list": (
+        lambda m, x: m(x, x, Layout.at(Full(), 0, 4, 4, key_mask=[[True] * 4] * 2)),
+        r"key_mask must be boolean, \(B, S\) = \(2, 4\), .* but is list",
+    ),
     "positions-float": (lambda m, x: m(x, x, Layout.at(Full(), torch.tensor([0.5]), 4, 4)), "but are torch.float32"),
     "inside-a-block": (
         lambda m, x: m(x, x, Layout.at(Blocks(4), 2, 4), {}),
         "starts at a block, but start is 2",
     ),
-    "keys-of-their-own": (lambda m, x: m(x, x, Layout.at(Causal(), 5, 4, 4), {}), "keys are the queries' own tokens"),
-    "state-without-layout": (lambda m, x: m(x, x, None, {}), "give a layout with the state"),
+    "other-keys": (lambda m, x: m(x, x, Layout.at(Causal(), 5, 4, 4), {}), "keys are the queries' tokens"),
+    "state-without-layout": (lambda m, x: m(x, x, None, {}), "a state needs a layout: give Layout.at"),
     "streams": (lambda m, x: m(x, x, Layout.at(Causal(), torch.zeros(3).long(), 4)), "for 3 streams, but query has 2"),
     "prefixes": (lambda m, x: m(x, x, Layout.whole(Prefix(torch.ones(3, 4).long()), 4, 4)), "for 3 streams"),
     "lengths": (lambda m, x: m(x, x, Layout.whole(Full(), 4, query_length=torch.ones(3).long())), "for 3 streams"),
-    "prefix-of-floats": (lambda m, x: Prefix(torch.ones(4)), "must be int64, but are torch.float32"),
-    "prefix-of-a-list": (lambda m, x: Prefix([1, 2]), "must be a tensor"),
+    "prefix-of-floats": (lambda m, x: Prefix(torch.ones(4)), "must be an int64 tensor .* but are torch.float32"),
+    "prefix-of-a-list": (lambda m, x: Prefix([1, 2]), "must be an int64 tensor .* but are list"),
 }
 
 
 @pytest.mark.parametrize("what", BAD_CALLS)
-def test_what_would_be_silently_wrong_is_refused(what: str) -> None:
+def test_a_wrong_argument_is_refused(what: str) -> None:
     call, message = BAD_CALLS[what]
     with pytest.raises(ValueError, match=message):
         call(MultiheadAttention(8, 2, "cosformer"), torch.randn(4, 2, 8))
 
 
 def test_a_state_of_other_streams_is_refused() -> None:
-    attention, state = MultiheadAttention(8, 2, "relu"), {}
+    attention, state = MultiheadAttention(8, 2, "relu", name="decoder"), {}
     attention(*[torch.randn(1, 2, 8)] * 2, Layout.at(Causal(), 0), state)
-    with pytest.raises(ValueError, match="the state of 'attention' holds 2 streams, but query has 1"):
+    with pytest.raises(ValueError, match="the state of 'decoder' is for 2 streams, but query has 1"):
         attention(*[torch.randn(1, 1, 8)] * 2, Layout.at(Causal(), 1), state)
 
 
-class HalfPositions(ReLUAttention):
-    """A slip: keys have positions, queries have none."""
-
-    def key_positions(self, k: Tensor, layout: Layout) -> Tensor:
-        return layout.relative_keys(k.dtype).unsqueeze(-1)
-
-
-@pytest.mark.parametrize("length", [6, 600])
-def test_positions_of_one_side_are_refused(length: int) -> None:
-    x = torch.randn(1, 2, length, 4)
+def test_positions_of_one_side_are_refused() -> None:
     with pytest.raises(TypeError, match="HalfPositions must define both query_positions and key_positions"):
-        HalfPositions(4).parallel(x, x, x, Layout.whole(Causal(), length))
+
+        class HalfPositions(ReLUAttention):
+            def key_positions(self, k: Tensor, layout: Layout) -> Tensor:
+                return layout.relative_keys(k.dtype).unsqueeze(-1)
 
 
 class Learned(CosFormer):
-    """A subclass with a parameter: it must not share the mask, though its parent does."""
+    """A subclass with a parameter: it must not share the mask, although its parent does."""
 
     def __init__(self, head_dim: int, speed: float = 1.0) -> None:
         super().__init__(head_dim)
@@ -228,7 +277,7 @@ class Learned(CosFormer):
         return super().query_positions(q, layout) * self.speed
 
 
-def test_a_subclass_shares_a_mask_only_if_it_says_so() -> None:
+def test_a_subclass_shares_a_mask_only_if_it_sets_fixed_positions() -> None:
     x, layout = torch.rand(1, 2, 6, 4), Layout.whole(Causal(), 6)
     slow, fast = (Learned(4, speed).scores(x, x, layout) for speed in (0.1, 1.0))
     for speed, scores in ((0.1, slow), (1.0, fast)):

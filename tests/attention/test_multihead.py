@@ -1,4 +1,4 @@
-"""MultiheadAttention: fairseq's names and shapes; fairseq's numbers for softmax, the oracle's for all; clear errors."""
+"""MultiheadAttention: fairseq's names, shapes and softmax; the oracle's numbers for all mechanisms; clear errors."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -17,7 +17,7 @@ MASK = torch.arange(S) < torch.tensor([[12], [10], [7]])
 
 
 def module(name: str, kdim: int | None = None) -> MultiheadAttention:
-    """With biases that count: fairseq starts the last one at zero."""
+    """Return a module with a bias in ``out_proj``, which is zero at first as in fairseq."""
     attention = MultiheadAttention(C, H, name, kdim=kdim).double()
     nn.init.normal_(attention.out_proj.bias)
     return attention
@@ -28,7 +28,7 @@ def normal(*shape: int) -> Tensor:
 
 
 def differentiate(run: Callable[[], Tensor], attention: nn.Module, *inputs: Tensor) -> dict[str, Tensor]:
-    """Output (T, B, C) and the gradients of inputs and parameters for a fixed direction."""
+    """Return the output (T, B, C) and the gradients of inputs and parameters for a fixed direction."""
     wanted = [*inputs, *attention.parameters()]
     output = run()
     direction = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).reshape(output.shape).cos()
@@ -39,7 +39,7 @@ def differentiate(run: Callable[[], Tensor], attention: nn.Module, *inputs: Tens
 def by_hand(
     name: str, attention: MultiheadAttention, query: Tensor, key: Tensor, view: View, mask: Tensor | None
 ) -> Tensor:
-    """Four linear maps around the oracle, a head being C / H neighbouring channels."""
+    """Apply four linear maps around the oracle; a head is C / H adjacent channels."""
     q, k, v = (
         (x @ linear.weight.T + linear.bias).reshape(len(x), B, H, C // H).permute(1, 2, 0, 3)
         for x, linear in ((query, attention.q_proj), (key, attention.k_proj), (key, attention.v_proj))
@@ -51,7 +51,7 @@ def by_hand(
 
 @pytest.mark.parametrize("name", ANYWHERE)
 def test_cross_attention_is_the_oracle(name: str) -> None:
-    """In one pass, and with keys that are written once and read token by token; gradients of projections too."""
+    """In one pass, and with keys that are written once and read token by token."""
     attention, query, key = module(name, K), normal(T, B, C), normal(S, B, K)
     expected = differentiate(lambda: by_hand(name, attention, query, key, Full(), MASK), attention, query, key)
     layout = Layout.whole(Full(), T, S, **LENGTHS, key_mask=MASK)
@@ -84,8 +84,8 @@ def test_self_attention_is_the_oracle(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ANYWHERE)
-def test_waiting_cross_attention_is_the_oracle(name: str) -> None:
-    """Wait-k with blocks of 2 source states: each call brings the states that arrived since the one before."""
+def test_wait_k_cross_attention_is_the_oracle(name: str) -> None:
+    """Each call has 2 new source states, up to the end of the source."""
     attention, query, key = module(name, K), normal(T, B, C), normal(S, B, K)
     seen = (2 * torch.arange(1, T + 1)).clamp(max=S)
     expected = differentiate(lambda: by_hand(name, attention, query, key, Prefix(seen), MASK), attention, query, key)
@@ -140,20 +140,23 @@ def test_parameters_start_as_fairseqs(kdim: int | None) -> None:
 
 @pytest.mark.parametrize("name", MECHANISMS)
 def test_dropout_is_in_the_same_place_in_every_form(name: str) -> None:
-    """With everything dropped only the output's bias is left, whichever way the output came about."""
+    """With everything dropped, the output is the bias in every form."""
     attention, x = MultiheadAttention(C, H, name, dropout=1.0), torch.randn(T, B, C)
     state: State = {}
-    own = Layout.whole(Causal(), T)
-    for output in (attention(x, x, own), attention(x, x, own, state), attention(x, None, own, state)):
+    whole = Layout.whole(Causal(), T)
+    for output in (attention(x, x, whole), attention(x, x, whole, state), attention(x, None, whole, state)):
         assert torch.equal(output, attention.out_proj.bias.expand(T, B, C))
-    kept = attention.eval()(x, x, own)
+    kept = attention.eval()(x, x, whole)
     assert not torch.equal(kept, attention.out_proj.bias.expand(T, B, C))
-    assert torch.equal(kept, attention(x, x, own)), "no dropout in evaluation"
+    assert torch.equal(kept, attention(x, x, whole)), "no dropout in evaluation"
 
 
-def test_modules_keep_their_states_apart() -> None:
-    names = ("decoder.layers.0.self_attn", "decoder.layers.1.self_attn")
+@pytest.mark.parametrize(
+    "names", [("layers.0.self_attn", "layers.1.self_attn"), (None, None)], ids=["named", "unnamed"]
+)
+def test_modules_keep_their_states_apart(names: tuple[str | None, str | None]) -> None:
     modules = [MultiheadAttention(C, H, "relu", name=name) for name in names]
+    names = tuple(module.name for module in modules)
     state: State = {}
     x = torch.randn(1, B, C)
     for attention in modules:
@@ -164,7 +167,7 @@ def test_modules_keep_their_states_apart() -> None:
 
 X = torch.zeros(T, B, C)
 ERRORS: dict[str, tuple[Callable[[], object], str]] = {
-    "heads-do-not-divide": (lambda: MultiheadAttention(8, 3), "multiple of `num_heads`, but is 8 with 3 heads"),
+    "heads-do-not-divide": (lambda: MultiheadAttention(8, 3), "multiple of num_heads, but is 8 with 3 heads"),
     "no-heads": (lambda: MultiheadAttention(8, 0), "but is 8 with 0 heads"),
     "unknown-mechanism": (lambda: MultiheadAttention(C, H, "sofmax"), "unknown attention 'sofmax': choose one of"),
     "query-of-2-dimensions": (lambda: module("relu")(X[0], X), r"query must be \(T, B, 8\), but is \(3, 8\)"),
@@ -182,7 +185,7 @@ ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     "mask-of-numbers": (lambda: module("relu")(X, X, layout(MASK[:, :9].float())), "must be boolean.* torch.float32"),
     "no-key-no-state": (
         lambda: module("relu")(X.double(), None),
-        "give `key`: without a state there are no keys to read",
+        "there is neither a key nor a state to read: give one of them",
     ),
     "weights-mask": (lambda: module("relu").weights(X, X, layout(MASK)), r"\(3, 9\).* but is torch.bool, \(3, 12\)"),
 }
@@ -193,7 +196,7 @@ def layout(mask: Tensor | None = None) -> Layout:
 
 
 @pytest.mark.parametrize(("call", "message"), ERRORS.values(), ids=ERRORS)
-def test_what_does_not_fit_is_refused(call: Callable[[], object], message: str) -> None:
+def test_wrong_shapes_are_refused(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
 
@@ -234,7 +237,7 @@ def test_a_checkpoint_of_version_0_1_loads(name: str) -> None:
 
 @pytest.mark.parametrize("name", MECHANISMS)
 def test_a_checkpoint_of_another_mechanism_loads(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    """What only one of them has is dropped, or starts from scratch and is logged."""
+    """Parameters of the other mechanism are dropped; missing ones start from scratch and are logged."""
     other = {f"decoder.{key}": tensor for key, tensor in MultiheadAttention(C, H, "leap").state_dict().items()}
     attention = MultiheadAttention(C, H, name)
     upgraded = attention.upgrade_state_dict_named(other, "decoder")
@@ -244,7 +247,7 @@ def test_a_checkpoint_of_another_mechanism_loads(name: str, caplog: pytest.LogCa
 
 
 def test_a_submodule_with_a_former_name_keeps_its_parameters() -> None:
-    """Only names of version 0.1 are renamed, not those of a mechanism that has such a submodule."""
+    """Only names of version 0.1 are renamed, not the same names in a mechanism that has them."""
 
     class Placed(ReLUAttention):
         def __init__(self, head_dim: int, options: None = None) -> None:
@@ -259,6 +262,6 @@ def test_a_submodule_with_a_former_name_keeps_its_parameters() -> None:
 
 
 @pytest.mark.parametrize("mechanism", [5, ReLUAttention], ids=["number", "class"])
-def test_what_is_no_mechanism_is_refused(mechanism: object) -> None:
+def test_other_objects_than_mechanisms_are_refused(mechanism: object) -> None:
     with pytest.raises(TypeError, match="mechanism must be a Mechanism or a registered name"):
         MultiheadAttention(8, 2, mechanism)

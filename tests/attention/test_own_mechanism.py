@@ -1,4 +1,4 @@
-"""A mechanism derived from ``Mechanism`` alone, with a state of its own: every module and check takes it."""
+"""A mechanism that is derived from ``Mechanism`` directly works in every module and is checked as all others."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ from tests.attention.forms import FORMS
 
 
 class MeanAttention(Mechanism):
-    """Every visible key weighs the same; the state is the sum of values and their number."""
+    """Every visible key has the same weight; the state is the sum of values and their number."""
 
     def parallel(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
         return self.weights(q, k, layout) @ v
@@ -58,20 +58,20 @@ def test_its_forms_agree(form: str, view: str, length: int, monkeypatch: pytest.
     assert_close(FORMS[form](MeanAttention(4), x)[0], oracle.attend("mean", MeanAttention(4), x)[0])
 
 
-def test_it_is_registered_like_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_can_be_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
     register_attention("mean")(MeanAttention)
     assert isinstance(build_attention("mean", 4), MeanAttention)
-    attention, x = MultiheadAttention(8, 2, "mean").double(), torch.randn(9, 2, 8, dtype=torch.float64)
+    attention, x = MultiheadAttention(8, 2, "mean", name="site").double(), torch.randn(9, 2, 8, dtype=torch.float64)
     state: dict = {}
     steps = [attention(x[t : t + 1], x[t : t + 1], Layout.at(Causal(), t), state) for t in range(9)]
     assert_close(torch.cat(steps), attention(x, x, Layout.whole(Causal(), 9)))
-    assert state["attention"].keys() == {"total", "count"}
+    assert state["site"].keys() == {"total", "count"}
 
 
 @pytest.mark.parametrize("soft", ["hard_aligned", "infinite_lookback", "chunkwise"])
-def test_monotonic_heads_take_it(soft: str) -> None:
-    """Decisions of 0 and 1: what is expected in training is what is decoded, from a state of constant size."""
+def test_monotonic_heads_can_use_it(soft: str) -> None:
+    """With decisions of 0 and 1, the expectation of training equals decoding, from a state of constant size."""
     module = MonotonicMultiheadAttention(8, 2, MeanAttention(4), monotonic=Monotonic(soft, ratio=2)).double().eval()
     torch.nn.init.normal_(module.q_proj_mono.weight, std=1e8)
     query, source = torch.randn(5, 1, 8, dtype=torch.float64), torch.randn(11, 1, 8, dtype=torch.float64)
@@ -90,11 +90,11 @@ def test_its_limits_are_checked() -> None:
     class InOrder(MeanAttention):
         in_order = True
 
-    with pytest.raises(ValueError, match="takes tokens in order"):
+    with pytest.raises(ValueError, match="needs tokens in order"):
         MultiheadAttention(8, 2, InOrder(4))(x, x)
 
 
-def test_what_a_mechanism_must_have() -> None:
+def test_a_mechanism_must_define_every_operation() -> None:
     class Half(Mechanism):
         def parallel(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
             return v

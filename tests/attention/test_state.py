@@ -1,4 +1,4 @@
-"""State is data: batch first, never changed in place, of constant size where sums carry it; undo is bit-equal."""
+"""State is data: batch first, never changed in place, of constant size for linear mechanisms; undo is bit-equal."""
 
 import pytest
 import torch
@@ -32,6 +32,7 @@ def advance_from(start: int, mechanism: Mechanism, state: dict[str, Tensor], x: 
 
 
 def begun(name: str, view: str) -> tuple[Mechanism, Problem, dict[str, Tensor]]:
+    """Return a mechanism, a problem, and the state after the first call."""
     mechanism, x = build(name), site_problem(view, 48, batch=STREAMS)
     return mechanism, x, advance_from(0, mechanism, {}, x)[1]
 
@@ -76,8 +77,8 @@ def test_undo_is_bit_equal(name: str, view: str) -> None:
 
 @EVERY_MECHANISM
 def test_a_fork_is_a_snapshot(name: str) -> None:
-    """Steps through the module, on either copy, leave the other as it was; so do entries that come or go."""
-    attention, x = MultiheadAttention(8, 2, name), torch.randn(6, STREAMS, 8)
+    """Steps of the module on one copy do not change the other; nor do new or removed entries."""
+    attention, x = MultiheadAttention(8, 2, name, name="attention"), torch.randn(6, STREAMS, 8)
     nine = torch.full((STREAMS,), 9)
     state: State = {}
     attention(x, x, Layout.at(Causal(), 0, 6, query_length=nine, key_length=nine), state)
@@ -105,9 +106,9 @@ def test_reorder_repeats_and_drops_streams(name: str) -> None:
         assert all(torch.equal(tensors[key], begin[key][order]) for key in begin)
 
 
-def bytes_after(name: str, tokens: int, view: View, piece: int = 10) -> int:
+def bytes_after(name: str, tokens: int, view: View, chunk: int = 10) -> int:
     x, state, mechanism = problem(view, tokens, tokens, batch=1).to(torch.float32), {}, build(name, dtype=torch.float32)
-    for part in (slice(start, start + piece) for start in range(0, tokens, piece)):
+    for part in (slice(start, start + chunk) for start in range(0, tokens, chunk)):
         state = mechanism.advance(state, *x.part(part, part))[1]
     return nbytes({"site": state})
 
@@ -124,7 +125,7 @@ def test_only_a_key_value_state_grows(name: str, view: View) -> None:
 
 @pytest.mark.parametrize("view", [Causal(window=8), Blocks(5, left=2)], ids=["window8", "blocks5-left2"])
 @pytest.mark.parametrize("name", GROWING)
-def test_a_limited_view_bounds_it(name: str, view: View) -> None:
+def test_a_limited_view_bounds_the_state(name: str, view: View) -> None:
     assert bytes_after(name, 500, view) == bytes_after(name, 20, view)
     assert bytes_after(name, 20, view) == bytes_after(name, 10, Full()) // 10 * view.reach
 
@@ -136,7 +137,7 @@ def test_nbytes_adds_up_every_tensor() -> None:
 
 
 @EVERY_MECHANISM
-def test_a_fresh_stream_has_nothing_to_read(name: str) -> None:
+def test_reading_a_fresh_stream_is_refused(name: str) -> None:
     q, _, _, layout = site_problem("full", 3).part()
     with pytest.raises(ValueError, match="this state is empty: write keys before reading it"):
         build(name).read({}, q, layout)
