@@ -1,6 +1,8 @@
-"""The registry: what registering, building and asking for a mechanism promises, and what it refuses."""
+"""The registry: registering, building and looking up a mechanism, and clear errors."""
 
+import runpy
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,7 +23,7 @@ from mla_fairseq.attention.gated import DecayOptions
 
 @dataclass(frozen=True)
 class Sharpness:
-    """Options of a mechanism that only these tests know."""
+    """Options of a mechanism that only these tests use."""
 
     power: float = field(default=1.0, metadata={"help": "exponent of the features"})
     steps: int = 3
@@ -29,7 +31,7 @@ class Sharpness:
 
 @pytest.fixture(autouse=True)
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget afterwards what a test registered."""
+    """Remove what a test has registered."""
     monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
 
 
@@ -46,24 +48,24 @@ def register_sharp() -> None:
 
 @pytest.mark.parametrize("name", ["cosformer", "elu", "relu", "softmax"])
 def test_the_mechanisms_of_the_package_add_no_parameters(name: str) -> None:
-    """So a softmax checkpoint initializes each of them, strictly."""
+    """So a softmax checkpoint can initialize each of them, strictly."""
     assert not build_attention(name, 16).state_dict()
 
 
-def test_a_registered_mechanism_is_one_of_them() -> None:
+def test_a_registered_mechanism_is_available() -> None:
     register_sharp()
     assert "sharp" in available_attention() == sorted(available_attention())
     assert attention_entry("sharp").options is Sharpness
     assert isinstance(MultiheadAttention(8, 2, "sharp").mechanism, LinearAttention)
 
 
-def test_what_is_built_is_a_mechanism() -> None:
+def test_a_builder_must_return_a_mechanism() -> None:
     register_attention("layer")(lambda head_dim, options: nn.Linear(head_dim, head_dim))
     with pytest.raises(TypeError, match="attention 'layer' must be a Mechanism, but is Linear: derive it from"):
         build_attention("layer", 4)
 
 
-def test_a_linear_mechanism_without_features_says_what_is_missing() -> None:
+def test_a_linear_mechanism_must_define_features() -> None:
     register_attention("bare")(LinearAttention)
     with pytest.raises(TypeError, match="LinearAttention must define features, or query_features and key_features"):
         MultiheadAttention(8, 2, "bare")(torch.zeros(3, 1, 8), torch.zeros(3, 1, 8))
@@ -79,9 +81,30 @@ def test_options_reach_the_builder() -> None:
 def test_a_name_is_taken_once() -> None:
     register_sharp()
     for name in ("sharp", "softmax"):
-        with pytest.raises(ValueError, match=f"attention '{name}' is registered already: choose another name"):
+        with pytest.raises(ValueError, match=f"attention '{name}' is already registered in .*: choose another name"):
             register_attention(name)(ReLUAttention)
-    register_sharp()  # the same definition, imported under another module name, is no other
+    register_sharp()  # the same definition again
+
+
+DEFINITION = """
+from mla_fairseq.attention import ReLUAttention, register_attention
+
+@register_attention("mine")
+class Mine(ReLUAttention):
+    pass
+"""
+
+
+def test_a_definition_is_known_by_its_file(tmp_path: Path) -> None:
+    """fairseq may import a user-dir's file under two module names; equal names in two files are two definitions."""
+    files = [tmp_path / folder / "attention.py" for folder in ("a", "b")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text(DEFINITION)
+    for module in ("attention", "user_dir.attention"):
+        runpy.run_path(str(files[0]), run_name=module)
+    with pytest.raises(ValueError, match=f"'mine' is already registered in {files[0]}: choose another name"):
+        runpy.run_path(str(files[1]), run_name="attention")
 
 
 @pytest.mark.parametrize("name", [None, ReLUAttention], ids=["none", "no-parentheses"])
@@ -128,8 +151,8 @@ def test_an_unknown_name_lists_the_known_ones(ask) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("leap", "attention 'leap' has no option 'lenght': it knows factor"),
-        ("relu", "attention 'relu' has no option 'lenght': it knows none"),
+        ("leap", "attention 'leap' has no option 'lenght': it has factor"),
+        ("relu", "attention 'relu' has no option 'lenght': it has none"),
     ],
 )
 def test_an_unknown_option_lists_the_known_ones(name: str, message: str) -> None:
