@@ -14,7 +14,7 @@ class QuadraticDistance(ReLUAttention):
     """ReLU features, re-weighted by the squared distance of relative positions; psi has M = 3 numbers."""
 
     needs_lengths = True  # i / L needs L before the first key
-    fixed_positions = True  # psi depends on positions and lengths alone: layers share what it gives
+    fixed_positions = True  # psi depends only on positions and lengths, so that layers can share psi_q . psi_k
     position_size = 3
 
     def query_positions(self, q: Tensor, layout: Layout) -> Tensor:

@@ -1,7 +1,5 @@
 """cosFormer: ReLU features, re-weighted by the cosine of the distance of relative positions."""
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -16,14 +14,15 @@ from mla_fairseq.attention.registry import register_attention
 class CosFormer(ReLUAttention):
     """ReLU features, re-weighted by the cosine of the distance of relative positions (arXiv 2202.08791).
 
-    psi = [cos a, sin a], a = pi/2 min(i / L, 1), so that psi_q . psi_k = cos(a_q - a_k), M = 2: equation 10, with one
-    length per side and sample as in MLA (arXiv 2304.08453).
+    psi = [cos a, sin a] with a = pi/2 min(i / L, 1), M = 2, so that psi_q . psi_k = cos(a_q - a_k): equation 10, with
+    separate lengths L for queries and keys and for each sample, as in MLA (arXiv 2304.08453).
     """
 
     needs_lengths = True
     fixed_positions = True
     position_size = 2
 
+    # psi is the same in every layer: the first layer computes it, the others take it from the layout
     def query_positions(self, q: Tensor, layout: Layout) -> Tensor:
         return layout.once(("cosine of queries", q.dtype), lambda: on_circle(layout.relative_queries(q.dtype)))
 
@@ -32,6 +31,6 @@ class CosFormer(ReLUAttention):
 
 
 def on_circle(share: Tensor) -> Tensor:
-    """Return [cos a, sin a], (.., N, 2), a = pi/2 times relative positions (.., N)."""
+    """Return [cos a, sin a], (.., N, 2), with a = pi/2 times relative positions (.., N)."""
     angle = share * (math.pi / 2)
     return torch.stack((angle.cos(), angle.sin()), dim=-1)

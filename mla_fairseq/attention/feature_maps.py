@@ -1,7 +1,5 @@
 """Linear mechanisms that are a feature map without positions."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -22,7 +20,7 @@ class ELUAttention(LinearAttention):
 
 @register_attention("relu2")
 class SquaredReLUAttention(ReLUAttention):
-    """Squared ReLU features, whose weights are sharper than ReLU's (between layers: arXiv 2109.08668)."""
+    """Squared ReLU features, whose weights are sharper than ReLU's (as an activation: arXiv 2109.08668)."""
 
     def features(self, x: Tensor) -> Tensor:
         return x.relu().square()
@@ -34,10 +32,9 @@ class SquaredReLUAttention(ReLUAttention):
 
 @register_attention("exp")
 class ExpAttention(LinearAttention):
-    """Exponential features that sum to one in each token (after arXiv 1812.01243).
+    """Exponential features that sum to one for each token (after arXiv 1812.01243).
 
-    Efficient attention (Shen et al. 2018, arXiv 1812.01243, section 3.2) takes the keys' softmax over time, which
-    cannot stream: over the features each token's depends on that token alone.
+    The paper (section 3.2) normalizes keys over time, which a stream cannot: here the softmax is over the features.
     """
 
     def features(self, x: Tensor) -> Tensor:
@@ -48,14 +45,14 @@ class ExpAttention(LinearAttention):
 class Hedgehog(LinearAttention):
     """Trained exponential features without positions (Hedgehog, arXiv 2402.04347).
 
-    phi(x) = softmax([W x + b, -W x - b]), F = 2 d (section 4.2).
-
-    One map for queries and one for keys, shared by the heads (the paper has one for each head), that start as the
-    identity. Exponentials make weights as spiky as softmax's; the negative half keeps what ReLU drops.
+    phi(x) = softmax([W x + b, -W x - b]), F = 2 d (section 4.2), with one map for queries and one for keys, shared by
+    the heads (the paper has one for each head), that start as the identity. Exponentials make weights as spiky as
+    softmax's; the negative half keeps what ReLU drops.
     """
 
     def __init__(self, head_dim: int, options: Any = None) -> None:
         super().__init__(head_dim)
+        self.feature_size = 2 * head_dim
         self.query_map = _identity(head_dim)
         self.key_map = _identity(head_dim)
 
@@ -78,5 +75,5 @@ def _both_signs(x: Tensor) -> Tensor:
 
 
 def elu_plus_one(x: Tensor) -> Tensor:
-    """Return ELU(x) + 1 as exp(min(x, 0)) + max(x, 0), half the time of torch's ELU."""
-    return x.clamp_max(0).exp() + x.relu()
+    """Return ELU(x) + 1."""
+    return x.clamp_max(0).exp() + x.relu()  # exp(min(x, 0)) + max(x, 0): half the time of torch's ELU

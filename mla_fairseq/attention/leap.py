@@ -1,7 +1,5 @@
 """LeaPformer: learned proportions instead of positions."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -17,7 +15,7 @@ from mla_fairseq.attention.registry import register_attention
 class LeapOptions:
     """Size of the modules that compute proportions."""
 
-    factor: int = field(default=4, metadata={"help": "their hidden layer has the head's size divided by this"})
+    factor: int = field(default=4, metadata={"help": "head size divided by the size of their hidden layer"})
 
 
 @register_attention("leap", options=LeapOptions)
@@ -25,8 +23,8 @@ class LeaPformer(ReLUAttention):
     """ReLU features, re-weighted by the cosine of the distance of learned proportions (LeaPformer, arXiv 2405.13046).
 
     cosFormer's psi = [cos a, sin a] with a = pi/2 P(phi(x)), M = 2. ``P(x) = sigmoid(W2 relu(W1 x))`` replaces the
-    relative position: it is computed from a token's content, so no length is needed, and the order may be learned. One
-    module for queries and one for keys, shared by the heads; 2114 parameters with heads of 64.
+    relative position: it is computed from a token's content, so no length is needed and the order may be learned. There
+    is one module for queries and one for keys, shared by the heads: 2114 parameters for heads of 64.
 
     Raises:
         ValueError: a factor below 1.
@@ -49,7 +47,7 @@ class LeaPformer(ReLUAttention):
 
 
 class Proportion(nn.Module):
-    """Features (.., d) to a number between 0 and 1, (..)."""
+    """Map features (.., d) to a number between 0 and 1, (..)."""
 
     def __init__(self, inputs: int, hidden: int) -> None:
         super().__init__()

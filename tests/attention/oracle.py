@@ -1,7 +1,7 @@
-"""The slow truth: each mechanism's weights as its paper writes them, and which query sees which key, case by case.
+"""The slow reference: each mechanism's weights as its paper defines them, and visibility case by case.
 
-Nothing here shares code with ``mla_fairseq.attention``: views are only asked for their parameters. A new mechanism is
-tested as soon as it is registered, and gets its formula here, under its name.
+Nothing here shares code with ``mla_fairseq.attention``: only the parameters of views are used. A new mechanism is
+tested as soon as it is registered; add its formula here, under its name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mla_fairseq.attention import Blocks, Causal, Full, Mechanism, Prefix, View
 from tests.attention.cases import Problem
 
 EPS = 1e-6
-"""The smallest normalizer: below it a query has seen nothing."""
+"""The smallest normalizer: below it, a query has seen nothing."""
 
 Formula = Callable[[Mechanism, Problem], Tensor]
 """(mechanism, problem) -> weights before normalization (B, H, T, S)."""
@@ -64,15 +64,15 @@ def leap(mechanism: Mechanism, x: Problem) -> Tensor:
 
 
 def _proportion(module: torch.nn.Module, x: Tensor) -> Tensor:
-    """1 / (1 + e^-(W2 max(W1 x + b1, 0) + b2)), from the module's matrices alone."""
+    """Return 1 / (1 + e^-(W2 max(W1 x + b1, 0) + b2)), from the module's matrices."""
     hidden = (x @ module.hidden.weight.T + module.hidden.bias).clamp_min(0)
     return 1 / (1 + (-(hidden @ module.output.weight.T + module.output.bias)).exp())[..., 0]
 
 
 def performer(mechanism: Mechanism, x: Problem) -> Tensor:
-    """Features as in the reference, whose maximum over all keys is the constant 4 d^(1/4) here.
+    """Return weights of the reference's features, with the constant 4 d^(1/4) for the maximum over all keys.
 
-    A factor that all features of keys have in common cancels: e^40 keeps them far above the smallest normalizer.
+    A common factor of all features of keys cancels: e^40 keeps them far above the smallest normalizer.
     """
     root = x.q.shape[-1] ** 0.25
     projected = [y / root @ mechanism.directions.to(y).T for y in (x.q, x.k)]
@@ -96,7 +96,7 @@ FORMULAS: dict[str, Formula] = {
 
 
 def decay(mechanism: Mechanism, k: Tensor) -> Tensor:
-    """1 - 2^-(5 + h) of head h."""
+    """Return the logarithm of 1 - 2^-(5 + h) for head h."""
     rates = [math.log(1 - 2 ** -(5 + head)) for head in range(k.shape[1])]
     return torch.tensor(rates, dtype=k.dtype)[:, None, None].expand_as(k)
 
@@ -106,28 +106,28 @@ def gla(mechanism: Mechanism, k: Tensor) -> Tensor:
     return gates.log().clamp_min(-2.0)
 
 
-FADING: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Mechanism, Tensor], Tensor]]] = {
+DECAYING: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Mechanism, Tensor], Tensor]]] = {
     "decay": (lambda x: _positive(x), decay),
     "gla": (lambda x: _elu_plus_one(x), gla),
 }
-"""Features, and the logarithm of the gates (B, H, S, F), of mechanisms whose state fades with every key."""
+"""Features, and the logarithm of the gates (B, H, S, F), of mechanisms whose state decays with every key."""
 
 
-def faded(name: str, mechanism: Mechanism, x: Problem) -> Tensor:
-    """Weights of a query for each key, faded by all keys after it up to the last one that the query sees."""
-    features, gates = FADING[name]
+def decayed(name: str, mechanism: Mechanism, x: Problem) -> Tensor:
+    """Return weights that decay with every later key up to the last one that the query sees."""
+    features, gates = DECAYING[name]
     logs = gates(mechanism, x.k)
     if x.key_mask is not None:
         logs = logs * x.key_mask[:, None, :, None]
     seen = visibility(x.view, x.q.shape[-2], x.k.shape[-2])[0, 0]
     later = torch.ones(x.k.shape[-2], x.k.shape[-2]).triu(1)  # (s, u): key u comes after key s
-    fading = torch.einsum("tu,su,bhuf->bhtsf", seen.to(logs), later.to(logs), logs).exp()
-    return torch.einsum("bhtf,bhsf,bhtsf->bhts", features(x.q), features(x.k), fading)
+    decay = torch.einsum("tu,su,bhuf->bhtsf", seen.to(logs), later.to(logs), logs).exp()
+    return torch.einsum("bhtf,bhsf,bhtsf->bhts", features(x.q), features(x.k), decay)
 
 
 def attend(name: str, mechanism: Mechanism, x: Problem) -> tuple[Tensor, Tensor]:
-    """Output (B, H, T, D) and normalized weights (B, H, T, S) of the mechanism ``name``."""
-    scores = faded(name, mechanism, x) if name in FADING else FORMULAS[name](mechanism, x)
+    """Return output (B, H, T, D) and normalized weights (B, H, T, S) of the mechanism ``name``."""
+    scores = decayed(name, mechanism, x) if name in DECAYING else FORMULAS[name](mechanism, x)
     scores = scores * visibility(x.view, x.q.shape[-2], x.k.shape[-2])
     if x.key_mask is not None:
         scores = scores * x.key_mask[:, None, None, :]
@@ -136,7 +136,7 @@ def attend(name: str, mechanism: Mechanism, x: Problem) -> tuple[Tensor, Tensor]
 
 
 def visibility(view: View, queries: int, keys: int) -> Tensor:
-    """Which query sees which key, (B or 1, 1, T, S), boolean."""
+    """Return which query sees which key, (B or 1, 1, T, S), boolean."""
     schedules = view.lengths.tolist() if isinstance(view, Prefix) and view.lengths.dim() == 2 else [None]
     mask = torch.zeros(len(schedules), 1, queries, keys, dtype=torch.bool)
     for stream, schedule in enumerate(schedules):
@@ -147,7 +147,7 @@ def visibility(view: View, queries: int, keys: int) -> Tensor:
 
 
 def _seen(view: View, t: int, keys: int, schedule: list[int] | None) -> tuple[int, int]:
-    """Query ``t`` sees the keys from the first number up to, and without, the second; all counted from 0."""
+    """Return the first key that query ``t`` sees, and the first after these; all counted from 0."""
     match view:
         case Full():
             return 0, keys
@@ -173,12 +173,12 @@ def _positive(x: Tensor) -> Tensor:
 
 
 def _elu_plus_one(x: Tensor) -> Tensor:
-    """x + 1 above zero and exp(x) below."""
+    """Return x + 1 above zero and exp(x) below."""
     return torch.where(x > 0, x + 1, x.exp())
 
 
 def _distance(x: Problem) -> Tensor:
-    """i / L_q - j / L_k, (B, 1, T, S), positions from 1, each staying at the end of its expected length."""
+    """Return i / L_q - j / L_k, (B, 1, T, S), with positions from 1, at most the expected length."""
     queries, keys = _places(x.q, x.query_length), _places(x.k, x.key_length)
     return (queries[:, :, None] - keys[:, None, :]).unsqueeze(1)
 

@@ -1,6 +1,6 @@
-"""Invariant 1: every mechanism, every view: all forms are one function, in values and in gradients.
+"""Invariant 1: for every mechanism and view, all forms give the same values and gradients.
 
-Forms: quadratic, one call on a fresh state (chunked), step by step, resumed from cuts. The truth is ``oracle.py``.
+Forms: quadratic, one call on a fresh state (chunked), step by step, resumed from cuts. The reference is ``oracle.py``.
 """
 
 from dataclasses import replace
@@ -41,8 +41,8 @@ def expected(name: str, view: str, length: int) -> dict[str, Tensor]:
 
 
 def test_every_mechanism_has_its_formula() -> None:
-    missing = set(MECHANISMS) - set(oracle.FORMULAS) - set(oracle.FADING)
-    assert not missing, "give each new mechanism its formula in tests/attention/oracle.py"
+    missing = set(MECHANISMS) - set(oracle.FORMULAS) - set(oracle.DECAYING)
+    assert not missing, "add the formula of each new mechanism to tests/attention/oracle.py"
 
 
 @pytest.mark.parametrize("length", LENGTHS, ids=lambda length: f"T{length}")
@@ -71,7 +71,7 @@ def test_parallel_beyond_the_quadratic_limit_is_a_first_call(
 
 @pytest.mark.parametrize("view", ["full", "causal", "blocks", "prefix"])
 def test_the_form_changes_with_the_length(view: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short sequences take the quadratic form, long ones the linear one: neither limit is out of reach."""
+    """Short sequences use the quadratic form, long ones the linear form."""
     called = []
     monkeypatch.setattr(linear.kernels, "quadratic", lambda q, k, v, mask: called.append(q.shape[-2]) or v)
     for length in (8, 1000):
@@ -88,10 +88,10 @@ def test_states_of_all_forms_are_equal(name: str, view: str) -> None:
 
 
 @st.composite
-def views(draw: st.DrawFn, kind: str, queries: int, keys: int) -> View:
-    """Return a view of that kind with random parameters."""
+def views(draw: st.DrawFn, name: str, queries: int, keys: int) -> View:
+    """Return a view with random parameters."""
     size = st.integers(1, queries + 1)
-    match kind:
+    match name:
         case "full":
             return Full()
         case "causal":
@@ -104,21 +104,21 @@ def views(draw: st.DrawFn, kind: str, queries: int, keys: int) -> View:
             return Blocks(draw(size), left=draw(st.integers(0, 3)))
         case "prefix":
             return Prefix(torch.tensor(sorted(draw(st.integers(0, keys + 2)) for _ in range(queries))))
-    raise ValueError(f"no strategy for the view {kind!r}: write one")
+    raise ValueError(f"no strategy for the view {name!r}: add one")
 
 
 @st.composite
-def problems(draw: st.DrawFn, kind: str, batch: int | None = None) -> Problem:
-    """Return any sizes, expected lengths, padding (of whole sequences too) and cuts."""
+def problems(draw: st.DrawFn, view: str, batch: int | None = None) -> Problem:
+    """Return a problem with any sizes, expected lengths, padding (also of whole sequences) and cuts."""
     queries = draw(st.integers(1, 14))
-    keys = draw(st.integers(1, 14)) if kind in ("full", "prefix") else queries
+    keys = draw(st.integers(1, 14)) if view in ("full", "prefix") else queries
     sizes = {
         "batch": batch or draw(st.integers(1, 3)),
         "heads": draw(st.integers(1, 2)),
         "head_dim": draw(st.integers(2, 5)),
         "values": draw(st.integers(1, 4)),
     }
-    x = problem(draw(views(kind, queries, keys)), queries, keys, seed=draw(st.integers(0, 2**31)), **sizes)
+    x = problem(draw(views(view, queries, keys)), queries, keys, seed=draw(st.integers(0, 2**31)), **sizes)
     cuts = tuple(sorted(draw(st.sets(st.sampled_from(range(0, queries, x.step)))) - {0}))
     real = draw(st.none() | st.lists(st.integers(0, keys), min_size=sizes["batch"], max_size=sizes["batch"]))
     mask = None if real is None else torch.arange(keys) < torch.tensor(real).unsqueeze(-1)
@@ -140,7 +140,7 @@ def test_any_shapes_and_cuts(name: str, view: str, data: st.DataObject) -> None:
 @FEW
 @given(st.data())
 def test_beams_reorder_in_the_middle(name: str, view: str, data: st.DataObject) -> None:
-    """Streams may be dropped or repeated: the rest is as if the survivors' inputs had been given from the start."""
+    """Streams may be dropped or repeated: the result is as if only the chosen streams had been given."""
     x = data.draw(problems(view, batch=3))
     order = data.draw(st.lists(st.integers(0, 2), min_size=1, max_size=4), label="order")
     middle = x.q.shape[-2] // 2 // x.step * x.step
@@ -158,7 +158,7 @@ def test_beams_reorder_in_the_middle(name: str, view: str, data: st.DataObject) 
 
 @pytest.mark.parametrize("name", CONSTANT)
 def test_streams_may_be_at_different_positions(name: str) -> None:
-    """Of two streams, one is three tokens ahead: they step together as each does alone."""
+    """One of two streams is three tokens ahead: together they give the same as alone."""
     x, mechanism, ahead = problem(Causal(), 12, 12), build(name), (2, 5)
     alone = [x.of_streams([stream]) for stream in (0, 1)]
     begun = [mechanism.advance({}, *one.part(slice(n), slice(n)))[1] for one, n in zip(alone, ahead, strict=True)]
@@ -175,7 +175,7 @@ def test_streams_may_be_at_different_positions(name: str) -> None:
 
 
 def ragged(view: str, real: tuple[int, ...]) -> Problem:
-    """Return one problem of that view whose streams have so many real keys."""
+    """Return a problem for that view whose streams have these numbers of real keys."""
     x = site_problem(view, max(real), batch=len(real))
     return replace(x, key_mask=torch.arange(x.k.shape[-2]) < torch.tensor(real).unsqueeze(-1))
 
@@ -190,7 +190,7 @@ def unpadded(x: Problem, stream: int, real: int) -> Problem:
 
 
 @EVERY_WAY
-def test_padded_sequences_are_as_alone(name: str, view: str, form: str) -> None:
+def test_padded_sequences_give_the_same_as_alone(name: str, view: str, form: str) -> None:
     mechanism, x = build(name), ragged(view, (2 * CHUNK + 3, CHUNK, 1))
     together, _ = FORMS[form](mechanism, x)
     for stream, real in enumerate(x.key_mask.sum(-1).tolist()):

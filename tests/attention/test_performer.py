@@ -1,4 +1,4 @@
-"""Performer's directions, and that they estimate softmax: all forms would agree for any directions."""
+"""Performer's directions, and that they estimate softmax (all forms agree for any directions)."""
 
 import math
 
@@ -9,7 +9,7 @@ from mla_fairseq.attention import Full, Layout, build_attention
 
 
 @pytest.mark.parametrize(("features", "size"), [(0, 16), (40, 16), (8, 16)])
-def test_directions_are_at_right_angles_and_as_long_as_they_should_be(features: int, size: int) -> None:
+def test_directions_are_orthogonal_and_have_the_length_sqrt_d(features: int, size: int) -> None:
     directions = build_attention("performer", size, features=features).directions
     assert directions.shape == (features or size, size)
     for group in directions.split(size):
@@ -34,14 +34,14 @@ def test_more_features_estimate_softmax_better() -> None:
 
 
 def test_values_are_a_little_below_softmaxs() -> None:
-    """As the docstring says: directions of one length are the regularized kernel."""
+    """As the docstring states: directions of one length give the regularized kernel."""
     mechanism = build_attention("performer", 16, features=16 * 10000)
     projected, norm = mechanism._project(torch.nn.functional.normalize(torch.randn(1, 16), dim=-1) * 16**0.25)
     assert float((projected - norm).exp().square().mean()) / math.e == pytest.approx(0.84, abs=0.03)
 
 
-def test_stabilizers_keep_a_few_features_from_deciding() -> None:
-    """As the docstring says: unit normal queries and keys of 64 channels give little more than the mean of values."""
+def test_stabilizers_keep_a_few_features_from_dominating() -> None:
+    """As the docstring states: unit normal queries and keys of 64 channels give little more than the mean of values."""
     q, k, v = (torch.randn(8, 4, 60, 64) for _ in range(3))
     layout, mechanism = Layout.whole(Full(), 60), build_attention("performer", 64)
     true = torch.nn.functional.scaled_dot_product_attention(q, k, v)
@@ -54,7 +54,7 @@ def test_stabilizers_keep_a_few_features_from_deciding() -> None:
     assert error(mechanism.parallel(q, k, v, layout)) > 1.2
 
 
-def test_directions_are_drawn_again_when_asked() -> None:
+def test_directions_are_drawn_again_every_redraw_updates() -> None:
     mechanism = build_attention("performer", 16, redraw=3)
     drawn = mechanism.directions
     for updates, same in ((0, True), (2, True), (3, False)):
@@ -66,7 +66,9 @@ def test_directions_are_drawn_again_when_asked() -> None:
 
 
 def test_heads_that_would_overflow_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"performer has heads of at most 140 channels.*have 256: take more heads"):
+    with pytest.raises(
+        ValueError, match="performer heads must have at most 140 channels, but have 256: use more heads"
+    ):
         build_attention("performer", 256)
     mechanism = build_attention("performer", 140)
     longest = mechanism.key_features(mechanism.directions[:1] * 140**0.25)
