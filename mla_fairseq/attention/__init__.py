@@ -1,4 +1,4 @@
-"""Attention as a replaceable part: mechanisms, views and states. Needs torch and nothing else.
+"""Attention as a replaceable component: mechanisms, views and states. Depends on torch only.
 
 Reading order: ``views.py`` and ``base.py`` (which query sees which key, and what a mechanism is), ``linear.py`` with
 ``kernels.py`` and ``cosformer.py`` (MLA), ``multihead.py`` (the module around a mechanism).
@@ -10,8 +10,8 @@ from mla_fairseq.attention.feature_maps import ELUAttention, ExpAttention, Hedge
 from mla_fairseq.attention.gated import GLA, Decay, GatedAttention
 from mla_fairseq.attention.leap import LeaPformer
 from mla_fairseq.attention.linear import LinearAttention, ReLUAttention
-from mla_fairseq.attention.monotonic import chunkwise, expected_alignment, infinite_lookback
-from mla_fairseq.attention.monotonic_multihead import Monotonic, MonotonicMultiheadAttention
+from mla_fairseq.attention.monotonic import Monotonic, chunkwise, expected_alignment, infinite_lookback
+from mla_fairseq.attention.monotonic_multihead import MonotonicMultiheadAttention
 from mla_fairseq.attention.multihead import AttentionHeads, MultiheadAttention
 from mla_fairseq.attention.performer import Performer
 from mla_fairseq.attention.registry import attention_entry, available_attention, build_attention, register_attention

@@ -1,4 +1,4 @@
-"""Monotonic attention: expectation against slow loops over the papers' recurrences, training against decoding."""
+"""Monotonic attention: expectation against slow loops over the papers' equations, training against decoding."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DOUBLE = torch.float64
 
 
 def by_recurrence(p: Tensor, steps: list[int], mass_preservation: bool) -> Tensor:
-    """arXiv 1704.00784, equation 8: who stopped at k for the target before reads on to j, and stops there."""
+    """Compute arXiv 1704.00784, equation 8: from step k of the target before to step j, with no stop between."""
     batch, heads, targets, _ = p.shape
     alignment = torch.zeros_like(p)
     for b in range(batch):
@@ -59,7 +59,7 @@ def test_alignment_is_the_recurrence(shape: tuple, mass_preservation: bool, extr
     *sizes, seed = shape
     generator = torch.Generator().manual_seed(seed)
     p = torch.rand(*sizes, dtype=DOUBLE, generator=generator)
-    if extreme:  # among them 0, 1, and what is next to them
+    if extreme:  # 0, 1, and numbers next to them
         p = torch.where(p < 0.3, 0.0, torch.where(p > 0.7, 1.0, torch.where(p < 0.5, 1e-12, 1 - 1e-12))).to(DOUBLE)
     steps = torch.randint(1, sizes[-1] + 1, (sizes[0],), generator=generator)
     found = expected_alignment(p, steps, mass_preservation)
@@ -83,7 +83,7 @@ def test_alignment_is_stable_in_float32() -> None:
 
 
 def softly(alignment: Tensor, weights: Tensor, window: int | None) -> Tensor:
-    """Expected attention, target by target and stop by stop."""
+    """Compute the expected attention, target by target and stop by stop."""
     expected = torch.zeros_like(alignment)
     for k in range(alignment.shape[-1]):
         first = 0 if window is None else max(0, k - window + 1)
@@ -93,7 +93,7 @@ def softly(alignment: Tensor, weights: Tensor, window: int | None) -> Tensor:
 
 
 @given(shapes, st.sampled_from([None, 1, 2, 3, 20]))
-def test_soft_attention_is_that_of_every_stop(shape: tuple, window: int | None) -> None:
+def test_soft_attention_is_the_mean_over_all_stops(shape: tuple, window: int | None) -> None:
     *sizes, seed = shape
     generator = torch.Generator().manual_seed(seed)
     alignment, weights = (torch.rand(*sizes, dtype=DOUBLE, generator=generator) for _ in range(2))
@@ -109,16 +109,16 @@ def test_the_last_step_counts_if_little_of_it_is_missing(lengths: list, threshol
     assert steps_of(torch.tensor(lengths), 7, threshold).tolist() == steps
 
 
-@pytest.mark.parametrize("kind", ["average", "last"])
-def test_pooling_looks_at_real_states_only(kind: str) -> None:
+@pytest.mark.parametrize("pooling", ["average", "last"])
+def test_pooling_ignores_padding(pooling: str) -> None:
     torch.manual_seed(1)
     states = torch.randn(8, 2, 3, dtype=DOUBLE)
     mask = torch.arange(8) < torch.tensor([[8], [5]])
-    found = pool(states, 3, kind, mask)
+    found = pool(states, 3, pooling, mask)
     for b, length in enumerate([8, 5]):
         for j in range(-(-length // 3)):
             part = states[3 * j : min(3 * j + 3, length), b]
-            assert_close(found[j, b], part.mean(0) if kind == "average" else part[-1])
+            assert_close(found[j, b], part.mean(0) if pooling == "average" else part[-1])
 
 
 def test_alignment_to_steps_is_on_their_last_states() -> None:
@@ -133,7 +133,7 @@ LENGTHS = {"query_length": torch.tensor([9]), "key_length": torch.tensor([40])}
 
 
 def attention(mechanism: str, soft: str, ratio: int, **more) -> MonotonicMultiheadAttention:
-    """Return a module with energies so large that every p is 0 or 1."""
+    """Return a module whose energies are so large that every p is 0 or 1."""
     torch.manual_seed(3)
     built = build_attention(mechanism, 4)
     rule = Monotonic(soft, ratio=ratio, chunk=3, energy_bias=True, energy_bias_init=-1.0, **more)
@@ -153,7 +153,7 @@ def whole(mask: Tensor | None = None, targets: int = 6, states: int = 14) -> Lay
 
 
 def decode(module, query: Tensor, source: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return outputs and states read, target by target, with the whole source given before."""
+    """Return outputs and numbers of states read, target by target, with the whole source given first."""
     state, outputs, seen = {}, [], []
     module.feed(source, state, True, mask)
     for i, target in enumerate(query.split(1)):
@@ -177,23 +177,23 @@ def test_with_p_of_0_and_1_training_is_decoding(mechanism: str, soft: str, ratio
     assert_close(output, expected, rtol=0, atol=1e-9)
     if mass_preservation:
         assert_close(seen.to(DOUBLE), delays, rtol=0, atol=1e-9)
-        assert len(seen[0].unique()) > 1, "heads that never move prove nothing"
+        assert len(seen[0].unique()) > 1, "heads must move for this test"
 
 
 @pytest.mark.parametrize("ratio", [1, 3])
 @pytest.mark.parametrize("soft", SOFT)
 @pytest.mark.parametrize("mechanism", ANYWHERE)
-def test_reading_as_it_arrives_is_reading_the_whole(mechanism: str, soft: str, ratio: int) -> None:
-    """Fed in any pieces, with attempts that are undone, each target gives what the whole source gives."""
+def test_a_source_in_chunks_gives_the_same_as_the_whole_source(mechanism: str, soft: str, ratio: int) -> None:
+    """Some attempts to emit a target fail for lack of states, and are undone."""
     module = attention(mechanism, soft, ratio)
     query, source = torch.randn(6, 1, 12, dtype=DOUBLE), torch.randn(14, 1, 10, dtype=DOUBLE)
     with torch.no_grad():
         expected, expected_seen = decode(module, query, source, None)
-        state, pieces, done, fed = {}, list(source.split([2, 1, 5, 3, 3])), 0, 0
-        for i, piece in enumerate(pieces):
-            module.feed(piece, state, final=False)
-            fed += len(piece)
-            if i == len(pieces) - 1:
+        state, chunks, done, fed = {}, list(source.split([2, 1, 5, 3, 3])), 0, 0
+        for i, chunk in enumerate(chunks):
+            module.feed(chunk, state, final=False)
+            fed += len(chunk)
+            if i == len(chunks) - 1:
                 module.feed(None, state, final=True)
             while done < len(query):
                 before = fork(state)
@@ -208,8 +208,8 @@ def test_reading_as_it_arrives_is_reading_the_whole(mechanism: str, soft: str, r
     assert done == len(query)
 
 
-def test_a_head_that_looks_back_without_end_keeps_what_it_has_not_read() -> None:
-    """With a linear mechanism, what every head has passed is a sum."""
+def test_infinite_lookback_drops_states_that_every_head_has_read() -> None:
+    """With a linear mechanism, these states are a sum of constant size."""
     module = attention("relu", "infinite_lookback", 1)
     state, sizes = {}, []
     with torch.no_grad():
@@ -221,11 +221,11 @@ def test_a_head_that_looks_back_without_end_keeps_what_it_has_not_read() -> None
             assert own["key"].shape[2] == 50 - slowest
             sizes.append(own["mechanism.memory"].nbytes)
     assert len(set(sizes)) == 1
-    assert slowest > 10, "heads that never move prove nothing"
+    assert slowest > 10, "heads must move for this test"
 
 
 @pytest.mark.parametrize("mechanism", ["relu", "cosformer", "softmax"])
-def test_hypotheses_can_be_put_in_another_order(mechanism: str) -> None:
+def test_hypotheses_can_be_reordered(mechanism: str) -> None:
     module = attention(mechanism, "infinite_lookback", 3)
     query, source = torch.randn(6, 2, 12, dtype=DOUBLE), torch.randn(14, 2, 10, dtype=DOUBLE)
     with torch.no_grad():
@@ -269,10 +269,11 @@ def test_every_parameter_learns(mechanism: str, soft: str) -> None:
         ({"soft": "soft"}, "must be one of hard_aligned"),
         ({"ratio": 0}, "must be at least 1"),
         ({"pooling": "max"}, "average or last"),
-        ({"pad_threshold": 2.0}, "within 0 and 1"),
+        ({"chunk": 0}, "--mocha-chunk-size must be at least 1, but is 0"),
+        ({"pad_threshold": 2.0}, "from 0 to 1"),
         ({"noise_var": -1.0}, "at least 0"),
     ],
 )
-def test_a_wrong_rule_is_refused(wrong: dict, message: str) -> None:
+def test_a_wrong_option_is_refused(wrong: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Monotonic(**wrong)
