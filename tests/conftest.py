@@ -1,8 +1,8 @@
-"""What every test shares: one thread, a fixed seed, and hypothesis profiles that fit two cores."""
+"""Settings of all tests: one thread, a fixed seed, and profiles of hypothesis."""
 
 import os
 
-# before torch is imported: the workers of `pytest -n 2` would otherwise fight for the same cores
+# before torch is imported: otherwise the workers of `pytest -n 2` compete for the same cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hypothesis
@@ -16,5 +16,5 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default")
 
 @pytest.fixture(autouse=True)
 def seed() -> None:
-    """Start each test from the same random numbers, whatever ran before it in this worker."""
+    """Start each test from the same random numbers, whatever tests ran before it."""
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""What the tests range over: every registered mechanism and view, and random problems for them."""
+"""The cases of the tests: every registered mechanism and view, and random problems for them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ALL = slice(None)
 
 
 def load_example() -> None:
-    """Run the example's file, which registers its mechanism as a user's file would."""
+    """Run the example's file, which registers its mechanism."""
     spec = importlib.util.spec_from_file_location(EXAMPLE.stem, EXAMPLE)
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
@@ -61,7 +61,7 @@ VIEWS: dict[str, Callable[[int], View]] = {
     "leftblocks": lambda queries: Blocks(6, left=1),
     "prefix": lambda queries: Prefix(3 * torch.arange(queries) // 2),
 }
-"""Name -> the view for so many queries. The prefix starts empty, sometimes stays the same, and ends beyond the keys."""
+"""Name -> the view for a number of queries. The prefix is empty first, sometimes constant, and ends past the keys."""
 LIMITED = frozenset({"window", "leftblocks"})
 FORWARD = frozenset({"causal", "blocks", "bigblocks"})
 
@@ -117,7 +117,7 @@ class Problem:
         return replace(self, q=self.q.to(dtype), k=self.k.to(dtype), v=self.v.to(dtype))
 
     def of_streams(self, order: Sequence[int]) -> Problem:
-        """Return the same problem for the streams ``order``, in that order."""
+        """Return the problem of the streams ``order``, in that order."""
         index = torch.tensor(order)
         several = isinstance(self.view, Prefix) and self.view.lengths.dim() == 2
         return Problem(
@@ -131,7 +131,7 @@ class Problem:
 
 
 def problem(view: View, queries: int, keys: int, seed: int = 0, batch: int = 2, **sizes: int) -> Problem:
-    """Return normal random numbers; expected lengths are random too, some shorter than the sequence."""
+    """Return a problem of normal random numbers; expected lengths are random, some shorter than the sequence."""
     generator = torch.Generator().manual_seed(seed)
     heads, head_dim, values = sizes.get("heads", 2), sizes.get("head_dim", 4), sizes.get("values", 3)
 
@@ -149,7 +149,7 @@ def problem(view: View, queries: int, keys: int, seed: int = 0, batch: int = 2, 
 
 
 def site_problem(view: str, queries: int, **sizes: int) -> Problem:
-    """Return the problem of a view at one length; its last stream is padded."""
+    """Return a problem for a view; its last stream is padded."""
     keys = queries + queries // 3 + 1 if view in ("full", "prefix") else queries
     x = problem(VIEWS[view](queries), queries, keys, seed=queries, **sizes)
     real = torch.tensor([keys] * (len(x.q) - 1) + [keys - keys // 4])
@@ -157,7 +157,7 @@ def site_problem(view: str, queries: int, **sizes: int) -> Problem:
 
 
 def build(name: str, head_dim: int = 4, dtype: torch.dtype = torch.float64, chunk: int = CHUNK) -> Mechanism:
-    """Return the mechanism, with small chunks where it has any; its random parameters are the same each time."""
+    """Return the mechanism, with small chunks if it has any; its random parameters are the same each time."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         mechanism = build_attention(name, head_dim).to(dtype)
@@ -166,7 +166,7 @@ def build(name: str, head_dim: int = 4, dtype: torch.dtype = torch.float64, chun
 
 
 def assert_close(actual: Tensor, expected: Tensor, dtype: torch.dtype | None = None, what: str = "output") -> None:
-    """Require the tolerance of ``dtype`` (by default the actual tensor's own) and equal shapes; NaN is not close."""
+    """Require the tolerance of ``dtype`` (default: the actual tensor's) and equal shapes; NaN is not close."""
     assert actual.shape == expected.shape, f"{what} has another shape"
     if not actual.numel():
         return

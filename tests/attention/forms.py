@@ -1,4 +1,4 @@
-"""The forms that must agree: the whole sequence at once, in pieces, one token at a time; and the oracle as one more."""
+"""The forms that must agree: the whole sequence at once, in chunks, one token at a time; and the oracle."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.attention import oracle
 from tests.attention.cases import GATED, SITES, Problem
 
 Result = tuple[Tensor, dict[str, Tensor] | None]
-"""Output (B, H, T, D), and the state after every key where the form has one."""
+"""Output (B, H, T, D), and the state after all keys, or ``None`` if the form has no state."""
 Form = Callable[[Mechanism, Problem], Result]
 
 
@@ -28,7 +28,7 @@ def quadratic(mechanism: Mechanism, x: Problem) -> Result:
 
 
 def advance(mechanism: Mechanism, x: Problem) -> Result:
-    """Give the whole sequence as the first call on a fresh state: the chunked form of mechanisms that have one."""
+    """Give the whole sequence in one call on a fresh state: the chunked form of mechanisms that have it."""
     return mechanism.advance({}, *x.part())
 
 
@@ -46,7 +46,7 @@ FORMS: dict[str, Form] = {form.__name__: form for form in (quadratic, advance, s
 
 
 def forms_of(name: str) -> list[str]:
-    """Return the forms that a mechanism has: gated ones attend in chunks alone."""
+    """Return the forms of a mechanism: gated mechanisms have no quadratic form."""
     return [form for form in FORMS if not (form == "quadratic" and name in GATED)]
 
 
@@ -77,8 +77,8 @@ def truth(name: str) -> Form:
 def _walk(mechanism: Mechanism, x: Problem, places: Sequence[int], apart: bool) -> Result:
     """Go from place to place with the keys that the next queries see, then write the keys that no query sees.
 
-    ``apart``: ``write`` and ``read`` instead of ``advance``; without new keys queries only read. Under a full view keys
-    come in pieces too, before the queries.
+    ``apart``: call ``write`` and ``read`` instead of ``advance``; without new keys, queries only read. Under a full
+    view, keys come in chunks too, before the queries.
     """
     total, state, outputs, written = x.k.shape[-2], {}, [], 0
     if isinstance(x.view, Full):

@@ -1,4 +1,4 @@
-"""Attention works in a project without fairseq; with it, a user-dir adds a mechanism to its flags."""
+"""Attention works without fairseq; with fairseq, a user-dir adds a mechanism to the flags."""
 
 import os
 import subprocess
@@ -58,7 +58,7 @@ print({type(site.mechanism).__name__ for site in sites})
 
 
 def run(program: str, *arguments: str | Path) -> subprocess.CompletedProcess:
-    """Run the program in a fresh Python."""
+    """Run the program in a new Python process."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", program, *map(str, arguments)]
     return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)

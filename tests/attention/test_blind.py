@@ -1,4 +1,4 @@
-"""Queries that see nothing get zeros and zero gradients, never NaN, in every form."""
+"""Queries that see nothing have zero outputs and zero gradients, never NaN, in every form."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Which output depends on which input, read from the gradients: exactly what the view shows, in every form."""
+"""Outputs depend exactly on the inputs that the view shows, in every form; read from the gradients."""
 
 from dataclasses import replace
 
@@ -11,12 +11,12 @@ from tests.attention.forms import EVERY_WAY, FORMS
 
 
 def positive(x: Problem) -> Problem:
-    """With positive queries and keys every mechanism gives every visible pair some weight."""
+    """Make queries and keys positive, so that every mechanism gives every visible pair some weight."""
     return replace(x, q=x.q.abs() + 0.1, k=x.k.abs() + 0.1)
 
 
 def influence(form: str, name: str, x: Problem) -> dict[str, Tensor]:
-    """Return, per input, which of its tokens change which outputs: boolean (B, T, tokens)."""
+    """Return, for each input, which of its tokens change which outputs: boolean (B, T, tokens)."""
     leaves = {key: getattr(x, key).clone().requires_grad_() for key in ("q", "k", "v")}
     output, _ = FORMS[form](build(name, chunk=4), replace(x, **leaves))
     rows = [torch.autograd.grad(row.sum(), list(leaves.values()), retain_graph=True) for row in output.unbind(-2)]
@@ -36,8 +36,8 @@ def test_an_output_depends_on_what_it_sees(name: str, view: str, form: str) -> N
 
 
 @EVERY_WAY
-def test_the_future_may_change(name: str, view: str, form: str) -> None:
-    """Values too: other keys where no query of the first half looks leave the first half bit-equal."""
+def test_outputs_are_bit_equal_if_only_the_future_changes(name: str, view: str, form: str) -> None:
+    """Change the keys and values that no query of the first half sees."""
     x, mechanism = site_problem(view, CHUNK + 3), build(name)
     half = x.q.shape[-2] // 2
     unseen = ~oracle.visibility(x.view, x.q.shape[-2], x.k.shape[-2])[0, 0, :half].any(0)

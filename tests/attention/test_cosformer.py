@@ -1,4 +1,4 @@
-"""cosFormer's positions: cos(pi/2 (i / L_q - j / L_k)), and the lengths that they are measured against."""
+"""cosFormer's positions, cos(pi/2 (i / L_q - j / L_k)), and the lengths that they are measured against."""
 
 import math
 
@@ -17,7 +17,7 @@ def ones(*shape: int) -> torch.Tensor:
 
 
 def test_weights_follow_the_formula() -> None:
-    """With equal contents only positions are left: by hand, for two samples with different lengths."""
+    """With equal contents, weights depend on positions only; two samples have different lengths."""
     layout = Layout.whole(Full(), 3, 4, **lengths([3, 6], [4, 8]))
     weights = build_attention("cosformer", 2).weights(ones(2, 1, 3, 2), ones(2, 1, 4, 2), layout)
     for sample, (target, source) in enumerate([(3, 4), (6, 8)]):

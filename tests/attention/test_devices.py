@@ -1,7 +1,7 @@
 """Every tensor is made on the device of its inputs.
 
-Tensors that are made without a device are made on "meta" here, and operations refuse to mix it with another: the CPU of
-the inputs represents a GPU.
+Here, tensors that are made without a device are made on "meta", and operations refuse to mix it with another device:
+the CPU of the inputs represents a GPU.
 """
 
 import pytest
@@ -38,6 +38,6 @@ def test_a_layout_is_made_on_its_device() -> None:
         assert {tensor.device for tensor in tensors} == {CPU}
 
 
-def test_a_tensor_without_a_device_is_elsewhere() -> None:
+def test_a_tensor_made_without_a_device_is_noticed() -> None:
     with META:
         assert Layout.at(Full(), 0).queries.device == META

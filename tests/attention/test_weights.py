@@ -1,4 +1,4 @@
-"""Weights on request: rows sum to one, and with them the values give the output of every form."""
+"""Weights on request: rows sum to one, and weights times values are the output of every form."""
 
 import pytest
 import torch
@@ -43,7 +43,7 @@ def test_weights_times_values_are_the_output(name: str, view: str, length: int) 
 @FEW
 @given(st.integers(1, 12), st.integers(0, 2**31))
 def test_rows_sum_to_one(name: str, view: str, length: int, seed: int) -> None:
-    """Or to zero where nothing is seen. Positive queries and keys: every mechanism sees all that is visible."""
+    """Or to zero if nothing is seen. With positive queries and keys, every mechanism sees all that is visible."""
     q, k, _, layout = problem(VIEWS[view](length), length, length, seed=seed).part()
     weights = build(name).weights(q.abs(), k.abs(), layout)
     seen = oracle.visibility(layout.view, length, length)
@@ -53,8 +53,8 @@ def test_rows_sum_to_one(name: str, view: str, length: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("name", SURROGATE)
-def test_a_loss_on_surrogate_weights_leads_back_from_where_nothing_is_seen(name: str) -> None:
-    """Queries share no feature with any key: guided attention still finds most of the diagonal of 1 in 6."""
+def test_a_loss_on_surrogate_weights_revives_queries_that_see_nothing(name: str) -> None:
+    """Queries share no feature with any key, yet guided attention moves most of the weight to the diagonal."""
     x, mechanism, layout = problem(Full(), 6, 6), build(name), Layout.whole(Full(), 6)
     halves = torch.tensor([1.0, 1.0, -1.0, -1.0], dtype=x.q.dtype)
     q, k = (x.q.abs() * halves).requires_grad_(), (x.k.abs() * -halves).requires_grad_()
@@ -92,7 +92,7 @@ def test_surrogate_weights_are_the_weights(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ANYWHERE)
-def test_multihead_gives_weights_of_its_projections(name: str) -> None:
+def test_multihead_weights_times_values_are_its_output(name: str) -> None:
     attention = MultiheadAttention(8, 2, name, kdim=6).double()
     query, key = torch.randn(5, 2, 8, dtype=torch.float64), torch.randn(7, 2, 6, dtype=torch.float64)
     mask = torch.arange(7) < torch.tensor([[7], [5]])
