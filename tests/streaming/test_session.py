@@ -185,7 +185,7 @@ def test_a_finished_sentence_costs_nothing_more(translator) -> None:
         with pytest.raises(ValueError, match="channel"):
             session.push(np.zeros((100, 2), np.float32))
         assert session.finish() == []
-    with pytest.raises(RuntimeError, match="begin a new stream or session"):
+    with pytest.raises(RuntimeError, match="start a new stream or session"):
         session.push([0.0])
 
 
