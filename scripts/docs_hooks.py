@@ -1,7 +1,8 @@
-"""MkDocs hooks: put documents and pictures that are outside docs/ on the site, and make links fit there.
+"""Hooks of the documentation site, for MkDocs and for griffe, which reads the docstrings.
 
-Links in the sources are relative paths in the repository, so that they also work where the sources are read. A link
-from a page to a file that is not on the site fails the strict build.
+MkDocs' hooks put documents and pictures that are outside docs/ on the site, and make links fit there. Links in the
+sources are relative paths in the repository, so that they also work where the sources are read. A link from a page to a
+file that is not on the site fails the strict build.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import posixpath
 import re
 from pathlib import Path
 
+from griffe import Extension, Object
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -23,6 +25,8 @@ PAGES = {
     "examples/tts/RESULTS.md": "results/tts.md",
 }
 SOURCES = {page: source for source, page in PAGES.items()}
+JOINED = re.compile(r"^( +)(\w+(?:, \w+)+):(.*(?:\n\1 +.*)*)", re.MULTILINE)
+CLASS_ATTRIBUTES = re.compile(r"^( *)Class attributes( \(.*\))?:$", re.MULTILINE)
 LINK = re.compile(r"\]\((?![a-z]+:|#)([^)#\s]+)")
 
 
@@ -46,3 +50,18 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return f"]({posixpath.relpath(target, posixpath.dirname(place) or '.')}"
 
     return LINK.sub(relink, markdown)
+
+
+class Docstrings(Extension):
+    """Write what griffe's parser does not know in a form that it knows."""
+
+    def on_object(self, *, obj: Object, **kwargs: object) -> None:
+        """Repeat what is described once for several names, and show class attributes as attributes."""
+        if obj.docstring:
+            text = JOINED.sub(_separate, obj.docstring.value)
+            obj.docstring.value = CLASS_ATTRIBUTES.sub(r"\1Attributes:", text)
+
+
+def _separate(match: re.Match[str]) -> str:
+    indent, names, description = match.groups()
+    return "\n".join(f"{indent}{name}:{description}" for name in names.split(", "))
