@@ -1,4 +1,4 @@
-"""A user-dir of one's own: everything of ``mla_fairseq``, and one more attention mechanism."""
+"""A user-dir: all models of ``mla_fairseq``, and one more attention mechanism."""
 
 from mla_fairseq import plugin  # noqa: F401  registers the models
 

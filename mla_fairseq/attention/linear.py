@@ -123,7 +123,7 @@ class LinearAttention(Mechanism):
                 return visible if near is None else near
             return near * visible
 
-        # ``vars``, not ``self``: a subclass must not inherit the right to share
+        # ``vars``, not ``self.fixed_positions``: a subclass must not inherit it
         return layout.once((type(self), q.dtype), make) if vars(type(self)).get("fixed_positions") else make()
 
     def _quadratic_pays(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> bool:

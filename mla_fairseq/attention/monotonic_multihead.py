@@ -69,7 +69,7 @@ class MonotonicMultiheadAttention(AttentionHeads):
     def feed(self, key: Tensor | None, state: State, final: bool, key_mask: Tensor | None = None) -> None:
         """Add source states (n, B, kdim) or none to the state; ``final``: the source has ended.
 
-        ``key_mask`` (B, n), true for real states, is for a final call only: padding is never replaced by real states.
+        ``key_mask`` (B, n), true for real states, is for a final call only: no states may follow padding.
         """
         if key is None:
             tensors = self._stored(state)
@@ -121,7 +121,7 @@ class MonotonicMultiheadAttention(AttentionHeads):
         stops = (p > 0.5) & (places >= tensors["step"].unsqueeze(-1)) & (places < known.unsqueeze(-1))
         found = stops.any(-1)
         at = first.unsqueeze(-1) + F.pad(stops.int(), (0, 1)).argmax(-1)  # the first stop; padded: p may have no step
-        last = known.expand_as(at) - int(rule.mass_preservation)  # else beyond the last step, and so for later targets
+        last = known.expand_as(at) - int(rule.mass_preservation)  # else past the last step, for all later targets too
         tensors["step"] = torch.where(found, at, last)
         tensors["seen"] = torch.minimum((tensors["step"] + 1) * rule.ratio, tensors["fed"].unsqueeze(-1))
         return found

@@ -53,7 +53,7 @@ class MelSpectrogram:
     @cached_property
     def filters(self) -> np.ndarray:
         """Mel filters (n_mels, n_fft / 2 + 1)."""
-        # librosa imports its submodules at their first use, which no type says; an import here would take seconds
+        # librosa imports its submodules on first use, which type checkers cannot see; an import here would take seconds
         return librosa.filters.mel(  # type: ignore[attr-defined]
             sr=self.sample_rate, n_fft=self.n_fft, n_mels=self.n_mels, fmin=self.f_min, fmax=self.f_max
         )
