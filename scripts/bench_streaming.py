@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Times simultaneous translation of a long recording: compute and memory per segment, as time goes on.
+"""Time simultaneous translation of a long recording: compute and memory per segment, minute by minute.
 
-Models of one size hear the same audio: linear attention everywhere; softmax with a window in the encoder; and, as
-fairseq's own agent does it, softmax over the whole recording, encoded anew at every segment. Their weights are random:
-what they say does not change what they cost.
+Models of one size process the same audio: linear attention everywhere; softmax with a window in the encoder; and, as in
+fairseq's agent, softmax over all audio so far, encoded again at every segment. Their weights are random: the cost does
+not depend on the words.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ WAYS = {
     "cosformer everywhere": "--attn-type cosformer",
     "softmax, window": "--attn-type softmax --encoder-left-chunks 16",
 }
-AGAIN = "softmax, encoded anew"
+AGAIN = "softmax, encoded again"
 WHOLE = "--encoder-chunk-size 0"
 LIMITS = SearchOptions(max_len_a=0, max_len_b=40)
 POLICIES: dict[str, tuple[str, Callable[[Translator], Session]]] = {
@@ -55,9 +55,9 @@ POLICIES: dict[str, tuple[str, Callable[[Translator], Session]]] = {
         "--simul-type infinite_lookback_fixed_pre_decision", lambda t: IncrementalSession(t, MonotonicPolicy(), LIMITS)
     ),
     "AlignAtt, chunked encoder": ("", lambda t: OfflineSession(t, AlignAttPolicy(4), LIMITS)),
-    "AlignAtt, encoder of whole utterances": (WHOLE, lambda t: OfflineSession(t, AlignAttPolicy(4), LIMITS)),
+    "AlignAtt, full-context encoder": (WHOLE, lambda t: OfflineSession(t, AlignAttPolicy(4), LIMITS)),
     "local agreement, chunked encoder": ("", lambda t: OfflineSession(t, LocalAgreementPolicy(), LIMITS)),
-    "local agreement, encoder of whole utterances": (
+    "local agreement, full-context encoder": (
         WHOLE, lambda t: OfflineSession(t, LocalAgreementPolicy(), LIMITS)
     ),
 }  # fmt: skip
@@ -72,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--arch", default="s2t_transformer_simul_mla_s", help="simultaneous architecture")
     parser.add_argument("--minutes", type=float, default=10.0, help="length of the recording")
-    parser.add_argument("--again-minutes", type=float, default=2.0, help="how far to go when encoding anew")
+    parser.add_argument("--again-minutes", type=float, default=2.0, help="minutes for which all audio is encoded again")
     parser.add_argument("--again-every", type=float, default=20.0, help="seconds between measurements of it")
     parser.add_argument("--segment", type=int, default=280, help="milliseconds of audio that come at once")
     parser.add_argument("--waitk-lagging", type=int, default=5, help="k of wait-k")
@@ -117,18 +117,18 @@ def segments(samples: np.ndarray, milliseconds: int) -> Iterator[np.ndarray]:
 
 
 def resident() -> float:
-    """MB of this process in memory."""
+    """Return the resident memory of this process in MB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 2**20
 
 
 @dataclass
 class Curve:
-    """What a stream costs.
+    """The cost of a stream.
 
     Attributes:
         minutes: for each minute, mean milliseconds of compute per segment, KB that the session carries, MB resident.
-        growth: the last minute's compute against that of a stream which begins there and hears the same, in turn.
+        growth: compute of the last minute, divided by that of a stream that starts there, on the same audio.
     """
 
     minutes: list[tuple[float, float, float]]
@@ -142,14 +142,14 @@ def begin(args: argparse.Namespace, translator: Translator) -> Session:
 
 
 def push(session: Session, piece: np.ndarray) -> float:
-    """Milliseconds that a segment takes."""
+    """Return the milliseconds that a segment takes."""
     start = time.perf_counter()
     session.push(piece)
     return (time.perf_counter() - start) * 1000
 
 
 def stream(args: argparse.Namespace, label: str, flags: str, samples: np.ndarray) -> Curve:
-    """Send the recording through a model."""
+    """Return the cost of the recording as one stream."""
     translator = build(args, flags)
     session, fresh = begin(args, translator), begin(args, translator)
     minutes, times, fresh_times = [], [], []
@@ -165,8 +165,8 @@ def stream(args: argparse.Namespace, label: str, flags: str, samples: np.ndarray
 
 
 @torch.no_grad()
-def encode_anew(args: argparse.Namespace, samples: np.ndarray) -> dict[float, float]:
-    """Seconds into the recording -> milliseconds of encoding all of it once more, as fairseq's agent does."""
+def encode_again(args: argparse.Namespace, samples: np.ndarray) -> dict[float, float]:
+    """Return the milliseconds of encoding all audio so far, as fairseq's agent does, by seconds of audio."""
     translator = build(args, "--encoder-chunk-size 7")
     encoder = translator.model.encoder
     frames = torch.from_numpy(FeatureStream(translator.normalisation).push(samples, final=True)).unsqueeze(0)
@@ -174,8 +174,8 @@ def encode_anew(args: argparse.Namespace, samples: np.ndarray) -> dict[float, fl
     times = {}
     points = np.arange(args.again_every, args.again_minutes * 60 + 1, args.again_every)
     for seconds in tqdm(points, desc=AGAIN, unit="point"):
-        heard = frames[:, : round(seconds * 100)]
-        run = {"": lambda heard=heard: encoder(heard, torch.tensor([heard.shape[1]]))}
+        audio = frames[:, : round(seconds * 100)]
+        run = {"": lambda audio=audio: encoder(audio, torch.tensor([audio.shape[1]]))}
         times[float(seconds)] = benchmark.race(run, repeats=2)[""] * 1000
     return times
 
@@ -183,7 +183,7 @@ def encode_anew(args: argparse.Namespace, samples: np.ndarray) -> dict[float, fl
 def report(args: argparse.Namespace) -> str:
     samples = long_recording(args.wavs, args.minutes)
     curves = {label: stream(args, label, flags, samples) for label, flags in WAYS.items()}
-    again = encode_anew(args, samples)
+    again = encode_again(args, samples)
     rows = []
     for minute, costs in enumerate(zip(*(curve.minutes for curve in curves.values()), strict=True)):
         cells = [f"{compute:.1f} / {carried:.0f} / {memory:.0f}" for compute, carried, memory in costs]
@@ -195,7 +195,7 @@ def report(args: argparse.Namespace) -> str:
 
 
 def policy_table(args: argparse.Namespace, samples: np.ndarray) -> str:
-    """What each policy costs on an utterance of 20 s, early and late in it, with ReLU and with softmax everywhere."""
+    """Return the cost of each policy in both halves of an utterance of 20 s, with ReLU and with softmax everywhere."""
     pieces = list(segments(samples[: 20 * SAMPLE_RATE], args.segment))
     half, rows = len(pieces) // 2, []
     for name, (flags, begin_session) in tqdm(POLICIES.items(), desc="policies", unit="policy"):
@@ -211,14 +211,14 @@ def policy_table(args: argparse.Namespace, samples: np.ndarray) -> str:
 
 
 def summary(args: argparse.Namespace, name: str, curve: Curve, again: dict[float, float]) -> str:
-    """What the table says of one way, in a line."""
+    """Return a summary of one column in a line."""
     factor = statistics.mean(cost for cost, _, _ in curve.minutes) / args.segment
     last = max(again)
     there = min(len(curve.minutes), max(1, round(last / 60))) - 1
     return (
-        f"* {name}: the last minute takes {curve.growth:.2f} times what a stream takes that begins there (in turn, the "
-        f"same audio); real-time factor {factor:.3f}; encoding anew costs {again[last] / curve.minutes[there][0]:.0f} "
-        f"times as much at {last:.0f} s"
+        f"* {name}: the last minute costs {curve.growth:.2f} times as much as on a stream that starts there (same "
+        f"audio, in turns); real-time factor {factor:.3f}; encoding all audio again costs "
+        f"{again[last] / curve.minutes[there][0]:.0f} times as much at {last:.0f} s"
     )
 
 

@@ -162,17 +162,17 @@ def report(args: argparse.Namespace) -> str:
             f"## Batch {batch}: megabytes carried for an utterance",
             benchmark.table(["steps behind", *MIXES], rows),
         ]
-        said = []
+        lines = []
         for name in others:
             first = crossing(args.lengths, times[SOFTMAX], times[name])
             worst = max(mine / soft for mine, soft in zip(times[name], times[SOFTMAX], strict=True))
             flat = times[name][-1] / statistics.median(times[name][:2])
             where = f"from {first:,} steps on" if first else "at no measured length"
-            said.append(
-                f"* {name}: faster for whole utterances {where}; a step takes at most {worst:.2f} times softmax's; the "
-                f"last takes {flat:.2f} times the first ones'"
+            lines.append(
+                f"* {name}: whole utterances are faster {where}; a step takes at most {worst:.2f} times softmax's; the "
+                f"last step takes {flat:.2f} times as long as the first ones"
             )
-        parts += ["\n".join(said)]
+        parts += ["\n".join(lines)]
     return "\n\n".join([*parts, benchmark.signature()])
 
 

@@ -196,7 +196,7 @@ def test_a_baseline_is_the_tree_of_its_revision_and_leaves_nothing(shared: Modul
 STREAMED = ("--arch", "s2t_transformer_simul_mla_tiny", "--minutes", "0.2", "--vocabulary", "50", "--threads", "1")
 
 
-def test_streaming_is_timed_beside_encoding_anew(report: Report, tmp_path: Path) -> None:
+def test_streaming_is_timed_beside_encoding_all_audio_again(report: Report, tmp_path: Path) -> None:
     noise = np.random.default_rng(1).integers(-3000, 3000, 5 * 16_000, dtype=np.int16)
     soundfile.write(tmp_path / "noise.wav", noise, 16_000)
     text = report(
@@ -209,7 +209,7 @@ def test_streaming_is_timed_beside_encoding_anew(report: Report, tmp_path: Path)
     assert len(ways) == 3
     assert all(float(number) > 0 for way in ways for number in way.split(" / "))
     for name in ("relu everywhere", "cosformer everywhere", "softmax, window"):
-        assert re.search(rf"\* {name}: .* real-time factor 0\.\d+; encoding anew costs \d+ times", text)
+        assert re.search(rf"\* {name}: .* real-time factor 0\.\d+; encoding all audio again costs \d+ times", text)
 
 
 def test_streaming_without_a_recording_is_one_line(report: Report, tmp_path: Path) -> None:
