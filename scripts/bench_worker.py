@@ -7,6 +7,7 @@ for attention that costs nothing; it needs today's tree.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shlex
@@ -24,6 +25,9 @@ from fairseq.optim import build_optimizer
 from torch.utils.flop_counter import FlopCounterMode
 
 import mla_fairseq
+
+with contextlib.suppress(ImportError):  # a baseline older than 0.2 registers when the package is imported
+    from mla_fairseq import plugin  # noqa: F401 -- registers the architectures
 
 TRAINING = shlex.split(
     "--criterion label_smoothed_cross_entropy --label-smoothing 0.1 --optimizer adam --lr 1e-5 --clip-norm 10 --cpu "
