@@ -1,4 +1,4 @@
-"""The mean of several fairseq checkpoints of one training."""
+"""Average several fairseq checkpoints of one training."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from mla_fairseq.checkpoints import load_checkpoint
 
 _NUMBERED = re.compile(r"^checkpoint(?:_\d+)?_?(\d+)\.pt$")
 _LAST = "checkpoint_last.pt"
+_SAME = "average checkpoints of one training"
 _DRAWN = (".mechanism.directions", ".mechanism.features.directions")  # the second: version 0.1
 
 
 def last_checkpoints(folder: Path, count: int) -> list[Path]:
-    """The newest ``count`` checkpoints of a training, newest first; fewer where there are fewer.
+    """Return the newest ``count`` checkpoints of a training, newest first; fewer if there are fewer.
 
-    Numbered ones are ``checkpoint_EPOCH_UPDATES.pt`` (or all ``checkpointEPOCH.pt``).  fairseq writes no numbered
-    file for an update that ends an epoch, so ``checkpoint_last.pt`` counts when its update has no other file.
+    Numbered ones are ``checkpoint_EPOCH_UPDATES.pt``, or else ``checkpointEPOCH.pt``. ``checkpoint_last.pt`` is one of
+    them if its update has no numbered file.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the folder has no checkpoint.
     """
     by_updates = sorted(folder.glob("checkpoint_*_*.pt"), key=_number, reverse=True)
     numbered = by_updates or sorted(folder.glob("checkpoint[0-9]*.pt"), key=_number, reverse=True)
-    last = folder / _LAST
+    last = folder / _LAST  # fairseq writes no numbered file for an update that ends an epoch
     if last.is_file() and (not numbered or (by_updates and _updates(last) > _number(numbered[0]))):
         numbered.insert(0, last)
     if not numbered:
-        raise ValueError(f"no checkpoint in {folder}; train first.")
+        raise ValueError(f"no checkpoint in {folder}: train first")
     return numbered[:count]
 
 
@@ -47,16 +48,17 @@ def _updates(path: Path) -> int:
 
 
 def average_checkpoints(paths: Sequence[Path]) -> dict[str, Any]:
-    """The first checkpoint with every weight replaced by the mean, summed in float64, kept in its own type.
+    """Return the first checkpoint with every weight replaced by the mean.
 
-    Optimizer state is left out: it belongs to one checkpoint, not to a mean. Random directions of Performer's, which
-    may have been drawn anew between two checkpoints, stay those of the first: a mean of them is none.
+    The mean is summed in float64 and stored in the type of the weight. The optimizer's state is left out: it belongs to
+    one checkpoint. The random directions of Performer are those of the first checkpoint: they may have been drawn again
+    between two checkpoints, and directions do not average.
 
     Raises:
-        ValueError: no path, or two checkpoints whose weights differ in name or shape.
+        ValueError: no path, or the weights of two checkpoints differ in name or shape.
     """
     if not paths:
-        raise ValueError("no checkpoint to average.")
+        raise ValueError("no checkpoint to average: give at least one")
     result = load_checkpoint(paths[0])
     first = result["model"]
     sums = {name: weight.to(torch.float64) for name, weight in first.items()}
@@ -71,21 +73,22 @@ def average_checkpoints(paths: Sequence[Path]) -> dict[str, Any]:
 
 
 def _as_type(mean: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Counters are rounded, so that the mean of equal integers is that integer."""
+    """Return the mean in a weight's type; integers are rounded, so that equal counters keep their value."""
     return mean.to(dtype) if dtype.is_floating_point else mean.round().to(dtype)
 
 
-def _require_same(first: dict, other: dict, first_path: Path, path: Path) -> None:
+def _require_same(first: dict[str, torch.Tensor], other: dict[str, torch.Tensor], first_path: Path, path: Path) -> None:
+    """Check that two checkpoints have weights of the same names and shapes."""
     if odd := sorted(first.keys() ^ other.keys()):
-        raise ValueError(f"{first_path} and {path} are of different models: only one of them has '{odd[0]}'.")
+        raise ValueError(f"{first_path} and {path} are of different models (only one has '{odd[0]}'): {_SAME}")
     for name, weight in first.items():
         if weight.shape != other[name].shape:
             shapes = f"{tuple(weight.shape)} and {tuple(other[name].shape)}"
-            raise ValueError(f"{first_path} and {path} are of different models: '{name}' has shapes {shapes}.")
+            raise ValueError(f"{first_path} and {path} are of different models ('{name}' has shapes {shapes}): {_SAME}")
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Writes beside the place first: a killed run leaves no half checkpoint."""
+    """Write a checkpoint under a temporary name first, so that a killed run leaves no half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     try:

@@ -1,4 +1,4 @@
-"""Reading fairseq's checkpoints. Loading one never runs code."""
+"""Read fairseq's checkpoints without running code from them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FOREIGN = "{} is not a fairseq checkpoint, or is broken: give one that fairseq-
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's content, on the CPU: tensors and plain values only.
+    """Return a checkpoint's content, on the CPU: tensors and plain values only.
 
     Raises:
         ValueError: the file is missing, broken, or not a fairseq checkpoint.
@@ -24,7 +24,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise ValueError(f"no checkpoint {path}: check the path")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen types here; each means that the file cannot be used
+    except Exception as error:  # torch raises a dozen types here, all for a file that cannot be used
         raise ValueError(_FOREIGN.format(path)) from error
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
         raise ValueError(_FOREIGN.format(path))
@@ -32,10 +32,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def load_training(path: Path) -> tuple[dict[str, Any], str]:
-    """A checkpoint as fairseq needs it, with its options, and the name of its architecture.
+    """Return a checkpoint that has fairseq's options, and the name of its architecture.
 
     Raises:
-        ValueError: as `load_checkpoint`, or the file holds weights alone.
+        ValueError: ``load_checkpoint`` refuses the file, or it contains only weights.
     """
     state = load_checkpoint(path)
     cfg, args = state.get("cfg"), state.get("args")
@@ -43,5 +43,5 @@ def load_training(path: Path) -> tuple[dict[str, Any], str]:
     options = vars(options) if isinstance(options, argparse.Namespace) else options
     known = "optimizer_history" in state or "best_loss" in state
     if not isinstance(options, dict) or not known:
-        raise ValueError(f"{path} holds weights without fairseq's options: give a checkpoint that fairseq-train saved")
+        raise ValueError(f"{path} has weights without fairseq's options: give a checkpoint that fairseq-train saved")
     return state, str(options.get("_name") or options.get("arch"))

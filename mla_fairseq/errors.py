@@ -1,11 +1,11 @@
-"""The one error that a command line shows to its user."""
+"""The error that a command line shows to its user, in one line."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class UserError(SystemExit):
-    """What a user got wrong: one line that names the value and the mend.
+    """A user's mistake: one line that names the value and the fix.
 
     It is a ``SystemExit``: fairseq's commands, which show a traceback for every other exception, end with this line.
     """
@@ -15,13 +15,17 @@ class UserError(SystemExit):
 
 
 def install(extra: str) -> str:
-    """How to get the packages of an extra of ``setup.py``."""
+    """Return how to install the packages of an extra of pyproject.toml."""
     return f'run pip install -c constraints.txt -e ".[{extra}]" in the folder of mla_fairseq'
 
 
 @contextmanager
 def needs(extra: str) -> Iterator[None]:
-    """At a command line's edge: where a package is missing that an extra of ``setup.py`` brings, says so."""
+    """Report a package that is missing inside the block, with the extra that installs it.
+
+    Raises:
+        UserError: a package is missing.
+    """
     try:
         yield
     except ModuleNotFoundError as error:
@@ -29,12 +33,17 @@ def needs(extra: str) -> Iterator[None]:
 
 
 @contextmanager
-def user_errors(before: str = "", kinds: tuple[type[Exception], ...] = (ValueError,)) -> Iterator[None]:
-    """At a command line's edge: an error inside that says what a user got wrong ends with its line.
+def user_errors(before: str = "", types: tuple[type[Exception], ...] = (ValueError,)) -> Iterator[None]:
+    """Turn exceptions inside the block into a line for the user of a command.
 
-    ``before`` is put in front of the message, such as the flag that it is about; ``kinds`` of errors say such things.
+    Args:
+        before: text in front of the message, such as the flag in question.
+        types: exceptions whose message is for the user.
+
+    Raises:
+        UserError: one of them was raised.
     """
     try:
         yield
-    except kinds as error:
+    except types as error:
         raise UserError(before + str(error)) from error

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: a reader, or a killed run, never leaves or meets half of one."""
+"""Write files completely or not at all, so that no reader meets half of one and no killed run leaves one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from typing import Any
 
 
 def read_text(path: Path, newline: str | None = None) -> str:
-    """A text in UTF-8, without the mark that some editors put at its beginning; ``newline`` as in `open`.
+    """Read a UTF-8 text, without the byte order mark that some editors write.
+
+    Args:
+        path: the file.
+        newline: as in ``open``.
 
     Raises:
         ValueError: another encoding.
@@ -26,14 +30,14 @@ def write_bytes(path: Path, data: bytes) -> None:
     part = Path(f"{path}.part")
     part.parent.mkdir(parents=True, exist_ok=True)
     part.write_bytes(data)
-    os.replace(part, path)
+    os.replace(part, path)  # atomic within a file system
 
 
 def write_text(path: Path, text: str) -> None:
-    """As `write_bytes`, in UTF-8 with the line ends as they are in `text`."""
+    """Write a text in UTF-8 as ``write_bytes`` does, with the line ends of ``text``."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """As `write_text`, indented for readers."""
+    """Write a value as indented JSON, as ``write_text`` does."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

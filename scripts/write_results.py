@@ -31,7 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Add the runs and write the file."""
     args = build_parser().parse_args()
-    with user_errors(kinds=(ValueError, OSError)):
+    with user_errors(types=(ValueError, OSError)):
         if bool(args.add) != bool(args.table):
             raise ValueError("--add and --table are needed together: give both, or none to write the file again")
         for run in args.add:

@@ -60,8 +60,8 @@ def test_equal_counters_stay_and_the_optimizer_goes(tmp_path):
 @pytest.mark.parametrize(
     ("weights", "words"),
     [
-        pytest.param({"a": [1.0], "b": [1.0]}, "only one of them has 'b'", id="other-name"),
-        pytest.param({}, "only one of them has 'a'", id="missing"),
+        pytest.param({"a": [1.0], "b": [1.0]}, "only one has 'b'", id="other-name"),
+        pytest.param({}, "only one has 'a'", id="missing"),
         pytest.param({"a": [1.0, 2.0]}, r"'a' has shapes \(1,\) and \(2,\)", id="other-shape"),
     ],
 )
@@ -101,8 +101,8 @@ def test_checkpoints_by_epoch_are_counted_as_numbers(tmp_path):
     assert names(last_checkpoints(tmp_path, 2)) == ["checkpoint10.pt", "checkpoint9.pt"]
 
 
-def test_an_empty_folder_names_the_mend(tmp_path):
-    with pytest.raises(ValueError, match=r"no checkpoint in .*; train first"):
+def test_an_empty_folder_names_the_fix(tmp_path):
+    with pytest.raises(ValueError, match=r"no checkpoint in .*: train first"):
         last_checkpoints(tmp_path, 2)
 
 
@@ -118,7 +118,7 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        pytest.param(["--last", "0"], "--last is 0, but must be at least 1", id="none"),
+        pytest.param(["--last", "0"], "--last is 0: give at least 1", id="none"),
         pytest.param([], "no checkpoint in", id="empty-folder"),
     ],
 )
@@ -140,7 +140,7 @@ def test_the_command_averages_the_last_of_a_folder(tmp_path, capsys):
 
 
 def test_random_directions_are_not_averaged(tmp_path: Path) -> None:
-    """A mean of directions that were drawn anew between two checkpoints is none."""
+    """Directions that were drawn again between two checkpoints do not average."""
     name = "encoder.layers.0.self_attn.mechanism.directions"
     paths = []
     for i in range(2):

@@ -1,4 +1,4 @@
-"""A checkpoint is data: what else may be in a file is told, never run."""
+"""A checkpoint is data: code in a file is refused, never run."""
 
 import os
 from argparse import Namespace
@@ -11,7 +11,7 @@ from mla_fairseq.checkpoints import load_checkpoint, load_training
 
 
 class Evil:
-    """What runs when it is unpickled."""
+    """Run a command when unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -50,7 +50,7 @@ def test_a_bad_file_is_named(tmp_path, content, words):
 def test_weights_alone_are_no_training(tmp_path, more):
     torch.save({"model": {"weight": torch.ones(1)}, **more}, tmp_path / "a.pt")
     assert load_checkpoint(tmp_path / "a.pt")
-    with pytest.raises(ValueError, match=r"a\.pt holds weights without fairseq's options"):
+    with pytest.raises(ValueError, match=r"a\.pt has weights without fairseq's options"):
         load_training(tmp_path / "a.pt")
 
 

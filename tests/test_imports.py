@@ -41,7 +41,7 @@ ROOMS = {
     "tasks": Room(inside=("checkpoints", "data", "errors", "models", "speech", "streaming", "synthesis")),
     "evaluation": Room(
         inside=("errors", "files"),
-        outside=("jiwer", "librosa", "matplotlib", "numpy", "pocketsphinx", "sacrebleu", "scipy", "yaml"),
+        outside=("jiwer", "librosa", "matplotlib", "numpy", "pocketsphinx", "sacrebleu", "scipy", "soundfile", "yaml"),
     ),
     "recipes": Room(inside=("evaluation", "files", "plugin")),
 }

@@ -1,28 +1,29 @@
-"""Averages the weights of several checkpoints of one training into one checkpoint."""
+"""Average the weights of several checkpoints of one training into one checkpoint."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from mla_fairseq.averaging import average_checkpoints, last_checkpoints, save_checkpoint
+from mla_fairseq.cli.options import Help
 from mla_fairseq.errors import user_errors
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mla-average", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    """Return the parser of ``mla-average``."""
+    parser = argparse.ArgumentParser(prog="mla-average", description=__doc__, formatter_class=Help)
     parser.add_argument("--inputs", type=Path, nargs="+", required=True, help="checkpoints, or one folder of them")
-    parser.add_argument("--last", type=int, default=5, help="with a folder: average its last N checkpoints")
+    parser.add_argument("--last", type=int, default=5, help="number of newest checkpoints to average, of a folder")
     parser.add_argument("--output", type=Path, required=True, help="checkpoint to write")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run ``mla-average``."""
     args = build_parser().parse_args(argv)
     with user_errors():
         if args.last < 1:
-            raise ValueError(f"--last is {args.last}, but must be at least 1.")
+            raise ValueError(f"--last is {args.last}: give at least 1")
         paths = last_checkpoints(args.inputs[0], args.last) if args.inputs[0].is_dir() else args.inputs
         save_checkpoint(average_checkpoints(paths), args.output)
     print(f"{args.output}: mean of {', '.join(path.name for path in paths)}")

@@ -1,8 +1,8 @@
 """Prepare corpora in MuST-C's layout for fairseq: filter banks, manifests, vocabulary, configuration.
 
 DATA/en-de/data/{train,dev,tst-COMMON,...}/{wav/*.wav, txt/SPLIT.yaml, txt/SPLIT.en, txt/SPLIT.de}  ->  DATA/en-de/
-{fbank80.zip, SPLIT_st.tsv, spm_*_st.{model,txt}, config_st.yaml}. A run that was stopped continues where it was, and
-a run with other options redoes only what depends on them. The folder may be moved afterwards.
+{fbank80.zip, SPLIT_st.tsv, spm_*_st.{model,txt}, config_st.yaml}. A stopped run continues when it is run again, and a
+run with other options repeats only what depends on them. The folder may be moved afterwards.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from mla_fairseq.data.commands import Help, add_data, data_root
+from mla_fairseq.cli.options import Help, add_data, data_root
 from mla_fairseq.data.config import SPECAUGMENT
 from mla_fairseq.data.extraction import num_workers
 from mla_fairseq.data.prepare import Options, prepare
@@ -20,46 +20,62 @@ from mla_fairseq.data.vocabulary import GivenVocabulary, Vocabulary
 from mla_fairseq.errors import user_errors
 
 CMVN = (
-    "normalise by the mean and variance of each utterance, or of the whole training split (needed where speech is "
-    "translated as it arrives)"
+    "source of the mean and variance that features are normalised by: each utterance, or the training split (global, "
+    "needed by simultaneous models, which translate speech as it arrives)"
 )
 VOCAB = (
-    "SentencePiece model to use in place of training one: that of the prepared folder whose model is to be fine-tuned "
-    "on this corpus (--vocab-type and --vocab-size then say nothing)"
+    "SentencePiece model to use instead of training one: that of the prepared folder whose model is to be fine-tuned "
+    "on this corpus; --vocab-type and --vocab-size are ignored"
 )
 MASKS = (
-    "SpecAugment's masks in training: sm and ss hide at most a fifth of an utterance at a time, which short utterances "
-    "and small corpora can bear; lb and ld hide up to a second and are for longer ones"
+    "SpecAugment policy of the training splits: sm and ss hide at most a fifth of an utterance at a time, for short "
+    "utterances and small corpora; lb and ld hide up to a second"
 )
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``mla-prepare``."""
     parser = argparse.ArgumentParser(prog="mla-prepare", description=__doc__, formatter_class=Help)
     add_data(parser)
     add = parser.add_argument
     add("--pairs", nargs="+", required=True, metavar="PAIR", help="language pairs (folders of DATA), such as en-de")
-    add("--output", type=Path, help="write to OUTPUT/PAIR instead of the pair's own folder")
-    add("--task", choices=["asr", "st"], default="st", help="write the source text (asr) or its translation (st)")
-    add("--vocab-type", choices=["unigram", "bpe", "char"], default="unigram", help="kind of SentencePiece model")
-    add("--vocab-size", type=int, default=8000, help="pieces; about 1000 for a few thousand sentences; char needs none")
+    add("--output", type=Path, help="folder to write to, OUTPUT/PAIR for each pair (default: the folders of the pairs)")
+    add(
+        "--task",
+        choices=["asr", "st"],
+        default="st",
+        help="target of the manifests: the transcript (asr) or the translation (st)",
+    )
+    add("--vocab-type", choices=["unigram", "bpe", "char"], default="unigram", help="type of the SentencePiece model")
+    add(
+        "--vocab-size",
+        type=int,
+        default=8000,
+        help="number of pieces, about 1000 for a few thousand sentences; ignored by char",
+    )
     add("--vocab", type=Path, metavar="MODEL", help=VOCAB)
     add("--cmvn", choices=["utterance", "global"], default="utterance", help=CMVN)
     add("--specaugment", choices=list(SPECAUGMENT), default="sm", help=MASKS)
     add("--min-frames", type=int, default=5, help="shortest training utterance, in frames of 10 ms")
     add("--max-frames", type=int, default=3000, help="longest training utterance, in frames of 10 ms")
-    add("--workers", type=int, default=num_workers(), help="processes")
+    add("--workers", type=int, default=num_workers(), help="number of processes")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run ``mla-prepare``."""
     arguments = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)  # fairseq has set its own
-    with user_errors(kinds=(ValueError, OSError)):
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    with user_errors(types=(ValueError, OSError)):
         run(arguments)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Prepare every pair; raises ValueError or OSError."""
+    """Prepare every pair.
+
+    Raises:
+        ValueError, OSError: the corpus or the options cannot be used.
+    """
     given = arguments.vocab and GivenVocabulary.read(arguments.vocab)
     options = Options(
         task=arguments.task,

@@ -1,8 +1,8 @@
-"""Prepare one voice's recordings for text to speech: log-mel spectrograms, manifests, symbols, configuration.
+"""Prepare one speaker's recordings for text to speech: log-mel spectrograms, manifests, symbols, configuration.
 
-FOLDER is LJSpeech (metadata.csv and wavs/), or a pair of a corpus in MuST-C's layout (data/SPLIT/...), of which one
-speaker is taken, with the transcripts. OUTPUT gets mel80.zip, train.tsv, dev.tsv and a test set, dict.txt, gcmvn.npz
-and config.yaml. A run that was stopped continues where it was. The folder may be moved afterwards.
+FOLDER is LJSpeech (metadata.csv and wavs/), or a language pair in MuST-C's layout (data/SPLIT/...), of which one
+speaker and the transcripts are used. OUTPUT gets mel80.zip, train.tsv, dev.tsv and a test set, dict.txt, gcmvn.npz and
+config.yaml. A stopped run continues when it is run again. The folder may be moved afterwards.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from mla_fairseq.data.commands import Help
+from mla_fairseq.cli.options import Help
 from mla_fairseq.data.extraction import num_workers
 from mla_fairseq.data.spoken_text import UNITS, SpokenText
 from mla_fairseq.errors import needs, user_errors
@@ -23,37 +23,63 @@ with needs("tts"):
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``mla-prepare-tts``."""
     parser = argparse.ArgumentParser(prog="mla-prepare-tts", description=__doc__, formatter_class=Help)
     add = parser.add_argument
-    add("folder", type=Path, metavar="FOLDER", help="the corpus")
+    add("folder", type=Path, metavar="FOLDER", help="folder of the corpus")
     add("--output", type=Path, required=True, help="folder to write")
-    add("--speaker", help="speaker to take, where a corpus in MuST-C's layout has several")
-    add("--unit", choices=UNITS, default="characters", help="what the model reads; phonemes are espeak-ng's")
-    add("--language", default="en-us", help="espeak-ng's name of the language, for phonemes")
-    add("--sample-rate", type=int, default=MelSpectrogram.sample_rate, help="in Hz; others are resampled")
-    add("--hop-length", type=int, default=MelSpectrogram.hop_length, help="samples from frame to frame")
+    add("--speaker", help="speaker to use, if a corpus in MuST-C's layout has several")
+    add(
+        "--unit",
+        choices=UNITS,
+        default="characters",
+        help="symbols that the model reads; phonemes are made by espeak-ng",
+    )
+    add("--language", default="en-us", help="language of the phonemes, as espeak-ng names it")
+    add(
+        "--sample-rate",
+        type=int,
+        default=MelSpectrogram.sample_rate,
+        help="sample rate in Hz; audio of other rates is resampled",
+    )
+    add("--hop-length", type=int, default=MelSpectrogram.hop_length, help="distance of frames, in samples")
     add("--f-min", type=float, default=MelSpectrogram.f_min, help="lowest frequency of the filters, in Hz")
     add("--f-max", type=float, default=MelSpectrogram.f_max, help="highest frequency of the filters, in Hz")
-    add("--trim", type=float, default=40.0, help="cut off silence, so many decibels below the loudest; 0: nothing")
-    add("--dev", type=int, help="clips to validate on, drawn (LJSpeech's layout; default: a twentieth, at most 100)")
-    add("--test", type=int, help="clips to test on, drawn (LJSpeech's layout; default: a twentieth, at most 100)")
-    add("--seed", type=int, default=1, help="of that draw")
-    add("--min-seconds", type=float, default=0.3, help="shortest training clip")
-    add("--max-seconds", type=float, default=20.0, help="longest training clip")
-    add("--durations", type=Path, metavar="FILE", help="lines NAME|3 12 5: the frames of each symbol, if you have them")
-    add("--workers", type=int, default=num_workers(), help="processes")
+    add(
+        "--trim",
+        type=float,
+        default=40.0,
+        help="loudness, in dB below the loudest part, under which silence at the ends is cut off; 0: none",
+    )
+    add("--dev", type=int, help="random clips to validate on, in LJSpeech's layout (default: 5 %% of all, at most 100)")
+    add("--test", type=int, help="random clips to test on, in LJSpeech's layout (default: 5 %% of all, at most 100)")
+    add("--seed", type=int, default=1, help="seed of the choice of those clips")
+    add("--min-seconds", type=float, default=0.3, help="shortest training clip, in s")
+    add("--max-seconds", type=float, default=20.0, help="longest training clip, in s")
+    add(
+        "--durations",
+        type=Path,
+        metavar="FILE",
+        help="file with the frames of each symbol, if you have them, in lines such as NAME|3 12 5",
+    )
+    add("--workers", type=int, default=num_workers(), help="number of processes")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run ``mla-prepare-tts``."""
     arguments = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-    with user_errors(kinds=(ValueError, OSError)):
+    with user_errors(types=(ValueError, OSError)):
         run(arguments)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Prepare the corpus; raises ValueError or OSError."""
+    """Prepare the corpus.
+
+    Raises:
+        ValueError, OSError: the corpus or the options cannot be used.
+    """
     options = Options(
         text=SpokenText(arguments.unit, arguments.language),
         mel=MelSpectrogram(

@@ -1,7 +1,7 @@
-"""Run a recipe: prepare the data, train, average, decode, score. Skip what is done, continue what was stopped.
+"""Run a recipe: prepare the data, train, average, decode, score. Finished stages are skipped, stopped ones continue.
 
-Each section of a recipe holds the flags of one program, whose own parser checks them before anything runs. The plain
-commands are printed as they run; --dry-run prints them all and runs nothing.
+Each section of a recipe contains the flags of one program, whose parser checks them before anything runs. The plain
+commands are printed as they run; --dry-run prints all of them and runs nothing.
 """
 
 import argparse
@@ -14,31 +14,30 @@ from pathlib import Path
 
 import torch
 
+from mla_fairseq.cli.options import Help
 from mla_fairseq.errors import user_errors
 from mla_fairseq.recipes import check, load_recipe, run_recipe
 
+STOPPED = "stopped: run the same command again to continue"
+
 
 def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``mla-recipe``."""
     usage = "%(prog)s RECIPE [--set SECTION.KEY=VALUE ...] [--name NAME] [--out OUT] [--dry-run]"
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="mla-recipe", description=__doc__, formatter_class=form, usage=usage)
-    parser.add_argument("recipe", type=Path, nargs="?", help="YAML file, such as configs/demo/st.yaml")
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="flags to change, such as train.max_update=500; SECTION=null leaves a stage out",
-    )
-    parser.add_argument("--name", default="", help="folder of this run [the recipe's folder and file, as demo_st]")
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of all runs; ${RUNS} in recipes [runs]")
-    parser.add_argument("--dry-run", action="store_true", help="print the plain commands, run nothing")
+    parser = argparse.ArgumentParser(prog="mla-recipe", description=__doc__, formatter_class=Help, usage=usage)
+    add = parser.add_argument
+    file = "YAML file, or a recipe of the package, such as mustc/st.yaml"
+    add("recipe", type=Path, nargs="?", metavar="RECIPE", help=file)
+    flags = "flags to change, such as train.max_update=500; SECTION=null leaves a stage out"
+    add("--set", nargs="+", action="extend", default=[], metavar="SECTION.KEY=VALUE", help=flags)
+    add("--name", default="", help="folder of this run (default: folder and file of the recipe, such as demo_st)")
+    add("--out", type=Path, default=Path("runs"), help="folder of all runs, ${RUNS} in recipes")
+    add("--dry-run", action="store_true", help="print the plain commands, run nothing")
     return parser
 
 
 def set_up_logging() -> None:
-    """Print the messages of this package alone: fairseq and others set up loggers of their own."""
+    """Print the messages of this package only; fairseq and others configure loggers of their own."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logging.getLogger().setLevel(logging.WARNING)
@@ -51,9 +50,9 @@ def run(args: argparse.Namespace) -> None:
     """Check the recipe, then print its commands or run them.
 
     Raises:
-        ValueError: something in the recipe, or in what it runs, is wrong.
+        ValueError, OSError: the recipe is wrong, or one of its programs failed.
     """
-    if args.recipe is None:
+    if args.recipe is None:  # --set takes every word after it
         raise ValueError("no recipe is given: name its file before --set")
     data = os.environ.get("DATA") or ("$DATA" if args.dry_run else "")
     recipe = load_recipe(args.recipe, args.out, args.set, args.name, data, cpu=not torch.cuda.is_available())
@@ -65,11 +64,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run ``mla-recipe``."""
     args = build_parser().parse_args(argv)
     set_up_logging()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped: the same command continues"))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))
     try:
-        with user_errors(kinds=(ValueError, OSError)):
+        with user_errors(types=(ValueError, OSError)):
             run(args)
     except KeyboardInterrupt:
-        raise SystemExit("stopped: the same command continues") from None
+        raise SystemExit(STOPPED) from None

@@ -1,9 +1,9 @@
-"""Speak texts, or a prepared test set, with a trained text-to-spectrogram model.
+"""Synthesise texts, or a prepared test set, with a trained text-to-spectrogram model.
 
-OUTPUT gets NAME.wav for each text and, unless --no-pictures, a picture of its spectrogram, of where the model looked in
-the text, and of when it would end. Of a test set, mel-cepstral distortion along the best path of dynamic time warping
-(against the recorded spectrogram through the same vocoder) and errors of duration go to scores.json; with --recogniser
-so do the word error rates that an independent recogniser makes of both.
+OUTPUT gets NAME.wav for each text and, unless --no-pictures, a picture of its spectrogram, its attention to the text
+and its end probability. For a test set, scores.json gets the error of the duration and the mel-cepstral distortion from
+the recorded spectrogram through the same vocoder, along the best path of dynamic time warping. With --recogniser it
+also gets the word error rates of an independent ASR model on synthesised and recorded speech.
 """
 
 from __future__ import annotations
@@ -13,62 +13,60 @@ import ast
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import soundfile
 import torch
 from tqdm import tqdm
 
+from mla_fairseq.cli.options import Help
 from mla_fairseq.errors import needs, user_errors
 from mla_fairseq.evaluation import recognition
-from mla_fairseq.evaluation.offline import word_error_rate
 from mla_fairseq.evaluation.recognition import Recogniser, words
 from mla_fairseq.evaluation.synthesis_picture import draw_synthesis
-from mla_fairseq.files import read_text, write_json, write_text
+from mla_fairseq.files import read_text, write_json
 from mla_fairseq.synthesis.speaker import Speaker, as_samples
 from mla_fairseq.synthesis.vocoder import hifi_gan
 
 with needs("tts"):
-    from mla_fairseq.evaluation.spectra import SpectraScores, mel_cepstral_distortion
+    from mla_fairseq.evaluation.synthesis_scores import SynthesisScores
+
+RECOGNISER = (
+    "ASR model (pocketsphinx, English only) that transcribes a set's speech, with its general language model (english) "
+    "or with bigrams of the training texts (train)"
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mla-synthesize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Return the parser of ``mla-synthesize``."""
+    parser = argparse.ArgumentParser(prog="mla-synthesize", description=__doc__, formatter_class=Help)
     add = parser.add_argument
-    add("checkpoint", type=Path, help="that fairseq-train saved")
-    add("--data", type=Path, required=True, help="folder that mla-prepare-tts prepared")
-    add("--config-yaml", default="config.yaml", help="data configuration in it (default: config.yaml)")
-    add("--output", type=Path, required=True, help="folder to write")
+    add("checkpoint", type=Path, help="checkpoint of fairseq-train")
+    add("--data", type=Path, required=True, help="folder that mla-prepare-tts wrote")
+    add("--config-yaml", default="config.yaml", help="data configuration in that folder")
+    add("--output", type=Path, required=True, help="folder to write to")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--text", nargs="+", help="sentences to speak")
-    what.add_argument("--text-file", type=Path, help="file of sentences, one a line")
-    what.add_argument("--gen-subset", help="prepared set to speak and to score, such as test")
-    add("--teacher-forcing", action="store_true", help="write each step upon the recorded ones (test sets)")
-    add("--speaker", help="whose voice, of a model of several; sets have their own (default: the only one)")
-    add("--batch-size", type=int, default=16, help="texts at once (default: 16)")
-    add("--max-tokens", type=int, default=20000, help="frames at once, of test sets (default: 20000)")
-    add("--max-length-ratio", type=float, help="end at so many times the expected length (default: 2)")
-    add("--model-overrides", default="{}", help="model options to change, a Python dictionary, as in fairseq")
+    what.add_argument("--text", nargs="+", help="sentences to synthesise")
+    what.add_argument("--text-file", type=Path, help="file of sentences to synthesise, one per line")
+    what.add_argument("--gen-subset", help="prepared set to synthesise and to score, such as test")
+    add("--teacher-forcing", action="store_true", help="each step from the recorded frames before it (sets only)")
+    add("--speaker", help="speaker, for a model of several; sets name theirs (default: the only one)")
+    add("--batch-size", type=int, default=16, help="texts in a batch")
+    add("--max-tokens", type=int, default=20000, help="frames in a batch of a set")
+    add("--max-length-ratio", type=float, help="longest output, relative to the expected length (default: 2)")
+    add("--model-overrides", default="{}", help="model options to change, as a Python dictionary, as in fairseq")
     add("--vocoder-checkpoint", type=Path, help="weights of a HiFi-GAN generator (default: Griffin-Lim)")
-    add("--vocoder-config", type=Path, help="and its json file")
-    add(
-        "--recogniser",
-        type=installed,
-        choices=("english", "train"),
-        help="let pocketsphinx write down a set's speech (English alone), with its own language model or with bigrams "
-        "of the training texts",
-    )
-    add("--device", default="cpu", help="of torch (default: cpu)")
-    add("--seed", type=int, default=1, help="of the pre-net's dropout, which is never off (default: 1)")
-    add("--no-pictures", action="store_true", help="write wav files alone")
+    add("--vocoder-config", type=Path, help="json configuration of that generator")
+    add("--recogniser", type=installed, choices=("english", "train"), help=RECOGNISER)
+    add("--device", default="cpu", help="torch device")
+    add("--seed", type=int, default=1, help="seed of the pre-net's dropout, which is never off")
+    add("--no-pictures", action="store_true", help="wav files without pictures")
     return parser
 
 
 def installed(recogniser: str) -> str:
-    """Return the recogniser's name, if pocketsphinx is installed: a recipe learns that before the training."""
+    """Return the name of the ASR model if pocketsphinx is installed, so that a recipe fails before it trains."""
     try:
         recognition.check()
     except ValueError as error:
@@ -77,35 +75,43 @@ def installed(recogniser: str) -> str:
 
 
 def sentences(args: argparse.Namespace) -> list[str]:
-    """The texts to speak.
+    """Return the texts to synthesise.
 
     Raises:
         ValueError: there is none.
     """
     lines = args.text or read_text(args.text_file).splitlines()
     if not (texts := [line.strip() for line in lines if line.strip()]):
-        raise ValueError(f"there is no sentence in {args.text_file or '--text'}")
+        raise ValueError(f"no sentence in {args.text_file or '--text'}: give at least one")
     return texts
 
 
-def load(args: argparse.Namespace) -> Speaker:
-    """The model with its vocoder.
+def check(args: argparse.Namespace) -> None:
+    """Check the flags against each other.
 
     Raises:
-        ValueError: flags or files that do not fit.
+        ValueError: two flags do not fit, or a value is out of range.
     """
     if (args.vocoder_checkpoint is None) != (args.vocoder_config is None):
-        raise ValueError("a HiFi-GAN vocoder needs both --vocoder-checkpoint and --vocoder-config")
+        raise ValueError("a HiFi-GAN vocoder needs both --vocoder-checkpoint and --vocoder-config: add the other one")
     if args.teacher_forcing and not args.gen_subset:
-        raise ValueError("--teacher-forcing needs recorded speech: name a set by --gen-subset")
+        raise ValueError("--teacher-forcing needs recorded speech: name a set with --gen-subset")
     if args.recogniser and not args.gen_subset:
-        raise ValueError("--recogniser compares with recorded speech: name a set by --gen-subset")
+        raise ValueError("--recogniser compares with recorded speech: name a set with --gen-subset")
     if args.batch_size < 1:
-        raise ValueError(f"--batch-size must be at least 1, but is {args.batch_size}")
+        raise ValueError(f"--batch-size is {args.batch_size}: give at least 1")
+
+
+def load(args: argparse.Namespace) -> Speaker:
+    """Return the model with its vocoder.
+
+    Raises:
+        ValueError: flags or files do not fit.
+    """
     try:
         overrides = dict(ast.literal_eval(args.model_overrides))
     except (ValueError, SyntaxError, TypeError) as error:
-        raise ValueError(f"--model-overrides {args.model_overrides} is no Python dictionary") from error
+        raise ValueError(f"--model-overrides is {args.model_overrides}: give a Python dictionary") from error
     if args.max_length_ratio is not None:
         overrides["max_length_ratio"] = args.max_length_ratio
     forced, device = args.teacher_forcing, args.device
@@ -115,93 +121,73 @@ def load(args: argparse.Namespace) -> Speaker:
     return speaker
 
 
-def spoken(args: argparse.Namespace, speaker: Speaker, texts: list[str]) -> Iterator[dict]:
-    """What was made of one text after the other, or of a set, with its ``id`` and ``text``."""
+def load_recogniser(args: argparse.Namespace, speaker: Speaker) -> Recogniser | None:
+    """Return the ASR model if one was asked for; report words that it does not know.
+
+    Raises:
+        ValueError: the set is not in Latin letters.
+    """
+    if not args.recogniser:
+        return None
+    wanted = {word for text in speaker.texts(args.gen_subset) for word in words(text)}
+    if not wanted:
+        raise ValueError(f"--recogniser is for English, but {args.gen_subset} has no word of Latin letters: remove it")
+    recogniser = Recogniser(speaker.texts("train") if args.recogniser == "train" else None)
+    if unknown := sorted(word for word in wanted if not recogniser.knows(word)):
+        share, some = f"{len(unknown)} of {len(wanted)} words", ", ".join(unknown[:5])
+        print(f"{share} are not in the ASR model's dictionary and count as errors, such as {some}")
+    return recogniser
+
+
+def synthesized(args: argparse.Namespace, speaker: Speaker, texts: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield the utterances of the texts or of the set, each with its ``id`` and ``text``."""
     if args.gen_subset:
         yield from speaker.synthesize_set(args.gen_subset, args.max_tokens, not args.no_pictures)
-        return
-    for start in range(0, len(texts), args.batch_size):
-        part = texts[start : start + args.batch_size]
-        made = speaker.synthesize(part, not args.no_pictures, args.speaker)
-        for place, (text, one) in enumerate(zip(part, made, strict=True), start + 1):
-            yield one | {"id": f"{place:04d}", "text": text}
+    else:
+        yield from speaker.synthesize_all(texts, args.batch_size, not args.no_pictures, args.speaker)
 
 
-def keep(args: argparse.Namespace, speaker: Speaker, one: dict) -> None:
+def save(args: argparse.Namespace, speaker: Speaker, one: dict[str, Any]) -> None:
     """Write the waveform and the picture of an utterance."""
     stem = args.output / one["id"]
     soundfile.write(f"{stem}.wav", as_samples(one["waveform"]), speaker.sample_rate)
     if not args.no_pictures:
-        arrays = (one[name].detach().cpu().float().numpy() for name in ("feature", "attn", "eos_prob"))
+        mel, attention, end = (one[name].detach().cpu().float().numpy() for name in ("feature", "attn", "eos_prob"))
         with needs("plots"):
-            draw_synthesis(stem, *arrays, one["symbols"], speaker.seconds_per_frame, one["text"])
+            draw_synthesis(stem, mel, attention, end, one["symbols"], speaker.seconds_per_frame, one["text"])
 
 
-def recogniser(args: argparse.Namespace, speaker: Speaker) -> Recogniser | None:
-    """Who writes down what is spoken, if anybody shall."""
-    if not args.recogniser:
-        return None
-    if not any(words(text) for text in speaker.texts(args.gen_subset)):
-        raise ValueError(f"--recogniser knows English alone, but {args.gen_subset} has no word of Latin letters")
-    found = Recogniser(speaker.texts("train") if args.recogniser == "train" else None)
-    asked = {word for text in speaker.texts(args.gen_subset) for word in words(text)}
-    if strange := sorted(word for word in asked if not found.knows(word)):
-        some = ", ".join(strange[:5])
-        print(f"{len(strange)} of {len(asked)} words are not in the recogniser's dictionary, it errs on them: {some}")
-    return found
-
-
-class Scores:
-    """Figures of a set, utterance by utterance."""
-
-    def __init__(self, speaker: Speaker, recogniser: Recogniser | None) -> None:
-        self.speaker, self.recogniser = speaker, recogniser
-        self.rows: list[tuple[float, float, float, bool]] = []
-        self.names: list[str] = []
-        self.texts: list[str] = []
-        self.heard: dict[str, list[str]] = {"": [], "recorded_": []}
-
-    def add(self, one: dict) -> None:
-        """Compare an utterance with the recorded one, through the same vocoder."""
-        rate = self.speaker.sample_rate
-        made, recorded = (
-            wave.detach().cpu().numpy() for wave in (one["waveform"], self.speaker.generator.speak(one["targ_feature"]))
-        )
-        seconds = (len(one[name]) * self.speaker.seconds_per_frame for name in ("targ_feature", "feature"))
-        self.rows.append((mel_cepstral_distortion(recorded, made, rate), *seconds, one["ended"]))
-        if self.recogniser:
-            self.names.append(one["id"])
-            self.texts.append(" ".join(words(one["text"])))
-            for name, samples in zip(self.heard, (made, recorded), strict=True):
-                self.heard[name].append(self.recogniser.transcribe(samples, rate))
-
-    def figures(self) -> dict[str, float]:
-        """Means over the set; word error rates per 100 words."""
-        found = asdict(SpectraScores.of(self.rows))
-        if self.recogniser:
-            found |= {
-                f"{name}word_error_rate": word_error_rate(heard, self.texts) for name, heard in self.heard.items()
-            }
-        return found
+def score(scores: SynthesisScores, speaker: Speaker, one: dict[str, Any]) -> None:
+    """Add an utterance of a set to the scores."""
+    recorded = speaker.generator.speak(one["targ_feature"])
+    assert recorded is not None  # a speaker has a vocoder
+    seconds = (len(one["targ_feature"]) * speaker.seconds_per_frame, len(one["feature"]) * speaker.seconds_per_frame)
+    made_samples, recorded_samples = (wave.detach().cpu().numpy() for wave in (one["waveform"], recorded))
+    scores.add(one["id"], one["text"], made_samples, recorded_samples, seconds, one["ended"])
 
 
 def run(args: argparse.Namespace) -> None:
-    """Speak, write and score; raises ValueError or OSError."""
+    """Synthesise, write and score.
+
+    Raises:
+        ValueError, OSError: flags or files are wrong.
+    """
+    check(args)
     texts = [] if args.gen_subset else sentences(args)
     speaker = load(args)
-    scores = Scores(speaker, recogniser(args, speaker)) if args.gen_subset else None
+    scores = SynthesisScores(speaker.sample_rate, load_recogniser(args, speaker)) if args.gen_subset else None
     args.output.mkdir(parents=True, exist_ok=True)
-    for name in ("scores.json", "heard.tsv"):  # of another run
+    for name in ("scores.json", "heard.tsv"):  # of an earlier run
         (args.output / name).unlink(missing_ok=True)
     torch.manual_seed(args.seed)
     speaker.warm_up()
     seconds, cut = 0.0, 0
-    for one in tqdm(spoken(args, speaker, texts), desc="speak", unit="utt"):
-        keep(args, speaker, one)
+    for one in tqdm(synthesized(args, speaker, texts), desc="synthesize", unit="utt"):
+        save(args, speaker, one)
         seconds += len(one["waveform"]) / speaker.sample_rate
         cut += not one["ended"]
         if scores:
-            scores.add(one)
+            score(scores, speaker, one)
     factor = speaker.seconds / max(seconds, 1e-9)
     print(f"{seconds:.1f} s of speech in {speaker.seconds:.1f} s, a real-time factor of {factor:.3f}")
     if cut:
@@ -210,28 +196,25 @@ def run(args: argparse.Namespace) -> None:
         report(args, scores, factor)
 
 
-def report(args: argparse.Namespace, scores: Scores, factor: float) -> None:
-    """Print the scores, and write scores.json and, of a recogniser, heard.tsv."""
+def report(args: argparse.Namespace, scores: SynthesisScores, factor: float) -> None:
+    """Print the scores; write scores.json and, with an ASR model, heard.tsv."""
     found = scores.figures() | {"real_time_factor": factor, "teacher_forcing": args.teacher_forcing, "seed": args.seed}
-    if args.teacher_forcing:  # which gives lengths, and takes one step
+    if args.teacher_forcing:  # lengths are those of the recording, and all steps are computed at once
         given = ("duration_error", "duration_ratio", "ended", "real_time_factor")
         found = {name: value for name, value in found.items() if name not in given}
     write_json(args.output / "scores.json", found)
-    durations = "" if args.teacher_forcing else f", error of duration {found['duration_error']:.1%}"
-    print(f"mel-cepstral distortion {found['mcd']:.2f}{durations}")
+    duration = "" if args.teacher_forcing else f", error of the duration {found['duration_error']:.1%}"
+    print(f"mel-cepstral distortion {found['mcd']:.2f}{duration}")
     if scores.recogniser:
-        rows = zip(scores.names, scores.texts, *scores.heard.values(), strict=True)
-        lines = ["\t".join(row) for row in [("id", "text", "heard", "heard_of_the_recording"), *rows]]
-        write_text(args.output / "heard.tsv", "\n".join(lines) + "\n")
-        print(
-            f"word error rate of the recogniser: {found['word_error_rate']:.1f} % of the synthesised speech, "
-            f"{found['recorded_word_error_rate']:.1f} % of the recorded speech through the same vocoder"
-        )
+        scores.write_transcripts(args.output / "heard.tsv")
+        made, recorded = found["word_error_rate"], found["recorded_word_error_rate"]
+        print(f"word error rate of the ASR model: {made:.1f} % synthesised, {recorded:.1f} % recorded, same vocoder")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run ``mla-synthesize``."""
     args = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     warnings.filterwarnings("ignore", "'pin_memory' argument is set", UserWarning)  # fairseq always sets it
-    with user_errors(kinds=(ValueError, OSError)):
+    with user_errors(types=(ValueError, OSError)):
         run(args)

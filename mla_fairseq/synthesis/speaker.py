@@ -103,6 +103,20 @@ class Speaker:
         found = self._generate(sample | {"speaker": self._speaker_ids(speaker, len(texts))}, need_attn=need_attn)
         return [one | {"symbols": line} for one, line in zip(found, lines, strict=True)]
 
+    def synthesize_all(
+        self, texts: list[str], batch_size: int, need_attn: bool = True, speaker: str | None = None
+    ) -> Iterator[dict]:
+        """Yield the dict of ``synthesize`` for each text, in batches; it also has ``text`` and an ``id`` from 0001 on.
+
+        Raises:
+            ValueError: see ``synthesize``.
+        """
+        for start in range(0, len(texts), batch_size):
+            batch = texts[start : start + batch_size]
+            found = self.synthesize(batch, need_attn, speaker)
+            for place, (text, one) in enumerate(zip(batch, found, strict=True), start + 1):
+                yield one | {"id": f"{place:04d}", "text": text}
+
     def synthesize_set(self, subset: str, max_tokens: int, need_attn: bool = True) -> Iterator[dict]:
         """Yield the dict of ``synthesize`` for each utterance of a prepared set, in batches of ``max_tokens`` frames.
 

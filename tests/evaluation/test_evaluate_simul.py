@@ -42,7 +42,7 @@ def test_only_the_first_sentences_are_scored(run, write_log):
     few = write_log({}, name="few")
     alone, _, both = (run(*arguments) for arguments in ((few,), (more,), (more, "--first", 1)))
     assert both.replace("run", "few") == alone
-    with pytest.raises(SystemExit, match="--first must be at least 1 sentence, but is 0"):
+    with pytest.raises(SystemExit, match="--first is 0: give at least 1 sentence"):
         run(more, "--first", 0)
 
 
@@ -51,7 +51,7 @@ def test_logs_become_points(run, write_log, tmp_path):
     run(*logs, "--points", tmp_path / "points.tsv", "--system", "wait-k")
     points = read_points(tmp_path / "points.tsv")
     assert [(point.system, point.setting) for point in points] == [("wait-k", "k1"), ("wait-k", "k3")]
-    with pytest.raises(SystemExit, match="--points needs --system NAME"):
+    with pytest.raises(SystemExit, match="--points needs the name of the system: add --system NAME"):
         run(logs[0], "--points", tmp_path / "points.tsv")
 
 
@@ -94,9 +94,9 @@ def test_audio_of_another_length_is_refused_unless_it_is_left_out(run, write_log
     ("arguments", "words"),
     [
         pytest.param(["no"], "no does not exist", id="no-log"),
-        pytest.param(["LOG", "LOG"], "a log is named twice", id="twice"),
+        pytest.param(["LOG", "LOG"], "a log is given twice", id="twice"),
         pytest.param(
-            ["LOG", "--timeline", "3"], "run has no sentence 3; its 1 sentences lie in 0 to 0", id="no-sentence"
+            ["LOG", "--timeline", "3"], r"run has no sentence 3 \(1 sentences, 0 to 0\): give another", id="no-sentence"
         ),
         pytest.param(
             ["LOG", "--latency-unit", "char"], r"the number of delays \(4\) is not that of chars \(9\)", id="unit"

@@ -139,7 +139,7 @@ def test_a_set_is_transcribed_by_an_independent_asr_model(
     assert min(scores["word_error_rate"], scores["recorded_word_error_rate"]) > 20, "tones are no words"
     header, *rows = (tmp_path / "heard.tsv").read_text().splitlines()
     assert header.split("\t") == ["id", "text", "heard", "heard_of_the_recording"] and len(rows) == 3
-    assert "word error rate of the recogniser" in capsys.readouterr().out
+    assert "word error rate of the ASR model" in capsys.readouterr().out
 
 
 def test_synthesis_works_with_every_length_rule(data: Path, trained: Path) -> None:
@@ -151,16 +151,16 @@ def test_synthesis_works_with_every_length_rule(data: Path, trained: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--text", " "], "there is no sentence in --text"),
+        (["--text", " "], "no sentence in --text: give at least one"),
         (["--text", "—"], r"a text has no symbol \('—'\)"),
         (["--text", "a", "--teacher-forcing"], "--teacher-forcing needs recorded speech"),
         (["--text", "a", "--recogniser", "train"], "--recogniser compares with recorded speech"),
         (["--text", "a", "--vocoder-config", "x"], "needs both --vocoder-checkpoint and --vocoder-config"),
-        (["--text", "a", "--model-overrides", "{"], "is no Python dictionary"),
+        (["--text", "a", "--model-overrides", "{"], "give a Python dictionary"),
         (["--text", "a", "--max-length-ratio", "-1"], "--max-length-ratio must be at least 0"),
         (["--gen-subset", "tset"], r"tset\.tsv is missing"),
         (["--gen-subset", "test", "--max-tokens", "5"], r"--max-tokens is 5, but an utterance of test has \d+ frames"),
-        (["--text", "a", "--batch-size", "0"], "--batch-size must be at least 1, but is 0"),
+        (["--text", "a", "--batch-size", "0"], "--batch-size is 0: give at least 1"),
         (["--text", "a", "--speaker", "eve"], "--speaker is eve, but the data name no speakers"),
         (["--text", "a", "--device", "cuda:99"], "--device is cuda:99, which torch cannot use"),
     ],

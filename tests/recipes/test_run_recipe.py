@@ -59,7 +59,7 @@ def test_a_recipe_that_is_stopped_goes_on_and_ends_with_scores(tmp_path):
     first = start(tmp_path, DATA=data)
     wait_for(lambda: (run / "checkpoints" / "checkpoint_last.pt").exists(), first)
     first.send_signal(signal.SIGTERM)
-    assert "the same command continues" in first.communicate(timeout=60)[0]
+    assert "run the same command again to continue" in first.communicate(timeout=60)[0]
     assert first.returncode != 0
     assert json.loads((run / ".stage-train.json").read_text())["finished"] is None
 

@@ -56,6 +56,26 @@ def test_a_sweep_writes_table_pictures_and_transcripts_and_resumes(save, data: P
 def test_an_error_is_one_line(save, data: Path, tmp_path: Path) -> None:
     done = sweep(data, "--path", save("--attn-type relu"), "--output", tmp_path, "--laggings", "1,0")
     assert done.code == 1
-    assert done.last_line.startswith("error: --laggings must be numbers from 1 on")
+    assert done.last_line.startswith("error: --laggings is '1,0': give numbers of at least 1")
     done = sweep(data, "--path", tmp_path / "none.pt", "--output", tmp_path)
-    assert done.last_line == f"error: no checkpoint {tmp_path}/none.pt: check --path."
+    assert done.last_line == f"error: no checkpoint {tmp_path}/none.pt: check --path"
+
+
+def test_an_agent_is_swept_once_for_each_value(save, data: Path, tmp_path: Path) -> None:
+    wavs = sorted((data / "data/tst-COMMON/wav").glob("*.wav"))[:2]
+    (tmp_path / "source").write_text("".join(f"{wav}\n" for wav in wavs))
+    (tmp_path / "target").write_text("ein haus am see\n" * len(wavs))
+    lists = ["--source", tmp_path / "source", "--target", tmp_path / "target", "--source-segment-size", 280]
+    common = ["--agent", "WaitKAgent", "--option", "waitk_lagging", "--output", tmp_path / "out"]
+    model = ["--", "--model-path", save("--attn-type relu"), "--data-bin", data, *lists]
+    made = {}
+    for values in ("1", "1,3"):
+        done = run("mla-sweep-agent", common, "--values", values, model, cwd=ROOT)
+        assert done.code == 0, done.err
+        found = {path.parent.name: path.stat().st_mtime_ns for path in tmp_path.glob("out/*/instances.log")}
+        assert sorted(found) == values.split(",")
+        assert made.items() <= found.items()
+        made = found
+    assert "| waitk_lagging = 3 |" in done.out
+    with (tmp_path / "out" / "points.tsv").open(encoding="utf-8") as stream:
+        assert [row["setting"] for row in csv.DictReader(stream, delimiter="\t")] == ["1", "3"]

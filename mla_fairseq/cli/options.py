@@ -1,0 +1,52 @@
+"""Options and help that several console scripts share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Show the default of an option that has one, and keep the line breaks of the description."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        # a switch, an empty text and an empty list have no default worth reading; 0 has one, though it equals False
+        empty = action.default is None or action.default is False or action.default in ("", [])
+        return action.help if empty else super()._get_help_string(action)
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add ``--data``; ``data_root`` knows its default."""
+    parser.add_argument("--data", type=Path, help="folder of the language pairs (default: $DATA)")
+
+
+def data_root(given: Path | None) -> Path:
+    """Return the folder of the corpora: ``given``, or else the environment variable ``DATA``.
+
+    Raises:
+        ValueError: neither ``--data`` nor ``DATA`` is set, or the folder does not exist.
+    """
+    name = given or os.environ.get("DATA")
+    if not name:
+        raise ValueError("no folder of corpora: set --data DIR or the environment variable DATA")
+    if not (folder := Path(name)).is_dir():
+        raise ValueError(f"{folder} is not a folder: correct --data or DATA")
+    return folder
+
+
+def add_quality(parser: argparse.ArgumentParser) -> None:
+    """Add the options of BLEU and chrF."""
+    from sacrebleu.metrics import BLEU  # only for the commands that score
+
+    parser.add_argument(
+        "--tokenize", default="13a", choices=BLEU.TOKENIZERS, metavar="NAME", help="sacrebleu's tokeniser for BLEU"
+    )
+    parser.add_argument("--lowercase", action="store_true", help="BLEU and chrF without case")
+
+
+def add_picture(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a table of points and its picture."""
+    parser.add_argument("--output", type=Path, required=True, help="folder for logs, table and pictures")
+    parser.add_argument("--system", help="name in table and picture (default: name of the output folder)")
+    parser.add_argument("--title", default="", help="title above the picture")

@@ -1,0 +1,46 @@
+"""Run a decoding program, and not again while the stamp of its last run is the same."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def is_done(folder: Path, stamp: str, outputs: Sequence[Path]) -> bool:
+    """Tell whether the last run in a folder had this stamp and left all its outputs."""
+    path = folder / "made-by"
+    return all(one.is_file() for one in (path, *outputs)) and path.read_text(encoding="utf-8") == stamp
+
+
+def mark_done(folder: Path, stamp: str) -> None:
+    """Store the stamp of a run that has ended well."""
+    (folder / "made-by").write_text(stamp, encoding="utf-8")
+
+
+def run_program(command: Sequence[str], log: Path, output: Path | None = None) -> None:
+    """Run a console script of this Python's environment.
+
+    Args:
+        command: its name and arguments.
+        log: file for its messages; its standard output too, unless ``output`` is given.
+        output: file for its standard output, written completely or not at all.
+
+    Raises:
+        ValueError: the program failed; the message has its last line.
+    """
+    program = Path(sys.executable).with_name(command[0])
+    partial = output and output.with_suffix(".partial")
+    with contextlib.ExitStack() as files:
+        messages = files.enter_context(log.open("w"))
+        stdout = files.enter_context(partial.open("w")) if partial else messages
+        done = subprocess.run([str(program), *command[1:]], stdout=stdout, stderr=messages)
+    if done.returncode:
+        last = log.read_text(encoding="utf-8").strip().rpartition("\n")[2]
+        raise ValueError(f"{last.removeprefix('error: ')} (`{shlex.join(command)}`, see {log})")
+    if partial and output:
+        os.replace(partial, output)
