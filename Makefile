@@ -31,9 +31,10 @@ bench: setup  ## time attention, training, streaming and synthesis (an hour; nee
 	@$(BIN)/python scripts/bench_streaming.py --output docs/bench_streaming.md
 	@$(BIN)/python scripts/bench_tts.py --output docs/bench_tts.md
 
-lint: setup  ## check style and format; change nothing
+lint: setup  ## check style, format and types; change nothing
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
 
 format: setup  ## fix style and format where a tool can
 	@$(BIN)/ruff check --fix .

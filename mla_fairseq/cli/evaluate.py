@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_quality(parser)
     add("--latency-unit", default="word", choices=UNITS, help="unit of a delay: SimulEval's --eval-latency-unit")
     add("--first", type=int, metavar="N", help="number of sentences to score, from the first (default: all)")
-    add("--points", type=Path, help="table for mla-plot, to which each log adds a point, named after its folder")
+    add("--points", type=Path, help="table for mla-plot: a point for each log, named after its folder")
     add("--system", metavar="NAME", help="system of those points (needed with --points)")
     add("--timeline", type=int, nargs="+", default=[], metavar="INDEX", help="indices of sentences to draw")
     add("--pictures", type=Path, default=Path("pictures"), help="folder for the timelines")
