@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Times every linear mechanism against torch's scaled_dot_product_attention (SDPA), side by side in one run.
+"""Time every linear mechanism against torch's scaled_dot_product_attention (SDPA), side by side in one run.
 
-Ratios above 1: so many times as fast as SDPA. ``plain`` is ten lines of torch with ReLU features (bench_references.py).
-Before a mechanism is timed, its output is compared with the quadratic oracle. Memory is what torch's allocator holds at
-the peak of one forward and backward pass. Layers after the first find the layout's mask made, and so do these.
+A ratio is SDPA's time divided by that of the mechanism. ``plain`` is ten lines of torch with ReLU features
+(bench_references.py). Before a mechanism is timed, its output is compared with the quadratic oracle. Memory is the peak
+of torch's allocator in one forward and backward pass. As in every layer but the first, the layout has its mask already.
 """
 
 from __future__ import annotations
@@ -26,25 +26,24 @@ from mla_fairseq.attention import Causal, Full, Layout, Mechanism, available_att
 VIEWS = {"causal": Causal(), "full": Full()}
 ORACLE_LIMIT, TOLERANCE = 2048, 1e-4
 SDPA, PLAIN = "SDPA", "plain"
-NOT_EXACT = (SDPA, LUCID)  # other weights than those of ReLU attention
+NOT_EXACT = (SDPA, LUCID)  # their weights are not those of ReLU attention
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     linear = [name for name in available_attention() if name != "softmax"]
+    names = f"mechanisms: {', '.join(linear)}"
+    parser.add_argument("--attn-types", nargs="+", default=linear, choices=linear, metavar="NAME", help=names)
     parser.add_argument(
-        "--attn-types", nargs="+", default=linear, choices=linear, metavar="NAME", help=f"of {', '.join(linear)}"
+        "--views", nargs="+", default=list(VIEWS), choices=list(VIEWS), help="views: which query sees which key"
     )
-    parser.add_argument(
-        "--views", nargs="+", default=list(VIEWS), choices=list(VIEWS), help="which query sees which key"
-    )
-    parser.add_argument("--lengths", nargs="+", type=int, default=[128, 512, 2048, 8192, 16384], help="positions")
-    parser.add_argument("--batch", type=int, default=1, help="sequences")
-    parser.add_argument("--heads", type=int, default=4, help="heads")
-    parser.add_argument("--head-size", type=int, default=64, help="features of a head")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads")
-    parser.add_argument("--repeats", type=int, default=7, help="turns of each contestant; the median counts")
-    parser.add_argument("--turn", type=float, default=0.1, help="seconds of a turn")
+    parser.add_argument("--lengths", nargs="+", type=int, default=[128, 512, 2048, 8192, 16384], help="lengths")
+    parser.add_argument("--batch", type=int, default=1, help="sequences in a batch")
+    parser.add_argument("--heads", type=int, default=4, help="number of heads")
+    parser.add_argument("--head-size", type=int, default=64, help="size of a head")
+    parser.add_argument("--threads", type=int, default=1, help="number of torch threads")
+    parser.add_argument("--repeats", type=int, default=7, help="turns of each contestant, of which the median counts")
+    parser.add_argument("--turn", type=float, default=0.1, help="length of a turn, in s")
     parser.add_argument("--steps", nargs=2, type=int, default=[10, 10_000], help="tokens before the decoding step")
     parser.add_argument(
         "--references",
@@ -64,7 +63,7 @@ def draw(args: argparse.Namespace, length: int, gradient: bool = False) -> list[
 
 
 def ours(mechanism: Mechanism, view: str) -> Attention:
-    """Return a mechanism of the package as a function; its layouts are made once for each length."""
+    """Return a mechanism of the package as a function; its layouts are computed once for each length."""
     layouts: dict[int, Layout] = {}
 
     def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -77,7 +76,7 @@ def ours(mechanism: Mechanism, view: str) -> Attention:
 
 
 def contestants(args: argparse.Namespace, mechanisms: dict[str, Mechanism], view: str) -> dict[str, Attention]:
-    """Return everything that can follow a view."""
+    """Return all contestants that support a view."""
     runs: dict[str, Attention] = {
         SDPA: lambda q, k, v: scaled_dot_product_attention(q, k, v, is_causal=view == "causal"),
         PLAIN: references.plain_causal if view == "causal" else references.plain_full,
@@ -97,7 +96,7 @@ def check(args: argparse.Namespace, name: str, run: Attention, oracle: Mechanism
     """Compare a contestant with the quadratic form of a mechanism.
 
     Raises:
-        SystemExit: they differ; then its speed means nothing.
+        SystemExit: the outputs differ, so the speed would mean nothing.
     """
     q, k, v = draw(args, min(length, ORACLE_LIMIT))
     expected = oracle.weights(q, k, Layout.whole(VIEWS[view], q.shape[-2])) @ v
@@ -107,7 +106,7 @@ def check(args: argparse.Namespace, name: str, run: Attention, oracle: Mechanism
 
 
 def with_backward(run: Attention, tensors: list[Tensor]) -> Callable[[], None]:
-    """Return forward and backward."""
+    """Return the forward and backward pass as a function."""
 
     def both() -> None:
         for tensor in tensors:
@@ -118,7 +117,7 @@ def with_backward(run: Attention, tensors: list[Tensor]) -> Callable[[], None]:
 
 
 def time_length(args: argparse.Namespace, runs: dict[str, Attention], length: int) -> dict[str, tuple[float, float]]:
-    """Return the seconds of each contestant, forward alone, and forward and backward."""
+    """Return the seconds of each contestant: forward, and forward with backward."""
     tensors, trained = draw(args, length), draw(args, length, gradient=True)
     with torch.no_grad():
         forward = benchmark.race({n: lambda r=r: r(*tensors) for n, r in runs.items()}, args.repeats, args.turn)
@@ -156,7 +155,7 @@ def memory_table(args: argparse.Namespace, mechanisms: dict[str, Mechanism]) -> 
 
 @torch.no_grad()
 def decoding_table(args: argparse.Namespace, mechanisms: dict[str, Mechanism]) -> str:
-    """Return what a decoding step takes after few and after many tokens; all take turns."""
+    """Return the table of a decoding step after few and after many tokens; contestants take turns."""
     steps: dict[tuple[str, int], Callable[[], object]] = {}
     sizes: dict[tuple[str, int], str] = {}
     for tokens in args.steps:
@@ -177,7 +176,7 @@ def decoding_table(args: argparse.Namespace, mechanisms: dict[str, Mechanism]) -
 
 
 def decoding_step(args: argparse.Namespace, mechanism: Mechanism, tokens: int) -> tuple[Callable[[], object], int]:
-    """Return a step after so many tokens, and the bytes of the state before it."""
+    """Return a step after a number of tokens, and the bytes of the state before it."""
     length = torch.tensor([max(args.steps)])
     lengths = {"query_length": length, "key_length": length}
     state = mechanism.write({}, *draw(args, tokens)[:2], Layout.at(Causal(), 0, tokens, **lengths))
@@ -187,7 +186,7 @@ def decoding_step(args: argparse.Namespace, mechanism: Mechanism, tokens: int) -
 
 
 def reference_steps(args: argparse.Namespace) -> dict[str, Callable[[], object]]:
-    """Return the steps of plain torch and of the packages that have one."""
+    """Return the decoding steps of plain torch and of the reference packages."""
     q, k, v = draw(args, 1)
     state = torch.rand(args.batch, args.heads, args.head_size, args.head_size + 1)
     steps: dict[str, Callable[[], object]] = {PLAIN: lambda: references.plain_step(state, q, k, v)}

@@ -1,4 +1,4 @@
-"""Batches of random utterances with the lengths of a corpus, as fairseq would make them."""
+"""Make batches of random utterances with the lengths of a corpus, as fairseq would."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def draw_lengths(seconds: float) -> Tensor:
 
 
 def draw_batches(lengths: Tensor, max_tokens: int, batches: int) -> list[Tensor]:
-    """Return the middle batch of each of so many equal parts of all batches, as the lengths of its utterances."""
+    """Return the middle batch of each of ``batches`` equal parts of all batches, as the lengths of its utterances."""
     every, start = [], 0
     while start < len(lengths):
         size = max(1, max_tokens // int(lengths[start]))

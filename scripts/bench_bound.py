@@ -1,4 +1,4 @@
-"""The bound of what attention can gain: a mechanism that costs nothing and still trains its projections."""
+"""Bound the gain of faster attention: a mechanism that costs nothing and still trains its projections."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from mla_fairseq.attention import Layout, LinearAttention, register_attention
 
 
 class ReturnValues(torch.autograd.Function):
-    """Return the values as they are; queries, keys and values get gradients that cost nothing to make.
+    """Return the values unchanged; queries, keys and values get gradients that cost nothing to compute.
 
-    Without those gradients a step would leave out half the backward pass of the projections, which no attention can.
+    Without gradients, a step would omit half of the projections' backward pass, which no attention can omit.
     """
 
     @staticmethod
@@ -29,7 +29,7 @@ class ReturnValues(torch.autograd.Function):
 
 @register_attention("free")
 class FreeAttention(LinearAttention):
-    """Attention that returns its values, for training alone."""
+    """Attention that returns its values, for training only."""
 
     def parallel(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
         return ReturnValues.apply(q, k, v)

@@ -1,4 +1,4 @@
-"""What bench_attention.py compares with: ten lines of plain torch, and two packages that are installed for a run alone.
+"""Provide the references of bench_attention.py: ten lines of plain torch, and two packages installed for one run.
 
 Each is a function of queries, keys and values (B, H, T, D) with ReLU features; linear-attention-transformer has its own
 features, and a position sees only the buckets before its own.
@@ -29,7 +29,7 @@ PACKAGES = {
 
 
 def plain_causal(q: Tensor, k: Tensor, v: Tensor, chunk: int = 64) -> Tensor:
-    """Attend causally in chunks: what anyone would write."""
+    """Attend causally in chunks, as a user of plain torch would write it."""
     q, k, v = (x.unflatten(2, (-1, chunk)) for x in (q.relu(), k.relu(), F.pad(v, (0, 1), value=1.0)))
     added = k.mT @ v
     before = added.cumsum(2) - added

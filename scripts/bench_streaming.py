@@ -62,7 +62,7 @@ POLICIES: dict[str, tuple[str, Callable[[Translator], Session]]] = {
     ),
 }  # fmt: skip
 SENTENCE = 40
-"""Tokens after which a sentence ends: random weights end none."""
+"""Tokens after which a sentence ends, because random weights end none."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -71,36 +71,36 @@ def build_parser() -> argparse.ArgumentParser:
         "--wavs", type=Path, default=Path("runs/data/demo_corpus"), help="folder of 16 kHz recordings, which are joined"
     )
     parser.add_argument("--arch", default="s2t_transformer_simul_mla_s", help="simultaneous architecture")
-    parser.add_argument("--minutes", type=float, default=10.0, help="length of the recording")
-    parser.add_argument("--again-minutes", type=float, default=2.0, help="minutes for which all audio is encoded again")
-    parser.add_argument("--again-every", type=float, default=20.0, help="seconds between measurements of it")
-    parser.add_argument("--segment", type=int, default=280, help="milliseconds of audio that come at once")
+    parser.add_argument("--minutes", type=float, default=10.0, help="length of the recording, in minutes")
+    parser.add_argument("--again-minutes", type=float, default=2.0, help="minutes in which all audio is encoded again")
+    parser.add_argument("--again-every", type=float, default=20.0, help="time between measurements of that, in s")
+    parser.add_argument("--segment", type=int, default=280, help="audio that arrives at once, in ms")
     parser.add_argument("--waitk-lagging", type=int, default=5, help="k of wait-k")
-    parser.add_argument("--vocabulary", type=int, default=8000, help="target symbols")
-    parser.add_argument("--threads", type=int, default=2, help="torch threads")
+    parser.add_argument("--vocabulary", type=int, default=8000, help="number of target symbols")
+    parser.add_argument("--threads", type=int, default=2, help="number of torch threads")
     benchmark.add_common_args(parser)
     return parser
 
 
 def long_recording(folder: Path, minutes: float) -> np.ndarray:
-    """Samples (N,) of the folder's recordings, one after the other, from the first again if there are too few.
+    """Return samples (time,) of the folder's recordings, joined, and repeated if they are too short.
 
     Raises:
-        SystemExit: there is none.
+        SystemExit: the folder has no recording.
     """
     paths = sorted(folder.rglob("*.wav"))
     if not paths:
         raise SystemExit(f"error: no wav under {folder}: give a folder of 16 kHz recordings, or run `make demo` first")
-    pieces, wanted = [], round(minutes * 60 * SAMPLE_RATE)
+    parts, wanted = [], round(minutes * 60 * SAMPLE_RATE)
     for path in cycle(paths):
-        pieces.append(read_audio(path))
-        wanted -= len(pieces[-1])
+        parts.append(read_audio(path))
+        wanted -= len(parts[-1])
         if wanted <= 0:
-            return np.concatenate(pieces)[: wanted or None]
+            return np.concatenate(parts)[: wanted or None]
 
 
 def build(args: argparse.Namespace, flags: str) -> Translator:
-    """A model with random weights, ready to stream."""
+    """Return a model with random weights, ready to stream."""
     with benchmark.data_folder(args.vocabulary, NUM_BINS) as folder:
         command = f"{folder} --task speech_to_text --config-yaml config.yaml --arch {args.arch} {flags}".split()
         parsed = options.parse_args_and_arch(options.get_training_parser(), command)
@@ -111,7 +111,7 @@ def build(args: argparse.Namespace, flags: str) -> Translator:
 
 
 def segments(samples: np.ndarray, milliseconds: int) -> Iterator[np.ndarray]:
-    """The pieces in which the recording comes."""
+    """Return the segments of a recording."""
     size = milliseconds * SAMPLE_RATE // 1000
     return (samples[start : start + size] for start in range(0, len(samples) - size + 1, size))
 
@@ -141,10 +141,10 @@ def begin(args: argparse.Namespace, translator: Translator) -> Session:
     return IncrementalSession(translator, policy, options, continuous=True)
 
 
-def push(session: Session, piece: np.ndarray) -> float:
+def push(session: Session, segment: np.ndarray) -> float:
     """Return the milliseconds that a segment takes."""
     start = time.perf_counter()
-    session.push(piece)
+    session.push(segment)
     return (time.perf_counter() - start) * 1000
 
 
@@ -153,12 +153,12 @@ def stream(args: argparse.Namespace, label: str, flags: str, samples: np.ndarray
     translator = build(args, flags)
     session, fresh = begin(args, translator), begin(args, translator)
     minutes, times, fresh_times = [], [], []
-    pieces = list(segments(samples, args.segment))
-    minute = min(60_000 // args.segment, len(pieces))
-    for i, piece in enumerate(tqdm(pieces, desc=label, unit="segment"), start=1):
-        times.append(push(session, piece))
-        if i > len(pieces) - minute:
-            fresh_times.append(push(fresh, piece))
+    audio = list(segments(samples, args.segment))
+    minute = min(60_000 // args.segment, len(audio))
+    for i, segment in enumerate(tqdm(audio, desc=label, unit="segment"), start=1):
+        times.append(push(session, segment))
+        if i > len(audio) - minute:
+            fresh_times.append(push(fresh, segment))
         if i % minute == 0:
             minutes.append((statistics.mean(times[-minute:]), session.nbytes / 1024, resident()))
     return Curve(minutes, statistics.mean(times[-minute:]) / statistics.mean(fresh_times))
@@ -196,13 +196,13 @@ def report(args: argparse.Namespace) -> str:
 
 def policy_table(args: argparse.Namespace, samples: np.ndarray) -> str:
     """Return the cost of each policy in both halves of an utterance of 20 s, with ReLU and with softmax everywhere."""
-    pieces = list(segments(samples[: 20 * SAMPLE_RATE], args.segment))
-    half, rows = len(pieces) // 2, []
+    audio = list(segments(samples[: 20 * SAMPLE_RATE], args.segment))
+    half, rows = len(audio) // 2, []
     for name, (flags, begin_session) in tqdm(POLICIES.items(), desc="policies", unit="policy"):
         cells = []
         for mechanism in ("relu", "softmax"):
             session = begin_session(build(args, f"--attn-type {mechanism} {flags}"))
-            times = [push(session, piece) for piece in pieces]
+            times = [push(session, segment) for segment in audio]
             cells += [f"{statistics.mean(part):.1f}" for part in (times[:half], times[half:])]
         rows.append([name, *cells])
     head = ["policy", *(f"{m}: ms, {part} half" for m in ("relu", "softmax") for part in ("first", "second"))]

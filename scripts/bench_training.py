@@ -35,15 +35,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-tokens", type=int, default=6000, help="frames in a batch, padding included")
     parser.add_argument("--batches", type=int, default=8, help="batches of utterances like MuST-C's")
     parser.add_argument("--long-batches", type=int, default=2, help="batches of utterances of one length")
-    parser.add_argument("--vocabulary", type=int, default=8000, help="target symbols")
-    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], help="torch threads")
+    parser.add_argument("--vocabulary", type=int, default=8000, help="number of target symbols")
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], help="numbers of torch threads")
     parser.add_argument("--turns", type=int, default=5, help="times that every model trains on every batch")
     parser.add_argument("--tokens", type=int, default=30, help="tokens before the decoding step")
     parser.add_argument(
         "--tables", nargs="+", default=["speed", "memory", "decoding"], choices=["speed", "memory", "decoding"],
-        help="what to measure",
+        help="tables to measure",
     )  # fmt: skip
-    parser.add_argument("--baseline", metavar="REV", help="revision whose models take turns with today's")
+    parser.add_argument("--baseline", metavar="REV", help="revision whose models take turns with the current ones")
     benchmark.add_common_args(parser)
     return parser
 
@@ -56,7 +56,7 @@ class Contestant:
         self.ask("build", arch=arch, flags=flags)
 
     def ask(self, action: str, **request: object) -> float:
-        """Return what ``bench_worker.py`` answers: seconds, MB or a number of operations."""
+        """Return the answer of ``bench_worker.py``: seconds, MB or a number of operations."""
         return self.worker.ask(do=action, name=self.name, **request)["value"]
 
 
@@ -79,7 +79,7 @@ def train(contestants: dict[str, Contestant], batches: Batches, threads: int, tu
     totals = {name: [0.0] * turns for name in contestants}
     work = [(turn, path) for turn in range(-1, turns) for path in batches.paths]
     for turn, path in tqdm(work, desc=f"{batches.label}, {threads} threads", unit="batch"):
-        for name in list(contestants)[:: -1 if turn % 2 else 1]:  # there and back: nobody always comes first
+        for name in list(contestants)[:: -1 if turn % 2 else 1]:  # alternate: no contestant is always first
             seconds = contestants[name].ask("train", batch=path, threads=threads)
             if turn >= 0:
                 totals[name][turn] += seconds
@@ -87,7 +87,7 @@ def train(contestants: dict[str, Contestant], batches: Batches, threads: int, tu
 
 
 def matmul_peak(rows: int) -> float:
-    """Return the floating-point operations a second of (rows, 256) x (256, 2048), the product that most work is."""
+    """Return the floating-point operations per second of (rows, 256) x (256, 2048), the most frequent product."""
     x, weight = torch.randn(rows, 256), torch.randn(256, 2048)
     fastest = min(benchmark.seconds_per_call(lambda: x @ weight) for _ in range(50))
     return 2 * rows * 256 * 2048 / fastest
@@ -116,12 +116,12 @@ def speed_tables(args: argparse.Namespace, contestants: dict[str, Contestant], r
 
 
 def ratio(turns: dict[str, list[float]], base: str, name: str) -> str:
-    """Return how many times as fast as ``base`` a contestant is: the median of the turns, least and greatest."""
+    """Return how many times as fast as ``base`` a contestant is: median, minimum and maximum of the turns."""
     return benchmark.spread([b / n for b, n in zip(turns[base], turns[name], strict=True)])
 
 
 def flops(contestant: Contestant, batches: Batches) -> float:
-    """Return the floating-point operations of the products of a step on every batch, attention's own left out."""
+    """Return the floating-point operations of the products outside attention, of a step on every batch."""
     return sum(contestant.ask("flops", batch=path, threads=1) for path in batches.paths)
 
 
@@ -181,10 +181,10 @@ def report(args: argparse.Namespace, contestants: dict[str, Contestant], rows: l
 
 
 def explain(args: argparse.Namespace) -> str:
-    """Return what the tables mean."""
+    """Return the explanation of the tables."""
     return (
         f"# Training of s2t_transformer_mla_{args.size}\n\n{SAMPLING}\n\nSpeeds are target words a second; a ratio is "
-        f"the median of {args.turns} turns, with the least and the greatest. `{OURS}` is this package's model with "
+        f"the median of {args.turns} turns, with minimum and maximum. `{OURS}` is this package's model with "
         f"softmax at every site, `{STOCK}` is s2t_transformer_{args.size}, `{BOUND}` the model whose attention returns "
         "its values and still passes gradients to every projection. The share of the peak is the time that a step's "
         "products outside attention take at the speed of (tokens, 256) x (256, 2048), the fastest of 100, divided by "

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Times the decoder of a text-to-spectrogram model: a step, and what is carried, after so many steps.
+"""Time the decoder of a text-to-spectrogram model: a step, and the size of its state, after a number of steps.
 
-Models of one size, which differ in their attention, go on from states that hold the same frames; their weights are
-random. The time of a whole utterance is the sum over its steps, between the measured ones on straight lines.
+Models that differ only in their attention continue from states of the same frames; their weights are random. The time
+of a whole utterance is the sum over its steps, interpolated linearly between the measured ones.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ MIXES = {
     "leap in the decoder": {"decoder": "leap"},
 }
 SYMBOLS = 60
-PIECE = 400  # steps that are put into a state at once: all of them would need the whole square of softmax's weights
+CHUNK = 400  # steps written into a state at once; all of them would need the whole square of softmax's weights
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--arch", default="tts_transformer_mla", help="architecture")
     lengths = [100, 200, 400, 800, 1600, 3200, 8000]
-    parser.add_argument("--lengths", type=int, nargs="+", default=lengths, help="steps that lie behind, rising")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16], help="utterances at once")
-    parser.add_argument("--symbols", type=int, default=100, help="symbols of the text")
-    parser.add_argument("--steps", type=int, default=8, help="steps that are timed at each length")
+    parser.add_argument("--lengths", type=int, nargs="+", default=lengths, help="steps before the timed ones, rising")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16], help="numbers of utterances in a batch")
+    parser.add_argument("--symbols", type=int, default=100, help="number of symbols of the text")
+    parser.add_argument("--steps", type=int, default=8, help="number of steps timed at each length")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each model")
-    parser.add_argument("--threads", type=int, default=2, help="torch threads")
-    parser.add_argument("--device", default="cpu", help="of torch")
+    parser.add_argument("--threads", type=int, default=2, help="number of torch threads")
+    parser.add_argument("--device", default="cpu", help="torch device")
     benchmark.add_common_args(parser)
     return parser
 
 
 def build(arch: str, sites: dict[str, str], seed: int) -> TTSTransformerMLAModel:
-    """A model with random weights, the same at every place that two mixes share."""
+    """Return a model with random weights, equal where two mixes have the same parameter."""
     args = Namespace(n_frames_per_step=1, target_length="fixed", target_length_fixed=8000)
     for site in SITES:
         setattr(args, f"{site}_attn_type", sites.get(site, "softmax"))
@@ -74,18 +74,18 @@ class Bench:
         tokens = torch.randint(4, SYMBOLS, (batch, symbols)).to(device)
         self.encoded = self.model.encoder(tokens)
         self.state: State = {}
-        self.behind = 0
+        self.steps_done = 0
 
     def go_to(self, length: int) -> None:
-        """Let the state hold so many steps."""
-        while self.behind < length:
-            steps = min(PIECE, length - self.behind)
+        """Advance the state to a number of steps."""
+        while self.steps_done < length:
+            steps = min(CHUNK, length - self.steps_done)
             frames = torch.randn(self.batch, steps, self.model.decoder.out_dim)
             self.model.decoder.prime(frames.to(self.device), self.encoded, self.state)
-            self.behind += steps
+            self.steps_done += steps
 
     def __call__(self) -> None:
-        """The next steps, after which the state is as it was."""
+        """Compute the next steps; the state is unchanged afterwards."""
         state, frame = fork(self.state), torch.zeros(self.batch, 1, self.model.decoder.out_dim, device=self.device)
         for _ in range(self.steps):
             extra = self.model.decoder(frame, self.encoded, incremental_state=state, need_attn=False)[2]
@@ -96,7 +96,7 @@ class Bench:
 
 @torch.no_grad()
 def measure(args: argparse.Namespace, batch: int) -> dict[str, list[tuple[float, int]]]:
-    """Seconds of a step and bytes of the state, of each mix at each length."""
+    """Return seconds of a step and bytes of the state, of each mix at each length."""
     found: dict[str, list[tuple[float, int]]] = {name: [] for name in MIXES}
     benches = {
         name: Bench(build(args.arch, sites, args.seed), batch, args.symbols, args.steps, args.device)
@@ -112,13 +112,13 @@ def measure(args: argparse.Namespace, batch: int) -> dict[str, list[tuple[float,
 
 
 def whole(lengths: list[int], steps: list[float], until: int) -> float:
-    """Seconds of an utterance of ``until`` steps."""
+    """Return the seconds of an utterance of ``until`` steps."""
     places = np.arange(1, until + 1)
     return float(np.interp(places, lengths, steps).sum())
 
 
 def crossing(lengths: list[int], softmax: list[float], other: list[float]) -> int | None:
-    """The shortest whole utterance that ``other`` writes faster, in steps; ``None``: none of those measured."""
+    """Return the shortest whole utterance, in steps, that ``other`` decodes faster; ``None`` if none was measured."""
     places = np.arange(1, lengths[-1] + 1)
     ahead = np.cumsum(np.interp(places, lengths, softmax)) > np.cumsum(np.interp(places, lengths, other))
     slower = np.flatnonzero(~ahead)
@@ -127,11 +127,11 @@ def crossing(lengths: list[int], softmax: list[float], other: list[float]) -> in
 
 
 def report(args: argparse.Namespace) -> str:
-    """The whole text."""
+    """Return the report."""
     parts = [
         "# Decoding of spectrograms",
-        f"`{args.arch}`, {args.symbols} symbols, one frame a step. {__doc__.splitlines()[0]} Ratios above 1: that many "
-        "times as fast as softmax with a key-value cache.",
+        f"`{args.arch}`, {args.symbols} symbols, one frame per step. {__doc__.splitlines()[0]} A ratio is the "
+        "time of softmax with a key-value cache divided by that of the mix.",
     ]
     for batch in args.batches:
         found = measure(args, batch)
@@ -140,7 +140,7 @@ def report(args: argparse.Namespace) -> str:
         rows = [
             [f"{length:,}", *(f"{times[name][i] * 1e3:.2f}" for name in MIXES)] for i, length in enumerate(args.lengths)
         ]
-        parts += [f"## Batch {batch}: milliseconds of a step", benchmark.table(["steps behind", *MIXES], rows)]
+        parts += [f"## Batch {batch}: milliseconds of a step", benchmark.table(["steps before", *MIXES], rows)]
         others = [name for name in MIXES if name != SOFTMAX]
         rows = [
             [f"{length:,}"]
@@ -160,7 +160,7 @@ def report(args: argparse.Namespace) -> str:
         ]
         parts += [
             f"## Batch {batch}: megabytes carried for an utterance",
-            benchmark.table(["steps behind", *MIXES], rows),
+            benchmark.table(["steps before", *MIXES], rows),
         ]
         lines = []
         for name in others:
@@ -180,7 +180,7 @@ def main() -> None:
     args = build_parser().parse_args()
     benchmark.check_tree(args)
     if args.lengths != sorted(set(args.lengths)) or args.lengths[0] < 1:
-        raise SystemExit(f"error: --lengths must rise from 1 on, but are {args.lengths}")
+        raise SystemExit(f"error: --lengths is {args.lengths}: give rising numbers of at least 1")
     with user_errors():
         check_device(args.device)
     torch.set_num_threads(args.threads)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Builds the models of bench_training.py from the tree on PYTHONPATH, and trains and decodes with them when asked.
+"""Build the models of bench_training.py from the tree on PYTHONPATH; train and decode with them on request.
 
-Nothing here but fairseq's own interface is used, so that the tree may be of any revision. ``--attn-type free`` stands
-for attention that costs nothing; it needs today's tree.
+Only fairseq's interface is used, so the tree may be of any revision. ``--attn-type free`` is attention that costs
+nothing; it needs the current tree.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ with contextlib.suppress(ImportError):  # a baseline older than 0.2 registers wh
 TRAINING = shlex.split(
     "--criterion label_smoothed_cross_entropy --label-smoothing 0.1 --optimizer adam --lr 1e-5 --clip-norm 10 --cpu "
     "--max-source-positions 12000"
-)  # a small rate: what is learned of noise must not matter
+)  # a small learning rate, because the batches are noise
 
 
 class Model:
@@ -60,7 +60,7 @@ class Model:
         return benchmark.seconds_per_call(partial(self.step, batch))
 
     def memory(self, batch: dict) -> float:
-        """Return the MB that a training step holds at its peak beyond weights and optimizer state."""
+        """Return the MB that a training step allocates at its peak, without weights and optimizer state."""
         self.step(batch)
         self.optimizer.zero_grad()
         return benchmark.peak_memory(partial(self.step, batch))
@@ -73,7 +73,7 @@ class Model:
 
     @torch.no_grad()
     def decode(self, batch: dict, tokens: int, repeats: int) -> float:
-        """Return the median seconds of the decoding step after so many tokens."""
+        """Return the median seconds of the decoding step after a number of tokens."""
         self.model.eval()
         inputs = batch["net_input"]
         source = self.model.encoder(inputs["src_tokens"], inputs["src_lengths"])
@@ -84,7 +84,7 @@ class Model:
             self.model.decoder(words[:, :length], source, incremental_state=state, **known)
 
         def step() -> None:
-            copy = {key: dict(value) for key, value in state.items()}  # the next turn starts from here again
+            copy = {key: dict(value) for key, value in state.items()}  # every repeat starts from the same state
             self.model.decoder(words, source, incremental_state=copy, **known)
 
         step()
@@ -98,7 +98,7 @@ def main() -> None:
     logging.disable(logging.INFO)
     warnings.simplefilter("ignore")
     if Path(os.environ["PYTHONPATH"]) not in Path(mla_fairseq.__file__).parents:
-        raise SystemExit(f"error: mla_fairseq comes from {mla_fairseq.__file__}: it must come from PYTHONPATH")
+        raise SystemExit(f"error: mla_fairseq comes from {mla_fairseq.__file__}: set PYTHONPATH to its tree")
     benchmark.settle_allocator()
     models: dict[str, Model] = {}
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: fair timing, source trees side by side, tables, and a signature for every number."""
+"""Share between the benchmarks: fair timing, source trees side by side, tables, and signatures for all numbers."""
 
 from __future__ import annotations
 
@@ -29,13 +29,11 @@ def add_common_args(parser: argparse.ArgumentParser) -> None:
     """Add the flags that every benchmark has."""
     parser.add_argument("--output", type=Path, help="markdown file for the report")
     parser.add_argument("--seed", type=int, default=1, help="seed of weights and data")
-    parser.add_argument(
-        "--allow-dirty", action="store_true", help="measure files that differ from the commit; never written to docs/"
-    )
+    parser.add_argument("--allow-dirty", action="store_true", help="measure uncommitted files; never written to docs/")
 
 
 def check_tree(args: argparse.Namespace) -> None:
-    """Refuse to measure a tree that no commit names.
+    """Refuse to measure files that no commit contains.
 
     Raises:
         SystemExit: files differ from the commit, or there is none.
@@ -50,18 +48,22 @@ def check_tree(args: argparse.Namespace) -> None:
 
 
 def settle_allocator() -> None:
-    """Bring the allocator to where a training brings it: glibc returns large blocks to the system at once until it has
-    seen larger ones go, and fresh pages would cost whoever comes first."""
+    """Bring the allocator into the state that it has during training.
+
+    glibc returns large blocks to the system at once until a larger one was freed. The fresh pages would cost the first
+    contestant.
+    """
     torch.zeros(31 * 2**18)  # 31 MB: glibc adapts up to blocks of 32
 
 
 def race(contestants: dict[str, Callable[[], object]], repeats: int, seconds: float = 0.0) -> dict[str, float]:
-    """Return the median seconds of each contestant, by the wall clock, after one run that does not count.
+    """Return the median wall-clock seconds of each contestant, after one run that does not count.
 
-    They take turns, so that what else the machine does falls on all of them. A turn is as many calls as fit into
+    Contestants take turns, so that other load on the machine falls on all of them. A turn is as many calls as fit into
     ``seconds``, at least one.
     """
-    calls, times = {}, {name: [] for name in contestants}
+    calls: dict[str, int] = {}
+    times: dict[str, list[float]] = {name: [] for name in contestants}
     for name, run in contestants.items():
         run()
         calls[name] = max(1, round(seconds / max(seconds_per_call(run, 1), 1e-9)))
@@ -72,7 +74,7 @@ def race(contestants: dict[str, Callable[[], object]], repeats: int, seconds: fl
 
 
 def seconds_per_call(run: Callable[[], object], calls: int = 1) -> float:
-    """Return the mean seconds of so many calls."""
+    """Return the mean seconds of a number of calls."""
     start = time.perf_counter()
     for _ in range(calls):
         run()
@@ -80,17 +82,17 @@ def seconds_per_call(run: Callable[[], object], calls: int = 1) -> float:
 
 
 def peak_memory(run: Callable[[], object]) -> float:
-    """Return the MB that a call holds at its peak beyond what was held before, by the allocator's own account."""
+    """Return the MB that a call allocates at its peak, as the allocator reports."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         run()
-    # the events that torch reports itself leave out what operations allocate inside
+    # torch's summary omits what operations allocate inside, these events do not
     events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
     held = accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
     return max(held) / 2**20
 
 
 class Worker:
-    """A process that works only when asked, so that two source trees can take turns.
+    """A process that works on request, so that two source trees can take turns.
 
     ``script`` calls ``serve``, and imports the package from ``tree``.
     """
@@ -106,7 +108,7 @@ class Worker:
         """Return the answer to a request.
 
         Raises:
-            SystemExit: the process ended; its own message precedes.
+            SystemExit: the process ended; its message is printed before.
         """
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(json.dumps(request) + "\n")
@@ -127,8 +129,10 @@ class Worker:
 
 
 def serve(handle: Callable[[dict], dict]) -> None:
-    """Answer the requests of a ``Worker``, a JSON object a line, until it closes; all else that is printed goes to
-    standard error."""
+    """Answer the requests of a ``Worker``, one JSON object per line, until it closes.
+
+    Other output goes to standard error.
+    """
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -140,14 +144,14 @@ def source_tree(revision: str) -> Iterator[Path]:
     """Check a revision out into a temporary folder.
 
     Raises:
-        SystemExit: an unknown revision.
+        SystemExit: the revision is unknown.
     """
     with tempfile.TemporaryDirectory() as name:
         tree = Path(name) / "tree"
         added = _git("worktree", "add", "--detach", str(tree), revision)
         if added.returncode != 0:
             raise SystemExit(f"error: --baseline {revision} cannot be checked out: {added.stderr.strip()}")
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: terminated"))  # else the tree would stay behind
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: terminated"))  # runs the finally below
         try:
             yield tree
         finally:
@@ -155,19 +159,19 @@ def source_tree(revision: str) -> Iterator[Path]:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table in markdown, its first column to the left, the others to the right."""
+    """Return a markdown table, the first column aligned left, the others right."""
     align = ["---", *["---:"] * (len(head) - 1)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, align, *rows))
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Return the median of turns, and their least and greatest: ``1.05 (1.03-1.06)``."""
+    """Return the median, minimum and maximum of turns: ``1.05 (1.03-1.06)``."""
     middle, least, greatest = (f"{f(values):.{digits}f}" for f in (statistics.median, min, max))
     return middle if len(values) == 1 else f"{middle} ({least}-{greatest})"
 
 
 def signature() -> str:
-    """Return the command, and what it ran on: a number without them means nothing."""
+    """Return the command, the commit and the machine, which every number needs."""
     command = shlex.join(["python", Path(sys.argv[0]).resolve().relative_to(ROOT).as_posix(), *sys.argv[1:]])
     if data := os.environ.get("DATA"):
         command = command.replace(data.rstrip("/"), "$DATA")
@@ -178,7 +182,7 @@ def signature() -> str:
 
 
 def commit_name(revision: str = "HEAD") -> str:
-    """Return the short name of a commit; a ``+`` says that files other than documents differ from ``HEAD``."""
+    """Return the short name of a commit; a ``+`` marks files, other than documents, that differ from ``HEAD``."""
     named = _git("rev-parse", "--short=10", revision)
     if named.returncode != 0:
         return "unknown"
@@ -191,7 +195,7 @@ def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def _processor() -> str:
-    """Return the processor's name, where the system tells it."""
+    """Return the processor's name, if the system reports it."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -201,17 +205,17 @@ def _processor() -> str:
 
 @contextlib.contextmanager
 def data_folder(vocabulary: int, features: int) -> Iterator[Path]:
-    """Make the prepared data of a corpus without utterances, for models whose weights stay random."""
+    """Write the prepared data of a corpus without utterances, for models with random weights."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        symbols = "".join(f"\u2581w{i} 1\n" for i in range(vocabulary - 4))  # fairseq adds four of its own
+        symbols = "".join(f"\u2581w{i} 1\n" for i in range(vocabulary - 4))  # fairseq adds four symbols
         (folder / "dict.txt").write_text(symbols, encoding="utf-8")
         (folder / "config.yaml").write_text(f"vocab_filename: dict.txt\ninput_feat_per_channel: {features}\n")
         yield folder
 
 
 def publish(text: str, output: Path | None) -> None:
-    """Print a report, and write it to a file that is never half-written."""
+    """Print a report, and write it to a file."""
     print(text)
     if output is not None:
         write_text(output, text + "\n")

@@ -18,13 +18,13 @@ STEPS = 8
 
 
 def box(axes: Axes, x: float, y: float, width: float, height: float, fill: str, edge: str = "none") -> None:
-    """A rounded box with its lower left corner at (x, y); one unit is a tenth of an inch."""
+    """Draw a rounded box with its lower left corner at (x, y); one unit is a tenth of an inch."""
     shape = f"round,pad=0,rounding_size={min(1.0, height / 4)}"
     axes.add_patch(FancyBboxPatch((x, y), width, height, boxstyle=shape, facecolor=fill, edgecolor=edge, linewidth=1.2))
 
 
 def text(axes: Axes, x: float, y: float, words: str, size: float = 12, **style: object) -> None:
-    """Words centred on (x, y)."""
+    """Write words centred on (x, y)."""
     axes.text(x, y, words, **{"fontsize": size, "color": INK, "ha": "center", "va": "center", **style})
 
 
@@ -33,13 +33,13 @@ def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], colo
 
 
 def site(axes: Axes, x: float, y: float, name: str) -> None:
-    """One place in the model that holds an attention mechanism."""
+    """Draw an attention site of the model."""
     box(axes, x, y, 17, 5, SITE)
     text(axes, x + 8.5, y + 2.5, name, color="white", weight="bold")
 
 
 def draw_model(axes: Axes) -> None:
-    """The model: speech in, words out, three sites."""
+    """Draw the model: speech in, words out, three sites."""
     text(axes, 7, 53, "speech", size=13)
     box(axes, 15, 45, 23, 16, BOX)
     text(axes, 26.5, 57.8, "encoder", size=14, weight="bold")
@@ -54,7 +54,7 @@ def draw_model(axes: Axes) -> None:
 
 
 def draw_registry(axes: Axes) -> None:
-    """The registry: each site takes any mechanism, chosen by name."""
+    """Draw the registry, from which each site takes a mechanism by name."""
     box(axes, 15, 33, 76, 6.5, CARD, edge=SITE)
     text(axes, 15.5, 41, "one registry", color=FAINT, ha="left", style="italic")
     width = 76 / len(NAMES)
@@ -65,14 +65,14 @@ def draw_registry(axes: Axes) -> None:
 
 
 def caption(axes: Axes, x: float, title: str, first: str, second: str) -> None:
-    """A panel's title above its drawing, two lines below it."""
+    """Write a panel's title above its drawing and two lines below it."""
     text(axes, x, 23.6, title, size=14, weight="bold", ha="left")
     text(axes, x, 5.8, first, ha="left", color=FAINT)
     text(axes, x, 3.4, second, ha="left", color=FAINT)
 
 
 def draw_quadratic(axes: Axes, x: float, y: float, cell: float = 1.6) -> None:
-    """Softmax: one row per step, one cell per weight that it computes."""
+    """Draw softmax: one row per step, one cell per weight that it computes."""
     for row in range(STEPS):
         for column in range(row + 1):
             corner = (x + column * cell, y + (STEPS - 1 - row) * cell)
@@ -85,7 +85,7 @@ def draw_quadratic(axes: Axes, x: float, y: float, cell: float = 1.6) -> None:
 
 
 def draw_recurrent(axes: Axes, x: float, y: float) -> None:
-    """Linear: every step adds to, and reads, a state that stays the same size."""
+    """Draw linear attention: every step writes to and reads a state of constant size."""
     steps, size, pitch = 5, 6, 10
     for step in range(steps):
         left = x + step * pitch
@@ -103,7 +103,7 @@ def draw_recurrent(axes: Axes, x: float, y: float) -> None:
 
 
 def draw() -> Figure:
-    """The whole picture, on a card of its own so that it reads on dark pages too."""
+    """Return the picture, on a white card so that it can be read on dark pages."""
     figure = Figure(figsize=(10.6, 6.4))
     figure.patch.set_alpha(0)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, 106), ylim=(0, 64))
@@ -120,7 +120,7 @@ def draw() -> Figure:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument(
-        "--output", type=Path, default=Path("docs/idea.svg"), help="where to write it: .svg, .png, .pdf"
+        "--output", type=Path, default=Path("docs/idea.svg"), help="picture to write: .svg, .png or .pdf"
     )
     output = parser.parse_args().output
     # without a date and with fixed ids the file changes only when the picture does

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Make or refresh .venv with the versions that constraints.txt pins; `make` runs this before every target. An environment
-# that is current is left alone, one of older files is updated, one that was interrupted or moved is made again.
+# Make or update .venv with the versions that constraints.txt pins; `make` runs this before every target. A current
+# environment stays unchanged, one from older files is updated, an interrupted or moved one is made again.
 set -eu
 cd "$(dirname "$0")/.."
 stamp=.venv/setup.stamp log=.venv.log
@@ -33,7 +33,7 @@ step() {  # TITLE COMMAND...
     echo "  $1"
     title=$1 && shift
     "$@" >>$log 2>&1 </dev/null && return
-    code=$?  # pip leaves the environment in order where it gives up by itself; a signal may strike anywhere
+    code=$?  # a pip that fails by itself leaves the environment consistent; a killed one may not
     [ $code -ge 128 ] || [ ! -x .venv/bin/pip ] || echo "$place failed" >$stamp
     tail -n 5 $log >&2
     fail "set-up stopped at '$title' (exit code $code): see $log, then run the command again"
@@ -43,16 +43,16 @@ echo "set-up of .venv, some minutes (details in $log)"
 : >$log
 mkdir -p .venv
 echo unfinished >$stamp
-unset PYTHONPATH PYTHONHOME CUDA_HOME PIP_CONSTRAINT PIP_TARGET PIP_PREFIX PIP_USER  # they lead pip and fairseq's build astray
+unset PYTHONPATH PYTHONHOME CUDA_HOME PIP_CONSTRAINT PIP_TARGET PIP_PREFIX PIP_USER  # they mislead pip and fairseq's build
 export CPPFLAGS="${CPPFLAGS:-} -g0"  # without debug information, fairseq compiles in 60 % of the time
 if [ "${found#"$place "}" = "$found" ]; then
     find .venv -mindepth 1 -maxdepth 1 ! -name setup.stamp -exec rm -rf {} +
     step "virtual environment" "$python" -m venv .venv
 fi
 pip="env .venv/bin/python -m pip install --progress-bar off --no-compile -c constraints.txt"
-cache=$(.venv/bin/python -m pip cache dir)  # where pip cannot write to it, it fails to build fairseq
+cache=$(.venv/bin/python -m pip cache dir)  # pip cannot build fairseq with a cache that it cannot write to
 { mkdir -p "$cache/wheels" && rmdir "$(mktemp -d "$cache/wheels/XXXXXX")"; } 2>/dev/null || export PIP_NO_CACHE_DIR=1
-# first what fairseq's build imports: without build isolation it is compiled with the torch that it runs with
+# first what fairseq's build imports: without build isolation, fairseq is compiled with the torch that it runs with
 step "torch and build tools" $pip setuptools cython numpy torch
 step "fairseq (compiles for minutes) and all else" $pip --no-build-isolation -e ".[all]"
 echo "$wanted" >$stamp

@@ -13,7 +13,7 @@ from mla_fairseq.cli.average import main
 
 
 def checkpoint(path: Path, updates: int = 0, **weights) -> Path:
-    """A file as fairseq writes it, down to the Namespace in it."""
+    """Write a checkpoint as fairseq does, with a ``Namespace`` in it."""
     state = {
         "args": None,
         "cfg": {"model": argparse.Namespace(arch="x")},
@@ -30,7 +30,7 @@ NUMBERS = st.lists(st.floats(-1e3, 1e3, width=32), min_size=3, max_size=3)
 
 
 @given(columns=st.lists(NUMBERS, min_size=1, max_size=5), dtype=st.sampled_from([torch.float32, torch.float64]))
-def test_the_mean_is_that_of_float64(tmp_path_factory, columns, dtype):
+def test_the_mean_is_computed_in_float64(tmp_path_factory, columns, dtype):
     folder = tmp_path_factory.mktemp("checkpoints")
     weights = [torch.tensor(column, dtype=dtype) for column in columns]
     paths = [checkpoint(folder / f"{index}.pt", w=weight) for index, weight in enumerate(weights)]
@@ -48,7 +48,7 @@ def test_half_precision_is_summed_in_full(tmp_path):
     assert mean.item() == torch.tensor(sum(values) / 3).half().item()
 
 
-def test_equal_counters_stay_and_the_optimizer_goes(tmp_path):
+def test_equal_counters_keep_their_value_and_the_optimizer_is_dropped(tmp_path):
     paths = [checkpoint(tmp_path / f"{index}.pt", steps=torch.tensor([7]), w=[float(index)]) for index in range(3)]
     state = average_checkpoints(paths)
     assert state["model"]["steps"].tolist() == [7]

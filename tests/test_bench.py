@@ -1,4 +1,4 @@
-"""The benchmarks: their reports hold what they promise, and a wrong mechanism is not timed."""
+"""Benchmarks: their reports are complete, and a wrong mechanism is not timed."""
 
 import importlib
 import re
@@ -23,7 +23,7 @@ Report = Callable[..., str]
 
 @pytest.fixture
 def report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Report:
-    """``report(script, *arguments)``: what a script writes to its ``--output``."""
+    """``report(script, *arguments)``: the text that a script writes to its ``--output``."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
 
     def report(script: str, *arguments: str) -> str:
@@ -40,7 +40,7 @@ def report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Report:
 
 
 def rows(text: str, title: str) -> list[list[str]]:
-    """The cells of the table under a title, without its head."""
+    """Return the cells of the table under a title, without its head."""
     lines = text[text.index(title) :].splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("| ---"))
     table = []
@@ -70,7 +70,7 @@ def test_attention_is_timed_measured_and_signed(report: Report) -> None:
     assert re.search(r"`python scripts/bench_attention.py .*`; commit [0-9a-f]+\+?; torch [\d.]+", text)
 
 
-def test_a_reference_that_cannot_be_installed_is_named(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reference_that_cannot_be_installed_is_reported(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     text = report("bench_attention.py", "--attn-types", "relu", *SMALL, "--references", "fast-transformers")
@@ -79,7 +79,7 @@ def test_a_reference_that_cannot_be_installed_is_named(report: Report, monkeypat
 
 
 class Wrong(ReLUAttention):
-    """Differs from its own quadratic form."""
+    """A mechanism whose parallel form differs from its quadratic form."""
 
     def parallel(self, *args, **kwargs) -> torch.Tensor:
         return super().parallel(*args, **kwargs) * 1.01
@@ -167,7 +167,7 @@ def shared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     return shared
 
 
-def test_what_no_commit_names_is_not_measured(shared: ModuleType) -> None:
+def test_uncommitted_files_are_not_measured(shared: ModuleType) -> None:
     docs = shared.ROOT / "docs" / "bench.md"
     shared.check_tree(Namespace(allow_dirty=False, output=docs))
     (shared.ROOT / "a.py").write_text("2\n")
@@ -180,7 +180,7 @@ def test_what_no_commit_names_is_not_measured(shared: ModuleType) -> None:
         shared.check_tree(Namespace(allow_dirty=True, output=docs))
 
 
-def test_a_baseline_is_the_tree_of_its_revision_and_leaves_nothing(shared: ModuleType) -> None:
+def test_a_baseline_is_the_tree_of_its_revision_and_is_removed(shared: ModuleType) -> None:
     (shared.ROOT / "a.py").write_text("2\n")
     with shared.source_tree("HEAD") as tree:
         assert (tree / "a.py").read_text() == "1\n"
@@ -212,7 +212,7 @@ def test_streaming_is_timed_beside_encoding_all_audio_again(report: Report, tmp_
         assert re.search(rf"\* {name}: .* real-time factor 0\.\d+; encoding all audio again costs \d+ times", text)
 
 
-def test_streaming_without_a_recording_is_one_line(report: Report, tmp_path: Path) -> None:
+def test_streaming_without_a_recording_is_reported_in_one_line(report: Report, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"error: no wav under .*: give a folder of 16 kHz recordings, or .*make demo"):
         report("bench_streaming.py", "--wavs", str(tmp_path), *STREAMED)
 
@@ -230,7 +230,7 @@ def test_synthesis_is_timed_measured_and_signed(report: Report) -> None:
     assert "`python scripts/bench_tts.py" in text
 
 
-def test_where_a_mix_is_ahead_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_length_from_which_a_mix_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPTS))
     script = runpy.run_path(str(SCRIPTS / "bench_tts.py"))
     lengths = [1, 100]

@@ -36,7 +36,7 @@ def test_loading_never_runs_code(tmp_path):
         pytest.param(torch.ones(2), "is not a fairseq checkpoint", id="tensor"),
     ],
 )
-def test_a_bad_file_is_named(tmp_path, content, words):
+def test_a_bad_file_is_reported(tmp_path, content, words):
     path = tmp_path / "a.pt"
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -47,14 +47,14 @@ def test_a_bad_file_is_named(tmp_path, content, words):
 
 
 @pytest.mark.parametrize("more", [{}, {"cfg": None, "args": None}, {"cfg": {"model": {"_name": "a"}}}], ids=str)
-def test_weights_alone_are_no_training(tmp_path, more):
+def test_weights_without_options_are_refused(tmp_path, more):
     torch.save({"model": {"weight": torch.ones(1)}, **more}, tmp_path / "a.pt")
     assert load_checkpoint(tmp_path / "a.pt")
     with pytest.raises(ValueError, match=r"a\.pt has weights without fairseq's options"):
         load_training(tmp_path / "a.pt")
 
 
-def test_a_training_names_its_architecture(tmp_path):
+def test_a_training_has_its_architecture(tmp_path):
     whole = {"model": {}, "cfg": {"model": Namespace(_name="some_arch")}, "optimizer_history": []}
     torch.save(whole, tmp_path / "a.pt")
     assert load_training(tmp_path / "a.pt")[1] == "some_arch"

@@ -1,4 +1,4 @@
-"""What a command line says to its user."""
+"""Errors of a command line."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.parametrize("module", ["prepare_tts", "synthesize"])
-def test_a_command_without_its_packages_names_the_command_that_brings_them(module: str) -> None:
+def test_a_missing_package_is_reported_with_its_extra(module: str) -> None:
     program = f"import sys; sys.modules['librosa'] = None; from mla_fairseq.cli import {module}"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1

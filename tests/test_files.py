@@ -1,4 +1,4 @@
-"""Whole files or none."""
+"""Files are written completely or not at all."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from mla_fairseq.files import write_json, write_text
 
 
-def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+def test_a_file_is_replaced_completely(tmp_path: Path) -> None:
     path = tmp_path / "new folder" / "a.txt"
     write_text(path, "ü\r\n")
     write_text(path, "two\n")

@@ -15,39 +15,39 @@ STDLIB = frozenset(sys.stdlib_module_names)
 
 
 @dataclass(frozen=True)
-class Room:
-    """What the modules of one folder may import: parts of this package, and packages from outside (None: any)."""
+class Rule:
+    """Imports that the modules of one folder may have: of this package, and from outside (None: any)."""
 
     inside: tuple[str, ...] = ()
     outside: tuple[str, ...] | None = None
 
 
 # "" is the package's __init__, which imports the plugin where fairseq wants it; nobody imports it back.
-ROOMS = {
-    "": Room(inside=("plugin",), outside=()),
-    "plugin": Room(inside=("checkpoints", "criterions", "models", "tasks"), outside=()),
-    "attention": Room(outside=("torch",)),
-    "errors": Room(outside=()),
-    "files": Room(outside=()),
-    "checkpoints": Room(outside=("torch",)),
-    "averaging": Room(inside=("checkpoints",), outside=("torch",)),
-    "speech": Room(outside=("torch", "numpy", "kaldi_native_fbank", "librosa", "soundfile")),
-    "models": Room(inside=("attention", "checkpoints", "errors", "speech")),
-    "criterions": Room(inside=("errors", "models")),
-    "streaming": Room(inside=("attention", "checkpoints", "errors", "models", "speech")),
-    "synthesis": Room(inside=("checkpoints", "errors", "models", "speech")),
-    "agents": Room(inside=("errors", "speech", "streaming")),
-    "data": Room(inside=("errors", "files", "speech")),
-    "tasks": Room(inside=("checkpoints", "data", "errors", "models", "speech", "streaming", "synthesis")),
-    "evaluation": Room(
+RULES = {
+    "": Rule(inside=("plugin",), outside=()),
+    "plugin": Rule(inside=("checkpoints", "criterions", "models", "tasks"), outside=()),
+    "attention": Rule(outside=("torch",)),
+    "errors": Rule(outside=()),
+    "files": Rule(outside=()),
+    "checkpoints": Rule(outside=("torch",)),
+    "averaging": Rule(inside=("checkpoints",), outside=("torch",)),
+    "speech": Rule(outside=("torch", "numpy", "kaldi_native_fbank", "librosa", "soundfile")),
+    "models": Rule(inside=("attention", "checkpoints", "errors", "speech")),
+    "criterions": Rule(inside=("errors", "models")),
+    "streaming": Rule(inside=("attention", "checkpoints", "errors", "models", "speech")),
+    "synthesis": Rule(inside=("checkpoints", "errors", "models", "speech")),
+    "agents": Rule(inside=("errors", "speech", "streaming")),
+    "data": Rule(inside=("errors", "files", "speech")),
+    "tasks": Rule(inside=("checkpoints", "data", "errors", "models", "speech", "streaming", "synthesis")),
+    "evaluation": Rule(
         inside=("errors", "files"),
         outside=("jiwer", "librosa", "matplotlib", "numpy", "pocketsphinx", "sacrebleu", "scipy", "soundfile", "yaml"),
     ),
-    "recipes": Room(inside=("evaluation", "files", "plugin")),
+    "recipes": Rule(inside=("evaluation", "files", "plugin")),
 }
-ROOMS["cli"] = Room(inside=tuple(ROOMS)[1:])  # of all; nothing imports it
+RULES["cli"] = Rule(inside=tuple(RULES)[1:])  # of all; nothing imports it
 
-# Packages that only some rooms may know of, whatever their line above says.
+# Packages that only some folders may import, whatever their rule is.
 OWNERS = {
     "fairseq": ("cli", "models", "criterions", "streaming", "synthesis", "recipes", "tasks"),
     "fairseq_cli": ("models", "criterions", "tasks"),
@@ -56,7 +56,7 @@ OWNERS = {
 
 
 def modules(package: Path) -> dict[str, Path]:
-    """Map dotted names, the package's own first, to files."""
+    """Map dotted names, that of the package first, to files."""
     found = {}
     for path in sorted(package.rglob("*.py")):
         parts = path.relative_to(package.parent).with_suffix("").parts
@@ -65,7 +65,7 @@ def modules(package: Path) -> dict[str, Path]:
 
 
 def nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """Walk the tree, past what only a type checker runs."""
+    """Walk the tree, without code for type checkers only."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             continue
@@ -83,7 +83,7 @@ def imports(module: str, path: Path) -> Iterator[str]:
             base = parents[: len(parents) - node.level + 1] if node.level else []
             yield from (".".join([*base, *filter(None, [node.module]), alias.name]) for alias in node.names)
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
-            # a name put together at run time cannot be judged: no room may use it
+            # a name that is computed at run time cannot be checked: it is not allowed
             name = node.args[0]
             yield name.value if isinstance(name, ast.Constant) else COMPUTED
 
@@ -95,12 +95,12 @@ def module_of(name: str, known: dict[str, Path]) -> str:
     return name
 
 
-def room_of(module: str) -> str:
+def folder_of(module: str) -> str:
     return [*module.split("."), ""][1]
 
 
 def graph(package: Path) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
-    """Return for every module what it imports of this package, and which packages from outside."""
+    """Return the imports of every module: of this package, and of packages from outside."""
     known = modules(package)
     inside = {module: set() for module in known}
     outside = {module: set() for module in known}
@@ -113,30 +113,32 @@ def graph(package: Path) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
     return inside, outside
 
 
-def may_import(room: str, target: str) -> bool:
-    """Say whether a module of ``room`` may import the module ``target`` of this package."""
+def may_import(folder: str, target: str) -> bool:
+    """Tell whether a module of ``folder`` may import the module ``target`` of this package."""
     below = target.partition(".")[2]
-    allowed = ROOMS[room].inside
-    return (bool(room) and room_of(target) == room) or any(f"{below}.".startswith(f"{part}.") for part in allowed)
+    allowed = RULES[folder].inside
+    return (bool(folder) and folder_of(target) == folder) or any(f"{below}.".startswith(f"{part}.") for part in allowed)
 
 
-def may_use(room: str, package: str) -> bool:
-    """Say whether a module of ``room`` may import ``package`` from outside."""
-    known = ROOMS[room].outside
+def may_use(folder: str, package: str) -> bool:
+    """Tell whether a module of ``folder`` may import ``package`` from outside."""
+    known = RULES[folder].outside
     if package == COMPUTED:
         return False
-    return room in OWNERS.get(package, (room,)) and (known is None or package in known)
+    return folder in OWNERS.get(package, (folder,)) and (known is None or package in known)
 
 
 def breaches(package: Path) -> list[str]:
-    """Return every import that the rooms' rules forbid, as "importer -> imported"."""
+    """Return every import that the rules forbid, as "importer -> imported"."""
     inside, outside = graph(package)
-    found = [f"{a} -> {b}" for a, targets in inside.items() for b in targets if not may_import(room_of(a), b)]
-    return sorted(found + [f"{a} -> {b}" for a, names in outside.items() for b in names if not may_use(room_of(a), b)])
+    found = [f"{a} -> {b}" for a, targets in inside.items() for b in targets if not may_import(folder_of(a), b)]
+    return sorted(
+        found + [f"{a} -> {b}" for a, names in outside.items() for b in names if not may_use(folder_of(a), b)]
+    )
 
 
 def cycle(edges: dict[str, set[str]]) -> list[str]:
-    """Return the modules of one circle of imports, or an empty list."""
+    """Return the modules of one import cycle, or an empty list."""
     done: set[str] = set()
 
     def visit(module: str, trail: tuple[str, ...]) -> list[str]:
@@ -153,17 +155,17 @@ def cycle(edges: dict[str, set[str]]) -> list[str]:
     return next((found for module in edges if (found := visit(module, ()))), [])
 
 
-def test_every_folder_is_a_known_room() -> None:
-    unknown = {room_of(module) for module in modules(ROOT / NAME)} - set(ROOMS)
-    assert not unknown, "give each new room its line in ROOMS"
+def test_every_folder_has_a_rule() -> None:
+    unknown = {folder_of(module) for module in modules(ROOT / NAME)} - set(RULES)
+    assert not unknown, "give each new folder its line in RULES"
 
 
-def test_the_package_keeps_its_rules() -> None:
+def test_the_package_follows_the_rules() -> None:
     found = breaches(ROOT / NAME)
     assert not found, "forbidden imports: " + ", ".join(found)
 
 
-def test_the_package_has_no_circle() -> None:
+def test_the_package_has_no_import_cycle() -> None:
     assert cycle(graph(ROOT / NAME)[0]) == []
 
 
@@ -213,14 +215,14 @@ def test_a_breach_is_found(tmp_path: Path, file: str, line: str, breach: str) ->
         ),
     ],
 )
-def test_what_is_allowed_passes(tmp_path: Path, file: str, line: str) -> None:
+def test_an_allowed_import_passes(tmp_path: Path, file: str, line: str) -> None:
     files = {"speech/b.py": "", "streaming/b.py": "", file: line.format(NAME)}
     assert breaches(make_package(tmp_path, files)) == []
 
 
-def test_a_circle_is_found(tmp_path: Path) -> None:
+def test_an_import_cycle_is_found(tmp_path: Path) -> None:
     lines = {"a": "from .b import x", "b": "from . import c", "c": "def f():\n    from .a import y"}
     package = make_package(tmp_path, {f"speech/{name}.py": line for name, line in lines.items()})
-    circle = cycle(graph(package)[0])
-    assert circle[0] == circle[-1]
-    assert set(circle) == {f"{NAME}.speech.{name}" for name in lines}
+    found = cycle(graph(package)[0])
+    assert found[0] == found[-1]
+    assert set(found) == {f"{NAME}.speech.{name}" for name in lines}

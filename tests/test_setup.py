@@ -1,4 +1,4 @@
-"""Set-up: what is installed is pinned, and an environment is taken for whole only when it is."""
+"""Metadata, pins and set-up: every dependency is pinned, and only a complete environment counts as one."""
 
 import fcntl
 import importlib
@@ -48,7 +48,7 @@ def test_every_requirement_has_a_pin_that_satisfies_it() -> None:
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), text
 
 
-def test_all_means_every_extra_but_that_of_the_documents() -> None:
+def test_all_is_every_extra_but_docs() -> None:
     (everything,) = map(Requirement, EXTRAS["all"])
     assert everything.name == PROJECT["name"]
     assert everything.extras == EXTRAS.keys() - {"all", "docs"}
@@ -79,7 +79,7 @@ esac
 
 
 class Checkout:
-    """A folder with the files that decide on an environment, whose Python only notes what it is asked to do."""
+    """A folder with the files that determine an environment; its Python only records its calls."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -91,7 +91,7 @@ class Checkout:
         (root / "python").chmod(0o755)
 
     def set_up(self, timeout: float = 60, **environment: str) -> tuple[list[str], subprocess.CompletedProcess[str]]:
-        """Run the set-up; return what Python was asked to do, and the ended process."""
+        """Run the set-up; return the recorded calls of Python and the ended process."""
         (self.root / "calls").write_text("")
         variables = {**os.environ, "PYTHON": str(self.root / "python"), **environment}
         command = ["sh", str(self.root / "scripts" / "setup_env.sh")]
@@ -117,7 +117,7 @@ def test_an_environment_is_made_once(checkout: Checkout) -> None:
 
 
 @pytest.mark.parametrize("change", ["setup.py", "pyproject.toml", "constraints.txt", "scripts/setup_env.sh"])
-def test_a_changed_file_means_update(checkout: Checkout, change: str) -> None:
+def test_a_changed_file_updates_the_environment(checkout: Checkout, change: str) -> None:
     checkout.set_up()
     with (checkout.root / change).open("a") as file:
         file.write("# changed\n")
@@ -144,7 +144,7 @@ def test_an_interrupted_set_up_is_made_again(checkout: Checkout, made_before: bo
     assert checkout.set_up()[0] == KEPT
 
 
-def test_a_set_up_that_pip_gave_up_is_reported_and_resumed(checkout: Checkout) -> None:
+def test_a_failure_of_pip_is_reported_and_resumed(checkout: Checkout) -> None:
     calls, done = checkout.set_up(PIP_DOES="exit 3")
     assert calls == ["venv", "pip"]
     assert done.returncode == 1
@@ -154,7 +154,7 @@ def test_a_set_up_that_pip_gave_up_is_reported_and_resumed(checkout: Checkout) -
 
 
 @pytest.mark.parametrize("folder", [None, "empty", "thesis.tex"])
-def test_a_folder_of_somebody_else_is_left_alone(checkout: Checkout, folder: str | None) -> None:
+def test_another_folder_named_venv_is_not_touched(checkout: Checkout, folder: str | None) -> None:
     if folder:
         (checkout.root / ".venv").mkdir()
     if folder != "thesis.tex":
@@ -174,14 +174,14 @@ def test_a_folder_of_somebody_else_is_left_alone(checkout: Checkout, folder: str
         ("CXX", "no-such-compiler -O2", "error: no C++ compiler (no-such-compiler -O2): install one"),
     ],
 )
-def test_what_a_machine_lacks_is_named_at_once(checkout: Checkout, variable: str, value: str, message: str) -> None:
+def test_a_missing_program_is_reported_at_once(checkout: Checkout, variable: str, value: str, message: str) -> None:
     calls, done = checkout.set_up(**{variable: value})
     assert (calls, done.returncode) == (KEPT, 1)
     assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
     assert not (checkout.root / ".venv").exists()
 
 
-def test_variables_that_lead_builds_astray_are_dropped(checkout: Checkout) -> None:
+def test_variables_that_mislead_builds_are_dropped(checkout: Checkout) -> None:
     checkout.set_up(CUDA_HOME="somewhere", PIP_INDEX_URL="kept", PIP_NO_CACHE_DIR="")
     assert "pip cuda= index=kept no_cache=\n" in checkout.calls()
 
@@ -196,7 +196,7 @@ def test_a_second_set_up_waits_for_the_first(checkout: Checkout) -> None:
     assert checkout.set_up()[0] == MADE
 
 
-def test_pip_does_without_a_cache_that_it_cannot_write(checkout: Checkout) -> None:
+def test_pip_works_without_a_cache_that_it_cannot_write(checkout: Checkout) -> None:
     checkout.set_up(CACHE="setup.py/cache", PIP_INDEX_URL="")
     assert "no_cache=1\n" in checkout.calls()
 
@@ -222,7 +222,7 @@ def test_make_help_describes_every_target() -> None:
     assert targets and shown == targets[1].split()
 
 
-def test_make_without_a_python_says_what_to_do() -> None:
+def test_make_without_a_python_names_the_fix() -> None:
     done = make("setup", "PYTHON=no-such-python")
     assert done.returncode != 0
     assert "error: no Python 3.11 or newer (tried no-such-python): install one, or name it" in done.stderr

@@ -1,4 +1,4 @@
-"""The wheel in an environment without the checkout: it prepares, trains, decodes and streams, and lacks no file."""
+"""The wheel in an environment without the checkout: it prepares, trains, decodes, streams, and has every file."""
 
 import json
 import os
@@ -39,7 +39,7 @@ for script in distribution("mla-fairseq").entry_points:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel from a copy: what an earlier build left in the checkout must not complete it."""
+    """Build the wheel from a copy, without the files of an earlier build in the checkout."""
     source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
@@ -57,8 +57,10 @@ def pip(*arguments: object) -> None:
 
 
 class Environment:
-    """A virtual environment with the wheel. It sees the dependencies of this one, but neither this one's package
-    (``.pth`` files in a folder that a ``.pth`` file names are not read) nor the checkout."""
+    """A virtual environment with the wheel, which sees the dependencies of this environment but not its package.
+
+    Python ignores ``.pth`` files in a folder that a ``.pth`` file names, so it does not find the editable install.
+    """
 
     def __init__(self, root: Path, wheel: Path) -> None:
         self.bin, self.folder = root / "environment" / "bin", root / "empty"
@@ -92,7 +94,7 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Enviro
     return Environment(tmp_path_factory.mktemp("installed"), wheel)
 
 
-def test_the_wheel_lacks_no_file(wheel: Path) -> None:
+def test_the_wheel_has_every_file(wheel: Path) -> None:
     paths = [path for folder in ("mla_fairseq", "configs") for path in (ROOT / folder).rglob("*")]
     files = {path.relative_to(ROOT) for path in paths if path.is_file() and "__pycache__" not in path.parts}
     wanted = {(Path("mla_fairseq") / path if path.parts[0] == "configs" else path).as_posix() for path in files}
@@ -117,7 +119,7 @@ def test_a_packaged_recipe_is_shown(environment: Environment) -> None:
     assert (environment.folder / flags[flags.index("--user-dir") + 1]).resolve() == environment.package.resolve()
 
 
-def test_it_prepares_trains_decodes_and_streams(environment: Environment) -> None:
+def test_the_wheel_prepares_trains_decodes_and_streams(environment: Environment) -> None:
     folder = environment.folder
     make_corpus(folder / "corpora")
     prepare = ["--data", "corpora", "--pairs", "en-de", "--vocab-type", "char", "--cmvn", "global", "--workers", 1]

@@ -1,9 +1,9 @@
-"""Synthetic speech corpus: sentences of the phrase grammar, spoken by espeak-ng, in MuST-C's layout.
+"""Make a synthetic speech corpus in MuST-C's layout: sentences of the phrase grammar, spoken by espeak-ng.
 
     OUT/en-de/data/{train,dev,tst-COMMON}/{wav/demo_SPLIT_NNNN.wav, txt/SPLIT.{yaml,en,de}}
-    OUT/en-de/made_from.json        the options: a second run with the same ones does nothing
+    OUT/en-de/made_from.json        the options; a second run with the same options does nothing
 
-As in MuST-C, a wav is a talk: one voice speaks 20 to 40 sentences with pauses; a list has their offsets and durations.
+As in MuST-C, a wav is a talk: 20 to 40 sentences of one voice with pauses; a list has their offsets and durations.
 No sentence of dev and tst-COMMON occurs in train, on either side; both sets are the same for every size of train.
 """
 
@@ -54,13 +54,13 @@ NOISE = 8.0  # root mean square of 16-bit samples: digital silence would make th
 
 @dataclass(frozen=True)
 class Talk:
-    """Sentences that one voice speaks into one file. The seed decides tempo, pauses and noise."""
+    """Sentences that one voice speaks into one file. The seed sets tempo, pauses and noise."""
 
     name: str
     speaker: int  # place in VOICES
     seed: str
     sentences: tuple[Pair, ...]
-    rate: int | None = None  # words per minute; None: the voice's own
+    rate: int | None = None  # words per minute; None: the rate of the voice
 
 
 def talks(split: str, pairs: list[Pair], seed: int, speakers: Sequence[int], rate: int | None = None) -> Iterator[Talk]:
@@ -97,7 +97,7 @@ def speak(talk: Talk) -> tuple[np.ndarray, list[tuple[int, int]]]:
 
 
 def record(folder: Path, talk: Talk) -> tuple[Talk, list[tuple[int, int]]]:
-    """Speak a talk into its file, whole or not at all."""
+    """Speak a talk into its file, completely or not at all."""
     samples, places = speak(talk)
     data = io.BytesIO()
     soundfile.write(data, samples, SAMPLE_RATE, format="WAV", subtype="PCM_16")
@@ -106,8 +106,8 @@ def record(folder: Path, talk: Talk) -> tuple[Talk, list[tuple[int, int]]]:
 
 
 def record_all(folder: Path, planned: list[Talk], workers: int) -> list[tuple[Talk, list[tuple[int, int]]]]:
-    """Record talks on several processes, a new one for each talk: see `espeak` for why."""
-    # forked, a process starts at once; all are alike as long as their parent has not spoken itself
+    """Record talks in several processes, a new one for each talk: see ``espeak`` for the reason."""
+    # a forked process starts at once; all have the same state because their parent has not spoken
     assert not espeak.engine.cache_info().currsize
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
     done = []
@@ -177,21 +177,21 @@ def make_corpus(
     seed: int = 1,
     workers: int | None = None,
 ) -> Path:
-    """Make the corpus OUT/en-de, or complete what an earlier run left; return its folder.
+    """Make the corpus OUT/en-de, or complete that of a stopped run; return its folder.
 
     Args:
-        out: folder of the pair's folder.
+        out: folder to write the language pair to.
         train, dev, test: sentences in train, dev and tst-COMMON.
-        patterns: as `grammar.choose` takes them.
-        voices: how many of `VOICES` speak.
+        patterns: as for ``grammar.choose``.
+        voices: number of ``VOICES`` that speak.
         voice: number of the only voice that speaks, from 1.
-        rate: words per minute; by default each voice has its own.
-        seed: of sentences, pauses and noise.
-        workers: processes; by default one per core.
+        rate: words per minute; ``None``: the rate of each voice.
+        seed: random seed of sentences, pauses and noise.
+        workers: number of processes; ``None``: one per core.
 
     Raises:
-        ValueError: an option is out of range, the folder contains another corpus, or espeakng-loader is missing;
-            nothing is written then.
+        ValueError: an option is out of range, the folder contains another corpus, or espeakng-loader is missing.
+            Nothing is written.
     """
     counts = {"train": train, "dev": dev, "tst-COMMON": test}
     for name, count in counts.items():
@@ -201,7 +201,7 @@ def make_corpus(
         raise ValueError(f"unknown number of voices ({voices}): choose 1 to {len(VOICES)}")
     if voice is not None and not 1 <= voice <= len(VOICES):
         raise ValueError(f"unknown voice ({voice}): choose 1 to {len(VOICES)}")
-    slowest, fastest = math.ceil(80 / (1 - TEMPO)), int(450 / (1 + TEMPO))  # of which each sentence varies
+    slowest, fastest = math.ceil(80 / (1 - TEMPO)), int(450 / (1 + TEMPO))  # each sentence varies by TEMPO
     if rate is not None and not slowest <= rate <= fastest:
         raise ValueError(f"rate out of range ({rate}): choose {slowest} to {fastest} words per minute")
     speakers = range(voices) if voice is None else [voice - 1]

@@ -1,7 +1,7 @@
-"""Speech from text by espeak-ng, called in its C library (espeak-ng's speak_lib.h; the wheel `espeakng-loader` has it).
+"""Call espeak-ng's C library to speak a text (its speak_lib.h; the wheel ``espeakng-loader`` contains it).
 
-The library is one global machine per process, and what it says depends a little on what it said before (the phase of
-the voice continues). A new process gives the same samples every time; `corpus` starts one per talk.
+The library has one global state per process, and its samples depend slightly on earlier calls (the phase of the voice
+continues). A new process gives the same samples every time, so ``corpus`` starts one for each talk.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ RATE, PITCH = 1, 3  # words per minute, 0 to 100
 OK = 0
 SEED = 1
 BUFFER = 1000  # milliseconds per call of the callback
-LONGEST_PATH = 160  # its buffer for the data folder, measured with 1.52: a longer one is ignored silently
+LONGEST_PATH = 160  # its buffer for the data folder, measured with 1.52; a longer path is ignored without a message
 CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 SYNTH = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_int, ctypes.c_uint, ctypes.c_uint)
 
 
 @dataclass(frozen=True)
 class Voice:
-    """One of espeak-ng's voices, optionally with a variant (`gmw/en-US+f2`), with its own pitch and rate."""
+    """A voice of espeak-ng, optionally with a variant (``gmw/en-US+f2``), with pitch and rate."""
 
     name: str
     pitch: int = 50  # 0 to 100
@@ -54,10 +54,10 @@ def locate() -> tuple[str, str]:
 
 
 class Espeak:
-    """The speech synthesiser; `sample_rate` in Hz. Make one per process.
+    """The speech synthesiser; ``sample_rate`` is in Hz. Make one per process.
 
     Raises:
-        ValueError: as `locate`.
+        ValueError: see ``locate``.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class Espeak:
         self.sample_rate = self._library.espeak_Initialize(SYNCHRONOUS, BUFFER, data.encode(), DONT_EXIT)
         if self.sample_rate <= 0:
             raise ValueError(f"espeak-ng cannot read its data in {data}: install espeakng-loader again")
-        self._library.espeak_ng_SetRandSeed(ctypes.c_long(SEED))  # of breath and roughness; by default the clock
+        self._library.espeak_ng_SetRandSeed(ctypes.c_long(SEED))  # of breath and roughness; without it the clock
         self._voice = ""
         self._chunks: list[np.ndarray] = []
         self._callback = CALLBACK(self._collect)  # kept: the library holds only its address
@@ -90,7 +90,7 @@ class Espeak:
         """Speak a text; return int16 samples (time,).
 
         Raises:
-            ValueError: an unknown voice, or a text without speech.
+            ValueError: the voice is unknown, or the text has no speech.
         """
         self._load(voice.name)
         self._library.espeak_SetParameter(RATE, voice.rate, 0)
@@ -99,7 +99,7 @@ class Espeak:
         data = text.encode("utf-8") + b"\0"
         result = self._library.espeak_Synth(data, len(data), 0, BY_CHARACTER, 0, UTF8, None, None)
         if result != OK or not self._chunks:
-            raise ValueError(f"espeak-ng could not speak {text!r} (code {result})")
+            raise ValueError(f"espeak-ng cannot speak a text ({text!r}, code {result}): remove it")
         return np.concatenate(self._chunks)
 
 

@@ -1,7 +1,7 @@
-"""The demo's phrase grammar: distinct English sentences, each with its one German translation.
+"""Draw distinct English sentences from the demo's phrase grammar, each with its one German translation.
 
-Nothing is drawn for the German side that does not show in the English sentence, so that the translation is a function
-of it and a model can learn to make no error at all.
+Every random choice shows in the English sentence, so that the translation is a function of it, which a model can learn
+without error.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,19 +11,19 @@ from examples.demo_corpus.phrasebook import patterns as p
 from examples.demo_corpus.phrasebook.clause import Pair
 from examples.demo_corpus.phrasebook.phrases import Draw
 
-# the order decides what a seed draws
+# the sentences of a seed depend on this order
 ALL = (p.timetable, p.travel, p.price, p.count, p.fronted, p.whether, p.report, p.question)
 PATTERNS: dict[str, Callable[[Draw], Pair]] = {pattern.__name__: pattern for pattern in ALL}
 GROUPS = {"all": tuple(PATTERNS), "simple": ("travel",)}
 LENGTHS = range(4, 15)  # words of a sentence, in either language
-PATIENCE = 500  # draws in a row without a new sentence after which the patterns count as exhausted
+PATIENCE = 500  # the patterns are exhausted after this many draws in a row without a new sentence
 
 
 def choose(names: str) -> list[Callable[[Draw], Pair]]:
-    """Return the patterns of a group (`all`; `simple`, with few words) or of names with commas between them.
+    """Return the patterns of a group (``all``; ``simple``, with few words) or of names separated by commas.
 
     Raises:
-        ValueError: an unknown pattern.
+        ValueError: a pattern is unknown.
     """
     wanted = GROUPS.get(names) or [name.strip() for name in names.split(",")]
     unknown = [name for name in wanted if name not in PATTERNS]
@@ -47,10 +47,10 @@ def stream(seed: int, patterns: str = "all") -> Iterator[Pair]:
 
 
 def sentences(count: int, seed: int, patterns: str = "all") -> list[Pair]:
-    """Return the first `count` sentences of a stream: a longer list starts with the shorter one of the same seed.
+    """Return the first ``count`` sentences of a stream; a longer list starts with the shorter one of the same seed.
 
     Raises:
-        ValueError: the patterns give fewer sentences.
+        ValueError: the patterns have fewer sentences.
     """
     found = [pair for pair, _ in zip(stream(seed, patterns), range(count), strict=False)]
     if len(found) < count:

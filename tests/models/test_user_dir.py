@@ -75,7 +75,7 @@ FAIRSEQ_FIRST = {
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """What each case parsed; a case that failed is missing."""
+    """Return the options that each case parsed; a failed case is missing."""
     package = tmp_path_factory.mktemp("user") / "my_attention"
     package.mkdir()
     (package / "__init__.py").write_text(MECHANISM, encoding="utf-8")
@@ -107,7 +107,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("name", [*OURS_FIRST, *FAIRSEQ_FIRST])
-def test_the_package_is_known(outcome: dict, name: str) -> None:
+def test_the_package_is_registered(outcome: dict, name: str) -> None:
     assert outcome.get(name) == ["s2t_transformer_mla_tiny", "speech_to_text_mla", "elu"], outcome["stderr"]
 
 
@@ -121,7 +121,7 @@ def test_the_package_is_known(outcome: dict, name: str) -> None:
         "own-package-after-ours",
     ],
 )
-def test_a_package_of_ones_own_adds_to_it(outcome: dict, name: str) -> None:
+def test_a_users_package_adds_to_it(outcome: dict, name: str) -> None:
     assert outcome.get(name) == ["s2t_transformer_mla_tiny", "speech_to_text_mla", "own"], outcome["stderr"]
 
 

@@ -1,4 +1,4 @@
-"""Recipes small enough for tests."""
+"""Small recipes for tests."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ generate: {max_tokens: 1000}
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
-    """Write a recipe into the test's folder; by default the shortest one that says all that is needed."""
+    """Write a recipe into the test's folder; by default the small one."""
 
     def write_file(text: str = SMALL, name: str = "small.yaml") -> Path:
         path = tmp_path / name
@@ -33,7 +33,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def shortest(tmp_path: Path) -> str:
-    """Return a recipe of the flags alone that fairseq demands, over data in the test's folder."""
+    """Return a recipe with only the flags that fairseq requires, for data in the test's folder."""
     return SHORTEST.replace("DATA", str(tmp_path))
 
 

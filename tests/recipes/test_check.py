@@ -1,4 +1,4 @@
-"""Every recipe's flags are ones that its programs know; what they do not know is named before anything runs."""
+"""The programs know every flag of the recipes; unknown flags are reported before anything runs."""
 
 import json
 import re
@@ -79,7 +79,7 @@ def test_there_are_few_configs():
         ("prepare.pairs=null", "prepare: the following arguments are required: --pairs"),
     ],
 )
-def test_a_wrong_flag_is_named_with_its_fix(small, override, words):
+def test_a_wrong_flag_is_reported_with_its_fix(small, override, words):
     with pytest.raises(ValueError, match=words) as caught:
         check(small(override))
     assert "\n" not in str(caught.value)
@@ -91,7 +91,7 @@ def test_a_list_of_suggestions_names_five_at_most(small, override):
         check(small(override))
 
 
-def test_a_recogniser_that_is_missing_is_named(monkeypatch):
+def test_a_missing_asr_model_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "pocketsphinx", None)
     with pytest.raises(ValueError, match="synthesize: argument --recogniser: pocketsphinx is not installed: run pip"):
         check(load_recipe(ROOT / "configs" / "demo" / "tts.yaml"))
@@ -125,7 +125,7 @@ def test_a_checkpoint_to_start_from_must_exist_or_be_made(small, tmp_path):
     check_files(trained)
 
 
-def test_a_set_that_was_not_prepared_is_named(small):
+def test_a_set_that_was_not_prepared_is_reported(small):
     recipe = small("generate.gen_subset=tst-HE_st")
     check_files(recipe)  # nothing is prepared yet
     for subset in ("train_st", "dev_st"):
@@ -136,7 +136,7 @@ def test_a_set_that_was_not_prepared_is_named(small):
         check_files(recipe)
 
 
-def test_sets_that_a_recipe_does_not_name_are_those_of_fairseq(write, shortest, tmp_path):
+def test_default_sets_are_those_of_fairseq(write, shortest, tmp_path):
     (tmp_path / "train.tsv").touch()
     path = write(shortest)
     with pytest.raises(ValueError, match=r"train\.valid_subset is valid, which was not prepared: take one of train$"):
@@ -150,7 +150,7 @@ def test_sets_that_a_recipe_does_not_name_are_those_of_fairseq(write, shortest, 
         check_files(load_recipe(path))
 
 
-def test_data_that_no_stage_prepares_must_exist(small):
+def test_data_that_no_stage_prepares_has_to_exist(small):
     with pytest.raises(ValueError, match=r"train\.data is .*en-de, which does not exist: add a section prepare"):
         check_files(small("prepare=null"))
     small().manifest("").parent.mkdir(parents=True)

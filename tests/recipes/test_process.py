@@ -1,4 +1,4 @@
-"""Running a program: where its output goes, and what is reported when it fails."""
+"""Running a program: its output is logged and shown, its failure is reported."""
 
 import os
 import sys
@@ -45,7 +45,7 @@ def test_output_is_logged_and_shown(tmp_path, capfd, line, name, logged, shown):
 
 
 def test_an_installed_package_has_no_commit(tmp_path, monkeypatch):
-    """Even inside somebody else's repository."""
+    """Even inside another repository."""
     assert process.commit()
     monkeypatch.setattr(process, "PACKAGE", process.PACKAGE / "recipes")
     assert process.commit() is None
@@ -63,7 +63,7 @@ def test_programs_of_this_environment_come_first(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "error"),
     [
         pytest.param("raise KeyError('no such thing')", "KeyError: 'no such thing' (log", id="exception"),
         pytest.param("raise SystemExit('error: no x (3): take y')", "failed: no x (3): take y (log", id="one-line"),
@@ -72,17 +72,17 @@ def test_programs_of_this_environment_come_first(tmp_path):
         pytest.param("import os; os.kill(os.getpid(), 9)", "failed: no output", id="killed"),
     ],
 )
-def test_a_failure_names_the_program_its_last_error_and_the_log(tmp_path, line, said):
+def test_a_failure_names_the_program_its_last_error_and_the_log(tmp_path, line, error):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "average.log").write_text("ValueError: of an earlier session\n")
     with pytest.raises(ValueError, match=r"^mla-average failed: .*average\.log\)$") as caught:
         execute(Program(tmp_path / "run", line), "average")
-    assert said in str(caught.value)
+    assert error in str(caught.value)
     assert "earlier session" not in str(caught.value)
 
 
 def test_stopping_the_runner_stops_the_program(tmp_path, monkeypatch):
-    """As Ctrl-C does: an exception while the program would go on for a minute."""
+    """Raise an exception, as Ctrl-C does, while the program would run for another minute."""
 
     def stop(chunk: bytes) -> None:
         pids.append(int(chunk))

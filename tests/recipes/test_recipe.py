@@ -1,4 +1,4 @@
-"""Reading recipes: one base, ``--set``, variables, commands; and one clear line for what is wrong."""
+"""Reading recipes: one base, ``--set``, variables, commands; every mistake is reported in one line."""
 
 import shlex
 from pathlib import Path
@@ -66,7 +66,7 @@ def test_a_section_becomes_flags():
     assert words == ["x y", "--a-b", "1e-05", "--on", "--many", "1", "two"]
 
 
-def test_a_command_can_be_pasted_and_hides_where_the_corpora_are(small):
+def test_a_command_can_be_pasted_and_has_no_path_of_the_corpora(small):
     recipe = small("train.adam_betas='(0.9, 0.98)'", data="/my corpora")
     assert recipe.command("prepare")[recipe.command("prepare").index("--data") + 1] == "/my corpora"
     assert '--data "$DATA"' in recipe.show("prepare")
@@ -101,7 +101,7 @@ def test_the_command_runs_the_same_again(write, monkeypatch):
         pytest.param("train: {x: 1}", ("train.x=[",), r"--set train\.x=\[: not valid YAML", id="set-yaml"),
     ],
 )
-def test_what_is_wrong_is_named(write, text, overrides, words):
+def test_a_mistake_is_reported(write, text, overrides, words):
     with pytest.raises(ValueError, match=words) as caught:
         load_recipe(write(text), overrides=overrides)
     assert "\n" not in str(caught.value)

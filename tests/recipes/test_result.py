@@ -24,7 +24,7 @@ RECORD = {"seconds": 12.3, "machine": {"cores": 2}, "commit": "abc1234", "finish
 
 
 def files(recipe) -> None:
-    """What a training leaves."""
+    """Write the files of a training."""
     for key in ("train_subset", "valid_subset"):
         recipe.manifest(recipe.tree["train"][key]).parent.mkdir(parents=True, exist_ok=True)
         recipe.manifest(recipe.tree["train"][key]).write_text(MANIFEST, encoding="utf-8")
@@ -39,7 +39,7 @@ def result(recipe) -> dict:
 
 @pytest.fixture
 def translated(small):
-    """Results of a run that was trained and decoded."""
+    """Return the result of a run that was trained and decoded."""
 
     def make(*overrides: str, generated: str = RIGHT) -> dict:
         recipe = small(*overrides)
@@ -80,7 +80,7 @@ def test_a_training_without_logged_updates_has_scores_and_no_curve(translated, t
     assert not list((tmp_path / "runs" / "small").glob("training-curve*"))
 
 
-def test_too_long_utterances_are_no_frames(translated):
+def test_frames_of_too_long_utterances_do_not_count(translated):
     assert translated("train.max_source_positions=250")["train_frames_per_second"] == 150
 
 
@@ -94,7 +94,7 @@ def test_latencies_are_points(translated):
     assert [(point["setting"], point["al"]) for point in found["points"]] == [("1", 1234.5), ("5", 1234.5)]
 
 
-def test_speech_has_the_distortions_of_both_ways(tmp_path):
+def test_speech_has_the_distortions_of_free_and_forced_synthesis(tmp_path):
     text = "base: tiny_tts.yaml\nprepare_speech: {folder: LJ}\ntrain: {max_target_positions: 250}\n"
     (tmp_path / "voice.yaml").write_text(text)
     (tmp_path / "tiny_tts.yaml").write_text((ROOT / "configs" / "tiny_tts.yaml").read_text())
@@ -119,7 +119,7 @@ def test_free_synthesis_alone_has_a_result(write, tmp_path):
     assert (found["mcd"], "forced_mcd" in found) == (4.568, False)
 
 
-def test_what_a_recipe_does_not_name_is_what_fairseq_takes(translated):
+def test_defaults_are_those_of_fairseq(translated):
     found = translated(*(f"train.{key}=null" for key in ("seed", "max_source_positions", "attn_type")))
     assert (found["seed"], found["train_frames_per_second"]) == (1, 300)
     assert set(found["attention"].values()) == {"softmax"}

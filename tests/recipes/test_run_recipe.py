@@ -1,4 +1,4 @@
-"""The whole of a recipe, with the real programs, on a corpus of noise."""
+"""A whole recipe with the real programs, on a corpus of noise."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def wait_for(found, program: subprocess.Popen) -> None:
 
 
 @pytest.mark.slow
-def test_a_recipe_that_is_stopped_goes_on_and_ends_with_scores(tmp_path):
+def test_a_stopped_recipe_continues_and_ends_with_scores(tmp_path):
     make_corpus(tmp_path / "corpora")
     (tmp_path / "noise.yaml").write_text(RECIPE)
     run, data = tmp_path / "runs" / "noise", str(tmp_path / "corpora")
@@ -64,11 +64,11 @@ def test_a_recipe_that_is_stopped_goes_on_and_ends_with_scores(tmp_path):
     assert json.loads((run / ".stage-train.json").read_text())["finished"] is None
 
     second = start(tmp_path, DATA=data)
-    said = second.communicate(timeout=600)[0]
-    assert second.returncode == 0, said
-    assert "[prepare] done already" in said
-    assert "[train] not finished" in said
-    assert "not translated" not in said
+    output = second.communicate(timeout=600)[0]
+    assert second.returncode == 0, output
+    assert "[prepare] done already" in output
+    assert "[train] not finished" in output
+    assert "not translated" not in output
     log = (run / "train.log").read_text()
     assert log.count("# session") == 2
     assert "Loaded checkpoint" in log[log.rindex("# session") :]
@@ -80,14 +80,14 @@ def test_a_recipe_that_is_stopped_goes_on_and_ends_with_scores(tmp_path):
     assert data not in json.dumps(result), "corpora are found through DATA, wherever they are"
 
     third = start(tmp_path, DATA=data)
-    said = third.communicate(timeout=120)[0]
-    assert said.count("done already") == 4
-    assert "$ " not in said
+    output = third.communicate(timeout=120)[0]
+    assert output.count("done already") == 4
+    assert "$ " not in output
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
-    """Call the script's own function; return what it printed."""
+    """Call the function of ``mla-recipe``; return its output."""
     (tmp_path / "noise.yaml").write_text(RECIPE)
     monkeypatch.chdir(ROOT)
     monkeypatch.delenv("DATA", raising=False)
@@ -119,7 +119,7 @@ def test_a_recipe_after_set_is_explained():
         pytest.param(["--dry-run", "--set", "train.atn_type=relu"], "did you mean attn_type?", id="unknown-flag"),
     ],
 )
-def test_a_mistake_is_found_before_anything_runs(run, tmp_path, arguments, words):
+def test_a_mistake_is_reported_before_anything_runs(run, tmp_path, arguments, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         run("--out", str(tmp_path / "runs"), *arguments)
     assert not (tmp_path / "runs").exists()

@@ -1,4 +1,4 @@
-"""Running stages: what is skipped, continued, done again and refused. No program runs here."""
+"""Running stages: which are skipped, continued, repeated and refused. No program runs here."""
 
 import fcntl
 import json
@@ -71,14 +71,14 @@ def test_more_updates_continue_a_training_and_fewer_are_refused(play):
         play()
 
 
-def test_a_limit_that_is_taken_away_is_refused(play):
+def test_a_removed_limit_is_refused(play):
     play()
     with pytest.raises(ValueError, match=r"train was run differently \(max_update was 2500, is None; .*another --name"):
         play("train.max_update=null")
     assert play() == []
 
 
-def test_a_stage_that_is_left_out_changes_nothing_after_it(play):
+def test_leaving_out_a_stage_does_not_change_later_ones(play):
     play()
     assert play("prepare=null") == []
 
@@ -90,7 +90,7 @@ def test_data_prepared_again_refuse_the_training(play, small):
         play()
 
 
-def test_machine_and_moved_corpora_change_nothing(play):
+def test_another_machine_and_moved_corpora_repeat_no_stage(play):
     play()
     assert play("train.num_workers=0", "generate.num_workers=4", cpu=False, data="/elsewhere") == []
 

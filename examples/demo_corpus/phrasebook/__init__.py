@@ -1,1 +1,1 @@
-"""Words, clauses and sentence patterns in English and German: what `data.grammar` draws the demo's sentences from."""
+"""Words, clauses and sentence patterns in English and German, from which ``grammar`` draws sentences."""

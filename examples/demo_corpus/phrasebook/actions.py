@@ -1,4 +1,4 @@
-"""Who can act, in which tenses, and what can be done to what."""
+"""Define who can act, in which tenses, and which actions fit which things."""
 
 from dataclasses import dataclass, field, replace
 
@@ -22,7 +22,7 @@ QUESTIONS = (PAST, PAST, WILL, CAN, SHOULD, WANT, WOULD_LIKE)
 
 @dataclass(frozen=True)
 class Action:
-    """Verbs that share a kind of object: a person (`personal`), a certain thing, or (`open`) also some things."""
+    """Verbs with the same type of object: a person (``personal``), a definite or (``open``) any thing."""
 
     verbs: tuple[Verb, ...]
     nouns: tuple[Noun, ...] = ()
@@ -46,6 +46,6 @@ HOUSEHOLD = (
     Action(lex.OPENING, lex.OPENINGS + lex.CONTAINERS[:3]),
     Action(lex.VISIT, lex.SIGHTS),
 )
-KNOWN = (replace(PAPERWORK, open=False), MEETING, MEETING, *HOUSEHOLD)  # what is done to certain things and people only
+KNOWN = (replace(PAPERWORK, open=False), MEETING, MEETING, *HOUSEHOLD)  # with definite things and people only
 PLACED = {verb for verb in (*lex.TRADE, *lex.MISHAPS, *lex.ORDER, *lex.MEETING) if verb.en != "bring"}
 ACTIONS = (TRADE, TRADE, ORDER, PAPERWORK, MEETING, *KNOWN)

@@ -1,14 +1,14 @@
-"""One clause in English and in German: agreement, case endings and the word orders of both languages.
+"""Build one clause in English and in German: agreement, case endings and the word orders of both languages.
 
-German is built by its topological fields. A clause has a finite verb, a middle field, and a right bracket that holds
-the separated prefix, the participle or the infinitive; clause types differ in where the finite verb stands:
+German is built by its topological fields. A clause has a finite verb, a middle field, and a right bracket with
+the separated prefix, the participle or the infinitive. Clause types differ in the position of the finite verb:
 
     main         Gestern  hat  Anna den Arzt     angerufen          one constituent, finite, middle, bracket
     question              Hat  Anna den Arzt     angerufen          finite, middle, bracket
     subordinate  dass          Anna den Arzt     angerufen hat      middle, bracket, finite
 
-The middle field is ordered: subject, time, dative, definite object, manner, place, indefinite object, what belongs
-closely to the verb (direction, prepositional object, price).
+The middle field is ordered: subject, time, dative, definite object, manner, place, indefinite object, and
+complements next to the verb (direction, prepositional object, price).
 """
 
 from dataclasses import dataclass, replace
@@ -37,7 +37,7 @@ class Pair(NamedTuple):
     de: str
 
     def __bool__(self) -> bool:
-        """Whether there is a word in it; a tuple of two empty strings would be true."""
+        """Tell whether the pair has a word; a tuple of two empty strings would be true."""
         return bool(self.en or self.de)
 
 
@@ -45,12 +45,12 @@ NOTHING = Pair("", "")
 
 
 def words(*parts: str) -> str:
-    """Parts with a space between them; empty ones vanish."""
+    """Join parts by spaces, without the empty ones."""
     return " ".join(part for part in parts if part)
 
 
 def join(*parts: Pair) -> Pair:
-    """Put pairs side by side, in the same order in both languages; empty ones vanish."""
+    """Join pairs in the same order in both languages, without the empty ones."""
     return Pair(*(words(*side) for side in zip(*parts, strict=True)))
 
 
@@ -60,7 +60,7 @@ def with_article(phrase: str) -> str:
 
 
 def definite(noun: Noun, case: str = "acc", adjective: Pair = NOTHING) -> Pair:
-    """the old table: den alten Tisch. The adjective is weak: -e, and -en in the dative and masculine accusative."""
+    """Return "the old table: den alten Tisch". Weak adjectives end in -e, or -en (dative, masculine accusative)."""
     ending = "e" if case == "nom" or (case == "acc" and noun.gender != "m") else "en"
     return Pair(
         words("the", adjective.en, noun.en),
@@ -71,31 +71,31 @@ def definite(noun: Noun, case: str = "acc", adjective: Pair = NOTHING) -> Pair:
 
 
 def indefinite(noun: Noun, adjective: Pair = NOTHING) -> Pair:
-    """an old table: einen alten Tisch."""
+    """Return "an old table: einen alten Tisch"."""
     article = "ein" + INDEFINITE["acc"][noun.gender]
     german = [article, adjective.de and adjective.de + STRONG[noun.gender], decline(noun, "acc")]
     return Pair(with_article(words(adjective.en, noun.en)), words(*german))
 
 
 def possessed(noun: Noun, owner: Pair, case: str = "acc") -> Pair:
-    """her brother: ihren Bruder; `owner` holds the possessive without its ending (her, ihr)."""
+    """Return "her brother: ihren Bruder"; ``owner`` is the possessive without its ending (her, ihr)."""
     return Pair(f"{owner.en} {noun.en}", f"{owner.de}{INDEFINITE[case][noun.gender]} {decline(noun, case)}")
 
 
 def counted(number: Pair, noun: Noun, adjective: Pair = NOTHING) -> Pair:
-    """six old chairs: sechs alte Stühle, in the nominative or accusative, which are alike."""
+    """Return "six old chairs: sechs alte Stühle" in the nominative or accusative, which are equal."""
     german = words(number.de, adjective.de and adjective.de + "e", noun.de_plural)
     return Pair(words(number.en, adjective.en, noun.en_plural), german)
 
 
 def decline(noun: Noun, case: str) -> str:
-    """The singular of a noun in a case."""
+    """Return the singular of a noun in a case."""
     return noun.de if case == "nom" else noun.oblique
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Who acts: words in the nominative, agreement and possessive."""
+    """The acting person: words in the nominative, agreement and possessive."""
 
     words: Pair
     person: str  # verb form in both languages: ich, er (third person singular), wir (all plurals and formal Sie)
@@ -104,7 +104,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Form:
-    """A tense or modal: English auxiliary and what follows it, German finite auxiliary (none: the verb itself)."""
+    """A tense or modal: English auxiliary with the words after it, German finite auxiliary (none: the verb itself)."""
 
     english: str = ""  # none: do, does, did
     rest: str = ""
@@ -126,13 +126,13 @@ WOULD_LIKE = Form("would", rest="like to", german=("möchte", "möchte", "möcht
 
 @dataclass(frozen=True)
 class Clause:
-    """One subject, one verb and what goes with it; every other part may be absent. Words are in their final case."""
+    """One subject, one verb and its complements, which may be absent. Words are in their final case."""
 
     subject: Subject
     verb: Verb
     form: Form
     object: Pair = NOTHING
-    definite: bool = True  # of the object: decides on which side of the place it stands
+    definite: bool = True  # of the object: decides whether it is before or after the place
     recipient: Pair = NOTHING  # dative
     goal: Pair = NOTHING  # direction or price: close to the verb
     manner: Pair = NOTHING
@@ -141,13 +141,13 @@ class Clause:
     negated: bool = False
 
     def without(self, part: str) -> "Clause":
-        """Return the clause without this constituent, which is fronted or asked for."""
+        """Return the clause without this constituent, which is fronted or the subject of a question."""
         return replace(self, **{part: NOTHING})
 
     # German ---------------------------------------------------------------------------------------------------------
 
     def _brackets(self) -> tuple[str, list[str]]:
-        """Finite verb and right bracket of a main clause."""
+        """Return the finite verb and the right bracket of a main clause."""
         person = PERSONS.index(self.subject.person)
         if self.form.past:
             return PERFECT[self.verb.aux][person], [self.verb.participle]
@@ -164,18 +164,18 @@ class Clause:
         return [words for words in order if words]
 
     def german_main(self, front: str = "") -> str:
-        """Verb second: `front` (or else the subject) comes first."""
+        """Return the German with the verb second; ``front``, or else the subject, comes first."""
         finite, closing = self._brackets()
         first = [front, finite, self.subject.words.de] if front else [self.subject.words.de, finite]
         return words(*first, *self._middle(), *closing)
 
     def german_question(self) -> str:
-        """Verb first."""
+        """Return the German with the verb first."""
         finite, closing = self._brackets()
         return words(finite, self.subject.words.de, *self._middle(), *closing)
 
     def german_subordinate(self) -> str:
-        """Verb last; a prefix is one word with its verb again."""
+        """Return the German with the verb last, joined with its prefix."""
         finite, closing = self._brackets()
         if closing == [self.verb.prefix]:
             finite, closing = self.verb.prefix + finite, []
@@ -184,12 +184,12 @@ class Clause:
     # English --------------------------------------------------------------------------------------------------------
 
     def _auxiliary(self) -> tuple[str, str]:
-        """Auxiliary (do where there is no other) and the words between it and the rest of the clause."""
+        """Return the auxiliary (do if there is no other) and the words between it and the rest of the clause."""
         do = "did" if self.form.past else "does" if self.subject.person == "er" else "do"
         return self.form.english or do, f"{self.form.rest} {self.verb.en}".strip()
 
     def _predicate(self) -> str:
-        """The verb of a statement."""
+        """Return the verb of a statement."""
         auxiliary, rest = self._auxiliary()
         if self.negated:
             return f"{auxiliary} not {rest}"
@@ -206,24 +206,24 @@ class Clause:
         return [self.verb.particle, *(part.en for part in parts)]
 
     def english_main(self) -> str:
-        """Subject, verb, object: in main and subordinate clauses alike."""
+        """Return the English as subject, verb, object, in main and subordinate clauses."""
         return words(self.subject.words.en, self._predicate(), *self._tail())
 
     def english_question(self) -> str:
-        """Auxiliary, subject, verb."""
+        """Return the English as auxiliary, subject, verb."""
         auxiliary, rest = self._auxiliary()
         return words(auxiliary, self.subject.words.en, rest, *self._tail())
 
     # Both -----------------------------------------------------------------------------------------------------------
 
     def main(self, front: Pair = NOTHING) -> Pair:
-        """A statement, or with `front` one that starts with that constituent."""
+        """Return a statement; with ``front``, it starts with that constituent."""
         return Pair(f"{front.en} {self.english_main()}".strip(), self.german_main(front.de))
 
     def question(self, front: Pair = NOTHING) -> Pair:
-        """Yes or no; with `front` a question word (how much, wie viel)."""
+        """Return a question: yes or no, or with a question word in ``front`` (how much, wie viel)."""
         return join(front, Pair(self.english_question(), self.german_question()))
 
     def subordinate(self, conjunction: Pair) -> Pair:
-        """A clause after dass or ob."""
+        """Return a clause after dass or ob."""
         return join(conjunction, Pair(self.english_main(), self.german_subordinate()))

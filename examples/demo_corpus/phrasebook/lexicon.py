@@ -1,9 +1,9 @@
-"""The words of the demo's phrase grammar: one row per word, English beside German.
+"""List the words of the demo's phrase grammar: one row per word, English beside German.
 
-Three rules keep the mapping from English *speech* to German text a function:
-one German word per English word; no verb whose past looks or sounds like its present (read, put, cut);
-no pair of words that only their spelling tells apart, unless the sentence tells them apart too ("to" and "two" do stay:
-no place and no verb is ever a number). Gender, plural and the irregular verb forms are stated, never guessed.
+Three rules keep the mapping from English *speech* to German text a function: one German word per English word; no verb
+whose past looks or sounds like its present (read, put, cut); no two words that differ in spelling only, unless the
+sentence distinguishes them ("to" and "two": no place and no verb is a number). Gender, plural and irregular verb forms
+are listed, never guessed.
 """
 
 from examples.demo_corpus.phrasebook.words import nouns, pairs, verbs
@@ -165,7 +165,7 @@ twenty = zwanzig; thirty = dreißig; forty = vierzig; fifty = fünfzig
 sixty = sechzig; seventy = siebzig; eighty = achtzig; ninety = neunzig
 """)
 
-# Verbs by what can be their object. MISHAPS are told of the past only: nobody plans to lose a coat.
+# Verbs by their possible objects. MISHAPS are in the past only: a loss is not planned.
 TRADE = verbs("""
 buy buys bought kaufen kauft gekauft
 sell sells sold verkaufen verkauft verkauft

@@ -1,4 +1,4 @@
-"""Sentence patterns: each is a function that draws one sentence in English and in German.
+"""Draw sentences: each pattern is a function that draws one sentence in English and in German.
 
 What differs in order between the languages is what makes them worth learning: verbs at the end of German clauses,
 finite verbs before the subject, separated prefixes, time before manner before direction.
@@ -15,12 +15,12 @@ THAT, WHETHER = Pair("that", "dass"), Pair("whether", "ob")
 
 
 def ended(words: Pair, mark: str = ".") -> Pair:
-    """Capital letter and final mark."""
+    """Add a capital letter and the final mark."""
     return Pair(*(side[0].upper() + side[1:] + mark for side in words))
 
 
 def embed(matrix: Pair, clause: Pair) -> Pair:
-    """A subordinate clause after its main clause; German wants a comma."""
+    """Append a subordinate clause to its main clause; German needs a comma."""
     return Pair(f"{matrix.en} {clause.en}", f"{matrix.de}, {clause.de}")
 
 
@@ -28,35 +28,35 @@ def embed(matrix: Pair, clause: Pair) -> Pair:
 
 
 def fronted(draw: Draw) -> Pair:
-    """Yesterday Anna called the doctor: the finite verb before the subject."""
+    """Draw a fronted time, such as "Yesterday Anna called the doctor": in German the verb precedes the subject."""
     clause = draw.deed(STATEMENTS)
     part = "time" if clause.time else "place"
     return ended(clause.without(part).main(getattr(clause, part)))
 
 
 def timetable(draw: Draw) -> Pair:
-    """The train to Vienna leaves at half past eight."""
+    """Draw an event, such as "The train to Vienna leaves at half past eight"."""
     return ended(draw.schedule().main())
 
 
 def travel(draw: Draw) -> Pair:
-    """We will travel to Vienna by train on Friday: the other way round in German."""
+    """Draw a journey, such as "We will travel to Vienna by train on Friday", in the opposite order in German."""
     return ended(draw.journey(draw.subject(), draw.one(STATEMENTS)).main())
 
 
 def price(draw: Draw) -> Pair:
-    """The lamp costs twenty-five euros; Anna sold the lamp for forty euros; how much does the lamp cost?"""
-    kind, lamp = draw.random.random(), draw.priced(draw.goods())
-    if kind < 0.15:
+    """Draw a price, such as "The lamp costs twenty-five euros", a sale, or a question for the price."""
+    choice, lamp = draw.random.random(), draw.priced(draw.goods())
+    if choice < 0.15:
         return ended(lamp.without("goal").question(Pair("how much", "wie viel")), "?")
-    if kind < 0.55:
+    if choice < 0.55:
         return ended(lamp.main())
     deal = draw.action(draw.subject(), draw.one(STATEMENTS), (replace(TRADE, verbs=lex.TRADE[:2], open=False),))
     return ended(replace(deal, goal=join(Pair("for", "für"), draw.price())).main())
 
 
 def count(draw: Draw) -> Pair:
-    """We ordered six fresh apples at the market."""
+    """Draw a number of things, such as "We ordered six fresh apples at the market"."""
     action = draw.one((TRADE, ORDER, NEED))
     things = counted(draw.few(), draw.one(action.nouns), draw.adjective(action.adjectives))
     form = draw.one((PAST, PRESENT) if action is NEED else (PAST, WILL, MUST))
@@ -68,7 +68,7 @@ def count(draw: Draw) -> Pair:
 
 
 def question(draw: Draw) -> Pair:
-    """Did you call the doctor yesterday?"""
+    """Draw a question, such as "Did you call the doctor yesterday?"."""
     return ended(draw.deed(QUESTIONS, draw.one((YOU, draw.subject()))).question(), "?")
 
 
@@ -76,7 +76,7 @@ def question(draw: Draw) -> Pair:
 
 
 def report(draw: Draw) -> Pair:
-    """Peter says that Anna has to call the doctor: dass ... anrufen muss."""
+    """Draw reported speech, such as "Peter says that Anna has to call the doctor": dass ... anrufen muss."""
     subject = draw.one((I, WE, draw.subject()))
     verb = draw.one((*lex.HOLDING, *lex.KNOW)) if subject in (I, WE) else draw.one((*lex.HOLDING, *lex.KNOW, *lex.SAY))
     clause = draw.schedule() if draw.chance(0.4) else draw.deed(STATEMENTS, draw.subject(subject))
@@ -84,19 +84,19 @@ def report(draw: Draw) -> Pair:
 
 
 def doubt(draw: Draw, other: Subject) -> tuple[Pair, str]:
-    """What indirect questions hang on, and their mark: Anna does not know; Anna asks; do you know; can you tell me."""
-    kind = draw.random.randrange(4)
-    if kind == 0:
+    """Draw the main clause of an indirect question, and its mark: Anna does not know; Anna asks; do you know; ..."""
+    choice = draw.random.randrange(4)
+    if choice == 0:
         return Clause(draw.subject(other), lex.KNOW[0], PRESENT, negated=True).main(), "."
-    if kind == 1:
+    if choice == 1:
         return Clause(draw.third(other), lex.ASK[0], PRESENT).main(), "."
-    if kind == 2:
+    if choice == 2:
         return Clause(YOU, lex.KNOW[0], PRESENT).question(), "?"
     return Clause(YOU, lex.TELL[0], CAN, recipient=Pair("me", "mir")).question(), "?"
 
 
 def whether(draw: Draw) -> Pair:
-    """Do you know whether the bank opens at nine o'clock? ob ... aufmacht."""
+    """Draw an indirect question, such as "Do you know whether the bank opens at nine o'clock?": ob ... aufmacht."""
     subject = draw.subject()
     matrix, mark = doubt(draw, subject)
     clause = draw.schedule() if draw.chance(0.4) else draw.deed(QUESTIONS, subject)

@@ -1,4 +1,4 @@
-"""Constituents drawn at random: who, what, when, where; and whole clauses whose parts fit together."""
+"""Draw constituents at random (who, what, when, where), and clauses whose constituents fit together."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -36,7 +36,7 @@ from examples.demo_corpus.phrasebook.words import Verb
 
 
 class Draw:
-    """Draws constituents from one random generator."""
+    """Constituents from one random generator."""
 
     def __init__(self, random: Random) -> None:
         self.random = random
@@ -45,7 +45,7 @@ class Draw:
         return self.random.random() < probability
 
     def one(self, options: Sequence | dict[str, str]):
-        """One of a sequence, or a Pair out of a table."""
+        """Draw one of a sequence, or a ``Pair`` of a table."""
         if isinstance(options, dict):
             return Pair(*self.random.choice(list(options.items())))
         return self.random.choice(options)
@@ -53,62 +53,62 @@ class Draw:
     # Who ------------------------------------------------------------------------------------------------------------
 
     def name(self, case: str = "nom") -> tuple[Pair, str]:
-        """A proper name and its gender."""
+        """Draw a proper name and its gender."""
         gender = self.one("mf")
         english = self.one(lex.MEN if gender == "m" else lex.WOMEN)
         mister = "Herr" if case == "nom" else "Herrn"
         return Pair(english, english.replace("Mrs", "Frau").replace("Mr", mister)), gender
 
     def subject(self, other: Subject | None = None) -> Subject:
-        """A person: pronoun, name, somebody's relative, or the teacher; not the same as `other`."""
+        """Draw a person other than ``other``: pronoun, name, relative, or a profession such as the teacher."""
         found = self.one((I, WE, HE, SHE)) if self.chance(0.25) else self.third()
         return self.subject(other) if found == other else found
 
     def third(self, other: Subject | None = None) -> Subject:
-        """As `subject`, but no pronoun."""
-        kind = self.random.random()
-        if kind < 0.6:
+        """Draw a person as ``subject`` does, but not a pronoun."""
+        choice = self.random.random()
+        if choice < 0.6:
             words, gender = self.name()
         else:
-            noun = self.one(lex.FAMILY if kind < 0.8 else lex.PEOPLE)
-            words = possessed(noun, self.one((MY, OUR)), "nom") if kind < 0.8 else definite(noun, "nom")
+            noun = self.one(lex.FAMILY if choice < 0.8 else lex.PEOPLE)
+            words = possessed(noun, self.one((MY, OUR)), "nom") if choice < 0.8 else definite(noun, "nom")
             gender = noun.gender
         return self.third(other) if other and words == other.words else Subject(words, "er", THIRD[gender])
 
     def person(self, case: str, owner: Pair) -> Pair:
-        """A person as an object: a name, the subject's own brother, or the teacher."""
-        kind = self.random.random()
-        if kind < 0.35:
+        """Draw a person as an object: a name, a relative of the subject, or a profession such as the teacher."""
+        choice = self.random.random()
+        if choice < 0.35:
             return self.name(case)[0]
-        return possessed(self.one(lex.FAMILY), owner, case) if kind < 0.7 else definite(self.one(lex.PEOPLE), case)
+        return possessed(self.one(lex.FAMILY), owner, case) if choice < 0.7 else definite(self.one(lex.PEOPLE), case)
 
     # What -----------------------------------------------------------------------------------------------------------
 
     def adjective(self, options: dict[str, str]) -> Pair:
-        """An adjective in some of the cases."""
+        """Draw an adjective, or none."""
         return self.one(options) if options and self.chance(0.4) else NOTHING
 
     def known(self, action: Action) -> Pair:
-        """the red lamp, in the accusative"""
+        """Draw "the red lamp", in the accusative."""
         return definite(self.one(action.nouns), "acc", self.adjective(action.adjectives))
 
     def some(self, action: Action) -> Pair:
-        """a red lamp, or six red lamps"""
+        """Draw "a red lamp" or "six red lamps"."""
         noun, adjective = self.one(action.nouns), self.adjective(action.adjectives)
         return indefinite(noun, adjective) if self.chance(0.6) else counted(self.few(), noun, adjective)
 
     def object(self, action: Action, verb: Verb, owner: Pair) -> tuple[Pair, bool]:
-        """What the action is done to, in the case that the verb wants, and whether it is definite."""
+        """Draw the object of an action, in the case that the verb governs, and whether it is definite."""
         if action.personal:
             return self.person(verb.governs.split()[-1], owner), True
         return (self.some(action), False) if action.open and self.chance(0.5) else (self.known(action), True)
 
     def few(self) -> Pair:
-        """two ... twelve"""
+        """Draw a number from two to twelve."""
         return Pair(*self.random.choice(list(lex.DIGITS.items())[1:]))
 
     def price(self) -> Pair:
-        """twenty-five euros: fünfundzwanzig Euro. English says tens first, German units first."""
+        """Draw a price, such as "twenty-five euros: fünfundzwanzig Euro"; English names tens first, German units."""
         tens = self.one(lex.TENS)
         digit = Pair(*self.random.choice(list(lex.DIGITS.items())[1:9]))
         number = Pair(f"{tens.en}-{digit.en}", f"{digit.de}und{tens.de}") if self.chance(0.5) else tens
@@ -117,7 +117,7 @@ class Draw:
     # When and where -------------------------------------------------------------------------------------------------
 
     def weekday(self) -> Pair:
-        """on Monday, or on Monday morning, one word in German."""
+        """Draw "on Monday" or "on Monday morning", which is one word in German."""
         day = self.one(lex.DAYS)
         if self.chance(0.6):
             return Pair(f"on {day.en}", f"am {day.de}")
@@ -125,19 +125,19 @@ class Draw:
         return Pair(f"on {day.en} {english}", f"am {day.de}{german}")
 
     def time(self, form: Form) -> Pair:
-        """A time that fits the tense: past or to come."""
-        kind = self.random.random()
-        if kind < 0.45:
+        """Draw a time that fits the tense: past or future."""
+        choice = self.random.random()
+        if choice < 0.45:
             return self.weekday()
-        if kind < 0.6:
+        if choice < 0.6:
             return join(Pair("in", "im"), self.one(lex.MONTHS))
-        if kind < 0.75:
+        if choice < 0.75:
             span = join(self.few(), self.one(lex.UNITS))
             return Pair(f"{span.en} ago", f"vor {span.de}") if form.past else join(Pair("in", "in"), span)
         return self.one(lex.PAST_TIMES if form.past else lex.COMING_TIMES)
 
     def clock(self) -> Pair:
-        """at half past eight: um halb neun (German counts towards the coming hour)."""
+        """Draw "at half past eight: um halb neun" (German counts towards the next hour)."""
         hours = list(lex.DIGITS.items())
         number = self.random.randrange(12)
         hour, coming = Pair(*hours[number]), Pair(*hours[(number + 1) % 12])
@@ -153,7 +153,7 @@ class Draw:
     # Clauses --------------------------------------------------------------------------------------------------------
 
     def action(self, subject: Subject, form: Form, actions: Sequence[Action] = ACTIONS) -> Clause:
-        """Somebody does something to something, at no particular time and place. Nobody calls himself."""
+        """Draw an action with its object, without time and place. Subject and object are different persons."""
         action = self.one(actions)
         verb = self.one(action.verbs)
         words, known = self.object(action, verb, subject.owner)
@@ -169,7 +169,7 @@ class Draw:
         return replace(clause, place=self.one(lex.PLACES) if placed else NOTHING, time=time)
 
     def journey(self, subject: Subject, form: Form) -> Clause:
-        """Somebody goes somewhere; German says when, how, where to."""
+        """Draw a person who goes somewhere; the German order is time, manner, goal."""
         verb = self.one((*lex.TRAVEL * 2, *lex.MOTION, *lex.GO, *lex.RETURN))
         city = self.one(lex.CITIES)
         to, place = Pair(f"to {city.en}", f"nach {city.de}"), self.one(lex.GOALS)
@@ -178,43 +178,43 @@ class Draw:
         return Clause(subject, verb, form, goal=goal, manner=manner, time=self.time(form))
 
     def stay(self, subject: Subject, form: Form) -> Clause:
-        """Somebody works, stays, sleeps somewhere."""
+        """Draw a person who works, stays or sleeps somewhere."""
         city = self.one(lex.CITIES)
         place = self.one((self.one(lex.PLACES), Pair(f"in {city.en}", f"in {city.de}")))
         return Clause(subject, self.one(lex.DWELLING), form, place=place, time=self.time(form))
 
     def deed(self, forms: Sequence[Form], subject: Subject | None = None) -> Clause:
-        """Anything that a person does, with time or place."""
-        subject, form, kind = subject or self.subject(), self.one(forms), self.random.random()
-        if kind < 0.12:
+        """Draw any action of a person, with time or place."""
+        subject, form, choice = subject or self.subject(), self.one(forms), self.random.random()
+        if choice < 0.12:
             return self.journey(subject, form)
-        if kind < 0.2:
+        if choice < 0.2:
             return self.stay(subject, form)
-        mishap = form.past and kind < 0.4
+        mishap = form.past and choice < 0.4
         return self.setting(self.action(subject, form, (MISHAP,) if mishap else ACTIONS))
 
     def schedule(self) -> Clause:
-        """Trains leave and arrive, concerts start, shops close."""
-        kind, city = self.one(("leave", "arrive", "event", "shop")), self.one(lex.CITIES)
-        if kind == "leave":
+        """Draw an event: trains leave and arrive, concerts start, shops close."""
+        choice, city = self.one(("leave", "arrive", "event", "shop")), self.one(lex.CITIES)
+        if choice == "leave":
             nouns, verbs, way = lex.VEHICLES, lex.LEAVE, Pair(f"to {city.en}", f"nach {city.de}")
-        elif kind == "arrive":
+        elif choice == "arrive":
             nouns, verbs, way = lex.VEHICLES, lex.ARRIVE, Pair(f"from {city.en}", f"aus {city.de}")
         else:
-            nouns, verbs = (lex.EVENTS, lex.STARTING) if kind == "event" else (lex.SHOPS, lex.OPENING)
+            nouns, verbs = (lex.EVENTS, lex.STARTING) if choice == "event" else (lex.SHOPS, lex.OPENING)
             way = NOTHING
         subject = Subject(join(definite(self.one(nouns), "nom"), way), "er")
         return Clause(subject, self.one(verbs), PRESENT, time=self.appointment())
 
     def appointment(self) -> Pair:
-        """at nine o'clock on Monday: am Montag um neun Uhr, or without the day."""
+        """Draw "at nine o'clock on Monday: am Montag um neun Uhr", or without the day."""
         clock, day = self.clock(), self.weekday() if self.chance(0.3) else NOTHING
         return Pair(f"{clock.en} {day.en}".strip(), f"{day.de} {clock.de}".strip())
 
     def goods(self) -> Subject:
-        """the red lamp, as what a clause is about"""
+        """Draw "the red lamp" as the subject of a clause."""
         return Subject(definite(self.one(lex.GOODS), "nom", self.adjective(GOODS_ADJECTIVES)), "er")
 
     def priced(self, subject: Subject) -> Clause:
-        """The lamp costs twenty euros."""
+        """Draw "The lamp costs twenty euros"."""
         return Clause(subject, lex.COST[0], PRESENT, goal=self.price())

@@ -1,11 +1,11 @@
-"""What a noun and a verb are, and how rows of a table become them."""
+"""Define nouns and verbs, and parse the rows of the lexicon."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Noun:
-    """`oblique` is the singular outside the nominative: it differs for weak nouns only (der Kunde, den Kunden)."""
+    """A noun; ``oblique``, the singular outside the nominative, differs for weak nouns only (der Kunde, den Kunden)."""
 
     en: str
     en_plural: str
@@ -17,7 +17,7 @@ class Noun:
 
 @dataclass(frozen=True)
 class Verb:
-    """An English verb and the German one for it; `prefix` is what a main clause leaves at its end (ruft ... an)."""
+    """An English verb and its German translation; ``prefix`` is separated in a main clause (ruft ... an)."""
 
     en: str
     en_3sg: str
@@ -28,11 +28,11 @@ class Verb:
     prefix: str = ""
     aux: str = "haben"  # of the perfect: haben, sein
     particle: str = ""  # English word after the verb: pick UP, wait FOR
-    governs: str = "acc"  # case of the object, after a preposition where there is one: "auf acc"
-    ich: str = ""  # first person singular where it is not the stem with -e (ich weiß)
+    governs: str = "acc"  # case of the object, after its preposition if it has one: "auf acc"
+    ich: str = ""  # first person singular, if it is not the stem with -e (ich weiß)
 
     def finite(self, person: str) -> str:
-        """The present without its prefix; `person` is ich, er or wir."""
+        """Return the present without its prefix; ``person`` is ich, er or wir."""
         return {"ich": self.ich or self.de.removesuffix("en") + "e", "er": self.er, "wir": self.de}[person]
 
     @property
@@ -41,13 +41,13 @@ class Verb:
 
 
 def nouns(table: str) -> tuple[Noun, ...]:
-    """Rows `english plural Deutsch[/Oblique] Plural gender`."""
+    """Parse rows of ``english plural Deutsch[/Oblique] Plural gender``."""
     rows = (line.split() for line in table.strip().splitlines())
     return tuple(Noun(en, ens, de.split("/")[0], de.split("/")[-1], des, gender) for en, ens, de, des, gender in rows)
 
 
 def verbs(table: str) -> tuple[Verb, ...]:
-    """Rows `base 3sg past [prefix|]infinitive er-form participle [key=value ...]`, `_` for a space."""
+    """Parse rows of ``base 3sg past [prefix|]infinitive er-form participle [key=value ...]``, ``_`` for a space."""
     found = []
     for line in table.strip().splitlines():
         *forms, infinitive, er, participle = (word for word in line.split() if "=" not in word)
@@ -58,6 +58,6 @@ def verbs(table: str) -> tuple[Verb, ...]:
 
 
 def pairs(table: str) -> dict[str, str]:
-    """Rows or `;`-separated entries `english = deutsch`."""
+    """Parse rows, or entries separated by ``;``, of ``english = deutsch``."""
     entries = (entry.split("=") for entry in table.replace("\n", ";").split(";") if entry.strip())
     return {en.strip(): de.strip() for en, de in entries}

@@ -1,4 +1,4 @@
-"""Inflection and word order of single clauses, against German that was written by hand."""
+"""Inflection and word order of single clauses, compared with German written by hand."""
 
 import pytest
 
@@ -29,7 +29,7 @@ STATION, WHETHER = Pair("at the station", "am Bahnhof"), Pair("whether", "ob")
 
 
 def word(table, english):
-    """A noun or verb of the lexicon by its English form (and particle)."""
+    """Return a noun or verb of the lexicon by its English form (and particle)."""
     return next(entry for entry in table if f"{entry.en} {getattr(entry, 'particle', '')}".strip() == english)
 
 

@@ -1,4 +1,4 @@
-"""The demo's speech corpus: whole, the same for the same seed, held-out sentences held out, wrong use refused."""
+"""The demo's speech corpus: complete, equal for equal seeds, with unseen test sentences; mistakes are refused."""
 
 import json
 import multiprocessing
@@ -71,12 +71,12 @@ def test_audio_is_16_khz_mono_16_bit(root):
 
 
 def level(samples):
-    """Root mean square in 16-bit units."""
+    """Return the root mean square in 16-bit units."""
     return np.sqrt(np.mean(np.square(samples * 32768)))
 
 
 def test_segments_hold_the_speech_and_pauses_none(root):
-    """Offsets that drift would cut speech off: loud inside, quiet between, and quiet at the very ends of a segment."""
+    """Segments are loud inside, and quiet at both ends and between: drifting offsets would cut speech off."""
     for wav in {segment.wav for segment in Corpus(root).read("train")}:
         samples, position = read_audio(wav), 0
         for segment in (segment for segment in Corpus(root).read("train") if segment.wav == wav):
@@ -138,7 +138,7 @@ def test_running_again_does_nothing(root):
 
 
 def test_goes_on_where_it_was_stopped(root, tmp_path):
-    """Stopped between two splits, and with a talk lost: the result is the same as in one go."""
+    """A run that was stopped between two splits and lost a talk gives the same result as an uninterrupted one."""
     copy = tmp_path / "en-de"
     shutil.copytree(root, copy)
     shutil.rmtree(copy / "data" / "dev")
@@ -203,7 +203,7 @@ def test_data_deeper_than_the_synthesiser_can_read_is_named(monkeypatch):
 
 
 def say(*calls):
-    """Speak in another process: what this one says would change what it forks for the corpora."""
+    """Speak in another process: speaking here would change the state of the processes forked for the corpora."""
     with multiprocessing.get_context("fork").Pool(1) as pool:
         return pool.starmap(_say, calls)
 

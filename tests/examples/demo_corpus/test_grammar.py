@@ -1,4 +1,4 @@
-"""The phrase grammar: properties that its German must have, read from the sentences alone."""
+"""The phrase grammar: properties of its German, read from the sentences only."""
 
 import re
 from random import Random
@@ -26,7 +26,7 @@ ZIG = ["zwanzig", "dreißig", "vierzig", "fünfzig", "sechzig", "siebzig", "acht
 
 
 def drawn(names, count, seed=0):
-    """Raw draws, repetitions included."""
+    """Return raw draws, with repetitions."""
     draw = Draw(Random(seed))
     return [PATTERNS[draw.one(names)](draw) for _ in range(count)]
 
@@ -40,7 +40,7 @@ def person(subject_first_word):
 
 @pytest.mark.parametrize("name", ["report", "whether"])
 def test_subordinate_clauses_end_in_the_finite_verb_of_their_subject(name):
-    """Not as the grammar makes it, but as German wants it: agreement with the first word, participle or infinitive."""
+    """Check German grammar independently: agreement with the first word, participle or infinitive."""
     opener = re.compile(r"(?:^|, )(dass|ob) ([^,.?]+)(?=[,.?])")
     endings = set()
     for pair in drawn([name], 300):
@@ -136,7 +136,7 @@ def test_prices_are_the_same_amount():
 
 @pytest.mark.parametrize("name", PATTERNS)
 def test_a_spoken_sentence_has_one_translation(name):
-    """Also where only spelling tells words apart: what sounds alike must not need two translations."""
+    """Words that sound alike must not need two translations, even if their spelling differs."""
     sound = {"four": "for", "two": "to", "by": "buy"}
     known = {}
     for pair in drawn([name], 2000):
