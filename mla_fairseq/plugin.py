@@ -1,4 +1,4 @@
-"""What fairseq has to know: importing this module registers models, criterions and tasks.
+"""Register models, criterions and tasks with fairseq, when this module is imported.
 
 ``fairseq-train --user-dir mla_fairseq`` imports it. A Python program does so by ``from mla_fairseq import plugin``.
 """
