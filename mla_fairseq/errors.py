@@ -16,7 +16,7 @@ class UserError(SystemExit):
 
 def install(extra: str) -> str:
     """Return how to install the packages of an extra of pyproject.toml."""
-    return f'run pip install -c constraints.txt -e ".[{extra}]" in the folder of mla_fairseq'
+    return f'install the extra {extra}: pip install -c constraints.txt ".[{extra}]" in a clone of mla_fairseq'
 
 
 @contextmanager

@@ -15,4 +15,4 @@ def test_a_missing_package_is_reported_with_its_extra(module: str) -> None:
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    assert "librosa" in done.stderr and 'run pip install -c constraints.txt -e ".[tts]"' in done.stderr
+    assert "librosa" in done.stderr and 'install the extra tts: pip install -c constraints.txt ".[tts]"' in done.stderr

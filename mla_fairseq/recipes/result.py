@@ -8,6 +8,7 @@ import logging
 from dataclasses import asdict
 from typing import Any
 
+from mla_fairseq.errors import install
 from mla_fairseq.evaluation import offline
 from mla_fairseq.evaluation.curves import draw_training_curve
 from mla_fairseq.evaluation.quality_latency import read_points
@@ -46,6 +47,8 @@ def write_result(recipe: Recipe, records: dict[str, dict[str, Any]]) -> None:
         draw_training_curve(recipe.run / "train.log", recipe.run / "training-curve", result["title"], "bleu" in result)
     except ValueError as error:  # a training of a few updates has no curve, but it has scores
         logger.warning("no training curve: %s", error)
+    except ModuleNotFoundError as error:
+        logger.warning("no training curve: %s: %s", error, install("plots"))
     figures = ", ".join(f"{key} {result[key]:.2f}" for key in _SHOWN if key in result)
     logger.info("%s: %s (%s)", recipe.name, figures, path)
 

@@ -208,4 +208,4 @@ def test_only_griffin_lim_needs_librosa() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
-    assert 'Griffin-Lim needs librosa: run pip install -c constraints.txt -e ".[tts]"' in done.stderr
+    assert 'Griffin-Lim needs librosa: install the extra tts: pip install -c constraints.txt ".[tts]"' in done.stderr

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,15 @@ def test_everything_that_a_table_needs_is_written(translated, tmp_path, caplog):
     assert (tmp_path / "runs" / "small" / "training-curve.png").stat().st_size > 0
     assert "translation: ein Hund läuft weit 1" in caplog.text
     assert "small: bleu 100.00, chrf 100.00" in caplog.text
+
+
+def test_without_matplotlib_a_result_has_no_curve(translated, tmp_path, caplog, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"] or ["matplotlib"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert translated()["bleu"] == 100.0
+    lines = [message for message in caplog.messages if "training curve" in message]
+    assert len(lines) == 1 and 'install the extra plots: pip install -c constraints.txt ".[plots]"' in lines[0]
+    assert not list((tmp_path / "runs" / "small").glob("training-curve*"))
 
 
 def test_a_training_without_logged_updates_has_scores_and_no_curve(translated, tmp_path, caplog, monkeypatch):
