@@ -90,5 +90,5 @@ def test_missing_words_and_packages_are_reported(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ValueError, match="no word for the language model"):
         Recogniser(["5 6", ""])
     monkeypatch.setitem(sys.modules, "pocketsphinx", None)
-    with pytest.raises(ValueError, match=r"pocketsphinx is not installed: run pip install .*\[tts\]"):
+    with pytest.raises(ValueError, match=r"pocketsphinx is not installed: install the extra .*\[tts\]"):
         Recogniser()

@@ -191,7 +191,7 @@ def test_wrong_options_are_named_and_nothing_is_written(tmp_path, options, messa
 
 def test_missing_synthesiser_is_named_with_the_mend(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
-    with pytest.raises(ValueError, match=r"espeakng-loader is not installed: run pip install .*\[demo\]"):
+    with pytest.raises(ValueError, match=r"espeakng-loader is not installed: install the extra .*\[demo\]"):
         make(tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
