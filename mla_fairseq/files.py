@@ -8,6 +8,12 @@ from pathlib import Path
 from typing import Any
 
 
+def user_dir() -> str:
+    """Return the folder of this package for ``--user-dir``: relative if it is below the current folder."""
+    folder = Path(__file__).resolve().parent
+    return os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else str(folder)
+
+
 def read_text(path: Path, newline: str | None = None) -> str:
     """Read a UTF-8 text, without the byte order mark that some editors write.
 

@@ -18,6 +18,7 @@ from mla_fairseq.data.extraction import num_workers
 from mla_fairseq.data.prepare import Options, prepare
 from mla_fairseq.data.vocabulary import GivenVocabulary, Vocabulary
 from mla_fairseq.errors import user_errors
+from mla_fairseq.files import user_dir
 
 CMVN = (
     "source of the mean and variance that features are normalised by: each utterance, or the training split (global, "
@@ -90,4 +91,4 @@ def run(arguments: argparse.Namespace) -> None:
         output = arguments.output and arguments.output / pair
         path = prepare(data_root(arguments.data) / pair, output, options)
         fairseq = f"fairseq-train {path.parent} --config-yaml {path.name}"
-        logging.info("%s: ready: %s --user-dir mla_fairseq --task speech_to_text_mla ...", pair, fairseq)
+        logging.info("%s: ready: %s --user-dir %s --task speech_to_text_mla ...", pair, fairseq, user_dir())

@@ -14,12 +14,11 @@ from pathlib import Path
 
 from mla_fairseq.cli.options import Help
 from mla_fairseq.data.extraction import num_workers
+from mla_fairseq.data.prepare_speech import Options, prepare, read_durations
 from mla_fairseq.data.spoken_text import UNITS, SpokenText
 from mla_fairseq.errors import needs, user_errors
-
-with needs("tts"):
-    from mla_fairseq.data.prepare_speech import Options, prepare, read_durations
-    from mla_fairseq.speech.mel import MelSpectrogram
+from mla_fairseq.files import user_dir
+from mla_fairseq.speech.mel import MelSpectrogram
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -80,6 +79,8 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError, OSError: the corpus or the options cannot be used.
     """
+    with needs("tts"):
+        import librosa  # noqa: F401 -- before the work begins
     options = Options(
         text=SpokenText(arguments.unit, arguments.language),
         mel=MelSpectrogram(
@@ -100,4 +101,5 @@ def run(arguments: argparse.Namespace) -> None:
     )
     path = prepare(arguments.folder, arguments.output, options)
     fairseq = f"fairseq-train {path.parent} --config-yaml {path.name} --train-subset train --valid-subset dev"
-    logging.info("ready: %s --user-dir mla_fairseq --task text_to_speech_mla --arch tts_transformer_mla ...", fairseq)
+    fairseq += f" --user-dir {user_dir()} --task text_to_speech_mla --arch tts_transformer_mla"
+    logging.info("ready: %s ...", fairseq)

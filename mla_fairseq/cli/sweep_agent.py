@@ -18,10 +18,16 @@ from mla_fairseq.errors import needs, user_errors
 from mla_fairseq.evaluation.simultaneous import SimultaneousScores, render, score_log, write_scores
 from mla_fairseq.evaluation.sweeps import simulate, write_sweep
 
-with needs("simul"):
-    from mla_fairseq import agents
-
-AGENTS = [name for name in agents.__all__ if name != "StreamingAgent"]
+# named here, not imported, so that --help works without the extra simul
+AGENTS = [
+    "AlignAttAgent",
+    "EDAttAgent",
+    "HoldAgent",
+    "LocalAgreementAgent",
+    "MonotonicAgent",
+    "OfflineWaitKAgent",
+    "WaitKAgent",
+]
 EXAMPLE = (
     "example: mla-sweep-agent --agent AlignAttAgent --option frame-num --values 2,4,8 --output sweep -- "
     "--model-path CKPT --data-bin DATA --source LIST --target LIST --source-segment-size 280"
@@ -61,6 +67,8 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ValueError: flags, files or a translation are wrong.
     """
+    with needs("simul"):
+        import mla_fairseq.agents  # noqa: F401 -- before the work begins
     scores: dict[str, SimultaneousScores] = {}
     for value, flags in tqdm(settings(args).items(), desc=args.agent, unit="run"):
         log = simulate(args.agent, [*args.simuleval, *flags], args.output / value)

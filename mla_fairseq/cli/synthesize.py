@@ -14,7 +14,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import soundfile
 import torch
@@ -29,7 +29,7 @@ from mla_fairseq.files import read_text, write_json
 from mla_fairseq.synthesis.speaker import Speaker, as_samples
 from mla_fairseq.synthesis.vocoder import hifi_gan
 
-with needs("tts"):
+if TYPE_CHECKING:
     from mla_fairseq.evaluation.synthesis_scores import SynthesisScores
 
 RECOGNISER = (
@@ -172,6 +172,11 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ValueError, OSError: flags or files are wrong.
     """
+    if not args.no_pictures:
+        with needs("plots"):
+            import matplotlib  # noqa: F401 -- before the work begins
+    with needs("tts"):
+        from mla_fairseq.evaluation.synthesis_scores import SynthesisScores
     check(args)
     texts = [] if args.gen_subset else sentences(args)
     speaker = load(args)

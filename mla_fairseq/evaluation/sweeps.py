@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,8 +12,7 @@ from mla_fairseq.evaluation.instances import LOG_NAME
 from mla_fairseq.evaluation.programs import is_done, mark_done, run_program
 from mla_fairseq.evaluation.quality_latency import OFFLINE, draw_quality_latency, write_points
 from mla_fairseq.evaluation.simultaneous import SimultaneousScores, score_log
-
-USER_DIR = Path(__file__).resolve().parents[1]
+from mla_fairseq.files import user_dir
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ class WaitKSweep:
         return output
 
     def _command(self, flags: list[str]) -> list[str]:
-        task = [str(self.data), "--user-dir", os.path.relpath(USER_DIR), "--task", "speech_to_text_mla"]
+        task = [str(self.data), "--user-dir", user_dir(), "--task", "speech_to_text_mla"]
         task += ["--config-yaml", self.config_yaml, "--gen-subset", self.subset, "--path", str(self.path)]
         limits = ["--beam", "1", "--max-len-a", str(self.max_len_a), "--max-len-b", str(self.max_len_b)]
         limits += ["--max-tokens", str(self.max_tokens), *(["--cpu"] if self.cpu else [])]

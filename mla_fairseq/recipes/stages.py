@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from mla_fairseq.files import user_dir
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CONFIGS = next(folder for folder in (PACKAGE / "configs", PACKAGE.parent / "configs") if folder.is_dir())
@@ -38,7 +39,7 @@ _DATA = {"data": "${train.data}", "config_yaml": "${train.config_yaml}"}
 _TASK = {**_DATA, "task": "${train.task}", "user_dir": "${train.user_dir}", "cpu": "${CPU}"}
 _CORPUS: dict[str, Any] = {"keep": True, "shared": True}
 _PREPARED: dict[str, Any] = {**_CORPUS, "flags": {"output": "${RUNS}/data/${data}"}}
-_TRAINED = {"user_dir": os.path.relpath(PACKAGE), "save_dir": "${RUN}/checkpoints", "cpu": "${CPU}"}
+_TRAINED = {"user_dir": user_dir(), "save_dir": "${RUN}/checkpoints", "cpu": "${CPU}"}
 _TRAINED |= {"log_format": "json"}  # which the training curve is drawn from
 _AVERAGED = {"inputs": "${train.save_dir}", "output": "${RUN}/checkpoint_average.pt"}
 _SWEEP = {

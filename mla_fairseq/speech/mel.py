@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
 
-import librosa
 import numpy as np
 
 FLOOR = 1e-5  # of magnitudes, before the logarithm
@@ -53,6 +52,8 @@ class MelSpectrogram:
     @cached_property
     def filters(self) -> np.ndarray:
         """Mel filters (n_mels, n_fft / 2 + 1)."""
+        import librosa  # where it is used, here and below: settings are read without the extra tts
+
         # librosa imports its submodules on first use, which type checkers cannot see; an import here would take seconds
         return librosa.filters.mel(  # type: ignore[attr-defined]
             sr=self.sample_rate, n_fft=self.n_fft, n_mels=self.n_mels, fmin=self.f_min, fmax=self.f_max
@@ -60,6 +61,8 @@ class MelSpectrogram:
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """Return log-mel frames (T, n_mels), float32, of samples (time,); T = 1 + time // hop_length."""
+        import librosa
+
         magnitudes = np.abs(librosa.stft(samples, **self._framing, pad_mode="constant"))
         return np.log(np.maximum(self.filters @ magnitudes, FLOOR)).T.astype(np.float32)
 
@@ -68,6 +71,8 @@ class MelSpectrogram:
 
         Linear magnitudes come from the pseudo-inverse of the filters. The initial phase is random, from ``seed``.
         """
+        import librosa
+
         # the pseudo-inverse may give negative numbers, which are no magnitudes
         magnitudes = np.maximum(np.linalg.pinv(self.filters) @ np.exp(frames.T.astype(np.float64)), 1e-10)
         samples = librosa.griffinlim(
@@ -77,6 +82,8 @@ class MelSpectrogram:
 
     def trim(self, samples: np.ndarray, decibels: float = 40.0) -> np.ndarray:
         """Return samples without the silence at both ends: all that is this far below the loudest frame."""
+        import librosa
+
         framing = {"frame_length": self.win_length, "hop_length": self.hop_length}
         return librosa.effects.trim(samples, top_db=decibels, **framing)[0]  # type: ignore[attr-defined]  # as above
 

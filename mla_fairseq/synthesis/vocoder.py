@@ -25,9 +25,11 @@ def griffin_lim(features: Mapping[str, object]) -> Vocoder:
         UserError: librosa is not installed; only synthesis needs it.
     """
     try:
-        from mla_fairseq.speech.mel import MelSpectrogram
+        import librosa  # noqa: F401 -- mel.py imports it when it makes samples
     except ImportError as error:
         raise UserError(f"Griffin-Lim needs {error.name}: {install('tts')}") from error
+    from mla_fairseq.speech.mel import MelSpectrogram
+
     mel = MelSpectrogram.from_config(features)
     return lambda frames: torch.from_numpy(mel.griffin_lim(frames.detach().cpu().float().numpy()))
 

@@ -22,6 +22,7 @@ from mla_fairseq.data.extraction import staging_folder
 from mla_fairseq.data.mustc import Corpus
 from mla_fairseq.data.prepare import ARCHIVE, Options, prepare
 from mla_fairseq.data.vocabulary import Vocabulary
+from mla_fairseq.files import user_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts/prep_mustc.py"
@@ -251,7 +252,8 @@ def test_the_command_prepares_and_prints_the_next_command(
     script("--data", str(pairs[0].parent), "--pairs", "en-de", "syn-en-fr", *ARGUMENTS)
     for pair in pairs:
         assert set(contents(pair)) == PRODUCTS
-        assert f"{pair.name}: ready: fairseq-train {pair} --config-yaml config_st.yaml" in caplog.text
+        ready = f"{pair.name}: ready: fairseq-train {pair} --config-yaml config_st.yaml --user-dir {user_dir()} --task"
+        assert ready in caplog.text
 
 
 def test_the_command_takes_data_from_the_environment(pair: Path, monkeypatch: pytest.MonkeyPatch, script) -> None:

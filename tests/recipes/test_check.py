@@ -93,7 +93,7 @@ def test_a_list_of_suggestions_names_five_at_most(small, override):
 
 def test_a_missing_asr_model_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "pocketsphinx", None)
-    with pytest.raises(ValueError, match="synthesize: argument --recogniser: pocketsphinx is not installed: run pip"):
+    with pytest.raises(ValueError, match="synthesize: argument --recogniser: pocketsphinx is not installed: install"):
         check(load_recipe(ROOT / "configs" / "demo" / "tts.yaml"))
 
 
