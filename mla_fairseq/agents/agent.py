@@ -93,7 +93,16 @@ class StreamingAgent(SpeechToTextAgent):
         return {"options": SearchOptions(args.beam, args.lenpen, args.max_len_a, args.max_len_b)}
 
     def build_session(self) -> Session:
-        """Return a session for the next recording."""
+        """Return a session for the next recording.
+
+        Raises:
+            ValueError: the flags do not suit the model; the message names flags and agents.
+        """
+        if issubclass(self.session_class, IncrementalSession) and not self.translator.model.encoder.streams:
+            raise ValueError(
+                "this model has a full-context encoder: train one with --encoder-chunk-size, or use an agent for "
+                "offline models, such as AlignAttAgent"
+            )
         return self.session_class(self.translator, self.session_policy, **self.session_options)
 
     def build_states(self) -> StreamStates:

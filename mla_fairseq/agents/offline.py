@@ -14,6 +14,7 @@ from mla_fairseq.streaming import (
     OfflinePolicy,
     OfflineSession,
     OfflineWaitKPolicy,
+    Session,
     Translator,
 )
 
@@ -22,6 +23,16 @@ class OfflineAgent(StreamingAgent):
     """Base class of agents that re-decode at each segment; the model may be an offline one."""
 
     session_class = OfflineSession
+
+    def build_session(self) -> Session:
+        """Return a session for the next recording.
+
+        Raises:
+            ValueError: the flags do not suit the model, or it has monotonic attention.
+        """
+        if self.translator.model.decoder.monotonic is not None:
+            raise ValueError("this model has monotonic attention, whose heads decide when to emit: use MonotonicAgent")
+        return super().build_session()
 
 
 class AttentionAgent(OfflineAgent):
@@ -44,6 +55,19 @@ class AttentionAgent(OfflineAgent):
     def build_options(self, args: Namespace) -> dict[str, Any]:
         """Return the keyword arguments of every session, with layer and heads."""
         return {**super().build_options(args), "layer": args.attn_layer, "heads": args.attn_heads}
+
+    def build_session(self) -> Session:
+        """Return a session for the next recording.
+
+        Raises:
+            ValueError: the flags do not suit the model; the message names ``--attn-layer`` or ``--attn-heads``.
+        """
+        try:
+            return super().build_session()
+        except ValueError as error:
+            if str(error).startswith(("layer ", "heads ")):  # the arguments of the session
+                raise ValueError(f"--attn-{error}") from error
+            raise
 
 
 class AlignAttAgent(AttentionAgent):

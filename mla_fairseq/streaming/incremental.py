@@ -55,8 +55,7 @@ class IncrementalSession(Session):
         super().__init__(translator, policy, options)
         if not translator.model.encoder.streams:
             raise ValueError(
-                "this model has a full-context encoder: train one with --encoder-chunk-size, or use an agent for "
-                "offline models, such as AlignAttAgent"
+                "this model has a full-context encoder: train one with --encoder-chunk-size, or use OfflineSession"
             )
         monotonic = translator.model.decoder.monotonic is not None
         if policy.monotonic not in (None, monotonic):

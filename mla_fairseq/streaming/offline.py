@@ -7,12 +7,13 @@ the recording. The decoder starts from an empty state in both cases, because cro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from mla_fairseq.attention import State, reorder
+from mla_fairseq.streaming.checks import is_integer
 from mla_fairseq.streaming.offline_policies import OfflinePolicy
 from mla_fairseq.streaming.search import GREEDY, SearchOptions
 from mla_fairseq.streaming.session import Emission, Session
@@ -38,8 +39,8 @@ class OfflineSession(Session):
         recent: the newest hypotheses, as many as the policy compares, with the committed tokens.
 
     Raises:
-        ValueError: a layer or head does not exist, ``heads`` is empty, the policy is for another session class, or the
-            model has monotonic attention.
+        ValueError: a layer or head is no integer or does not exist, ``heads`` is empty, the policy is for
+            another session class, or the model has monotonic attention.
     """
 
     policy_class = OfflinePolicy
@@ -57,13 +58,16 @@ class OfflineSession(Session):
         decoder = translator.model.decoder
         layers, all_heads = len(decoder.layers), decoder.layers[0].encoder_attn.num_heads
         if decoder.monotonic is not None:
-            raise ValueError("this model has monotonic attention, whose heads decide when to emit: use MonotonicAgent")
-        if layer is not None and layer not in range(layers):
-            raise ValueError(f"--attn-layer must be within 0 and {layers - 1}, but is {layer}")
-        if heads is not None and not (len(heads) and all(head in range(all_heads) for head in heads)):
-            raise ValueError(f"--attn-heads must be one or more within 0 and {all_heads - 1}, but are {list(heads)}")
-        self.layer = layers // 2 if layer is None else layer
-        self.heads = list(range(all_heads) if heads is None else heads)
+            raise ValueError(
+                "this model has monotonic attention, whose heads decide when to emit: use IncrementalSession with "
+                "MonotonicPolicy"
+            )
+        if layer is not None and not (is_integer(layer, 0) and layer < layers):
+            raise ValueError(f"layer must be an integer within 0 and {layers - 1}, but is {layer!r}")
+        chosen = list(range(all_heads) if heads is None else heads if isinstance(heads, Iterable) else [])
+        if not (chosen and all(is_integer(head, 0) and head < all_heads for head in chosen)):
+            raise ValueError(f"heads must be a list of integers within 0 and {all_heads - 1}, but is {heads!r}")
+        self.layer, self.heads = layers // 2 if layer is None else layer, chosen
         self.recent: list[list[int]] = []
         if not translator.model.encoder.streams:
             translator.log_once("this model has a full-context encoder: each segment encodes all audio again")

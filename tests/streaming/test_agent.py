@@ -1,7 +1,9 @@
 """Agents in the loop of SimulEval, and the same translations from fairseq-generate in one batch."""
 
 import json
+import re
 import shutil
+from argparse import ArgumentParser
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,9 @@ import pytest
 import soundfile
 import soxr
 
+from mla_fairseq.agents import AlignAttAgent, EDAttAgent, HoldAgent, WaitKAgent
 from mla_fairseq.agents.audio import Samples
+from mla_fairseq.errors import UserError
 from tests.programs import ROOT, Done, run
 from tests.streaming.conftest import RATE, noise
 
@@ -125,6 +129,25 @@ def test_an_error_is_one_line(save, data: Path, tmp_path: Path, what: str) -> No
         message = "error: this model has a full-context encoder"
     done = attempt(tmp_path / "run", data, checkpoint, [path])
     assert done.code == 1 and message in done.last_line, done.err[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("agent", "model", "flags", "message"),
+    [
+        (AlignAttAgent, "", "--attn-layer 2", "--attn-layer must be an integer within 0 and 1, but is 2"),
+        (AlignAttAgent, "", "--attn-heads 2", "--attn-heads must be a list of integers within 0 and 1, but is [2]"),
+        (HoldAgent, "--simul-type infinite_lookback", "", "use MonotonicAgent"),
+        (EDAttAgent, "--simul-type infinite_lookback", "", "use MonotonicAgent"),
+        (WaitKAgent, "--encoder-chunk-size 0", "--waitk-lagging 2", "such as AlignAttAgent"),
+    ],
+)
+def test_agents_name_flags_and_agents(save, data: Path, agent, model: str, flags: str, message: str) -> None:
+    """The sessions that they build name arguments and classes of the Python API."""
+    parser = ArgumentParser()
+    agent.add_args(parser)
+    args = parser.parse_args(["--model-path", str(save(model)), "--data-bin", str(data), *flags.split()])
+    with pytest.raises(UserError, match=re.escape(message)):
+        agent(args)
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 48_000])

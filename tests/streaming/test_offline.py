@@ -191,11 +191,15 @@ def test_bad_options_of_a_policy_are_refused(make, message: str) -> None:
 def test_bad_options_of_a_session_are_refused(translator) -> None:
     policy = AlignAttPolicy(4)
     for options, message in (
-        ({"layer": 2}, "--attn-layer must be within 0 and 1, but is 2"),
-        ({"heads": [0, 2]}, r"--attn-heads must be one or more within 0 and 1, but are \[0, 2\]"),
-        ({"heads": []}, r"--attn-heads must be one or more within 0 and 1, but are \[\]"),
+        ({"layer": 2}, "^layer must be an integer within 0 and 1, but is 2"),
+        ({"layer": 1.0}, "^layer must be an integer within 0 and 1, but is 1.0"),
+        ({"layer": True}, "^layer must be an integer within 0 and 1, but is True"),
+        ({"heads": [0, 2]}, r"^heads must be a list of integers within 0 and 1, but is \[0, 2\]"),
+        ({"heads": [1.0]}, r"^heads must be a list of integers within 0 and 1, but is \[1.0\]"),
+        ({"heads": []}, r"^heads must be a list of integers within 0 and 1, but is \[\]"),
+        ({"heads": 1}, "^heads must be a list of integers within 0 and 1, but is 1"),
     ):
         with pytest.raises(ValueError, match=message):
             OfflineSession(translator(), policy, **options)
-    with pytest.raises(ValueError, match="use MonotonicAgent"):
+    with pytest.raises(ValueError, match="use IncrementalSession with MonotonicPolicy"):
         OfflineSession(translator("--simul-type infinite_lookback"), policy)
