@@ -100,11 +100,13 @@ class Session(ABC):
         """Return to ``snapshot``, which stays valid.
 
         Raises:
-            ValueError: the snapshot is of another class.
+            ValueError: the snapshot is of another class, or of a session with another translator.
         """
         if type(snapshot) is not type(self):
             name = type(self).__name__
             raise ValueError(f"not a snapshot of {name} ({type(snapshot).__name__}): use one of this session")
+        if snapshot.translator is not self.translator:
+            raise ValueError("the snapshot is of a session with another translator: use one of this session")
         self.__dict__.update(snapshot.snapshot().__dict__)
 
     @property

@@ -221,12 +221,24 @@ def test_a_policy_for_another_session_is_refused(translator, session: type[Sessi
         session(translator(), policy)
 
 
-def test_snapshots_and_options_of_another_class_are_refused(translator) -> None:
+def test_snapshots_and_options_that_do_not_fit_are_refused(translator) -> None:
     session, other = IncrementalSession(translator(), WaitKPolicy(2, 3)), OfflineSession(translator(), HoldPolicy(2))
     with pytest.raises(ValueError, match=r"not a snapshot of IncrementalSession \(OfflineSession\)"):
         session.restore(other.snapshot())
+    another = IncrementalSession(translator("--attn-type relu"), WaitKPolicy(2, 3))
+    with pytest.raises(ValueError, match="the snapshot is of a session with another translator: use one of this"):
+        session.restore(another.snapshot())
+    assert session.translator is translator()
     with pytest.raises(ValueError, match=r"not SearchOptions \(4\): use SearchOptions\(beam=N\)"):
         IncrementalSession(translator(), WaitKPolicy(2, 3), 4)
+
+
+@pytest.mark.parametrize("final", [False, True])
+def test_samples_after_the_end_are_refused(translator, final: bool) -> None:
+    for session in IncrementalSession(translator(), WaitKPolicy(2, 3)), OfflineSession(translator(), HoldPolicy(2)):
+        session.push(noise(0.5), final=True)
+        with pytest.raises(RuntimeError, match="the recording has ended"):
+            session.push(noise(0.5), final)
 
 
 class ScriptedPolicy(Policy):
