@@ -42,7 +42,8 @@ def check_sample_rate(rate: float, name: str = "the audio") -> None:
 def to_kaldi_scale(samples: ArrayLike) -> np.ndarray:
     """Return samples (N,) as float32 in the 16-bit range, the scale of Kaldi's log energies.
 
-    ``samples`` is an array or list of one channel, float in [-1, 1] or int16.
+    ``samples`` is an array or list of one channel, float in [-1, 1] or int16. Floats up to 2
+    are accepted, because a resampler may overshoot 1.
 
     Raises:
         ValueError: another shape, dtype or range, NaN, or infinity.
@@ -59,7 +60,8 @@ def to_kaldi_scale(samples: ArrayLike) -> np.ndarray:
         raise ValueError(f"samples are {samples.dtype}, but float in [-1, 1] or int16 is needed: convert them first")
     if samples.size and not (loudest := np.abs(samples).max()) <= LARGEST_FLOAT:  # ``not <=`` is true for NaN
         fix = "divide by 32768 or pass int16" if np.isfinite(loudest) else "repair the recording"
-        raise ValueError(f"samples reach {loudest}, but floats must be in [-1, 1]: {fix}")
+        within = f"at most {LARGEST_FLOAT:g}"
+        raise ValueError(f"samples reach {loudest}, but floats must be in [-1, 1] ({within} if resampled): {fix}")
     return samples.astype(np.float32) * np.float32(INT16_RANGE)
 
 

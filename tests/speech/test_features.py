@@ -148,7 +148,11 @@ def test_samples_after_the_end_are_refused() -> None:
         pytest.param(np.zeros((1_000, 1), np.float32), r"shape \(1000, 1\)", id="a channel axis"),
         pytest.param(np.zeros(1_000, np.int32), "int32.*int16", id="int32"),
         pytest.param(np.array([0, 1, 2] * 200), "int64", id="whole numbers"),
-        pytest.param(np.full(1_000, 12_000.0), r"12000.0.*divide by 32768", id="floats in the 16-bit range"),
+        pytest.param(
+            np.full(1_000, 12_000.0),
+            r"12000.0.*\[-1, 1\] \(at most 2 if resampled\): divide by 32768",
+            id="floats in the 16-bit range",
+        ),
         pytest.param(np.full(1_000, np.nan), "nan.*repair", id="nan"),
         pytest.param(np.full(1_000, -np.inf), "inf.*repair", id="infinity"),
         pytest.param(np.zeros(0, np.float32), "0 samples is empty", id="empty"),
@@ -176,7 +180,9 @@ def test_a_bad_chunk_does_not_change_the_stream() -> None:
 
 
 def test_the_overshoot_of_a_resampler_is_allowed() -> None:
-    assert to_kaldi_scale(np.array([1.5])) == pytest.approx(49_152)
+    assert to_kaldi_scale(np.array([1.5, 2.0])) == pytest.approx([49_152, 65_536])
+    with pytest.raises(ValueError, match="at most 2 if resampled"):
+        to_kaldi_scale(np.array([2.01]))
 
 
 @given(sizes=st.lists(st.integers(1, 50), min_size=1, max_size=6), workers=st.integers(1, 3))
