@@ -88,11 +88,19 @@ def _require_same(first: dict[str, torch.Tensor], other: dict[str, torch.Tensor]
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint under a temporary name first, so that a killed run leaves no half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a checkpoint under a temporary name first, so that a killed run leaves no half of one.
+
+    Raises:
+        ValueError: the file cannot be written.
+    """
     partial = path.with_name(f"{path.name}.partial")
     try:
-        torch.save(state, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.save(state, partial)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except (OSError, RuntimeError) as error:  # torch raises a RuntimeError for a file that cannot be opened
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"cannot write {path} ({reason}): choose another --output") from error

@@ -130,6 +130,13 @@ def test_the_command_ends_with_one_line(tmp_path, arguments, words):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_output_that_cannot_be_written_is_one_line(tmp_path):
+    path = checkpoint(tmp_path / "a.pt", w=[1.0])
+    for output in ("/proc/x.pt", str(path / "x.pt")):
+        with pytest.raises(SystemExit, match=f"^error: cannot write {output} .*: choose another --output$"):
+            main(["--inputs", str(path), "--output", output])
+
+
 def test_the_command_averages_the_last_of_a_folder(tmp_path, capsys):
     for updates in (10, 20, 30):
         checkpoint(tmp_path / "in" / f"checkpoint_1_{updates}.pt", updates, w=[float(updates)])

@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run ``mla-plot``."""
     args = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    with needs("plots"), user_errors():
+    with needs("plots"), user_errors(types=(ValueError, OSError)):
         points = [point for table in args.points for point in read_points(table)]
         pictures = draw_quality_latency(points, args.output, args.latency, args.quality, args.title)
     print("\n".join(map(str, pictures)))

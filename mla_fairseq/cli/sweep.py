@@ -16,7 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mla_fairseq.cli.options import Help, add_picture, add_quality
-from mla_fairseq.errors import needs, user_errors
+from mla_fairseq.errors import user_errors
 from mla_fairseq.evaluation.instances import read_instances
 from mla_fairseq.evaluation.simultaneous import SimultaneousScores, render, write_scores
 from mla_fairseq.evaluation.sweeps import WaitKSweep, write_sweep
@@ -78,14 +78,14 @@ def run(args: argparse.Namespace) -> None:
     write_scores(args.output / "scores.json", named)
     print(render(named))
     print(f"whole source, beam 1: BLEU {bleu:.2f}\n")
-    with needs("plots"):
-        picture = write_sweep(args.output, "k", scores, args.system, args.title, bleu)
-        show(args, sweep, laggings[len(laggings) // 2])
-    print(f"quality against latency: {picture}")
+    picture = write_sweep(args.output, "k", scores, args.system, args.title, bleu)
+    show(args, sweep, laggings[len(laggings) // 2], bool(picture))
+    if picture:
+        print(f"quality against latency: {picture}")
 
 
-def show(args: argparse.Namespace, sweep: WaitKSweep, k: int) -> None:
-    """Draw timelines and print transcripts of some sentences at this k."""
+def show(args: argparse.Namespace, sweep: WaitKSweep, k: int, pictures: bool) -> None:
+    """Print transcripts of some sentences at this k, and draw their timelines if there are pictures."""
     instances = {instance.index: instance for instance in read_instances(sweep.log(k))}
     for index in args.timelines:
         if index not in instances:
@@ -93,12 +93,13 @@ def show(args: argparse.Namespace, sweep: WaitKSweep, k: int) -> None:
         elif instances[index].units:
             print(f"Sentence {index} as it appears, k = {k} (reference: {instances[index].reference!r}):")
             print(f"\n{transcript(instances[index])}")
-            draw_timeline(instances[index], args.output / f"timeline-{index}-k{k}", title=f"wait-{k}")
+            if pictures:
+                draw_timeline(instances[index], args.output / f"timeline-{index}-k{k}", title=f"wait-{k}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``mla-sweep``."""
     args = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    with user_errors():
+    with user_errors(types=(ValueError, OSError)):
         run(args)

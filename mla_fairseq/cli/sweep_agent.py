@@ -76,14 +76,14 @@ def run(args: argparse.Namespace) -> None:
     named = {f"{args.option} = {value}" if args.option else args.agent: score for value, score in scores.items()}
     write_scores(args.output / "scores.json", named)
     print(render(named))
-    with needs("plots"):
-        picture = write_sweep(args.output, "setting", scores, args.system, args.title)
-    print(f"quality against latency: {picture}")
+    picture = write_sweep(args.output, "setting", scores, args.system, args.title)
+    if picture:
+        print(f"quality against latency: {picture}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``mla-sweep-agent``."""
     args = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    with user_errors():
+    with user_errors(types=(ValueError, OSError)):
         run(args)

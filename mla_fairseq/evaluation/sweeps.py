@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mla_fairseq.errors import install
 from mla_fairseq.evaluation import offline
 from mla_fairseq.evaluation.instances import LOG_NAME
 from mla_fairseq.evaluation.programs import is_done, mark_done, run_program
-from mla_fairseq.evaluation.quality_latency import OFFLINE, draw_quality_latency, write_points
+from mla_fairseq.evaluation.quality_latency import OFFLINE, draw_quality_latency, read_points, write_points
 from mla_fairseq.evaluation.simultaneous import SimultaneousScores, score_log
 from mla_fairseq.files import user_dir
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -119,8 +123,10 @@ def write_sweep(
     system: str | None = None,
     title: str = "",
     offline_bleu: float | None = None,
-) -> Path:
+) -> Path | None:
     """Write a sweep's points.tsv and its picture; return the path of the picture.
+
+    There is no picture, ``None``, without matplotlib or if all translations are empty. The log reports both.
 
     Args:
         output: folder to write to.
@@ -133,4 +139,12 @@ def write_sweep(
     name, more = system or output.resolve().name, {} if offline_bleu is None else {OFFLINE: offline_bleu}
     rows = [{"system": name, knob: value, **asdict(score), **more} for value, score in scores.items()]
     write_points(output / "points.tsv", rows)
-    return draw_quality_latency(output / "points.tsv", output / "quality-latency", title=title)[0]
+    for value, score in scores.items():
+        if score.al is None:
+            logger.warning("%s = %s: every translation is empty, so it has no latency", knob, value)
+    points = [point for point in read_points(output / "points.tsv") if "al" in point.figures]
+    try:
+        return draw_quality_latency(points, output / "quality-latency", title=title)[0] if points else None
+    except ModuleNotFoundError as error:
+        logger.warning("no pictures: %s: %s", error, install("plots"))
+        return None

@@ -3,12 +3,15 @@
 import csv
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import IO
 
 import pytest
 
 from mla_fairseq.evaluation.instances import LOG_NAME, read_instances
+from mla_fairseq.evaluation.simultaneous import SimultaneousScores
+from mla_fairseq.evaluation.sweeps import write_sweep
 from tests.programs import ROOT, Done, run
 
 
@@ -59,6 +62,31 @@ def test_an_error_is_one_line(save, data: Path, tmp_path: Path) -> None:
     assert done.last_line.startswith("error: --laggings is '1,0': give numbers of at least 1")
     done = sweep(data, "--path", tmp_path / "none.pt", "--output", tmp_path)
     assert done.last_line == f"error: no checkpoint {tmp_path}/none.pt: check --path"
+    done = sweep(data, "--path", save("--attn-type relu"), "--output", "/proc/x")
+    assert done.code == 1
+    assert done.last_line.startswith("error: ") and "/proc/x" in done.last_line
+
+
+def scores(al: float | None) -> SimultaneousScores:
+    return SimultaneousScores(2, 0 if al else 2, 5.0, 9.0, *[al] * 4, *[None] * 4, 900.0, 1.0, 3.0, "b", "c", "l")
+
+
+@pytest.mark.parametrize("empty", [("1",), ("1", "3")])
+def test_empty_translations_are_in_the_table_and_not_in_the_picture(empty: tuple[str, ...], tmp_path: Path, caplog):
+    picture = write_sweep(tmp_path, "k", {k: scores(None if k in empty else 400.0) for k in ("1", "3")})
+    with (tmp_path / "points.tsv").open(encoding="utf-8") as stream:
+        assert [row["k"] for row in csv.DictReader(stream, delimiter="\t")] == ["1", "3"]
+    messages = [record.getMessage() for record in caplog.records if record.name.startswith("mla_fairseq")]
+    assert messages == [f"k = {k}: every translation is empty, so it has no latency" for k in empty]
+    assert (picture is None) == (len(empty) == 2) == (not list(tmp_path.glob("*.png")))
+
+
+def test_without_matplotlib_a_sweep_has_no_pictures(tmp_path: Path, caplog, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"] or ["matplotlib"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert write_sweep(tmp_path, "k", {"1": scores(400.0)}) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["points.tsv"]
+    assert len(caplog.messages) == 1 and "no pictures: " in caplog.text and "install the extra plots" in caplog.text
 
 
 def test_an_agent_is_swept_once_for_each_value(save, data: Path, tmp_path: Path) -> None:
