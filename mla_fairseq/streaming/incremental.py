@@ -8,7 +8,7 @@ from typing import Self
 from torch import Tensor
 
 from mla_fairseq.attention import State, fork, nbytes, reorder
-from mla_fairseq.streaming.policies import READ, Decision, Policy, Progress
+from mla_fairseq.streaming.policies import READ, Decision, Policy, Progress, WaitKPolicy
 from mla_fairseq.streaming.search import GREEDY, SearchOptions
 from mla_fairseq.streaming.session import Emission, Session
 from mla_fairseq.streaming.source import Source
@@ -19,7 +19,7 @@ from mla_fairseq.streaming.words import whole
 class IncrementalSession(Session):
     """A session under wait-k or monotonic attention.
 
-    At each push, the policy is asked for one token after another until it decides to READ. The whole words of the best
+    At each push, the policy is asked for one token after another until it returns ``READ``. The whole words of the best
     hypothesis are then final and emitted; other hypotheses of the beam that disagree with them are dropped. After the
     end of the source, the rest of the sentence is searched as in ``fairseq-generate``. The output does not depend on
     how the audio is split into segments, and no word depends on audio that has not arrived.
@@ -29,7 +29,8 @@ class IncrementalSession(Session):
 
     Args:
         translator: a model with a chunked encoder.
-        policy: decides between READ and WRITE.
+        policy: decides whether to read more source (``READ``) or to emit a token (``Decision(n)``). A ``WaitKPolicy``
+            without a ratio gets that of the model.
         options: beam and limits.
         continuous: start another sentence after the model has ended one; otherwise the rest of the audio is not
             translated. The next sentence starts with the first encoder state that was not read, so speech that was
@@ -43,7 +44,7 @@ class IncrementalSession(Session):
         search: beam search of the sentence.
 
     Raises:
-        ValueError: the encoder cannot stream, or the policy is for another session class or type of model.
+        ValueError: the encoder cannot stream, or the policy is for another session class, type of model or ratio.
     """
 
     policy_class = Policy
@@ -61,6 +62,8 @@ class IncrementalSession(Session):
         if policy.monotonic not in (None, monotonic):
             has, suitable = ("has", "MonotonicPolicy") if monotonic else ("has no", "WaitKPolicy")
             raise ValueError(f"this model {has} monotonic attention ({policy}): use {suitable}")
+        if isinstance(policy, WaitKPolicy):
+            self.policy = policy.for_model(translator.wait_k.ratio if translator.wait_k else None)
         self.continuous = continuous
         self._begin_sentence(0)
 
@@ -102,7 +105,7 @@ class IncrementalSession(Session):
 
         Returns:
             The number of encoder states that the token may read, 0 if it waits, and whether it may read them only
-            because the source has ended (the policy decided to READ).
+            because the source has ended (the policy returned ``READ``).
         """
         available = self.source.available - self.hypotheses.start
         states = self._decide(available).states

@@ -1,15 +1,15 @@
-"""READ/WRITE policies for models trained to translate simultaneously: pure functions of two numbers, no model.
+"""Policies for models trained to translate simultaneously: pure functions of two numbers, no model.
 
-Before each token a policy decides: READ (wait for more encoder states) or WRITE (decode the token now, from the first
-N states). A policy does not know whether the source has ended: if it did, the output could depend on how the audio is
-split into segments. READ is enough: while more audio may arrive, the session waits; after the end of the source, the
-token reads all encoder states.
+Before each token a policy decides: read more source (``READ``), or emit the token now, from the first n encoder states
+(``Decision(n)``). A policy does not know whether the source has ended: if it did, the output could depend on how the
+audio is split into segments. ``READ`` is enough: while more audio may arrive, the session waits; after the end of the
+source, the token reads all encoder states.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from mla_fairseq.models.wait_k import states_to_read
@@ -31,11 +31,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Decision:
-    """What a policy decides for the next token: READ, or WRITE from a number of encoder states.
+    """Read more source (``READ``), or emit the next token from a number of encoder states (``Decision(n)``).
 
     Attributes:
-        states: 0 means READ: wait for more audio or, after the end of the source, let the token read all encoder
-            states. N > 0 means WRITE: the token may be decoded, from the first N encoder states of the sentence.
+        states: 0 is ``READ``: wait for more audio or, after the end of the source, let the token read all encoder
+            states. N > 0: the token may be decoded, from the first N encoder states of the sentence.
 
     Raises:
         ValueError: ``states`` is not an integer of at least 0.
@@ -62,10 +62,10 @@ class Policy(ABC):
 
     @abstractmethod
     def decide(self, progress: Progress) -> Decision:
-        """Decide whether the next token waits (READ) or is decoded, and from how many encoder states.
+        """Decide whether to read more source (``READ``) or to emit a token from n encoder states (``Decision(n)``).
 
-        Called once per token, and again when new states arrive after a READ. A token may read no more states than are
-        available, and no fewer than the tokens before it have read; the session raises ValueError otherwise.
+        Called once per token, and again when new states arrive after a ``READ``. A token may read no more states than
+        are available, and no fewer than the tokens before it have read; the session raises ValueError otherwise.
         """
 
 
@@ -77,32 +77,57 @@ class WaitKPolicy(Policy):
 
     Attributes:
         lagging: k, in pre-decision steps.
-        ratio: encoder states per pre-decision step.
+        ratio: encoder states per pre-decision step; ``None``: a session takes it from its model.
 
     Raises:
         ValueError: ``lagging`` or ``ratio`` is not an integer of at least 1.
     """
 
     lagging: int
-    ratio: int
+    ratio: int | None = None
     monotonic = False
 
     def __post_init__(self) -> None:
-        check_wait_k(self.lagging, self.ratio)
+        if self.ratio is None:
+            check_integer("k of wait-k", self.lagging, 1)
+        else:
+            check_wait_k(self.lagging, self.ratio)
+
+    def for_model(self, trained: int | None) -> WaitKPolicy:
+        """Return the policy with the ratio of a model; ``None``: the model was not trained with wait-k.
+
+        Raises:
+            ValueError: the policy has another ratio, or neither has one.
+        """
+        ratio = trained if self.ratio is None else self.ratio
+        if ratio is None:
+            raise ValueError(f"this model was not trained with wait-k: give WaitKPolicy({self.lagging}, ratio=N)")
+        if trained not in (None, ratio):
+            raise ValueError(
+                f"the pre-decision ratio of the policy is {ratio}, but the model was trained with {trained}: "
+                f"leave it out, WaitKPolicy({self.lagging})"
+            )
+        return replace(self, ratio=ratio)
 
     def required(self, token: int) -> int:
-        """Return the number of encoder states that ``token`` (from 0) reads in a source that is long enough."""
+        """Return the number of encoder states that ``token`` (from 0) reads in a source that is long enough.
+
+        Raises:
+            ValueError: the policy has no ratio.
+        """
+        if self.ratio is None:
+            raise ValueError(f"{self} has no pre-decision ratio: give one, or use the policy of an IncrementalSession")
         return int(states_to_read(self.lagging, self.ratio, token))
 
     def decide(self, progress: Progress) -> Decision:
-        """WRITE as soon as the required states are available."""
+        """Emit the token as soon as the required states are available."""
         required = self.required(progress.tokens)
         return Decision(required) if progress.available >= required else READ
 
 
 @dataclass(frozen=True)
 class MonotonicPolicy(Policy):
-    """Let the heads of a model with monotonic attention decide: they READ or WRITE at each encoder state."""
+    """Let the heads of a model with monotonic attention decide at each encoder state whether to read or to emit."""
 
     monotonic = True
 
@@ -113,10 +138,10 @@ class MonotonicPolicy(Policy):
 
 @dataclass(frozen=True)
 class WholeSourcePolicy(Policy):
-    """READ until the source has ended: offline translation, with the highest latency of all policies."""
+    """Read until the source has ended: offline translation, with the highest latency of all policies."""
 
     def decide(self, progress: Progress) -> Decision:
-        """READ."""
+        """Return ``READ``."""
         return READ
 
 

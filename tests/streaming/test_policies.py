@@ -23,10 +23,21 @@ def test_the_whole_source_is_awaited() -> None:
     assert WholeSourcePolicy().decide(Progress(30, 0)) == READ
 
 
-@pytest.mark.parametrize("numbers", [(0, 7), (3, 0), (-1, -1), (2.5, 7), (3, "7"), (3, None)])
+@pytest.mark.parametrize("numbers", [(0, 7), (3, 0), (-1, -1), (2.5, 7), (3, "7"), (0, None)])
 def test_wait_k_needs_positive_integers(numbers: tuple) -> None:
-    with pytest.raises(ValueError, match="must be integers of at least 1, but are"):
+    with pytest.raises(ValueError, match=r"must be (integers|an integer) of at least 1, but"):
         WaitKPolicy(*numbers)
+
+
+def test_the_ratio_of_wait_k_is_that_of_the_model() -> None:
+    assert WaitKPolicy(5).for_model(7) == WaitKPolicy(5, 7).for_model(7) == WaitKPolicy(5, 7)
+    assert WaitKPolicy(5, 3).for_model(None) == WaitKPolicy(5, 3)
+    with pytest.raises(ValueError, match=r"policy is 3, but the model was trained with 7: .*WaitKPolicy\(5\)"):
+        WaitKPolicy(5, 3).for_model(7)
+    with pytest.raises(ValueError, match=r"was not trained with wait-k: give WaitKPolicy\(5, ratio=N\)"):
+        WaitKPolicy(5).for_model(None)
+    with pytest.raises(ValueError, match="has no pre-decision ratio"):
+        WaitKPolicy(5).required(0)
 
 
 @pytest.mark.parametrize("states", [-1, 2.0, True, None, "3"])

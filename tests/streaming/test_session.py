@@ -196,6 +196,12 @@ def test_a_policy_for_another_type_of_model_is_refused(translator) -> None:
         IncrementalSession(translator("--simul-type infinite_lookback"), WaitKPolicy(3, 7))
 
 
+def test_wait_k_has_the_ratio_of_the_model(translator) -> None:
+    assert IncrementalSession(translator(), WaitKPolicy(2)).policy == WaitKPolicy(2, 3)
+    with pytest.raises(ValueError, match="ratio of the policy is 7, but the model was trained with 3"):
+        IncrementalSession(translator(), WaitKPolicy(2, 7))
+
+
 class NoPolicy:
     """Has the method and the attribute of a policy, but not the base class."""
 
