@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from mla_fairseq.streaming import IncrementalSession, Translator, WaitKPolicy
@@ -37,6 +38,14 @@ def test_missing_statistics(save, data: Path, tmp_path: Path) -> None:
     (folder / "gcmvn.npz").unlink()
     with pytest.raises(ValueError, match=r"gcmvn\.npz is missing"):
         Translator.load(save(), folder)
+
+
+def test_an_unknown_mechanism(save, data: Path, tmp_path: Path) -> None:
+    state = torch.load(save("--attn-type relu"), weights_only=True)
+    state["cfg"]["model"].attn_type = "softplus"
+    torch.save(state, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=r"unknown attention 'softplus': .*; .* import that package first"):
+        Translator.load(tmp_path / "model.pt", data)
 
 
 def test_a_full_context_encoder(save, data: Path) -> None:
