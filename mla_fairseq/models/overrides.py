@@ -7,6 +7,7 @@ import difflib
 
 from mla_fairseq.models.length_options import add_length_args
 from mla_fairseq.models.options import add_attention_args
+from mla_fairseq.models.simul import add_chunk_args, add_simul_args
 
 
 def parse_override(pair: str) -> tuple[str, object]:
@@ -23,6 +24,11 @@ def parse_override(pair: str) -> tuple[str, object]:
     add_attention_args(flags)
     add_length_args(flags)
     actions = {action.dest: action for action in flags._actions}
+    fixed = argparse.ArgumentParser(add_help=False)
+    add_chunk_args(fixed)
+    add_simul_args(fixed)
+    if name in {action.dest for action in fixed._actions}:
+        raise ValueError(f"{pair}: only training sets it: train s2t_transformer_simul_mla with it")
     if name not in actions:
         near = difflib.get_close_matches(name, actions, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(sorted(actions))}"

@@ -213,8 +213,8 @@ def check_encoder_view(view: Full | Blocks, mechanism: Mechanism, name: str) -> 
     """
     if mechanism.in_order and not view.in_order:
         raise ValueError(
-            f"--encoder-attn-type {name} fades with every state, so it needs a chunked encoder: give "
-            "--encoder-chunk-size, or use another mechanism for the encoder"
+            f"--encoder-attn-type {name} fades with every state, so it needs a simultaneous model with a chunked "
+            "encoder (s2t_transformer_simul_mla): use another mechanism for the encoder, or train such a model"
         )
     if view.reach is not None and not mechanism.window:
         raise ValueError(

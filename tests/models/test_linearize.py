@@ -133,8 +133,17 @@ def test_the_checkpoint_of_the_command_decodes_and_trains(train: Train, generate
             "error: --set target_length_fixed=abc: invalid int value: 'abc'",
         ),
         (["--cross-attn-type", "gla"], "error: --cross-attn-type is gla"),
+        (
+            ["--encoder-attn-type", "decay"],
+            "error: --encoder-attn-type decay fades with every state, so it needs a simultaneous model with a chunked "
+            "encoder (s2t_transformer_simul_mla): use another mechanism for the encoder",
+        ),
+        (
+            ["--encoder-attn-type", "decay", "--set", "encoder_chunk_size=7"],
+            "error: --set encoder_chunk_size=7: only training sets it: train s2t_transformer_simul_mla with it",
+        ),
     ],
-    ids=["unchanged", "unknown", "option", "misspelt", "value", "site"],
+    ids=["unchanged", "unknown", "option", "misspelt", "value", "site", "decay", "chunks"],
 )
 def test_wrong_options_end_with_one_line(
     train: Train, corpus: Path, tmp_path: Path, arguments: list[str], message: str

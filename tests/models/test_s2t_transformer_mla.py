@@ -231,7 +231,7 @@ def test_a_mechanism_with_parameters_starts_from_a_checkpoint_without(
     ("flags", "message"),
     [
         ("--cross-attn-type decay", "--cross-attn-type is decay, which attends only to its own past"),
-        ("--encoder-attn-type gla", "it needs a chunked encoder: give --encoder-chunk-size"),
+        ("--encoder-attn-type gla", "it needs a simultaneous model with a chunked encoder"),
         ("--encoder-attn-type gla --encoder-chunk-size 4 --encoder-left-chunks 1", "a linear encoder cannot forget"),
     ],
     ids=["cross", "full-context encoder", "window"],
