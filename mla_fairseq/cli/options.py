@@ -35,6 +35,12 @@ def data_root(given: Path | None) -> Path:
     return folder
 
 
+def add_user_dir(parser: argparse.ArgumentParser) -> None:
+    """Add ``--user-dir``."""
+    help_ = "fairseq plugin folder, such as a package that registers your mechanisms (default: mla_fairseq)"
+    parser.add_argument("--user-dir", metavar="DIR", help=help_)
+
+
 def add_quality(parser: argparse.ArgumentParser) -> None:
     """Add the options of BLEU and chrF."""
     from sacrebleu.metrics import BLEU  # only for the commands that score

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mla_fairseq.cli.options import Help, add_picture, add_quality
+from mla_fairseq.cli.options import Help, add_picture, add_quality, add_user_dir
 from mla_fairseq.errors import user_errors
 from mla_fairseq.evaluation.instances import read_instances
 from mla_fairseq.evaluation.simultaneous import SimultaneousScores, render, write_scores
@@ -33,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("data", type=Path, help="prepared data folder")
     add("--path", type=Path, required=True, help="checkpoint of a simultaneous model")
     add_picture(parser)
+    add_user_dir(parser)
     add("--laggings", default="1,3,5,7,9", metavar="K,K,..", help="values of k, separated by commas")
     add("--config-yaml", default="config_st.yaml", help="data configuration in the data folder")
     add("--subset", default="tst-COMMON_st", help="manifest to translate, without .tsv")

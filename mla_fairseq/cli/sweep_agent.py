@@ -1,8 +1,8 @@
 """Translate a test set by an agent under SimulEval for several values of one option; draw quality against latency.
 
 Each value is one run of simuleval; a finished one is not run again. The words after -- are passed to simuleval: model,
-lists, segment size. Writes points.tsv, quality-latency.png and .svg, scores.json, and a folder with instances.log for
-each value.
+lists, segment size, --user-dir of your package. Writes points.tsv, quality-latency.png and .svg, scores.json, and
+a folder with instances.log for each value.
 """
 
 from __future__ import annotations

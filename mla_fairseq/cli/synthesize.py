@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import soundfile
 import torch
+from fairseq import utils
 from tqdm import tqdm
 
-from mla_fairseq.cli.options import Help
+from mla_fairseq.cli.options import Help, add_user_dir
 from mla_fairseq.errors import needs, user_errors
 from mla_fairseq.evaluation import recognition
 from mla_fairseq.evaluation.recognition import Recogniser, words
@@ -46,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--data", type=Path, required=True, help="folder that mla-prepare-tts wrote")
     add("--config-yaml", default="config.yaml", help="data configuration in that folder")
     add("--output", type=Path, required=True, help="folder to write to")
+    add_user_dir(parser)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--text", nargs="+", help="sentences to synthesise")
     what.add_argument("--text-file", type=Path, help="file of sentences to synthesise, one per line")
@@ -108,6 +110,8 @@ def load(args: argparse.Namespace) -> Speaker:
     Raises:
         ValueError: flags or files do not fit.
     """
+    if args.user_dir is not None:
+        utils.import_user_module(argparse.Namespace(user_dir=args.user_dir))
     try:
         overrides = dict(ast.literal_eval(args.model_overrides))
     except (ValueError, SyntaxError, TypeError) as error:

@@ -34,6 +34,7 @@ class WaitKSweep:
         max_tokens: frames in a batch.
         tokenize, lowercase: sacrebleu's tokeniser, and scores without case.
         cpu: use no GPU.
+        user_dir: fairseq plugin folder; ``None``: this package.
     """
 
     data: Path
@@ -48,6 +49,7 @@ class WaitKSweep:
     tokenize: str
     lowercase: bool
     cpu: bool
+    user_dir: str | None = None
 
     def log(self, k: int) -> Path:
         """Return the path of the log of a ``k``."""
@@ -87,7 +89,8 @@ class WaitKSweep:
         return output
 
     def _command(self, flags: list[str]) -> list[str]:
-        task = [str(self.data), "--user-dir", user_dir(), "--task", "speech_to_text_mla"]
+        plugin = self.user_dir or user_dir()
+        task = [str(self.data), "--user-dir", plugin, "--task", "speech_to_text_mla"]
         task += ["--config-yaml", self.config_yaml, "--gen-subset", self.subset, "--path", str(self.path)]
         limits = ["--beam", "1", "--max-len-a", str(self.max_len_a), "--max-len-b", str(self.max_len_b)]
         limits += ["--max-tokens", str(self.max_tokens), *(["--cpu"] if self.cpu else [])]

@@ -49,7 +49,9 @@ _SWEEP = {
 }
 _SWEEP |= {"max_len_a": "${generate.max_len_a}", "max_len_b": "${generate.max_len_b}", "output": "${RUN}/simul"}
 _SWEEP |= {"system": "${NAME}", "title": "${title}", "cpu": "${CPU}"}
+_SWEEP |= {"user_dir": "${train.user_dir}"}
 _SPEECH = {"checkpoint": "${CHECKPOINT}", "data": "${train.data}", "device": "${DEVICE}"}
+_SPEECH |= {"user_dir": "${train.user_dir}"}
 _FORCED: dict[str, Any] = {key: f"${{synthesize.{key}}}" for key in ("gen_subset", "seed", "max_tokens")}
 _FORCED |= {"teacher_forcing": True, "no_pictures": True, "output": "${RUN}/forced"}
 _CONVERTED = {**_DATA, "output": "${RUN}/converted.pt"}

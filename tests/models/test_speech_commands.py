@@ -81,6 +81,17 @@ def test_texts_become_wav_files_and_pictures(
     assert (tmp_path / "0001.wav").read_bytes() == before
 
 
+def test_a_package_with_a_mechanism_is_imported(
+    data: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    package = tmp_path / "my_synthesis_attention"
+    package.mkdir()
+    (package / "__init__.py").write_text("from mla_fairseq import plugin\nprint('my package is imported')\n")
+    output = ("--output", tmp_path / "out", "--no-pictures")
+    synthesize(trained, "--data", data, *output, "--text", "abc", "--user-dir", package)
+    assert "my package is imported" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("forced", [False, True])
 def test_a_set_is_scored(data: Path, trained: Path, tmp_path: Path, forced: bool) -> None:
     flags = ["--teacher-forcing"] if forced else []
@@ -157,6 +168,17 @@ def test_synthesis_works_with_every_length_rule(data: Path, trained: Path) -> No
         (["--text", "a", "--recogniser", "train"], "--recogniser compares with recorded speech"),
         (["--text", "a", "--vocoder-config", "x"], "needs both --vocoder-checkpoint and --vocoder-config"),
         (["--text", "a", "--model-overrides", "{"], "give a Python dictionary"),
+        (["--text", "a", "--model-overrides", "{'nope': 1}"], "names 'nope', which is not an option: did you mean '"),
+        (["--text", "a", "--model-overrides", "{'target_lenght': 'fixed'}"], "did you mean 'target_length'"),
+        (
+            ["--text", "a", "--model-overrides", "{'attn_type': 'softplus'}"],
+            r"unknown attention 'softplus': choose one of .*; .* import that package first",
+        ),
+        (
+            ["--text", "a", "--model-overrides", "{'encoder_attn_type': 'decay'}"],
+            "it needs a simultaneous model with a chunked encoder",
+        ),
+        (["--text", "a", "--user-dir", "/nowhere"], "/nowhere"),
         (["--text", "a", "--max-length-ratio", "-1"], "--max-length-ratio must be at least 0"),
         (["--gen-subset", "tset"], r"tset\.tsv is missing"),
         (["--gen-subset", "test", "--max-tokens", "5"], r"--max-tokens is 5, but an utterance of test has \d+ frames"),

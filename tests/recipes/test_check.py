@@ -110,6 +110,13 @@ def test_a_mechanism_of_a_plugin_is_known(small, monkeypatch):
     assert recipe.tree["generate"]["user_dir"] == "examples/custom_attention"
 
 
+def test_a_plugin_is_passed_to_the_sweep_and_to_synthesis(small):
+    recipe = small("train.user_dir=my_attention", "simul={}", "synthesize={gen_subset: test}")
+    for name in ("generate", "simul", "synthesize"):
+        command = recipe.command(name)
+        assert command[command.index("--user-dir") + 1] == "my_attention"
+
+
 def test_a_checkpoint_to_start_from_must_exist_or_be_made(small, tmp_path):
     key = "train.load_pretrained_encoder_from"
     with pytest.raises(

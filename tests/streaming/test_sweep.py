@@ -56,6 +56,17 @@ def test_a_sweep_writes_table_pictures_and_transcripts_and_resumes(save, data: P
     assert " ".join(instance.units) in " ".join(printed.split())
 
 
+def test_a_package_with_a_mechanism_is_passed_on(save, data: Path, tmp_path: Path) -> None:
+    package = tmp_path / "my_sweep_attention"
+    package.mkdir()
+    (package / "__init__.py").write_text("from mla_fairseq import plugin\nprint('my package is imported')\n")
+    common = (data, "--path", save("--attn-type relu"), "--output", tmp_path / "out")
+    done = sweep(*common, "--laggings", "1", "--timelines", "--user-dir", package)
+    assert done.code == 0, done.err
+    assert f"--user-dir {package} " in (tmp_path / "out/k1/made-by").read_text()
+    assert "my package is imported" in (tmp_path / "out/k1/generate.txt").read_text()
+
+
 def test_an_error_is_one_line(save, data: Path, tmp_path: Path) -> None:
     done = sweep(data, "--path", save("--attn-type relu"), "--output", tmp_path, "--laggings", "1,0")
     assert done.code == 1
