@@ -159,12 +159,12 @@ class MonotonicMultiheadAttention(AttentionHeads):
         return output
 
     def _drop(self, tensors: Tensors, back: int = 0) -> None:
-        """Drop what every head of every stream has passed, except the last ``back`` states."""
-        states = int(((tensors["seen"].amin(1) - back).clamp_min(0) - tensors["first_state"]).amin())
+        """Drop what all heads of all streams have passed, except the last ``back`` states; wait for the device once."""
+        passed = (tensors["seen"].amin(1) - back).clamp_min(0) - tensors["first_state"]
+        states, steps = torch.stack((passed.amin(), (tensors["step"].amin(1) - tensors["first_step"]).amin())).tolist()
         if states > 0:
             tensors |= {name: tensors[name][:, :, states:] for name in ("key", "value")}
             tensors["first_state"] = tensors["first_state"] + states
-        steps = int((tensors["step"].amin(1) - tensors["first_step"]).amin())
         if steps > 0:
             tensors["decide"] = tensors["decide"][:, :, steps:]
             tensors["first_step"] = tensors["first_step"] + steps

@@ -82,6 +82,17 @@ def test_monotonic_heads_can_use_it(soft: str) -> None:
     assert ("mechanism.total" in state[module.name]) == (soft == "infinite_lookback") == module.remembers
 
 
+@pytest.mark.parametrize("soft", ["infinite_lookback", "chunkwise"])
+def test_a_step_of_monotonic_heads_waits_for_the_device_once(soft: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, state, waits = MonotonicMultiheadAttention(8, 2, MeanAttention(4), monotonic=Monotonic(soft)), {}, []
+    module.feed(torch.randn(11, 1, 8), state, final=True)
+    for name in ("__int__", "__bool__", "tolist", "item"):
+        method = getattr(Tensor, name)
+        monkeypatch.setattr(Tensor, name, lambda x, name=name, method=method: waits.append(name) or method(x))
+    module.advance(torch.randn(1, 1, 8), state, Layout.at(Full(), 0, keys=0))
+    assert waits == ["tolist"]
+
+
 def test_its_limits_are_checked() -> None:
     x = torch.randn(5, 2, 8)
     with pytest.raises(ValueError, match="cannot follow Causal"):
