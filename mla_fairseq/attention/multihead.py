@@ -41,14 +41,9 @@ class AttentionHeads(nn.Module):
     """
 
     def __init__(
-        self,
-        embed_dim: int,
-        num_heads: int,
-        mechanism: Mechanism | str = "softmax",
-        kdim: int | None = None,
-        dropout: float | nn.Module = 0.0,
-        name: str | None = None,
-    ) -> None:
+        self, embed_dim: int, num_heads: int, mechanism: Mechanism | str = "softmax", kdim: int | None = None,
+        dropout: float | nn.Module = 0.0, name: str | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         if num_heads < 1 or embed_dim % num_heads:
             raise ValueError(f"embed_dim must be a multiple of num_heads, but is {embed_dim} with {num_heads} heads")
@@ -98,8 +93,7 @@ class AttentionHeads(nn.Module):
                 state_dict[renamed] = tensor
         missing = {key: tensor.clone() for key, tensor in expected.items() if key not in state_dict}
         if missing and f"{name}.q_proj.weight" in state_dict:
-            first = next(iter(missing))
-            log.warning("%s and %d others are not in the checkpoint: they start from scratch", first, len(missing) - 1)
+            log.warning("parameters that are not in the checkpoint start from scratch: %s", ", ".join(missing))
         state_dict |= missing
         return state_dict
 

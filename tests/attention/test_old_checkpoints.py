@@ -42,7 +42,16 @@ def test_a_checkpoint_of_another_mechanism_loads(name: str, caplog: pytest.LogCa
     upgraded = attention.upgrade_state_dict_named(other, "decoder")
     attention.load_state_dict({key.removeprefix("decoder."): tensor for key, tensor in upgraded.items()})
     new = attention.mechanism.state_dict().keys() - MultiheadAttention(C, H, "leap").mechanism.state_dict().keys()
-    assert ("they start from scratch" in caplog.text) == bool(new)
+    assert ("start from scratch" in caplog.text) == bool(new)
+
+
+def test_every_parameter_that_starts_from_scratch_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    other = {f"decoder.{key}": x for key, x in MultiheadAttention(C, H, "relu").state_dict().items()}
+    for name, parameters in (("performer", ("directions",)), ("gla", ("projection.weight", "projection.bias"))):
+        caplog.clear()
+        MultiheadAttention(C, H, name).upgrade_state_dict_named(dict(other), "decoder")
+        listed = ", ".join(f"decoder.mechanism.{parameter}" for parameter in parameters)
+        assert caplog.messages == [f"parameters that are not in the checkpoint start from scratch: {listed}"]
 
 
 def test_a_submodule_with_a_former_name_keeps_its_parameters() -> None:
