@@ -126,8 +126,7 @@ class Layout:
 
         def make() -> Tensor | None:
             keys = self.keys
-            if stored is not None:
-                keys = keys[:, -1:] + torch.arange(1 - stored, 1, device=keys.device)
+            keys = keys if stored is None else keys[:, -1:] + torch.arange(1 - stored, 1, device=keys.device)
             mask = self.view.visible(self.queries, keys)
             return None if mask is None else mask.unsqueeze(1).to(dtype)
 
@@ -179,7 +178,7 @@ class Mechanism(nn.Module, ABC):
         window: supports views with a limited past.
         constant_state: the state does not grow with the keys.
         half_precision: takes q, k and v in half precision and under autocast.
-        eps: smallest sum of ``scores`` that counts as having seen a key.
+        eps: smallest divisor: where ``scores`` sum to less, the output shrinks towards zero.
     """
 
     needs_lengths: ClassVar[bool] = False
@@ -223,10 +222,10 @@ class Mechanism(nn.Module, ABC):
         """
 
     def weights(self, q: Tensor, k: Tensor, layout: Layout) -> Tensor:
-        """Return normalized weights (B, H, T, S): a row sums to one, or to zero if the query sees nothing."""
+        """Return normalized weights (B, H, T, S): a row sums to one, or to less where scores sum to less than ``eps``."""
         scores, visible = self.scores(q, k, layout), layout.visible(q.dtype)
         scores = scores if visible is None else scores * visible
-        return scores / scores.sum(-1, keepdim=True).clamp_min(self.eps)  # a row of zeros stays zero
+        return scores / scores.sum(-1, keepdim=True).clamp_min(self.eps)
 
     def surrogate_weights(self, q: Tensor, k: Tensor, layout: Layout) -> Tensor:
         """Return ``weights`` for a loss on them, with a gradient even if a query shares no feature with any key."""

@@ -87,6 +87,9 @@ def gated(
     the running state. Returns outputs (B, H, T, D) and the state (B, H, F, D + 1) after all keys.
     """
     length = k.shape[-2]
+    if length == 0:  # nothing to add, and nothing decays
+        state = k.mT @ with_one(v) if state is None else state
+        return normalize(q @ state), state
     if length == 1 == size:  # a decoding step: the key that was just written has not decayed
         state = k.mT * with_one(v) if state is None else torch.addcmul(state * gates.exp().mT, k.mT, with_one(v))
         return normalize(q @ state), state

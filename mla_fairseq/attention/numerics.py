@@ -1,7 +1,7 @@
 """Numerical rules of every mechanism.
 
 Features, states and divisions are float32 at least, also under half precision and autocast: a bfloat16 state stops
-growing after some hundred frames. A normalizer below ``EPS`` means that a query has seen nothing; its output is zero.
+growing after some hundred frames. Normalizers are at least ``EPS``: below it, outputs shrink towards zero.
 """
 
 from contextlib import AbstractContextManager, nullcontext

@@ -33,7 +33,7 @@ class SoftmaxAttention(Mechanism):
         else:
             state = self.write(state, k, v, layout)
             step = q.shape[-2] == 1 and layout.view == Causal()  # all stored keys are earlier
-            visible = None if step else layout.visible(torch.bool, stored=state["key"].shape[-2])
+            visible = None if step or not q.numel() else layout.visible(torch.bool, stored=state["key"].shape[-2])
             output = _attend(q, state["key"], state["value"], _both(visible, state.get("mask")))
         return output, _trim(state, layout.view.reach)
 
@@ -60,7 +60,8 @@ class SoftmaxAttention(Mechanism):
         visible = _both(layout.visible(torch.bool), layout.key_mask)
         if visible is not None:
             energy = energy.masked_fill(~visible, torch.finfo(energy.dtype).min)
-        energy = energy - energy.amax(-1, keepdim=True).detach()
+        if energy.numel():  # else there is no largest
+            energy = energy - energy.amax(-1, keepdim=True).detach()
         scores = energy.clamp_min(-80 if energy.dtype == torch.float32 else -600).exp()  # no underflow to zero
         return scores if visible is None else scores * visible.to(scores.dtype)
 
