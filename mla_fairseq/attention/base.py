@@ -156,7 +156,7 @@ def positions(start: int | Tensor, length: int, device: torch.device | str | Non
 
 def _relative(places: Tensor, length: Tensor | None, dtype: torch.dtype) -> Tensor:
     if length is None:
-        raise ValueError("this mechanism has positions: give the layout query and key lengths")
+        raise ValueError("the layout has no lengths: set needs_lengths = True in the mechanism, or give both lengths")
     share = (places + 1).to(dtype) / length.clamp_min(1).unsqueeze(-1)
     return share.clamp_max(1.0).unsqueeze(1)  # a share above 1 would give angles above pi/2, and negative weights
 

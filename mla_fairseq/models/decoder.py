@@ -82,7 +82,7 @@ class TextDecoder(StepDecoder):
             log_ratio = rule.predict(source.states, source.mask)  # with gradients: the criterion trains it
             target_lengths = rule.of_whole_target(mask.sum(1), source.lengths, log_ratio)
         layouts = whole_layouts(
-            tokens.shape[1], source, target_lengths, self._source_lengths(source.lengths),
+            tokens.shape[1], source, target_lengths, None if rule is None else self._source_lengths(source.lengths),
             None if bool(mask.all()) else mask, view, self._cross_view(tokens.shape[1], source.states, encoder_out),
         )  # fmt: skip
         x = self._embed(tokens, 0)

@@ -57,7 +57,7 @@ def whole_layouts(
     length: int,
     source: Source,
     target_length: Tensor | None,
-    source_length: Tensor,
+    source_length: Tensor | None,
     target_mask: Tensor | None,
     view: View = CAUSAL,
     cross_view: View = FULL,
@@ -68,18 +68,18 @@ def whole_layouts(
         length: target tokens T, padding included.
         source: the encoder's output.
         target_length: (B,), what target positions are measured against; ``None``: no mechanism needs it.
-        source_length: (B,), what source positions are measured against.
+        source_length: (B,), what source positions are measured against; ``None``: no mechanism needs it.
         target_mask: (B, T), true for real tokens; ``None``: all are real.
         view: which target token sees which.
         cross_view: which target token sees which encoder state.
     """
     device = source.states.device
     return Layouts(
-        Layout.whole(
-            view, length, query_length=target_length, key_length=target_length, key_mask=target_mask, device=device
+        Layout.at(
+            view, 0, length, query_length=target_length, key_length=target_length, key_mask=target_mask, device=device
         ),
-        Layout.whole(
-            cross_view, length, len(source.states), query_length=target_length, key_length=source_length,
+        Layout.at(
+            cross_view, 0, length, len(source.states), query_length=target_length, key_length=source_length,
             key_mask=source.mask, device=device,
         ),
     )  # fmt: skip

@@ -89,9 +89,9 @@ class SpeechEncoder(FairseqEncoder):
         x = self._embed(x, 0)
         mask = real_frames(lengths, x.shape[0])
         key_mask = None if bool(mask.all()) else mask  # without padding no layer needs to mask
-        lengths = self._expected(lengths)
-        layout = Layout.whole(
-            self.view, len(x), query_length=lengths, key_length=lengths, key_mask=key_mask, device=x.device
+        expected = self._expected(lengths)
+        layout = Layout.at(
+            self.view, 0, len(x), query_length=expected, key_length=expected, key_mask=key_mask, device=x.device
         )
         hidden = []
         for layer in self.transformer_layers:
@@ -137,8 +137,8 @@ class SpeechEncoder(FairseqEncoder):
         if complete == 0:
             return x
         x = self._embed(x, start)
-        lengths = self._expected(start)  # a fixed number: start only gives it the shape (B,)
-        layout = Layout.at(self.view, start, complete, query_length=lengths, key_length=lengths)
+        expected = self._expected(start)  # a fixed number: start only gives it the shape (B,)
+        layout = Layout.at(self.view, start, complete, query_length=expected, key_length=expected)
         for layer in self.transformer_layers:
             x = layer(x, layout, state)
         return x if self.layer_norm is None else self.layer_norm(x)
@@ -161,9 +161,9 @@ class SpeechEncoder(FairseqEncoder):
         """Return subsampled states (S, B, C) with positions from ``start`` on, an int or (B,)."""
         return self.dropout_module(self.embed_scale * x + self.embed_positions(start, x.shape[0], x.device).to(x))
 
-    def _expected(self, lengths: Tensor) -> Tensor:
-        """Return what positions are measured against, (B,), from the true numbers of states (B,)."""
-        return lengths if self.lengths is None else source_lengths(self.lengths, lengths, self.streams)
+    def _expected(self, lengths: Tensor) -> Tensor | None:
+        """Return what positions are measured against, (B,), from the true numbers of states (B,); ``None``: nothing."""
+        return None if self.lengths is None else source_lengths(self.lengths, lengths, self.streams)
 
     def reorder_encoder_out(self, encoder_out: dict[str, Any], new_order: Tensor) -> dict[str, Any]:
         """Return the encoder's output with stream ``new_order[i]`` at place i, as fairseq's beam search needs it."""

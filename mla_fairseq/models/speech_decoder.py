@@ -213,8 +213,10 @@ class SpeechDecoder(FairseqIncrementalDecoder):
 
         ``mask`` (B, T) is true for real steps; ``expected`` (B,) is what positions are measured against.
         """
-        source_length = source_lengths(self.length_rule.options, source.lengths)
-        layouts = whole_layouts(frames.shape[1], source, expected, source_length, mask)
+        lengths: tuple[Tensor | None, Tensor | None] = (None, None)
+        if need_lengths(self.transformer_layers):
+            lengths = (expected, source_lengths(self.length_rule.options, source.lengths))
+        layouts = whole_layouts(frames.shape[1], source, *lengths, mask)
         return self._run_layers(self._embed(frames, 0), source.states, layouts, None, weights)
 
     def _run_layers(

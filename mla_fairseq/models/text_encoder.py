@@ -78,9 +78,9 @@ class TextEncoder(FairseqEncoder):
         real = src_tokens.ne(self.padding_idx)
         x = self._embed(src_tokens, real)
         key_mask, lengths = (None if bool(real.all()) else real), real.sum(1)  # without padding no layer needs to mask
-        expected = lengths if self.lengths is None else source_lengths(self.lengths, lengths)
-        layout = Layout.whole(
-            FULL, len(x), query_length=expected, key_length=expected, key_mask=key_mask, device=x.device
+        expected = None if self.lengths is None else source_lengths(self.lengths, lengths)
+        layout = Layout.at(
+            FULL, 0, len(x), query_length=expected, key_length=expected, key_mask=key_mask, device=x.device
         )
         for layer in self.transformer_layers:
             x = layer(x, layout)

@@ -27,7 +27,7 @@ def test_missing_lengths_are_refused_by_mechanisms_that_need_them(name: str) -> 
     for given in ({}, {"query_length": four}, {"key_length": four}):
         unknown = Layout(Causal(), layout.queries, layout.keys, **given)
         if mechanism.needs_lengths:
-            with pytest.raises(ValueError, match="this mechanism has positions: give the layout query and key lengths"):
+            with pytest.raises(ValueError, match="set needs_lengths = True"):
                 mechanism.advance({}, q, k, v, unknown)
         else:
             assert torch.equal(mechanism.advance({}, q, k, v, unknown)[0], mechanism.advance({}, q, k, v, layout)[0])

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from torch import Tensor
 
 import mla_fairseq
 from mla_fairseq.attention import (
+    Layout,
     LinearAttention,
     Mechanism,
     ReLUAttention,
@@ -94,6 +96,29 @@ def test_every_type_of_option_is_parsed(given) -> None:
 
 def test_a_checkpoint_older_than_an_option_has_its_default(given) -> None:
     assert given_options(argparse.Namespace(given_order=7)) == GivenOptions(order=7)
+
+
+@pytest.mark.parametrize("side", ["query", "key"])
+@pytest.mark.parametrize("site", ["encoder", "decoder", "cross"])
+def test_a_mechanism_that_forgets_that_it_needs_lengths_is_refused_in_training(
+    given, build: Build, site: str, side: str
+) -> None:
+    """Decoding would not have the lengths."""
+
+    @register_attention("forgetful")
+    class Forgetful(ReLUAttention):
+        def query_positions(self, q: Tensor, layout: Layout) -> Tensor:
+            return layout.relative_queries(q.dtype).unsqueeze(-1) if side == "query" else q.new_ones(q.shape[-2], 1)
+
+        def key_positions(self, k: Tensor, layout: Layout) -> Tensor:
+            return layout.relative_keys(k.dtype).unsqueeze(-1) if side == "key" else k.new_ones(k.shape[-2], 1)
+
+    built = build(flags=f"--{site}-attn-type forgetful")
+    with pytest.raises(ValueError, match="the layout has no lengths: set needs_lengths = True in the mechanism"):
+        built.model(**built.batch()["net_input"])
+    Forgetful.needs_lengths = True
+    built = build(flags=f"--{site}-attn-type forgetful --source-length 50 --target-length-ratio 1")
+    built.model(**built.batch()["net_input"])
 
 
 def test_a_users_mechanism_gets_its_options_at_its_site(given, build: Build) -> None:

@@ -11,7 +11,7 @@ from fairseq.models import ARCH_CONFIG_REGISTRY
 from fairseq.models.text_to_speech.tts_transformer import TTSTransformerModel
 from torch import Tensor
 
-from mla_fairseq.attention import nbytes
+from mla_fairseq.attention import CosFormer, nbytes
 from mla_fairseq.errors import UserError
 from mla_fairseq.models.tts_transformer_mla import TTSTransformerMLAModel
 from tests.models.conftest import EVERYWHERE, IN_ORDER, LINEAR, MIXED, SOFTMAX
@@ -210,6 +210,14 @@ def test_an_unknown_length_is_an_error_only_where_it_is_needed() -> None:
         model.decoder.expect_length(encode(model, text(3)))
     model.train()(text(4), full(1, 4), frames(1, 8), target_lengths=full(1, 8), speaker=None)
     assert model.eval().decoder.expect_length(encode(model, text(3))).tolist() == [6]
+
+
+@pytest.mark.parametrize("site", ["encoder", "decoder", "cross"])
+def test_a_mechanism_that_forgets_that_it_needs_lengths_is_refused_in_training(site: str, monkeypatch) -> None:
+    monkeypatch.setattr(CosFormer, "needs_lengths", False)
+    model = build(f"--{site}-attn-type cosformer").train()
+    with pytest.raises(ValueError, match="the layout has no lengths: set needs_lengths = True in the mechanism"):
+        model(text(4), full(1, 4), frames(1, 8), target_lengths=full(1, 8), speaker=None)
 
 
 @torch.no_grad()
