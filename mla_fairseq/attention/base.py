@@ -90,7 +90,10 @@ class Layout:
 
         Raises:
             ValueError: an int ``start`` inside a block of ``Blocks``.
+            TypeError: a ``view`` that is not a view.
         """
+        if not isinstance(view, View):
+            raise TypeError(f"view must be Causal(), Full(), Blocks(..) or Prefix(..), but is {view!r}")
         if isinstance(start, int) and start % view.size:
             raise ValueError(f"under {view} a call starts at a block, but start is {start}")
         q_places = positions(start, queries, device)
@@ -125,8 +128,7 @@ class Layout:
         """
 
         def make() -> Tensor | None:
-            keys = self.keys
-            keys = keys if stored is None else keys[:, -1:] + torch.arange(1 - stored, 1, device=keys.device)
+            keys = self.keys if stored is None else self.keys[:, -1:] + positions(1 - stored, stored, self.keys.device)
             mask = self.view.visible(self.queries, keys)
             return None if mask is None else mask.unsqueeze(1).to(dtype)
 
@@ -222,7 +224,7 @@ class Mechanism(nn.Module, ABC):
         """
 
     def weights(self, q: Tensor, k: Tensor, layout: Layout) -> Tensor:
-        """Return normalized weights (B, H, T, S): a row sums to one, or to less where scores sum to less than ``eps``."""
+        """Return normalized weights (B, H, T, S): a row sums to one, or less if scores sum to less than ``eps``."""
         scores, visible = self.scores(q, k, layout), layout.visible(q.dtype)
         scores = scores if visible is None else scores * visible
         return scores / scores.sum(-1, keepdim=True).clamp_min(self.eps)

@@ -114,6 +114,7 @@ class AttentionHeads(nn.Module):
 
         Raises:
             ValueError: shapes that do not fit, or a layout that the mechanism cannot follow.
+            TypeError: something else than a layout.
         """
         channels, kdim = self.q_proj.in_features, self.k_proj.in_features
         if query.dim() != 3 or query.shape[-1] != channels:
@@ -122,6 +123,8 @@ class AttentionHeads(nn.Module):
             raise ValueError(f"key must be (S, {query.shape[1]}, {kdim}) for this query, but is {tuple(key.shape)}")
         if layout is None:
             layout = Layout.whole(Full(), len(query), len(query if key is None else key), device=query.device)
+        elif not isinstance(layout, Layout):
+            raise TypeError(f"layout must be a Layout, such as Layout.whole(view, {len(query)}), but is {layout!r}")
         sizes = (layout.queries.shape[-1], None if key is None else layout.keys.shape[-1])
         if sizes != (given := (len(query), None if key is None else len(key))):
             raise ValueError(f"the layout is for (queries, keys) = {sizes}, but {given} are given")

@@ -34,7 +34,7 @@ def register_attention(name: str, options: type | None = None) -> Callable[[Buil
 
     Raises:
         ValueError: a name that another definition has, or that cannot be part of a flag.
-        TypeError: no name, or options that are not a dataclass with defaults.
+        TypeError: no name, options that are not a dataclass with defaults, or neither a class nor a function.
     """
     if not isinstance(name, str):
         raise TypeError(f'register an attention under a name, as in @register_attention("mine"), not {name!r}')
@@ -49,6 +49,8 @@ def register_attention(name: str, options: type | None = None) -> Callable[[Buil
     file = os.path.realpath(caller.get("__file__", caller["__name__"]))
 
     def register(build: Build) -> Build:
+        if not hasattr(build, "__qualname__"):
+            raise TypeError(f"attention {name!r} must be a class or a function, but is {build!r}")
         source = (file, build.__qualname__)  # not the module: fairseq may import a user-dir's file under two names
         if name in _ENTRIES and _ENTRIES[name].source != source:
             where = _ENTRIES[name].source[0]

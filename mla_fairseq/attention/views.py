@@ -60,7 +60,7 @@ class Blocks:
     """Blocks of ``size`` positions: a query sees its own block and the ``left`` blocks before it (-1: all of them).
 
     Raises:
-        ValueError: a block size below 1, or ``left`` below -1.
+        ValueError: a block size below 1, ``left`` below -1, or one that is not an int.
     """
 
     size: int
@@ -68,8 +68,8 @@ class Blocks:
     in_order: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.left < -1:
-            raise ValueError(f"blocks need size >= 1 and left >= -1, but have size {self.size} and left {self.left}")
+        if not isinstance(self.size, int) or not isinstance(self.left, int) or self.size < 1 or self.left < -1:
+            raise ValueError(f"blocks need int size >= 1, left >= -1, but have size {self.size} and left {self.left}")
 
     @property
     def reach(self) -> int | None:

@@ -133,6 +133,25 @@ def test_a_wrong_argument_is_refused(what: str) -> None:
         call(MultiheadAttention(8, 2, "cosformer"), torch.randn(4, 2, 8))
 
 
+@pytest.mark.parametrize("call", [lambda: Layout.at("causal", 0), lambda: Layout.whole(Causal, 4)])
+def test_something_else_than_a_view_is_refused(call) -> None:
+    with pytest.raises(TypeError, match=r"view must be Causal\(\), .* but is ('causal'|<class .*Causal'>)"):
+        call()
+
+
+@pytest.mark.parametrize("state", [None, {}], ids=["whole", "step"])
+def test_a_view_is_not_a_layout(state: dict | None) -> None:
+    x = torch.randn(4, 2, 8)
+    with pytest.raises(TypeError, match=r"layout must be a Layout, such as Layout.whole\(view, 4\), but is Causal"):
+        MultiheadAttention(8, 2, "relu")(x, x, Causal(), state)
+
+
+@pytest.mark.parametrize("sizes", [(2.0, -1), (2, 1.0)], ids=str)
+def test_blocks_have_integer_sizes(sizes: tuple) -> None:
+    with pytest.raises(ValueError, match=f"int size .* but have size {sizes[0]} and left {sizes[1]}"):
+        Blocks(*sizes)
+
+
 def test_a_state_of_other_streams_is_refused() -> None:
     attention, state = MultiheadAttention(8, 2, "relu", name="decoder"), {}
     attention(*[torch.randn(1, 2, 8)] * 2, Layout.at(Causal(), 0), state)

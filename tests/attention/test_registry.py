@@ -1,5 +1,6 @@
 """The registry: registering, building and looking up a mechanism, and clear errors."""
 
+import functools
 import runpy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,6 +112,12 @@ def test_a_definition_is_known_by_its_file(tmp_path: Path) -> None:
 def test_a_mechanism_needs_a_name(name: object) -> None:
     with pytest.raises(TypeError, match="register an attention under a name"):
         register_attention(name)
+
+
+def test_only_a_class_or_a_function_can_be_registered() -> None:
+    with pytest.raises(TypeError, match="attention 'bound' must be a class or a function, but is functools"):
+        register_attention("bound")(functools.partial(ReLUAttention))
+    assert "bound" not in available_attention()
 
 
 @pytest.mark.parametrize("name", ["", "two words", "with-dash", "1st"])

@@ -66,7 +66,7 @@ def test_each_stream_has_its_own_prefix() -> None:
     ("make", "message"),
     [
         pytest.param(lambda: Causal(0), "at least 1, but is 0", id="window0"),
-        pytest.param(lambda: Blocks(0), "size >= 1 and left >= -1, but have size 0", id="size0"),
+        pytest.param(lambda: Blocks(0), "size >= 1, left >= -1, but have size 0", id="size0"),
         pytest.param(lambda: Blocks(2, -2), "but have size 2 and left -2", id="left-2"),
         pytest.param(lambda: Prefix(torch.zeros(1, 2, 3)), r"but are .*, \(1, 2, 3\)", id="prefix-of-3-dimensions"),
         pytest.param(lambda: Prefix(torch.tensor([2, 1])), "must not decrease", id="prefix-decreases"),
