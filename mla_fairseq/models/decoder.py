@@ -9,8 +9,17 @@ from torch import Tensor
 
 from mla_fairseq.attention import Prefix, State, View, reorder
 from mla_fairseq.models.decoder_steps import StepDecoder, states_read
-from mla_fairseq.models.decoding import CAUSAL, ENTRY, FULL, Source, source_of, whole_layouts, whole_weights
-from mla_fairseq.models.layers import Report, Weights
+from mla_fairseq.models.decoding import (
+    CAUSAL,
+    ENTRY,
+    FULL,
+    Source,
+    source_of,
+    weights_over,
+    whole_layouts,
+    whole_weights,
+)
+from mla_fairseq.models.layers import DecoderLayer, Report, Weights
 from mla_fairseq.models.upgrade import adapt_length_rule, adapt_monotonic
 from mla_fairseq.models.wait_k import WaitK
 
@@ -46,8 +55,12 @@ class TextDecoder(StepDecoder):
             features_only: leave out the projection to the vocabulary.
             full_context_alignment: let every token see every other.
             alignment_layer: return the cross-attention weights (B, T, S) of this layer, averaged over heads, as
-                ``extra["attn"][0]``. Without it no weights are computed.
+                ``extra["attn"][0]``. Without it no weights are computed. With a state, T is 1, and encoder states that
+                are not read yet have the weight 0; each call projects all keys of this layer again.
             target_lengths: (B,), the expected lengths, where the caller knows better than the length rule.
+
+        Raises:
+            ValueError: ``alignment_layer`` with a state of monotonic attention.
 
         Extras of monotonic attention: ``delays`` (B, layers * H, T), the encoder states that each head is expected to
         have read, of ``source_lengths`` (B,). With a state, ``attn[0]`` (B, 1, 1) is the number of encoder states that
@@ -100,6 +113,11 @@ class TextDecoder(StepDecoder):
         target_lengths: Tensor | None,
     ) -> tuple[Tensor, list[Report]]:  # fmt: skip
         """Return features (B, 1, C) of the last of these tokens (B, T), and the layers' reports."""
+        if self.monotonic and alignment_layer is not None:
+            raise ValueError(
+                f"alignment_layer={alignment_layer} is not supported with an incremental state of monotonic attention, "
+                "whose heads keep no weights: give the whole target without a state"
+            )
         whole = source_of(encoder_out)
         if ENTRY not in state:
             if target_lengths is None:
@@ -109,7 +127,16 @@ class TextDecoder(StepDecoder):
         source, mask = self._unread(encoder_out, whole, tokens.shape[1] - 1)
         if self.monotonic and source is not None:
             self.feed(source, state, True, mask)  # fairseq-generate has the whole source: it is final
-        return self._step(tokens[:, -1:], source, state, _weights(alignment_layer), mask)
+        weights = {}
+        if alignment_layer is not None:
+            # the state has the keys of some mechanisms only, so they are computed again from the encoder's output
+            read = state[ENTRY]["source_position"] + (0 if source is None else len(source))
+            visible = torch.arange(len(whole.states), device=read.device) < read.unsqueeze(1)
+            visible = visible if whole.mask is None else visible & whole.mask
+            layer = self.layers[alignment_layer]
+            assert isinstance(layer, DecoderLayer)
+            weights = {alignment_layer: weights_over(layer.encoder_attn.keys(whole.states), visible)}
+        return self._step(tokens[:, -1:], source, state, weights, mask)
 
     def max_positions(self) -> int:
         """Return fairseq's limit on the target length, in tokens; positions themselves have none."""

@@ -12,6 +12,7 @@ TOKENS = 11
 PAD = 1
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 ALL = EVERYWHERE | MIXED
+COSFORMER = "--attn-type cosformer"
 every_mix = pytest.mark.parametrize("flags", ALL.values(), ids=ALL)
 
 
@@ -175,6 +176,38 @@ def test_cross_attention_weights_are_computed_only_for_a_named_layer(build: Buil
     assert weights.min() >= 0
     mass = weights.sum(-1)  # a head whose query has no positive feature sees no key
     assert mass.max() < 1 + 1e-5 and mass.min() > 0.1
+
+
+WAITING = "--encoder-chunk-size 4 --fixed-pre-decision-ratio 2 --waitk-lagging 2 --source-length 30"
+
+
+@pytest.mark.parametrize(
+    ("arch", "flags"),
+    [("s2t_transformer_mla", flags) for flags in ALL.values()]
+    + [("s2t_transformer_simul_mla", f"{WAITING} {flags}") for flags in ("", "--attn-type relu", COSFORMER)],
+)
+@torch.no_grad()
+def test_cross_attention_weights_of_steps_are_those_of_the_whole_target(build: Build, arch: str, flags: str) -> None:
+    """Of wait-k too: the weights of states that are not read yet are zero."""
+    model = build(arch, f"{flags} --target-length fixed --target-length-fixed {TOKENS}").model.eval()
+    encoded, tokens, state = model.encoder(**source(50, 33, 9)), words(3), {}
+    expected = model.decoder(tokens, encoded, alignment_layer=1)[1]["attn"][0]
+    steps = [
+        model.decoder(tokens[:, : i + 1], encoded, incremental_state=state, alignment_layer=1)[1]["attn"][0]
+        for i in range(TOKENS)
+    ]
+    torch.testing.assert_close(torch.cat(steps, dim=1), expected, **CLOSE)
+
+
+@torch.no_grad()
+def test_cross_attention_weights_of_monotonic_steps_are_refused(build: Build) -> None:
+    flags = "--encoder-chunk-size 4 --simul-type infinite_lookback"
+    model = build("s2t_transformer_simul_mla", flags).model.eval()
+    encoded, tokens = model.encoder(**source(50)), words(1, 1)
+    with pytest.raises(
+        ValueError, match=r"alignment_layer=1 is not supported .* give the whole target without a state"
+    ):
+        model.decoder(tokens, encoded, incremental_state={}, alignment_layer=1)
 
 
 @torch.no_grad()
