@@ -97,11 +97,30 @@ def check_architecture(checkpoint: Path) -> dict[str, Any]:
     return trained
 
 
+def check_lengths(args: argparse.Namespace, task: FairseqTask) -> None:
+    """Check that every utterance fits into a batch.
+
+    Raises:
+        ValueError: one does not.
+    """
+    dataset, limit = task.dataset(args.train_subset), task.max_positions()[0]
+    lengths = map(dataset.num_tokens, range(len(dataset)))
+    longest = max((length for length in lengths if length <= limit), default=0)  # fairseq leaves out longer ones
+    if args.max_tokens < longest:
+        has = f"but {args.train_subset} has an utterance of {longest} frames"
+        raise ValueError(f"--max-tokens is {args.max_tokens}, {has}: give at least {longest}")
+
+
 def distil(
     args: argparse.Namespace, task: FairseqTask, student: BaseFairseqModel, teacher: BaseFairseqModel, names: list[str]
 ) -> None:
-    """Train the student's new attention, and report its error."""
+    """Train the student's new attention, and report its error.
+
+    Raises:
+        ValueError: an utterance is longer than a batch.
+    """
     task.load_dataset(args.train_subset)
+    check_lengths(args, task)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     distillation = Distillation(student.to(device), teacher.to(device), names, args.lr)
     data = batches(task, args.train_subset, args.max_tokens, args.distill_updates, args.seed)
@@ -118,7 +137,10 @@ def run(args: argparse.Namespace) -> None:
         ValueError: the flags, the checkpoint and the data do not fit together.
     """
     if args.user_dir is not None:
-        utils.import_user_module(argparse.Namespace(user_dir=args.user_dir))
+        try:
+            utils.import_user_module(argparse.Namespace(user_dir=args.user_dir))
+        except FileNotFoundError as error:
+            raise ValueError(f"--user-dir is {error}, which does not exist: name the folder of a package") from error
     changes, task = wanted(args), set_up_task(args)
     before = model_options(check_architecture(args.checkpoint))
     state, student, teacher = convert(args.checkpoint, task, changes)

@@ -142,8 +142,13 @@ def test_the_checkpoint_of_the_command_decodes_and_trains(train: Train, generate
             ["--encoder-attn-type", "decay", "--set", "encoder_chunk_size=7"],
             "error: --set encoder_chunk_size=7: only training sets it: train s2t_transformer_simul_mla with it",
         ),
+        (["--attn-type", "relu", "--user-dir", "/nope"], "error: --user-dir is /nope, which does not exist: name"),
+        (
+            ["--attn-type", "relu", "--train-subset", "train", "--distill-updates", "2", "--max-tokens", "1"],
+            "error: --max-tokens is 1, but train has an utterance of ",
+        ),
     ],
-    ids=["unchanged", "unknown", "option", "misspelt", "value", "site", "decay", "chunks"],
+    ids=["unchanged", "unknown", "option", "misspelt", "value", "site", "decay", "chunks", "user-dir", "max-tokens"],
 )
 def test_wrong_options_end_with_one_line(
     train: Train, corpus: Path, tmp_path: Path, arguments: list[str], message: str
