@@ -88,10 +88,8 @@ def attention_entry(name: str) -> Entry:
         ValueError: an unknown name; the message lists the known names.
     """
     if name not in _ENTRIES:
-        raise ValueError(
-            f"unknown attention {name!r}: choose one of {', '.join(available_attention())}; if another package "
-            "registers it, import that package first (in commands: --user-dir)"
-        )
+        advice = "if another package registers it, import that package first (in commands: --user-dir)"
+        raise ValueError(f"unknown attention {name!r}: choose one of {', '.join(available_attention())}; {advice}")
     return _ENTRIES[name]
 
 

@@ -60,8 +60,7 @@ class SoftmaxAttention(Mechanism):
         visible = _both(layout.visible(torch.bool), layout.key_mask)
         if visible is not None:
             energy = energy.masked_fill(~visible, torch.finfo(energy.dtype).min)
-        if energy.numel():  # else there is no largest
-            energy = energy - energy.amax(-1, keepdim=True).detach()
+        energy = energy - energy.amax(-1, keepdim=True).detach() if energy.numel() else energy  # else none is largest
         scores = energy.clamp_min(-80 if energy.dtype == torch.float32 else -600).exp()  # no underflow to zero
         return scores if visible is None else scores * visible.to(scores.dtype)
 
