@@ -237,7 +237,7 @@ def test_a_checkpoint_of_other_sizes_is_refused() -> None:
 
 @pytest.mark.parametrize("name", sorted(IN_ORDER))
 def test_a_mechanism_that_fades_is_refused_where_tokens_are_not_in_order(name: str) -> None:
-    for site, message in (("encoder", "needs a chunked encoder"), ("cross", "only to its own past")):
+    for site, message in (("encoder", "needs a simultaneous model with a chunked"), ("cross", "only to its own past")):
         with pytest.raises(ValueError, match=message):
             build(f"--{site}-attn-type {name}")
 
