@@ -116,7 +116,7 @@ class StreamingAgent(SpeechToTextAgent):
         self.reset()
 
     def policy(self, states: StreamStates | None = None) -> Action:
-        """Push the newest segment; return a WRITE of the words that it makes final, or a READ if there are none."""
+        """Push the newest segment; return a WRITE of the words that it makes final; without such words, a READ."""
         states = states or self.states
         samples = states.samples.take(final=states.source_finished)
         emissions = states.session.push(samples, final=states.source_finished)

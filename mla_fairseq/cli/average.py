@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mla_fairseq.averaging import average_checkpoints, last_checkpoints, save_checkpoint
-from mla_fairseq.cli.options import Help
-from mla_fairseq.errors import user_errors
+from mla_fairseq.cli.options import Help, run_command
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -18,12 +17,19 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def run(args: argparse.Namespace) -> None:
+    """Average, write and report.
+
+    Raises:
+        ValueError: flags or files are wrong.
+    """
+    if args.last < 1:
+        raise ValueError(f"--last is {args.last}: give at least 1")
+    paths = last_checkpoints(args.inputs[0], args.last) if args.inputs[0].is_dir() else args.inputs
+    save_checkpoint(average_checkpoints(paths), args.output)
+    print(f"{args.output}: mean of {', '.join(path.name for path in paths)}")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``mla-average``."""
-    args = build_parser().parse_args(argv)
-    with user_errors():
-        if args.last < 1:
-            raise ValueError(f"--last is {args.last}: give at least 1")
-        paths = last_checkpoints(args.inputs[0], args.last) if args.inputs[0].is_dir() else args.inputs
-        save_checkpoint(average_checkpoints(paths), args.output)
-    print(f"{args.output}: mean of {', '.join(path.name for path in paths)}")
+    run_command(build_parser(), run, argv)

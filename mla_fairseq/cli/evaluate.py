@@ -4,13 +4,12 @@ Prints a markdown table with a row for each log. Can draw read/write timelines a
 """
 
 import argparse
-import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from mla_fairseq.cli.options import Help, add_quality
-from mla_fairseq.errors import needs, user_errors
+from mla_fairseq.cli.options import Help, add_quality, run_command
+from mla_fairseq.errors import needs
 from mla_fairseq.evaluation.instances import UNITS, Instance, read_instances
 from mla_fairseq.evaluation.quality_latency import write_points
 from mla_fairseq.evaluation.selection import find_sentence, name_logs, read_waveform
@@ -82,7 +81,4 @@ def draw(args: argparse.Namespace, name: str, instance: Instance) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``mla-evaluate``."""
-    args = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    with user_errors(types=(ValueError, OSError)):
-        run(args)
+    run_command(build_parser(), run, argv)

@@ -16,7 +16,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from fairseq import tasks, utils
+from fairseq import tasks
 from fairseq.models import BaseFairseqModel
 from fairseq.tasks import FairseqTask
 from tqdm import tqdm
@@ -25,7 +25,7 @@ from mla_fairseq import plugin  # noqa: F401 -- registers the task
 from mla_fairseq.attention import available_attention
 from mla_fairseq.averaging import save_checkpoint
 from mla_fairseq.checkpoints import load_training
-from mla_fairseq.cli.options import Help
+from mla_fairseq.cli.options import Help, add_user_dir, import_user_dir, run_command
 from mla_fairseq.errors import user_errors
 from mla_fairseq.models.checks import check_length_rule
 from mla_fairseq.models.linearize import Distillation, batches, convert, converted, model_options
@@ -53,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         add(f"--{site.replace('_', '-')}", metavar="NAME", help=f"new mechanism of {where}: {names}")
     options = "options of mechanisms and lengths to change, such as target_length=fixed"
     add("--set", nargs="+", default=[], metavar="OPTION=VALUE", help=options)
-    add("--user-dir", help="fairseq plugin folder with your mechanisms")
+    add_user_dir(parser)
     add("--distill-updates", type=int, default=0, help="number of batches to train the new attention on")
     add("--train-subset", default="train_st", help="manifest of those batches, without .tsv")
     add("--max-tokens", type=int, default=4000, help="most frames in such a batch")
@@ -136,11 +136,8 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ValueError: the flags, the checkpoint and the data do not fit together.
     """
-    if args.user_dir is not None:
-        try:
-            utils.import_user_module(argparse.Namespace(user_dir=args.user_dir))
-        except FileNotFoundError as error:
-            raise ValueError(f"--user-dir is {error}, which does not exist: name the folder of a package") from error
+    logging.getLogger("fairseq").setLevel(logging.WARNING)
+    import_user_dir(args.user_dir)
     changes, task = wanted(args), set_up_task(args)
     before = model_options(check_architecture(args.checkpoint))
     state, student, teacher = convert(args.checkpoint, task, changes)
@@ -158,8 +155,4 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``mla-linearize``."""
-    args = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    logging.getLogger("fairseq").setLevel(logging.WARNING)
-    with user_errors():
-        run(args)
+    run_command(build_parser(), run, argv)

@@ -1,10 +1,30 @@
-"""Options and help that several console scripts share."""
+"""What console scripts share: how they run and report mistakes, their help, and common options."""
 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from mla_fairseq.errors import user_errors
+
+
+def run_command(
+    parser: argparse.ArgumentParser,
+    run: Callable[[argparse.Namespace], None],
+    argv: Sequence[str] | None,
+    level: int = logging.WARNING,
+) -> None:
+    """Parse ``argv`` (``None``: the command line) and run a command, whose mistakes are reported in one line each.
+
+    Messages of ``level`` and above are printed.
+    """
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=level, format="%(message)s", force=True)  # fairseq has configured its own
+    with user_errors(types=(ValueError, OSError)):
+        run(args)
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -39,6 +59,20 @@ def add_user_dir(parser: argparse.ArgumentParser) -> None:
     """Add ``--user-dir``."""
     help_ = "fairseq plugin folder, such as a package that registers your mechanisms (default: mla_fairseq)"
     parser.add_argument("--user-dir", metavar="DIR", help=help_)
+
+
+def import_user_dir(folder: str | None) -> None:
+    """Import the folder of ``--user-dir``, if one is given, as fairseq does.
+
+    Raises:
+        ValueError: it does not exist.
+    """
+    from fairseq import utils  # only for the commands that load models
+
+    try:
+        utils.import_user_module(argparse.Namespace(user_dir=folder))
+    except FileNotFoundError as error:
+        raise ValueError(f"--user-dir is {error}, which does not exist: name the folder of a package") from error
 
 
 def add_quality(parser: argparse.ArgumentParser) -> None:

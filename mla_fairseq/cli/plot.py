@@ -5,12 +5,11 @@ setting), then scores such as bleu, chrf, al, laal, al_ca and offline_bleu.
 """
 
 import argparse
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from mla_fairseq.cli.options import Help
-from mla_fairseq.errors import needs, user_errors
+from mla_fairseq.cli.options import Help, run_command
+from mla_fairseq.errors import needs
 from mla_fairseq.evaluation.quality_latency import draw_quality_latency, read_points
 
 
@@ -25,11 +24,18 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run ``mla-plot``."""
-    args = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    with needs("plots"), user_errors(types=(ValueError, OSError)):
+def run(args: argparse.Namespace) -> None:
+    """Draw, and print the paths of the pictures.
+
+    Raises:
+        ValueError, OSError: flags or files are wrong.
+    """
+    with needs("plots"):
         points = [point for table in args.points for point in read_points(table)]
         pictures = draw_quality_latency(points, args.output, args.latency, args.quality, args.title)
     print("\n".join(map(str, pictures)))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run ``mla-plot``."""
+    run_command(build_parser(), run, argv)

@@ -12,12 +12,11 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from mla_fairseq.cli.options import Help, add_data, data_root
+from mla_fairseq.cli.options import Help, add_data, data_root, run_command
 from mla_fairseq.data.config import SPECAUGMENT
 from mla_fairseq.data.extraction import num_workers
 from mla_fairseq.data.prepare import Options, prepare
 from mla_fairseq.data.vocabulary import GivenVocabulary, Vocabulary
-from mla_fairseq.errors import user_errors
 from mla_fairseq.files import user_dir
 
 CMVN = (
@@ -65,10 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``mla-prepare``."""
-    arguments = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-    with user_errors(types=(ValueError, OSError)):
-        run(arguments)
+    run_command(build_parser(), run, argv, logging.INFO)
 
 
 def run(arguments: argparse.Namespace) -> None:

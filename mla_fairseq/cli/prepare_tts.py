@@ -12,11 +12,11 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from mla_fairseq.cli.options import Help
+from mla_fairseq.cli.options import Help, run_command
 from mla_fairseq.data.extraction import num_workers
 from mla_fairseq.data.prepare_speech import Options, prepare, read_durations
 from mla_fairseq.data.spoken_text import UNITS, SpokenText
-from mla_fairseq.errors import needs, user_errors
+from mla_fairseq.errors import needs
 from mla_fairseq.files import user_dir
 from mla_fairseq.speech.mel import MelSpectrogram
 
@@ -67,10 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``mla-prepare-tts``."""
-    arguments = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-    with user_errors(types=(ValueError, OSError)):
-        run(arguments)
+    run_command(build_parser(), run, argv, logging.INFO)
 
 
 def run(arguments: argparse.Namespace) -> None:

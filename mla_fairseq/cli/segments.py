@@ -14,10 +14,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from mla_fairseq.cli.options import Help, add_data, data_root
+from mla_fairseq.cli.options import Help, add_data, data_root, run_command
 from mla_fairseq.data.mustc import Corpus
 from mla_fairseq.data.segments import cut_segments
-from mla_fairseq.errors import user_errors
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -31,11 +30,17 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def run(args: argparse.Namespace) -> None:
+    """Cut the split, and print how to use it.
+
+    Raises:
+        ValueError, OSError: the corpus or the options cannot be used.
+    """
+    corpus = Corpus(data_root(args.data) / args.pair)
+    sources, targets = cut_segments(corpus, args.split, args.output, args.limit)
+    logging.info("ready: simuleval --source %s --target %s", sources, targets)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``mla-segments``."""
-    args = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-    with user_errors(types=(ValueError, OSError)):
-        corpus = Corpus(data_root(args.data) / args.pair)
-        sources, targets = cut_segments(corpus, args.split, args.output, args.limit)
-    logging.info("ready: simuleval --source %s --target %s", sources, targets)
+    run_command(build_parser(), run, argv, logging.INFO)

@@ -8,15 +8,13 @@ quality-latency.png and .svg, scores.json, and a folder with instances.log for e
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
 from tqdm import tqdm
 
-from mla_fairseq.cli.options import Help, add_picture, add_quality, add_user_dir
-from mla_fairseq.errors import user_errors
+from mla_fairseq.cli.options import Help, add_picture, add_quality, add_user_dir, run_command
 from mla_fairseq.evaluation.instances import read_instances
 from mla_fairseq.evaluation.simultaneous import SimultaneousScores, render, write_scores
 from mla_fairseq.evaluation.sweeps import WaitKSweep, write_sweep
@@ -100,7 +98,4 @@ def show(args: argparse.Namespace, sweep: WaitKSweep, k: int, pictures: bool) ->
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``mla-sweep``."""
-    args = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    with user_errors(types=(ValueError, OSError)):
-        run(args)
+    run_command(build_parser(), run, argv)

@@ -8,13 +8,12 @@ a folder with instances.log for each value.
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from mla_fairseq.cli.options import Help, add_picture, add_quality
-from mla_fairseq.errors import needs, user_errors
+from mla_fairseq.cli.options import Help, add_picture, add_quality, run_command
+from mla_fairseq.errors import needs
 from mla_fairseq.evaluation.simultaneous import SimultaneousScores, render, score_log, write_scores
 from mla_fairseq.evaluation.sweeps import simulate, write_sweep
 
@@ -83,7 +82,4 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``mla-sweep-agent``."""
-    args = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    with user_errors(types=(ValueError, OSError)):
-        run(args)
+    run_command(build_parser(), run, argv)

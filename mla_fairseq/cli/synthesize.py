@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,11 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import soundfile
 import torch
-from fairseq import utils
 from tqdm import tqdm
 
-from mla_fairseq.cli.options import Help, add_user_dir
-from mla_fairseq.errors import needs, user_errors
+from mla_fairseq.cli.options import Help, add_user_dir, import_user_dir, run_command
+from mla_fairseq.errors import needs
 from mla_fairseq.evaluation import recognition
 from mla_fairseq.evaluation.recognition import Recogniser, words
 from mla_fairseq.evaluation.synthesis_picture import draw_synthesis
@@ -110,8 +108,7 @@ def load(args: argparse.Namespace) -> Speaker:
     Raises:
         ValueError: flags or files do not fit.
     """
-    if args.user_dir is not None:
-        utils.import_user_module(argparse.Namespace(user_dir=args.user_dir))
+    import_user_dir(args.user_dir)
     try:
         overrides = dict(ast.literal_eval(args.model_overrides))
     except (ValueError, SyntaxError, TypeError) as error:
@@ -176,6 +173,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ValueError, OSError: flags or files are wrong.
     """
+    warnings.filterwarnings("ignore", "'pin_memory' argument is set", UserWarning)  # fairseq always sets it
     if not args.no_pictures:
         with needs("plots"):
             import matplotlib  # noqa: F401 -- before the work begins
@@ -222,8 +220,4 @@ def report(args: argparse.Namespace, scores: SynthesisScores, factor: float) -> 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``mla-synthesize``."""
-    args = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    warnings.filterwarnings("ignore", "'pin_memory' argument is set", UserWarning)  # fairseq always sets it
-    with user_errors(types=(ValueError, OSError)):
-        run(args)
+    run_command(build_parser(), run, argv)

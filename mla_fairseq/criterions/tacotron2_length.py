@@ -133,7 +133,7 @@ class Tacotron2LengthCriterion(Tacotron2Criterion):
 
     @staticmethod
     def _length_loss(extra: dict[str, Any], sample: dict[str, Any], error: Tensor, reduction: str) -> Tensor:
-        """Return the loss of durations, or of ``error`` (B,), the relative error of lengths, where there are none."""
+        """Return the loss of durations; without durations, that of ``error`` (B,), the relative error of lengths."""
         if sample.get("durations") is None:
             return error.mean() if reduction == "mean" else error.sum()
         real = lengths_to_mask(sample["net_input"]["src_lengths"])
