@@ -99,7 +99,8 @@ class TextDecoder(StepDecoder):
             None if bool(mask.all()) else mask, view, self._cross_view(tokens.shape[1], source.states, encoder_out),
         )  # fmt: skip
         x = self._embed(tokens, 0)
-        x, reports = self._run_layers(x, source.states, layouts, None, _weights(alignment_layer))
+        weights = {} if alignment_layer is None else {alignment_layer: whole_weights}
+        x, reports = self._run_layers(x, source.states, layouts, None, weights)
         extra: dict[str, Any] = {"encoder_out": encoder_out}
         if log_ratio is not None:
             extra |= {"length_log_ratio": log_ratio, "source_lengths": source.lengths}
@@ -129,14 +130,18 @@ class TextDecoder(StepDecoder):
             self.feed(source, state, True, mask)  # fairseq-generate has the whole source: it is final
         weights = {}
         if alignment_layer is not None:
-            # the state has the keys of some mechanisms only, so they are computed again from the encoder's output
             read = state[ENTRY]["source_position"] + (0 if source is None else len(source))
-            visible = torch.arange(len(whole.states), device=read.device) < read.unsqueeze(1)
-            visible = visible if whole.mask is None else visible & whole.mask
-            layer = self.layers[alignment_layer]
-            assert isinstance(layer, DecoderLayer)
-            weights = {alignment_layer: weights_over(layer.encoder_attn.keys(whole.states), visible)}
+            weights = {alignment_layer: self._weights(alignment_layer, whole, read)}
         return self._step(tokens[:, -1:], source, state, weights, mask)
+
+    def _weights(self, layer: int, source: Source, read: Tensor) -> Weights:
+        """Return how to compute a layer's cross-attention weights over the first ``read`` (B,) states of a source."""
+        visible = torch.arange(len(source.states), device=read.device) < read.unsqueeze(1)
+        visible = visible if source.mask is None else visible & source.mask
+        decoder_layer = self.layers[layer]
+        assert isinstance(decoder_layer, DecoderLayer)
+        # the state has the keys of some mechanisms only, so they are computed again from the encoder's output
+        return weights_over(decoder_layer.encoder_attn.keys(source.states), visible)
 
     def max_positions(self) -> int:
         """Return fairseq's limit on the target length, in tokens; positions themselves have none."""
@@ -179,8 +184,3 @@ class TextDecoder(StepDecoder):
         states = source.states[new]
         # a policy that asks for more than the source has gets what is left, and then nothing new
         return (states, None if source.mask is None else source.mask[:, new]) if len(states) else (None, None)
-
-
-def _weights(layer: int | None) -> dict[int, Weights]:
-    """Return how to compute the cross-attention weights of the named layer."""
-    return {} if layer is None else {layer: whole_weights}

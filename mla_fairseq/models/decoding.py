@@ -146,16 +146,15 @@ def run_layers(
     return x, reports
 
 
-def whole_weights(attention: AttentionHeads, queries: Tensor, source: Tensor | None, layout: Layout) -> Tensor:
-    """Return weights (B, H, T, S) of queries (T, B, C) over the source (S, B, C') that the layer is given."""
-    assert source is not None, "the whole source is given"
-    return attention.weights(queries, source, layout)
+def whole_weights(
+    attention: AttentionHeads, queries: Tensor, source: Tensor | None, layout: Layout, surrogate: bool = False
+) -> Tensor:
+    """Return weights (B, H, T, S) of queries (T, B, C) over the source (S, B, C') that the layer is given.
 
-
-def surrogate_weights(attention: AttentionHeads, queries: Tensor, source: Tensor | None, layout: Layout) -> Tensor:
-    """Return ``whole_weights`` with a surrogate gradient, which reaches features that are zero."""
+    ``surrogate``: with a surrogate gradient, which reaches features that are zero.
+    """
     assert source is not None, "the whole source is given"
-    return attention.weights(queries, source, layout, surrogate=True)
+    return attention.weights(queries, source, layout, surrogate)
 
 
 def weights_over(keys: Tensor, mask: Tensor | None = None) -> Weights:

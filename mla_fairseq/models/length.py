@@ -69,7 +69,7 @@ class LengthRule(nn.Module):
         )
         if streaming and getattr(args, "length_predictor", None):
             raise ValueError(
-                "--length-predictor is not supported in a streaming model (chunked encoder or read/write policy), "
+                "--length-predictor is not supported in a simultaneous model (chunked encoder or read/write policy), "
                 "which has no whole source to predict from: remove it, and give fixed lengths"
             )
         predictor: LengthPredictor | DurationPredictor | None = None

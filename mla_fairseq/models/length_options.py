@@ -38,7 +38,7 @@ class LengthOptions:
         default=None,
         metadata={
             "help": "rule for the target length in training, with the same choices as --target-length",
-            "default": "oracle, or fixed in a streaming model",
+            "default": "oracle, or fixed in a simultaneous model",
             "former": ("cosformer_train_length", None),
         },
     )
@@ -114,8 +114,8 @@ def check_lengths(options: LengthOptions, train_rule: str, streaming: bool, nois
             raise ValueError(f"{flag} must be one of {', '.join(get_args(Rule))}, but is {rule!r}")
         if streaming and rule != "fixed":
             raise ValueError(
-                f"{flag} must be fixed, but is {rule!r}: a streaming model (chunked encoder or read/write policy) does "
-                "not know the length of its source; give --target-length fixed, --target-length-fixed TOKENS and "
+                f"{flag} must be fixed, but is {rule!r}: a simultaneous model (chunked encoder or read/write policy) "
+                "does not know the length of its source; give --target-length fixed, --target-length-fixed TOKENS and "
                 "--source-length STATES"
             )
     if not (options.target_length_ratio >= 0 and math.isfinite(options.target_length_ratio)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,6 @@ from mla_fairseq.models.decoding import (
     run_layers,
     source_of,
     step_layouts,
-    surrogate_weights,
     weights_over,
     whole_layouts,
     whole_weights,
@@ -113,7 +113,7 @@ class SpeechDecoder(FairseqIncrementalDecoder):
             expected = self.length_rule.of_whole_target(mask.sum(1), source.lengths, extra.get("length_log_ratio"))
             wanted = None
             if need_attn and (self.guided or not self.training):
-                wanted = surrogate_weights if surrogate_gradient else whole_weights
+                wanted = partial(whole_weights, surrogate=surrogate_gradient)
             x, weights = self._whole(prev_output_tokens, source, target_mask, expected, wanted)
         else:
             target_mask = None

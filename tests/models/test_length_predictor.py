@@ -179,7 +179,7 @@ def test_a_predictor_that_the_criterion_does_not_train_is_refused(build: Build, 
 
 
 def test_a_streaming_model_refuses_a_predictor(build: Build) -> None:
-    with pytest.raises(ValueError, match="--length-predictor is not supported in a streaming model"):
+    with pytest.raises(ValueError, match="--length-predictor is not supported in a simultaneous model"):
         build("convtransformer_simul_mla", f"{FLAGS} --source-length 100 --target-length fixed")
 
 
