@@ -31,7 +31,7 @@ RULES = {
     "files": Rule(outside=()),
     "checkpoints": Rule(outside=("torch",)),
     "averaging": Rule(inside=("checkpoints",), outside=("torch",)),
-    "speech": Rule(outside=("torch", "numpy", "kaldi_native_fbank", "librosa", "soundfile")),
+    "speech": Rule(outside=("torch", "numpy", "kaldi_native_fbank", "librosa", "soundfile", "soxr")),
     "models": Rule(inside=("attention", "checkpoints", "errors", "speech")),
     "criterions": Rule(inside=("errors", "models")),
     "streaming": Rule(inside=("attention", "checkpoints", "errors", "models", "speech")),

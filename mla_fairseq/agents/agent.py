@@ -15,8 +15,8 @@ from simuleval.agents import AgentStates, SpeechToTextAgent
 from simuleval.agents.actions import Action, ReadAction, WriteAction
 from simuleval.data.segments import EmptySegment, Segment
 
-from mla_fairseq.agents.audio import Samples
 from mla_fairseq.errors import user_errors
+from mla_fairseq.speech.resample import Samples
 from mla_fairseq.streaming import IncrementalSession, OfflinePolicy, Policy, SearchOptions, Session, Translator
 
 

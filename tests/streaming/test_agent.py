@@ -12,8 +12,8 @@ import soundfile
 import soxr
 
 from mla_fairseq.agents import AlignAttAgent, EDAttAgent, HoldAgent, WaitKAgent
-from mla_fairseq.agents.audio import Samples
 from mla_fairseq.errors import UserError
+from mla_fairseq.speech.resample import Samples
 from tests.programs import ROOT, Done, run
 from tests.streaming.conftest import RATE, noise
 

@@ -1,4 +1,4 @@
-"""Resample SimulEval's samples, at any sample rate, to 16 kHz as they arrive."""
+"""Resample samples at any sample rate to 16 kHz as they arrive."""
 
 from __future__ import annotations
 
