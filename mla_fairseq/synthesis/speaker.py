@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from argparse import ArgumentParser, Namespace
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
@@ -129,10 +130,13 @@ class Speaker:
 
         Raises:
             UserError: the set does not exist.
-            ValueError: ``max_tokens`` is smaller than an utterance.
+            ValueError: ``max_tokens`` is smaller than an utterance, or two utterances have the same id.
         """
         self.task.load_dataset(subset)
         dataset = self.task.dataset(subset)
+        name, count = Counter(dataset.ids).most_common(1)[0]
+        if count > 1:
+            raise ValueError(f"{subset} has {count} utterances with the id {name}: synthesize one set at a time")
         longest = max(dataset.num_tokens(place) for place in range(len(dataset)))
         if max_tokens < longest:
             raise ValueError(

@@ -21,6 +21,7 @@ from mla_fairseq.checkpoints import load_training
 from mla_fairseq.data import archive, manifest
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.models.checks import check_continued, check_criterion
+from mla_fairseq.tasks.sets import Sets, check_combined
 
 
 class FolderDataConfig(S2TDataConfig):
@@ -106,11 +107,17 @@ class FolderTask(FairseqTask):
         """Load a dataset as fairseq does.
 
         Raises:
-            UserError: a missing manifest, or an incomplete archive.
+            UserError: a missing manifest, an incomplete archive, or sets that cannot be combined.
         """
-        for name in split.split(","):
+        names = split.split(",")
+        for name in names:
             self.check_split(name)
+        with user_errors():
+            check_combined(names, Path(self.args.data), self.data_cfg.sampling_alpha)
         super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
+        if len(names) > 1:
+            with user_errors():
+                self.datasets[split] = Sets(self.datasets[split].datasets)
 
     def get_batch_iterator(self, dataset: FairseqDataset, *args: Any, **kwargs: Any) -> Any:
         """Return fairseq's iterator over batches, without its loss of sentences in evaluation sets."""

@@ -1,0 +1,111 @@
+"""Several sets of a data folder in the place of one, as in ``--train-subset a,b``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fairseq.data import BaseWrapperDataset, ConcatDataset, FairseqDataset
+
+from mla_fairseq.data import manifest
+
+
+class Sets(ConcatDataset):
+    """The rows of several sets in the order of the sets: what a set with all of these rows would be.
+
+    fairseq's concatenation has no texts and no paths, counts the ids of each set from 0, and takes the shortest
+    utterances first.
+
+    Args:
+        datasets: fairseq's datasets, or its resampled ones.
+
+    Raises:
+        ValueError: some sets have durations and others have none.
+    """
+
+    def __init__(self, datasets: Sequence[FairseqDataset]) -> None:
+        super().__init__(datasets)
+        timed = {part.split: getattr(part, "durations", None) is not None for part in map(_whole, datasets)}
+        if len(set(timed.values())) > 1:
+            missing = next(name for name, has in timed.items() if not has)
+            raise ValueError(f"{missing} has no column duration, but other sets have one: prepare it with --durations")
+
+    def __getitem__(self, index: int) -> Any:
+        """Return a row; its ``index`` counts from the first row of the first set."""
+        item = super().__getitem__(index)
+        return replace(item, index=index) if is_dataclass(item) and not isinstance(item, type) else item
+
+    def num_tokens(self, index: int) -> int:
+        """Return the frames of a row, which is what a set counts in its batches."""
+        part, row = self._get_dataset_and_sample_index(index)
+        return self.datasets[part].num_tokens(row)
+
+    def ordered_indices(self) -> np.ndarray:
+        """Return the rows from the longest to the shortest; equal ones in order, or at random with ``shuffle``."""
+        rows = np.random.permutation(len(self)) if _whole(self.datasets[0]).shuffle else np.arange(len(self))
+        return np.lexsort([rows, -self.sizes])
+
+    @property
+    def is_train_split(self) -> bool:
+        """Whether the sets are training sets: the task does not mix them with others."""
+        return _whole(self.datasets[0]).is_train_split
+
+    @property
+    def tgt_texts(self) -> list[str]:
+        """The target texts of all rows."""
+        return self._column("tgt_texts")
+
+    @property
+    def src_texts(self) -> list[str]:
+        """The source texts of all rows."""
+        return self._column("src_texts")
+
+    @property
+    def audio_paths(self) -> list[str]:
+        """The paths of the features of all rows."""
+        return self._column("audio_paths")
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of all rows; two sets may have the same one."""
+        return self._column("ids")
+
+    def _column(self, name: str) -> list[str]:
+        found: list[str] = []
+        for part in self.datasets:
+            values = getattr(_whole(part), name)
+            # a resampled set draws other rows in each epoch
+            rows = part._cur_indices.array if isinstance(part, BaseWrapperDataset) else range(len(part))
+            found += [values[row] for row in rows]
+        return found
+
+
+def _whole(part: FairseqDataset) -> Any:
+    """Return a set without fairseq's resampling."""
+    return part.dataset if isinstance(part, BaseWrapperDataset) else part
+
+
+def check_combined(names: Sequence[str], folder: Path, alpha: Any) -> None:
+    """Check that sets can be loaded as one.
+
+    Args:
+        names: the sets.
+        folder: the data folder, with their manifests.
+        alpha: ``sampling_alpha`` of the data configuration; fairseq resamples training sets if it is not 1.
+
+    Raises:
+        ValueError: training sets mixed with others, or a set or an ``alpha`` that fairseq cannot resample.
+    """
+    training = [name for name in names if name.startswith("train")]
+    if training and len(training) < len(names):  # fairseq would mask or not mask all of them
+        raise ValueError(f"{','.join(names)} mixes training sets with others: load {training[0]} by another command")
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 <= alpha < float("inf"):
+        raise ValueError(f"sampling_alpha is not a number of at least 0 ({alpha!r}): correct the data configuration")
+    for name in training if len(names) > 1 and alpha != 1 else ():
+        pairs = manifest.languages(path := folder / f"{name}.tsv")
+        if len(pairs) > 1:
+            found = ", ".join("-".join(pair) for pair in sorted(pairs))
+            raise ValueError(f"sampling_alpha needs sets of one language pair, but {path} has {found}: divide the set")
