@@ -10,11 +10,17 @@ from typing import Any
 
 import torch
 
-from mla_fairseq.checkpoints import load_checkpoint
+from mla_fairseq.attention import attention_entry, available_attention
+from mla_fairseq.checkpoints import architecture, check_finite, load_checkpoint, saved_options
+from mla_fairseq.models.options import SITES, option_values, site_type
 
 _NUMBERED = re.compile(r"^checkpoint(?:_\d+)?_?(\d+)\.pt$")
 _LAST = "checkpoint_last.pt"
 _SAME = "average checkpoints of one training"
+_DEFINING = re.compile(
+    r"attention_heads|normalize_before|activation_fn|chunk|simul_type|waitk|pre_decision|(source|target)_length"
+)
+"""Options of a model that change its output but not the shapes of its weights; mechanisms are compared separately."""
 _DRAWN = (".mechanism.directions", ".mechanism.features.directions")  # the second: version 0.1
 
 
@@ -55,21 +61,53 @@ def average_checkpoints(paths: Sequence[Path]) -> dict[str, Any]:
     between two checkpoints, and directions do not average.
 
     Raises:
-        ValueError: no path, or the weights of two checkpoints differ in name or shape.
+        ValueError: no path, weights that are not finite, or checkpoints of different models: their weights differ in
+            name or shape, or they have other mechanisms, options or symbols.
     """
     if not paths:
         raise ValueError("no checkpoint to average: give at least one")
-    result = load_checkpoint(paths[0])
-    first = result["model"]
+    result = _load_finite(paths[0])
+    first, described = result["model"], _describe(result)
     sums = {name: weight.to(torch.float64) for name, weight in first.items()}
     for path in paths[1:]:
-        weights = load_checkpoint(path)["model"]
+        other = _load_finite(path)
+        weights = other["model"]
         _require_same(first, weights, paths[0], path)
+        _require_options(described, _describe(other), paths[0], path)
         for name, weight in weights.items():
             sums[name] += first[name] if name.endswith(_DRAWN) else weight
     result["model"] = {name: _as_type(total / len(paths), first[name].dtype) for name, total in sums.items()}
     result.pop("last_optimizer_state", None)
     return result
+
+
+def _load_finite(path: Path) -> dict[str, Any]:
+    state = load_checkpoint(path)
+    check_finite(path, state["model"])
+    return state
+
+
+def _describe(state: dict[str, Any]) -> dict[str, Any]:
+    """Return what checkpoints of one training have in common beside the shapes of their weights; no entry is None."""
+    symbols = (state.get("task_state") or {}).get("symbols")
+    found: dict[str, Any] = {"symbols": symbols}
+    if (options := saved_options(state)) is not None:
+        found["architecture"] = architecture(state, options)
+        for site in SITES:
+            name = found[f"attention at site {site}"] = site_type(options, site)
+            if name in available_attention():  # else one of a --user-dir
+                values = option_values(options, attention_entry(name).options, f"{name}_")
+                found |= {f"{name}_{option}": value for option, value in values.items()}
+        found |= {name: value for name, value in vars(options).items() if _DEFINING.search(name)}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _require_options(first: dict[str, Any], other: dict[str, Any], first_path: Path, path: Path) -> None:
+    """Check that ``_describe`` returned the same for two checkpoints, where both have an entry."""
+    for name, value in first.items():
+        if name in other and other[name] != value:
+            values = "" if name == "symbols" else f": {value} and {other[name]}"
+            raise ValueError(f"{first_path} and {path} are of different models ({name}{values}): {_SAME}")
 
 
 def _as_type(mean: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -1,17 +1,21 @@
-"""Read fairseq's checkpoints without running code from them."""
+"""Read fairseq's checkpoints without running code from them.
+
+torch unpickles only tensors and plain values. ``models.loading`` checks what fairseq builds from them.
+"""
 
 from __future__ import annotations
 
-import argparse
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 # fairseq saves its options as a Namespace: with this one class known, its checkpoints load with `weights_only=True`
-torch.serialization.add_safe_globals([argparse.Namespace])
+torch.serialization.add_safe_globals([Namespace])
 
-_FOREIGN = "{} is not a fairseq checkpoint, or is broken: give one that fairseq-train saved"
+_FIX = "give a checkpoint that fairseq-train saved"
+_FOREIGN = f"{{}} is not a fairseq checkpoint, or is broken: {_FIX}"
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -28,7 +32,51 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise ValueError(_FOREIGN.format(path)) from error
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
         raise ValueError(_FOREIGN.format(path))
+    check_dense(path, state["model"])
+    if state.get("args") is not None:
+        state["cfg"] = None  # fairseq builds from args if a file has both: nothing here may look at the other
     return state
+
+
+def check_dense(path: Path, weights: dict[str, Any]) -> None:
+    """Check that each entry is a tensor whose data the file contains: a view of one number can have any shape.
+
+    Raises:
+        ValueError: one of them is not.
+    """
+    for name, tensor in weights.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise ValueError(f"{path} has a weight that is not a tensor ({name}): {_FIX}")
+        if tensor.layout != torch.strided or tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise ValueError(f"{path} has a weight without its data ({name}, shape {tuple(tensor.shape)}): {_FIX}")
+
+
+def check_finite(path: Path, weights: dict[str, torch.Tensor]) -> None:
+    """Check that all weights are finite numbers.
+
+    Raises:
+        ValueError: one of them is not.
+    """
+    for name, tensor in weights.items():
+        if not bool(tensor.isfinite().all()):
+            raise ValueError(f"{path} has NaN or infinite numbers in '{name}': use an earlier checkpoint")
+
+
+def saved_options(state: dict[str, Any]) -> Namespace | None:
+    """Return a copy of the model's options in a checkpoint; ``None`` if it has none.
+
+    fairseq reads ``args``, which its versions until 2020 wrote, or else ``cfg``.
+    """
+    cfg = state.get("cfg")
+    options = state.get("args") or (cfg.get("model") if isinstance(cfg, dict) else None)
+    options = vars(options) if isinstance(options, Namespace) else options
+    return Namespace(**options) if isinstance(options, dict) and all(isinstance(x, str) for x in options) else None
+
+
+def architecture(state: dict[str, Any], options: Namespace) -> str:
+    """Return the name by which fairseq chooses the model of a checkpoint with these options."""
+    keys = ("arch",) if state.get("args") is not None else ("_name", "arch")
+    return str(next((name for key in keys if (name := getattr(options, key, None))), None))
 
 
 def load_training(path: Path) -> tuple[dict[str, Any], str]:
@@ -38,10 +86,7 @@ def load_training(path: Path) -> tuple[dict[str, Any], str]:
         ValueError: ``load_checkpoint`` refuses the file, or it contains only weights.
     """
     state = load_checkpoint(path)
-    cfg, args = state.get("cfg"), state.get("args")
-    options = cfg.get("model") if isinstance(cfg, dict) else args
-    options = vars(options) if isinstance(options, argparse.Namespace) else options
-    known = "optimizer_history" in state or "best_loss" in state
-    if not isinstance(options, dict) or not known:
-        raise ValueError(f"{path} has weights without fairseq's options: give a checkpoint that fairseq-train saved")
-    return state, str(options.get("_name") or options.get("arch"))
+    options = saved_options(state)
+    if options is None or not ("optimizer_history" in state or "best_loss" in state):
+        raise ValueError(f"{path} has weights without fairseq's options: {_FIX}")
+    return state, architecture(state, options)

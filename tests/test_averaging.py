@@ -155,3 +155,58 @@ def test_random_directions_are_not_averaged(tmp_path: Path) -> None:
         torch.save({"model": {name: torch.full((2, 2), float(i)), "w": torch.full((1,), float(i))}}, paths[-1])
     mean = average_checkpoints(paths)["model"]
     assert torch.equal(mean[name], torch.zeros(2, 2)) and float(mean["w"]) == 0.5
+
+
+def described(path: Path, symbols: list[str] | None = None, arch: str = "s2t_transformer_mla", **options) -> Path:
+    """Write a checkpoint whose weights do not show what its options change."""
+    model = argparse.Namespace(_name=arch, arch=arch, **options)
+    state = {"args": None, "cfg": {"model": model}, "model": {"w": torch.ones(1)}, "optimizer_history": []}
+    torch.save(state | {"task_state": {} if symbols is None else {"symbols": symbols}}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "words"),
+    [
+        pytest.param({}, {"attn_type": "relu"}, "attention at site encoder: softmax and relu", id="mechanism"),
+        pytest.param({"attn_type": "relu"}, {"attn_type": "relu", "cross_attn_type": "elu"}, "cross", id="one-site"),
+        pytest.param(
+            {"attn_type": "gla", "gla_temperature": 8.0},
+            {"attn_type": "gla"},
+            "gla_temperature: 8.0 and 16",
+            id="option",
+        ),
+        pytest.param({"encoder_attention_heads": 4}, {"encoder_attention_heads": 8}, "heads: 4 and 8", id="heads"),
+        pytest.param({}, {"arch": "s2t_transformer"}, "architecture: s2t_transformer_mla and", id="architecture"),
+        pytest.param({"symbols": ["a", "b"]}, {"symbols": ["b", "a"]}, "symbols", id="symbols"),
+    ],
+)
+def test_models_that_differ_only_in_options_are_refused(tmp_path, one, two, words):
+    paths = [described(tmp_path / "one.pt", **one), described(tmp_path / "two.pt", **two)]
+    with pytest.raises(ValueError, match=rf"one\.pt.*two\.pt are of different models \(.*{words}.*\): average"):
+        average_checkpoints(paths)
+
+
+def test_options_that_are_spelled_differently_are_the_same_model(tmp_path):
+    """A resumed training has other updates, and a newer version of the package stores other defaults."""
+    one = described(tmp_path / "one.pt", attn_type="relu", cross_attn_type=None, max_update=10)
+    two = described(tmp_path / "two.pt", encoder_attn_type="relu", decoder_attn_type="relu", cross_attn_type="relu")
+    assert average_checkpoints([one, two])["model"]["w"].item() == 1
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(tmp_path, number):
+    paths = [checkpoint(tmp_path / "one.pt", a=[1.0], b=[2.0]), checkpoint(tmp_path / "two.pt", a=[1.0], b=[number])]
+    with pytest.raises(ValueError, match=r"two\.pt has NaN or infinite numbers in 'b': use an earlier"):
+        average_checkpoints(paths)
+    with pytest.raises(ValueError, match=r"two\.pt has NaN"):
+        average_checkpoints(paths[::-1])
+
+
+def test_a_folder_beside_other_inputs_is_refused(tmp_path):
+    for folder in ("a", "b"):
+        checkpoint(tmp_path / folder / "checkpoint_1_10.pt", 10, w=[1.0])
+    for inputs in (["a", "b"], ["a", "b/checkpoint_1_10.pt"], ["b/checkpoint_1_10.pt", "a"]):
+        with pytest.raises(SystemExit, match=r"--inputs has a folder among 2 inputs \(.*/a\): give it alone"):
+            main(["--inputs", *(str(tmp_path / name) for name in inputs), "--output", str(tmp_path / "out.pt")])
+    assert not (tmp_path / "out.pt").exists()

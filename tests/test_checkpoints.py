@@ -60,3 +60,27 @@ def test_a_training_has_its_architecture(tmp_path):
     assert load_training(tmp_path / "a.pt")[1] == "some_arch"
     torch.save({"model": {}, "args": Namespace(arch="old_arch"), "best_loss": 1.0}, tmp_path / "a.pt")
     assert load_training(tmp_path / "a.pt")[1] == "old_arch"
+
+
+def test_a_weight_without_its_data_is_refused(tmp_path):
+    """A view of one number can have any shape, so shapes would not limit what is built from them."""
+    torch.save({"model": {"weight": torch.ones(1).expand(1 << 20, 1 << 20)}}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"a\.pt has a weight without its data \(weight, shape \(1048576, 1048576\)\)"):
+        load_checkpoint(tmp_path / "a.pt")
+    torch.save({"model": {"weight": 3}}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"a\.pt has a weight that is not a tensor \(weight\)"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+def test_a_file_with_two_sets_of_options_has_those_that_fairseq_reads(tmp_path):
+    both = {"args": Namespace(arch="read"), "cfg": {"model": Namespace(_name="not_read")}, "best_loss": 1.0}
+    torch.save({"model": {}, **both}, tmp_path / "a.pt")
+    state, name = load_training(tmp_path / "a.pt")
+    assert name == "read" and state["cfg"] is None
+
+
+def test_the_name_is_that_by_which_fairseq_chooses(tmp_path):
+    torch.save({"model": {}, "args": Namespace(_name="a", arch="b"), "best_loss": 1.0}, tmp_path / "a.pt")
+    assert load_training(tmp_path / "a.pt")[1] == "b"
+    torch.save({"model": {}, "cfg": {"model": Namespace(_name="a", arch="b")}, "best_loss": 1.0}, tmp_path / "a.pt")
+    assert load_training(tmp_path / "a.pt")[1] == "a"

@@ -30,7 +30,7 @@ RULES = {
     "errors": Rule(outside=()),
     "files": Rule(outside=()),
     "checkpoints": Rule(outside=("torch",)),
-    "averaging": Rule(inside=("checkpoints",), outside=("torch",)),
+    "averaging": Rule(inside=("attention", "checkpoints", "models.options"), outside=("torch",)),
     "speech": Rule(outside=("torch", "numpy", "kaldi_native_fbank", "librosa", "soundfile", "soxr")),
     "models": Rule(inside=("attention", "checkpoints", "errors", "speech")),
     "criterions": Rule(inside=("errors", "models")),

@@ -25,6 +25,9 @@ def run(args: argparse.Namespace) -> None:
     """
     if args.last < 1:
         raise ValueError(f"--last is {args.last}: give at least 1")
+    folders = [path for path in args.inputs if path.is_dir()]
+    if folders and len(args.inputs) > 1:
+        raise ValueError(f"--inputs has a folder among {len(args.inputs)} inputs ({folders[0]}): give it alone")
     paths = last_checkpoints(args.inputs[0], args.last) if args.inputs[0].is_dir() else args.inputs
     save_checkpoint(average_checkpoints(paths), args.output)
     print(f"{args.output}: mean of {', '.join(path.name for path in paths)}")
