@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 
 from mla_fairseq.attention import attention_entry, available_attention
 from mla_fairseq.checkpoints import architecture, check_finite, load_checkpoint, saved_options
+from mla_fairseq.files import replacing
 from mla_fairseq.models.options import SITES, option_values, site_type
 
 _NUMBERED = re.compile(r"^checkpoint(?:_\d+)?_?(\d+)\.pt$")
@@ -126,19 +126,14 @@ def _require_same(first: dict[str, torch.Tensor], other: dict[str, torch.Tensor]
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint under a temporary name first, so that a killed run leaves no half of one.
+    """Write a checkpoint completely or not at all.
 
     Raises:
         ValueError: the file cannot be written.
     """
-    partial = path.with_name(f"{path.name}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.save(state, partial)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(path) as part:
+            torch.save(state, part)
     except (OSError, RuntimeError) as error:  # torch raises a RuntimeError for a file that cannot be opened
         reason = str(error).partition("\n")[0]
         raise ValueError(f"cannot write {path} ({reason}): choose another --output") from error

@@ -1,11 +1,21 @@
-"""Write files completely or not at all, so that no reader meets half of one and no killed run leaves one."""
+"""Write files completely or not at all, and check names that come from files before they become paths.
+
+No reader meets half of a file, and no killed run leaves one. An output is written under a temporary name and renamed.
+A rename would replace a device or a link itself, so an output that exists must be a regular file.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 from typing import Any
+
+# also what some programs take for the end of a line, and halves of characters, which UTF-8 does not have
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def user_dir() -> str:
@@ -31,12 +41,97 @@ def read_text(path: Path, newline: str | None = None) -> str:
         raise ValueError(f"{path} is not UTF-8 ({error}): convert it, for example with iconv") from error
 
 
+def file_name(name: object, source: str) -> str:
+    """Return a name that comes from a file, if it can name one file in a folder.
+
+    Args:
+        name: the name, such as an id in a manifest.
+        source: where the name comes from, for the message: file and line.
+
+    Raises:
+        ValueError: the name is empty, a path, which could be in another folder, or has control characters.
+    """
+    if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or _CONTROL.search(name):
+        raise ValueError(f"{source} cannot name a file ({name!r}): use one name without slashes and control characters")
+    return name
+
+
+def inside(folder: Path, name: object, source: str) -> Path:
+    """Return the path of ``name``, which comes from a file, below ``folder``; see ``file_name`` for the arguments.
+
+    Raises:
+        ValueError: the name is absolute or has a part that ``file_name`` refuses.
+    """
+    path = PurePosixPath(name) if isinstance(name, str) else None
+    if path is None or path.is_absolute() or not path.parts or ".." in path.parts or _CONTROL.search(str(path)):
+        raise ValueError(f"{source} is not a path inside {folder} ({name!r}): use one without '..' and a first slash")
+    return folder / path
+
+
+def check_folder(path: Path) -> Path:
+    """Return the path of a folder to write to, if it exists or can be made.
+
+    Raises:
+        ValueError: it, or what should be a folder above it, is something else.
+    """
+    path = Path(path)
+    nearest = next(filter(os.path.lexists, (path, *path.parents)))
+    if not nearest.is_dir():
+        raise ValueError(f"the output {nearest} is not a folder: name a folder, or a new one")
+    return path
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder, and those above it, unless they exist; return its path.
+
+    Raises:
+        ValueError: see ``check_folder``.
+    """
+    check_folder(path).mkdir(parents=True, exist_ok=True)
+    return Path(path)
+
+
+def check_output(path: Path) -> Path:
+    """Return the path of a file to write, if nothing but a regular file has its name.
+
+    Raises:
+        ValueError: a folder, a link (also to a file, because a rename would replace the link) or a device does, or
+            its folder cannot be made.
+    """
+    path = Path(path)
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        kind = "a link" if path.is_symlink() else "a folder" if path.is_dir() else "a device or pipe"
+        raise ValueError(f"the output {path} is {kind}: name a new file, or one to replace")
+    check_folder(path.parent)
+    return path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path; the file written there replaces ``path`` when the block ends without an error.
+
+    Raises:
+        ValueError: see ``check_output``.
+        OSError: the file cannot be written; the error names it.
+    """
+    path = check_output(path)
+    part = make_folder(path.parent) / f"{path.name}.part"
+    try:
+        part.unlink(missing_ok=True)  # of a killed run, or a link to somewhere else
+        yield part
+        os.replace(part, path)  # atomic within a file system
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk has no path
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file, and the folders above it, under a temporary name first."""
-    part = Path(f"{path}.part")
-    part.parent.mkdir(parents=True, exist_ok=True)
-    part.write_bytes(data)
-    os.replace(part, path)  # atomic within a file system
+    """Write a file, and the folders above it, as ``replacing`` does."""
+    with replacing(path) as part:
+        part.write_bytes(data)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
+from mla_fairseq.files import replacing
+
 INK, FAINT, CARD, BOX = "#22303c", "#5f6f7c", "#ffffff", "#eef2f5"
 SITE, LINEAR = "#c4601a", "#1f7391"
 NAMES = ("softmax", "relu", "elu", "cosformer", "your own")
@@ -125,8 +127,9 @@ def main() -> None:
     output = parser.parse_args().output
     # without a date and with fixed ids the file changes only when the picture does
     matplotlib.rcParams["svg.hashsalt"] = "idea"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    draw().savefig(output, dpi=110, metadata={"Date": None} if output.suffix == ".svg" else None)
+    with replacing(output) as part:
+        metadata = {"Date": None} if output.suffix == ".svg" else None
+        draw().savefig(part, dpi=110, format=output.suffix[1:], metadata=metadata)
 
 
 if __name__ == "__main__":

@@ -132,8 +132,11 @@ def test_the_command_ends_with_one_line(tmp_path, arguments, words):
 
 def test_an_output_that_cannot_be_written_is_one_line(tmp_path):
     path = checkpoint(tmp_path / "a.pt", w=[1.0])
-    for output in ("/proc/x.pt", str(path / "x.pt")):
-        with pytest.raises(SystemExit, match=f"^error: cannot write {output} .*: choose another --output$"):
+    for output, message in (
+        ("/proc/x.pt", "cannot write /proc/x.pt .*: choose another --output"),
+        (str(path / "x.pt"), f"the output {path} is not a folder: .*"),
+    ):
+        with pytest.raises(SystemExit, match=f"^error: {message}$"):
             main(["--inputs", str(path), "--output", output])
 
 

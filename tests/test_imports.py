@@ -30,7 +30,7 @@ RULES = {
     "errors": Rule(outside=()),
     "files": Rule(outside=()),
     "checkpoints": Rule(outside=("torch",)),
-    "averaging": Rule(inside=("attention", "checkpoints", "models.options"), outside=("torch",)),
+    "averaging": Rule(inside=("attention", "checkpoints", "files", "models.options"), outside=("torch",)),
     "speech": Rule(outside=("torch", "numpy", "kaldi_native_fbank", "librosa", "soundfile", "soxr")),
     "models": Rule(inside=("attention", "checkpoints", "errors", "speech")),
     "criterions": Rule(inside=("errors", "models")),
@@ -38,7 +38,7 @@ RULES = {
     "synthesis": Rule(inside=("checkpoints", "errors", "models", "speech")),
     "agents": Rule(inside=("errors", "speech", "streaming")),
     "data": Rule(inside=("errors", "files", "speech")),
-    "tasks": Rule(inside=("checkpoints", "data", "errors", "models", "speech", "streaming", "synthesis")),
+    "tasks": Rule(inside=("checkpoints", "data", "errors", "files", "models", "speech", "streaming", "synthesis")),
     "evaluation": Rule(
         inside=("errors", "files"),
         outside=("jiwer", "librosa", "matplotlib", "numpy", "pocketsphinx", "sacrebleu", "scipy", "soundfile", "yaml"),

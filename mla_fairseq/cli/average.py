@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mla_fairseq.averaging import average_checkpoints, last_checkpoints, save_checkpoint
 from mla_fairseq.cli.options import Help, run_command
+from mla_fairseq.files import check_output
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -28,6 +29,7 @@ def run(args: argparse.Namespace) -> None:
     folders = [path for path in args.inputs if path.is_dir()]
     if folders and len(args.inputs) > 1:
         raise ValueError(f"--inputs has a folder among {len(args.inputs)} inputs ({folders[0]}): give it alone")
+    check_output(args.output)
     paths = last_checkpoints(args.inputs[0], args.last) if args.inputs[0].is_dir() else args.inputs
     save_checkpoint(average_checkpoints(paths), args.output)
     print(f"{args.output}: mean of {', '.join(path.name for path in paths)}")

@@ -27,6 +27,7 @@ from mla_fairseq.averaging import save_checkpoint
 from mla_fairseq.checkpoints import load_training
 from mla_fairseq.cli.options import Help, add_user_dir, import_user_dir, run_command
 from mla_fairseq.errors import user_errors
+from mla_fairseq.files import check_output
 from mla_fairseq.models.checks import check_length_rule
 from mla_fairseq.models.linearize import Distillation, batches, convert, converted, model_options
 from mla_fairseq.models.overrides import parse_override
@@ -137,6 +138,7 @@ def run(args: argparse.Namespace) -> None:
         ValueError: the flags, the checkpoint and the data do not fit together.
     """
     logging.getLogger("fairseq").setLevel(logging.WARNING)
+    check_output(args.output)
     import_user_dir(args.user_dir)
     changes, task = wanted(args), set_up_task(args)
     before = model_options(check_architecture(args.checkpoint))

@@ -16,6 +16,7 @@ from mla_fairseq.cli.options import Help, add_picture, add_quality, run_command
 from mla_fairseq.errors import needs
 from mla_fairseq.evaluation.simultaneous import SimultaneousScores, render, score_log, write_scores
 from mla_fairseq.evaluation.sweeps import simulate, write_sweep
+from mla_fairseq.files import inside
 
 # named here, not imported, so that --help works without the extra simul
 AGENTS = [
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
         import mla_fairseq.agents  # noqa: F401 -- before the work begins
     scores: dict[str, SimultaneousScores] = {}
     for value, flags in tqdm(settings(args).items(), desc=args.agent, unit="run"):
-        log = simulate(args.agent, [*args.simuleval, *flags], args.output / value)
+        log = simulate(args.agent, [*args.simuleval, *flags], inside(args.output, value, "--values"))
         scores[value] = score_log(log, args.tokenize, args.lowercase)
     named = {f"{args.option} = {value}" if args.option else args.agent: score for value, score in scores.items()}
     write_scores(args.output / "scores.json", named)

@@ -24,7 +24,7 @@ from mla_fairseq.errors import needs
 from mla_fairseq.evaluation import recognition
 from mla_fairseq.evaluation.recognition import Recogniser, words
 from mla_fairseq.evaluation.synthesis_picture import draw_synthesis
-from mla_fairseq.files import read_text, write_json
+from mla_fairseq.files import file_name, make_folder, read_text, replacing, write_json
 from mla_fairseq.synthesis.speaker import Speaker, as_samples
 from mla_fairseq.synthesis.vocoder import hifi_gan
 
@@ -143,6 +143,8 @@ def load_recogniser(args: argparse.Namespace, speaker: Speaker) -> Recogniser | 
 def synthesized(args: argparse.Namespace, speaker: Speaker, texts: list[str]) -> Iterator[dict[str, Any]]:
     """Yield the utterances of the texts or of the set, each with its ``id`` and ``text``."""
     if args.gen_subset:
+        for name in speaker.ids(args.gen_subset):  # they name the files, so all are checked before the first is written
+            file_name(name, f"an id in {args.data / args.gen_subset}.tsv")
         yield from speaker.synthesize_set(args.gen_subset, args.max_tokens, not args.no_pictures)
     else:
         yield from speaker.synthesize_all(texts, args.batch_size, not args.no_pictures, args.speaker)
@@ -151,7 +153,8 @@ def synthesized(args: argparse.Namespace, speaker: Speaker, texts: list[str]) ->
 def save(args: argparse.Namespace, speaker: Speaker, one: dict[str, Any]) -> None:
     """Write the waveform and the picture of an utterance."""
     stem = args.output / one["id"]
-    soundfile.write(f"{stem}.wav", as_samples(one["waveform"]), speaker.sample_rate)
+    with replacing(Path(f"{stem}.wav")) as part:
+        soundfile.write(part, as_samples(one["waveform"]), speaker.sample_rate, format="WAV")
     if not args.no_pictures:
         mel, attention, end = (one[name].detach().cpu().float().numpy() for name in ("feature", "attn", "eos_prob"))
         with needs("plots"):
@@ -183,7 +186,7 @@ def run(args: argparse.Namespace) -> None:
     texts = [] if args.gen_subset else sentences(args)
     speaker = load(args)
     scores = SynthesisScores(speaker.sample_rate, load_recogniser(args, speaker)) if args.gen_subset else None
-    args.output.mkdir(parents=True, exist_ok=True)
+    make_folder(args.output)
     for name in ("scores.json", "heard.tsv"):  # of an earlier run
         (args.output / name).unlink(missing_ok=True)
     torch.manual_seed(args.seed)

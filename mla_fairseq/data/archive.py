@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shutil
@@ -13,6 +14,8 @@ from types import TracebackType
 from typing import BinaryIO
 
 import numpy as np
+
+from mla_fairseq.files import replacing
 
 HEADER = struct.Struct("<4s5HLLLHH")  # a member's local header, see PKWARE's APPNOTE 4.3.7
 MAGIC = b"PK\x03\x04"
@@ -92,14 +95,16 @@ class Writer:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.part = Path(path), Path(f"{path}.part")
+        self.path = Path(path)
 
     def __enter__(self) -> Writer:
-        self.part.parent.mkdir(parents=True, exist_ok=True)
-        self.part.unlink(missing_ok=True)
-        if self.path.exists():  # copied, because another process may be reading it
-            shutil.copyfile(self.path, self.part)
-        self.zip = zipfile.ZipFile(self.part, "a", zipfile.ZIP_STORED)
+        with contextlib.ExitStack() as stack:
+            part = stack.enter_context(replacing(self.path))
+            if self.path.exists():  # copied, because another process may be reading it
+                shutil.copyfile(self.path, part)
+            stack.callback(_to_disk, part)  # before the rename, or a power failure could leave an empty archive
+            self.zip = stack.enter_context(zipfile.ZipFile(part, "a", zipfile.ZIP_STORED))
+            self.stack = stack.pop_all()
         return self
 
     def add(self, name: str, array: np.ndarray) -> None:
@@ -112,10 +117,10 @@ class Writer:
     def __exit__(
         self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.zip.close()
-        if error_type is not None:
-            self.part.unlink()
-            return
-        with self.part.open("rb") as file:
-            os.fsync(file.fileno())  # before the rename, or a power failure could leave an empty archive
-        os.replace(self.part, self.path)
+        self.stack.__exit__(error_type, error, trace)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until the content of a file is on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

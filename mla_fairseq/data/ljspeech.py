@@ -16,7 +16,7 @@ from pathlib import Path
 import soundfile
 
 from mla_fairseq.data.mustc import Corpus
-from mla_fairseq.files import read_text
+from mla_fairseq.files import file_name, read_text
 from mla_fairseq.speech import SAMPLE_RATE
 
 
@@ -83,7 +83,7 @@ def _ljspeech(folder: Path) -> list[Clip]:
         name, *texts = line.split("|")
         if not name or not texts or not texts[-1].strip():
             raise ValueError(f"{listing}:{number} is not NAME|text|normalised text ({line!r}): correct the line")
-        wav = folder / "wavs" / f"{name}.wav"
+        wav = folder / "wavs" / f"{file_name(name, f'the name in {listing}:{number}')}.wav"
         rate, length = _audio(wav)
         clips.append(Clip(name, wav, 0, length, rate, texts[-1].strip(), "ljspeech"))
     if not clips:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import yaml
 
-from mla_fairseq.files import read_text
+from mla_fairseq.files import inside, read_text
 from mla_fairseq.speech import SAMPLE_RATE, audio_length, num_frames
 
 # Listings round offsets and durations, so a segment may end up to 50 ms after its talk.
@@ -97,8 +97,9 @@ class Corpus:
         listing = folder / "txt" / f"{split}.yaml"
         entries = _read_yaml(listing)
         texts = [_read_lines(folder / "txt" / f"{split}.{name}", listing, len(entries)) for name in self.languages]
-        lengths = {wav: audio_length(folder / "wav" / wav) for wav in sorted({entry["wav"] for entry in entries})}
-        places = [_samples(entry, lengths[entry["wav"]], listing) for entry in entries]
+        wavs = [inside(folder / "wav", entry["wav"], f"a wav in {listing}") for entry in entries]
+        lengths = {wav: audio_length(wav) for wav in sorted(set(wavs))}
+        places = [_samples(entry, lengths[wav], listing) for entry, wav in zip(entries, wavs, strict=True)]
         rows = sorted(zip(entries, places, *texts, strict=True), key=lambda row: (row[0]["wav"], row[1]))
         return list(_segments(folder / "wav", rows))
 

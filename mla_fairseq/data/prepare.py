@@ -13,6 +13,7 @@ from mla_fairseq.data.extraction import extract, global_cmvn, member_name, stagi
 from mla_fairseq.data.ledger import Ledger, fingerprint
 from mla_fairseq.data.mustc import Corpus, Segment
 from mla_fairseq.data.vocabulary import GivenVocabulary, Vocabulary
+from mla_fairseq.files import replacing
 
 log = logging.getLogger(__name__)
 ARCHIVE = "fbank80.zip"
@@ -149,7 +150,8 @@ class Preparation:
         places = sorted(manifest.places(self.manifest_path("train"))[ARCHIVE])
 
         def build() -> None:
-            global_cmvn(self.output / ARCHIVE, places, self.options.workers).save(path)
+            with replacing(path) as part:
+                global_cmvn(self.output / ARCHIVE, places, self.options.workers).save(part)
 
         self.make([path], fingerprint(*places), build)
         return path

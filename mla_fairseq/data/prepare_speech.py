@@ -17,7 +17,7 @@ from mla_fairseq.data.extraction import fill, global_cmvn
 from mla_fairseq.data.ledger import Ledger, fingerprint
 from mla_fairseq.data.ljspeech import Clip, read_clips, split_clips
 from mla_fairseq.data.spoken_text import SpokenText
-from mla_fairseq.files import read_text, write_text
+from mla_fairseq.files import make_folder, read_text, replacing, write_text
 from mla_fairseq.speech.mel import MelSpectrogram
 
 log = logging.getLogger(__name__)
@@ -87,8 +87,7 @@ def prepare(folder: Path, output: Path, options: Options) -> Path:
     if options.durations is not None and options.trim:
         raise ValueError(f"--durations count untrimmed frames (--trim is {options.trim:g}): add --trim 0")
     splits, symbols = _read(folder, options)
-    output.mkdir(parents=True, exist_ok=True)
-    ledger = Ledger(output / ".prepared.json")
+    ledger = Ledger(make_folder(output) / ".prepared.json")
     names = _extract(output / ARCHIVE, splits, options)
     places = archive.members(output / ARCHIVE)
     for split, clips in splits.items():
@@ -102,7 +101,8 @@ def prepare(folder: Path, output: Path, options: Options) -> Path:
     train = sorted(places[names[clip]] for clip in splits["train"])
     made_from = fingerprint(*train)
     if not ledger.current(output / STATISTICS, made_from):
-        global_cmvn(output / ARCHIVE, train, options.workers).save(output / STATISTICS)
+        with replacing(output / STATISTICS) as part:
+            global_cmvn(output / ARCHIVE, train, options.workers).save(part)
         ledger.record(output / STATISTICS, made_from)
     _write_config(output / CONFIG, options)
     return output / CONFIG

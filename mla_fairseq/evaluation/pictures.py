@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from mla_fairseq.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,13 +35,11 @@ def save(figure: Figure, stem: str | Path) -> list[Path]:
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    """Write a picture atomically: first under another name, so that a killed run leaves no incomplete file."""
+    """Write a picture completely or not at all."""
     import matplotlib
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{path.name}")
     metadata = {"Date": None} if path.suffix == ".svg" else None
-    with matplotlib.rc_context({"svg.hashsalt": "mla_fairseq"}):  # a fixed salt gives the same identifiers
-        figure.savefig(partial, dpi=DOTS_PER_INCH, format=path.suffix[1:], metadata=metadata)
-    os.replace(partial, path)
+    # a fixed salt gives the same identifiers
+    with matplotlib.rc_context({"svg.hashsalt": "mla_fairseq"}), replacing(path) as part:
+        figure.savefig(part, dpi=DOTS_PER_INCH, format=path.suffix[1:], metadata=metadata)
     return path

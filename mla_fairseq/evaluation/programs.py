@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from mla_fairseq.files import check_output, replacing, write_text
 
 
 def is_done(folder: Path, stamp: str, outputs: Sequence[Path]) -> bool:
@@ -19,7 +20,7 @@ def is_done(folder: Path, stamp: str, outputs: Sequence[Path]) -> bool:
 
 def mark_done(folder: Path, stamp: str) -> None:
     """Store the stamp of a run that has ended well."""
-    (folder / "made-by").write_text(stamp, encoding="utf-8")
+    write_text(folder / "made-by", stamp)
 
 
 def run_program(command: Sequence[str], log: Path, output: Path | None = None) -> None:
@@ -34,13 +35,10 @@ def run_program(command: Sequence[str], log: Path, output: Path | None = None) -
         ValueError: the program failed; the message has its last line.
     """
     program = Path(sys.executable).with_name(command[0])
-    partial = output and output.with_suffix(".partial")
     with contextlib.ExitStack() as files:
-        messages = files.enter_context(log.open("w"))
-        stdout = files.enter_context(partial.open("w")) if partial else messages
+        messages = files.enter_context(check_output(log).open("w"))
+        stdout = files.enter_context(files.enter_context(replacing(output)).open("w")) if output else messages
         done = subprocess.run([str(program), *command[1:]], stdout=stdout, stderr=messages)
-    if done.returncode:
-        last = log.read_text(encoding="utf-8").strip().rpartition("\n")[2]
-        raise ValueError(f"{last.removeprefix('error: ')} (`{shlex.join(command)}`, see {log})")
-    if partial and output:
-        os.replace(partial, output)
+        if done.returncode:
+            last = log.read_text(encoding="utf-8").strip().rpartition("\n")[2]
+            raise ValueError(f"{last.removeprefix('error: ')} (`{shlex.join(command)}`, see {log})")

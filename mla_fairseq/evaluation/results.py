@@ -14,6 +14,7 @@ fenced blocks, which are replaced::
 
 from __future__ import annotations
 
+import glob
 import json
 import re
 import string
@@ -21,7 +22,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mla_fairseq.files import read_text, write_json
+from mla_fairseq.files import file_name, read_text, write_json
 
 _BLOCK = re.compile(r"^```(table|facts|commands) (.+)\n((?:.*\n)*?)```$", re.MULTILINE)
 _COMMIT = re.compile(r"[0-9a-f]{7,40}(\.\.[0-9a-f]{7,40})?")
@@ -101,8 +102,9 @@ def add(folder: Path, table: str, run: Path) -> Path:
             f"--table is not in the template of {folder} ({table}): choose one of {', '.join(sorted(tables))}"
         )
     record, records = check(path, _load(path)), folder / "results" / table
-    same = sorted(records.glob(f"[0-9][0-9]-{record['name']}.json"))
-    target = same[0] if same else records / f"{len(list(records.glob('*.json'))) + 1:02d}-{record['name']}.json"
+    name = file_name(record["name"], f"the name in {path}")
+    same = sorted(records.glob(f"[0-9][0-9]-{glob.escape(name)}.json"))
+    target = same[0] if same else records / f"{len(list(records.glob('*.json'))) + 1:02d}-{name}.json"
     write_json(target, record)
     return target
 

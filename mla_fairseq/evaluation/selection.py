@@ -51,6 +51,8 @@ def read_waveform(instance: Instance) -> Waveform | None:
     """Return the audio that the log names; ``None``, with a warning, if it cannot be read here."""
     path = instance.source[0] if instance.source else ""
     try:
+        if not Path(path).is_file():  # a pipe would never end
+            raise FileNotFoundError
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (OSError, soundfile.LibsndfileError, TypeError):
         logger.warning("sentence %d is drawn without its waveform: cannot read %s", instance.index, path or "its audio")

@@ -14,7 +14,7 @@ from mla_fairseq.evaluation.instances import LOG_NAME
 from mla_fairseq.evaluation.programs import is_done, mark_done, run_program
 from mla_fairseq.evaluation.quality_latency import OFFLINE, draw_quality_latency, read_points, write_points
 from mla_fairseq.evaluation.simultaneous import SimultaneousScores, score_log
-from mla_fairseq.files import user_dir
+from mla_fairseq.files import make_folder, user_dir
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +83,7 @@ class WaitKSweep:
         output, command = folder / "generate.txt", self._command(flags)
         stamp = f"{shlex.join(command)} # {self._times()}\n"
         if not is_done(folder, stamp, [output, *logs]):
-            folder.mkdir(parents=True, exist_ok=True)
-            run_program(command, folder / "log", output)
+            run_program(command, make_folder(folder) / "log", output)
             mark_done(folder, stamp)
         return output
 
@@ -112,8 +111,7 @@ def simulate(agent: str, flags: list[str], folder: Path) -> Path:
     command = ["simuleval", "--agent-class", f"mla_fairseq.agents.{agent}", *flags]
     log, stamp = folder / LOG_NAME, shlex.join(command) + "\n"
     if not is_done(folder, stamp, [log]):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "made-by").unlink(missing_ok=True)  # SimulEval writes the log while it runs
+        (make_folder(folder) / "made-by").unlink(missing_ok=True)  # SimulEval writes the log while it runs
         run_program([*command, "--output", str(folder)], folder / "simuleval.log")
         mark_done(folder, stamp)
     return log

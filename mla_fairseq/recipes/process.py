@@ -16,6 +16,7 @@ import torch
 from tqdm import tqdm
 
 from mla_fairseq.evaluation.training_log import SESSION, parse_line
+from mla_fairseq.files import check_output, make_folder
 from mla_fairseq.recipes.recipe import Recipe
 from mla_fairseq.recipes.stages import PACKAGE, STAGES
 
@@ -40,8 +41,8 @@ def execute(recipe: Recipe, name: str, held: tuple[int, ...] = ()) -> None:
     # console scripts of this Python's environment come first, whether it is activated or not
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
     pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "ab", buffering=0) as stream:
+    make_folder(log.parent)
+    with check_output(log).open("ab", buffering=0) as stream:
         stream.write(f"{SESSION} {datetime.now(UTC).isoformat(timespec='seconds')} {recipe.show(name)}\n".encode())
         begin = stream.tell()
         with subprocess.Popen(command, env=env, pass_fds=held, **pipes) as program:

@@ -6,7 +6,6 @@ model sees the same numbers in training and in a stream.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import kaldi_native_fbank as knf
@@ -172,9 +171,7 @@ class GlobalCMVN:
         return mean.astype(np.float32), np.sqrt(variance).astype(np.float32)
 
     def save(self, path: Path) -> None:
-        """Write ``mean`` and ``std`` for fairseq's ``global_cmvn`` transform; the file is complete or absent."""
+        """Write ``mean`` and ``std`` for fairseq's ``global_cmvn`` transform."""
         mean, std = self.statistics()
-        part = Path(f"{path}.part")
-        with part.open("wb") as file:
+        with path.open("wb") as file:  # given a path, numpy would add .npz to another suffix
             np.savez(file, mean=mean, std=std)
-        os.replace(part, path)

@@ -160,6 +160,15 @@ class Speaker:
         self.task.load_dataset(subset)
         return list(self.task.dataset(subset).src_texts)
 
+    def ids(self, subset: str) -> list[str]:
+        """Return the ids of a prepared set, which come from its manifest.
+
+        Raises:
+            UserError: the set does not exist.
+        """
+        self.task.load_dataset(subset)
+        return list(self.task.dataset(subset).ids)
+
     def warm_up(self) -> None:
         """Call the vocoder once, so that the measured time does not include what it compiles or loads at first."""
         bins = self.model.decoder.out_dim // self.model.decoder.n_frames_per_step

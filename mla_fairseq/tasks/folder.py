@@ -6,7 +6,7 @@ to those of the data folder. These tasks resolve every path of the configuration
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ from fairseq.tasks import FairseqTask
 from mla_fairseq.checkpoints import load_training
 from mla_fairseq.data import archive, manifest
 from mla_fairseq.errors import UserError, user_errors
+from mla_fairseq.files import check_folder
 from mla_fairseq.models.checks import check_continued, check_criterion
 from mla_fairseq.tasks.sets import Sets, check_combined
 
@@ -137,6 +138,21 @@ class FolderTask(FairseqTask):
         with user_errors():
             for name, places in manifest.places(path).items():
                 archive.check(Path(self.data_cfg.audio_root) / name, places, wanted_by=path)
+
+
+def add_output_check(parser: ArgumentParser) -> None:
+    """Let a parser of fairseq's refuse a file where fairseq would make a folder, and end with a traceback."""
+    flag = "--results-path" if "--results-path" in parser._option_string_actions else "--save-dir"
+    if action := parser._option_string_actions.get(flag):
+        action.type = _output_folder
+
+
+def _output_folder(name: str) -> str:
+    try:
+        check_folder(Path(name))
+    except ValueError as error:  # argparse would hide its message
+        raise ArgumentTypeError(str(error)) from error
+    return name
 
 
 def check_checkpoints(args: Namespace) -> None:

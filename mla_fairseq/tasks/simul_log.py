@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fairseq.data import Dictionary
 
+from mla_fairseq.files import write_text
 from mla_fairseq.streaming.delays import Clock, Reads, milliseconds, word_delays
 
 
@@ -21,12 +22,14 @@ class SimulLog:
         path: the file; an existing one is overwritten.
         dictionary: the target dictionary.
         clock: when encoder states become available.
+
+    Raises:
+        ValueError: the path is a folder, a link or a device.
     """
 
     def __init__(self, path: Path, dictionary: Dictionary, clock: Clock) -> None:
         self.path, self.dictionary, self.clock = path, dictionary, clock
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("", encoding="utf-8")
+        write_text(path, "")
 
     def add(self, index: int, tokens: Sequence[int], reads: Reads, frames: int, reference: str, source: str) -> None:
         """Append a sentence.

@@ -16,7 +16,7 @@ from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.models.checks import check_length_rule
 from mla_fairseq.streaming.delays import Clock, Reads, longest
 from mla_fairseq.streaming.policies import WaitKPolicy
-from mla_fairseq.tasks.folder import FolderTask
+from mla_fairseq.tasks.folder import FolderTask, add_output_check
 from mla_fairseq.tasks.simul_log import SimulLog
 
 
@@ -28,6 +28,7 @@ class SpeechToTextMLATask(FolderTask, SpeechToTextTask):
     def add_args(cls, parser: ArgumentParser) -> None:
         """Add fairseq's options and those of simultaneous decoding."""
         super().add_args(parser)
+        add_output_check(parser)
         parser.add_argument(
             "--simul-waitk-lagging",
             type=int,
@@ -87,7 +88,8 @@ class SpeechToTextMLATask(FolderTask, SpeechToTextTask):
         if not encoder.streams:
             raise UserError("--simul-log needs a chunked encoder: use a model trained with --encoder-chunk-size")
         clock = Clock(encoder.view.size, encoder.frames_before, self.args.simul_segment_size)
-        return SimulLog(path, self.target_dictionary, clock)
+        with user_errors("--simul-log: "):
+            return SimulLog(path, self.target_dictionary, clock)
 
     def inference_step(
         self, generator: Any, models: list[Any], sample: dict[str, Any], *more: Any, **kwargs: Any

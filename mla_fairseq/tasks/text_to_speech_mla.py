@@ -16,7 +16,7 @@ from mla_fairseq.data.spoken_text import WORD_END, SpokenText
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.synthesis.generator import Limits, Synthesizer
 from mla_fairseq.synthesis.vocoder import griffin_lim
-from mla_fairseq.tasks.folder import FolderTask
+from mla_fairseq.tasks.folder import FolderTask, add_output_check
 
 
 @register_task("text_to_speech_mla")
@@ -35,6 +35,7 @@ class TextToSpeechMLATask(FolderTask, TextToSpeechTask):
     def add_args(parser: ArgumentParser) -> None:
         """Add fairseq's options and the limit of lengths."""
         TextToSpeechTask.add_args(parser)
+        add_output_check(parser)
         parser.add_argument(
             "--max-length-ratio",
             type=float,

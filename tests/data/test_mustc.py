@@ -144,3 +144,11 @@ def test_texts_of_other_languages_are_reported(corpus: Corpus) -> None:
     shutil.move(corpus.root / "data/train/txt/train.de", corpus.root / "data/train/txt/train.fr")
     with pytest.raises(ValueError, match=r"\(train\.en, train\.fr, train\.yaml\) match the folder name 'en-de'"):
         corpus.read("train")
+
+
+@pytest.mark.parametrize("name", ["../../dev/wav/ted_dev_0.wav", "/etc/hostname", "[a, b]", "''"])
+def test_a_listing_names_no_file_elsewhere(pair: Path, name: str) -> None:
+    listing = pair / "data" / "train" / "txt" / "train.yaml"
+    listing.write_text(listing.read_text().replace("ted_train_0.wav", name))
+    with pytest.raises(ValueError, match=r"a wav in .*train\.yaml is not a path inside .*train/wav"):
+        Corpus(pair).read("train")

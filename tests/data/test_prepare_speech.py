@@ -151,6 +151,7 @@ def test_durations_are_written_or_refused(voice: Path, tmp_path: Path) -> None:
             r":1 is not NAME\|text\|normalised text \('w00'\)",
         ),
         (lambda voice: (voice / "metadata.csv").write_text("w00|a|a\nw00|a|a\n"), "lists w00 more than once"),
+        (lambda voice: (voice / "metadata.csv").write_text("../wavs/w00|a|a\n"), "name in .*csv:1 cannot name a file"),
         (lambda voice: (voice / "wavs" / "w03.wav").unlink(), r"w03\.wav is missing"),
         (lambda voice: (voice / "wavs" / "w03.wav").write_bytes(b"RIFF"), "cannot be read as audio"),
         (lambda voice: soundfile.write(voice / "wavs" / "w03.wav", np.zeros((9, 2)), RATE), "2 channels"),

@@ -163,3 +163,12 @@ def test_a_broken_or_nameless_record_is_refused_before_it_is_stored(example):
     with pytest.raises(ValueError, match="has no name"):
         add(example, "some", run(example, name=""))
     assert not list((example / "results").glob("some/*.json"))
+
+
+def test_the_name_of_a_record_stays_in_its_table(tmp_path: Path) -> None:
+    (tmp_path / "example" / "results").mkdir(parents=True)
+    (tmp_path / "example" / "results" / "template.md").write_text(TEMPLATE)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "result.json").write_text(json.dumps(RECORD | {"name": "../../../x"}))
+    with pytest.raises(ValueError, match=r"the name in .*result\.json cannot name a file \('\.\./\.\./\.\./x'\)"):
+        add(tmp_path / "example", "some", tmp_path / "run")

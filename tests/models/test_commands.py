@@ -184,6 +184,30 @@ def test_a_foreign_checkpoint_is_one_line(
     assert re.fullmatch(f"error: {message}.*", done.last_line)
 
 
+def test_outputs_in_place_of_folders_are_one_line(train: Train, generate: Generate, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    done = generate(train(EVERYWHERE["softmax"]), "--results-path", tmp_path / "file" / "results")
+    assert done.code == 2
+    assert done.last_line.endswith(
+        f"argument --results-path: the output {tmp_path}/file is not a folder: name a folder, or a new one"
+    )
+    done = run(
+        "fairseq-train",
+        tmp_path,
+        "--task",
+        "speech_to_text_mla",
+        "--arch",
+        "s2t_transformer_mla",
+        "--save-dir",
+        tmp_path / "file",
+    )
+    assert done.code == 2
+    assert done.last_line.endswith(
+        f"argument --save-dir: the output {tmp_path}/file is not a folder: name a folder, or a new one"
+    )
+    assert (tmp_path / "file").read_text() == "old"
+
+
 def test_two_mechanisms_are_one_ensemble(train: Train, generate: Generate) -> None:
     paths = [train(f"--attn-type {name}") for name in ("cosformer", "relu")]
     both = generate(":".join(map(str, paths)), ["--prefix-size", 1, "--lenpen", 2, "--batch-size", 4])

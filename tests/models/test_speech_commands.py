@@ -136,6 +136,19 @@ def test_unknown_symbols_are_reported(data: Path, trained: Path, caplog: pytest.
         speaker.synthesize(["abc", "xyz"])
 
 
+@pytest.mark.parametrize("name", ["../x", "absolute", "a/b"])
+def test_an_id_names_no_file_elsewhere(data: Path, trained: Path, tmp_path: Path, name: str) -> None:
+    """The name is that of the last row, and nothing is written for the others either."""
+    name = str(tmp_path / "x") if name == "absolute" else name
+    folder, output = shutil.copytree(data, tmp_path / "other"), tmp_path / "out" / "spoken"
+    header, *rows = (folder / "test.tsv").read_text().splitlines()
+    rows[-1] = "\t".join([name, *rows[-1].split("\t")[1:]])
+    (folder / "test.tsv").write_text("\n".join([header, *rows]) + "\n")
+    with pytest.raises(SystemExit, match=rf"^error: an id in .*test\.tsv cannot name a file \('{name}'\): "):
+        synthesize(trained, "--data", folder, "--output", output, "--gen-subset", "test", "--no-pictures")
+    assert [path for path in tmp_path.rglob("*") if path.suffix in (".wav", ".part")] == []
+
+
 @pytest.mark.parametrize("knows", ["english", "train"])
 def test_a_set_is_transcribed_by_an_independent_asr_model(
     data: Path,
