@@ -24,21 +24,33 @@ def user_dir() -> str:
     return os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else str(folder)
 
 
-def read_text(path: Path, newline: str | None = None) -> str:
-    """Read a UTF-8 text, without the byte order mark that some editors write.
+def read_text(path: Path, newline: str | None = None, mark: bool = False) -> str:
+    """Read a UTF-8 text.
 
     Args:
         path: the file.
         newline: as in ``open``.
+        mark: keep the byte order mark that some editors write in front.
 
     Raises:
         ValueError: another encoding.
     """
     try:
-        with Path(path).open(encoding="utf-8-sig", newline=newline) as file:
+        with Path(path).open(encoding="utf-8" if mark else "utf-8-sig", newline=newline) as file:
             return file.read()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 ({error}): convert it, for example with iconv") from error
+        raise ValueError(_not_utf8(Path(path).read_bytes(), path)) from error
+
+
+def _not_utf8(data: bytes, path: Path) -> str:
+    """Return the message about a file that is not UTF-8; the decoder of ``open`` counts from the last block only."""
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        place = f"line {line}, byte {error.start}: 0x{data[error.start]:02x}, {error.reason}"
+        return f"{path} is not UTF-8 ({place}): convert it, for example with iconv"
+    return f"{path} is not UTF-8: convert it, for example with iconv"
 
 
 def file_name(name: object, source: str) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from mla_fairseq.files import write_text
+from mla_fairseq.files import read_text, write_text
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Row:
 
 
 SLICE = re.compile(r"(.+):(\d+):(\d+)")
+ROUNDING = 2  # frames by which the sum of durations may differ: aligners have other frame borders than spectrograms
 NEEDED = ("id", "audio", "n_frames", "tgt_text")  # by fairseq
 
 
@@ -43,13 +44,12 @@ def write(path: Path, rows: Iterable[Row]) -> None:
     write_text(path, "\n".join([header, *lines]) + "\n")
 
 
-def places(path: Path) -> dict[str, set[tuple[int, int]]]:
-    """Return the places that a manifest points at: archive -> {(offset, length) in bytes}.
-
-    Manifests of other tools are read too; rows that name plain audio files are skipped.
+def rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the line number and the cells of each row of a manifest, which may be of another tool.
 
     Raises:
-        ValueError: the manifest is missing or empty, lacks a column that fairseq needs, or has a row of another length.
+        ValueError: the manifest is missing, empty or not UTF-8, lacks a column that fairseq needs, or has a row of
+            another length.
     """
     path = Path(path)
     if not path.is_file():
@@ -58,18 +58,32 @@ def places(path: Path) -> dict[str, set[tuple[int, int]]]:
             f"{path} is missing (manifests in this folder: {found}): "
             "prepare the data (mla-prepare or mla-prepare-tts), or correct the name of the subset"
         )
-    header, *lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    header, *lines = read_text(path, mark=True).rstrip("\n").split("\n")
     columns = header.split("\t")
     if missing := [name for name in NEEDED if name not in columns]:
         raise ValueError(f"{path} lacks the column {missing[0]!r} (it has {columns}): prepare the data again")
+    if len(set(columns)) < len(columns):
+        raise ValueError(f"{path} has a column twice (it has {columns}): remove one, or prepare the data again")
     if not lines:
         raise ValueError(f"{path} contains no utterance: prepare the data again")
-    result: dict[str, set[tuple[int, int]]] = {}
     for number, line in enumerate(lines, start=2):
         values = line.split("\t")
         if len(values) != len(columns):
             raise ValueError(f"{path}:{number} has {len(values)} of {len(columns)} columns: prepare the data again")
-        if match := SLICE.fullmatch(values[columns.index("audio")]):
+        yield number, dict(zip(columns, values, strict=True))
+
+
+def places(path: Path) -> dict[str, set[tuple[int, int]]]:
+    """Return the places that a manifest points at: archive -> {(offset, length) in bytes}.
+
+    Rows that name plain audio files are skipped.
+
+    Raises:
+        ValueError: ``rows`` refuses the manifest.
+    """
+    result: dict[str, set[tuple[int, int]]] = {}
+    for _, row in rows(path):
+        if match := SLICE.fullmatch(row["audio"]):
             result.setdefault(match[1], set()).add((int(match[2]), int(match[3])))
     return result
 

@@ -22,7 +22,6 @@ from mla_fairseq.speech.mel import MelSpectrogram
 
 log = logging.getLogger(__name__)
 ARCHIVE, DICTIONARY, STATISTICS, CONFIG = "mel80.zip", "dict.txt", "gcmvn.npz", "config.yaml"
-ROUNDING = 2  # frames by which the sum of durations may differ: aligners have other frame borders than spectrograms
 
 
 @dataclass(frozen=True)
@@ -216,7 +215,7 @@ def _durations(clip: Clip, symbols: list[str], frames: int, durations: dict[str,
             f"--durations has {len(values)} numbers for the {len(symbols)} symbols of {clip.id} "
             f"({' '.join(symbols)}): give one for each symbol"
         )
-    if abs(sum(values) - frames) > ROUNDING:
+    if abs(sum(values) - frames) > manifest.ROUNDING:
         raise ValueError(
             f"--durations of {clip.id} do not add up to its {frames} frames ({sum(values)}): correct the line"
         )

@@ -175,3 +175,34 @@ class GlobalCMVN:
         mean, std = self.statistics()
         with path.open("wb") as file:  # given a path, numpy would add .npz to another suffix
             np.savez(file, mean=mean, std=std)
+
+    @staticmethod
+    def load(path: Path, num_bins: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and standard deviation of a file that ``save`` wrote, (bins,) float32 each.
+
+        Args:
+            path: the npz file.
+            num_bins: bins of the features that will be normalised; ``None``: not checked.
+
+        Raises:
+            ValueError: the file is missing or broken, or is not of such features.
+        """
+        fix = "copy it again from the folder of the training data, or prepare the data again"
+        if not Path(path).is_file():
+            raise ValueError(f"{path} is missing: {fix}")
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                mean, std = (np.asarray(arrays[name]) for name in ("mean", "std"))
+        except Exception as error:  # numpy and zipfile raise a dozen types here, all for a file that cannot be used
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(f"{path} is not an npz of mean and std ({reason}): {fix}") from error
+        for name, array in (("mean", mean), ("std", std)):
+            if not np.issubdtype(array.dtype, np.floating) or array.ndim != 1 or num_bins not in (None, len(array)):
+                wanted = "a float for each bin" if num_bins is None else f"{num_bins} floats, one for each bin"
+                raise ValueError(f"{path}: {name} is not {wanted} ({array.dtype} {array.shape}): {fix}")
+            if bad := np.flatnonzero(~np.isfinite(array) | ((array <= 0) & (name == "std"))).tolist():
+                wanted = "a number" if name == "mean" else "a number above 0"
+                raise ValueError(f"{path}: {name} of bin {bad[0]} is not {wanted} ({array[bad[0]]}): {fix}")
+        if len(mean) != len(std):
+            raise ValueError(f"{path}: mean has {len(mean)} bins, but std has {len(std)}: {fix}")
+        return mean.astype(np.float32), std.astype(np.float32)

@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 from numpy.typing import ArrayLike
 
-from mla_fairseq.speech.features import FilterBankStream
+from mla_fairseq.speech.features import NUM_BINS, FilterBankStream, GlobalCMVN
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,7 @@ class Normalisation:
                 "mla-prepare --cmvn global and train again"
             )
         statistics = config.parent / (settings.get("global_cmvn") or {}).get("stats_npz_path", "gcmvn.npz")
-        if not statistics.is_file():
-            raise ValueError(f"{statistics} is missing: copy it from the folder in which {config.name} was written")
-        with np.load(statistics) as arrays:
-            return cls(arrays["mean"].astype(np.float32), arrays["std"].astype(np.float32))
+        return cls(*GlobalCMVN.load(statistics, NUM_BINS))
 
 
 class FeatureStream:

@@ -6,22 +6,29 @@ to those of the data folder. These tasks resolve every path of the configuration
 
 from __future__ import annotations
 
+import csv
+import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, ClassVar
 
-import yaml
 from fairseq import utils
-from fairseq.data import Dictionary, FairseqDataset
+from fairseq.data import Dictionary, FairseqDataset, encoders
 from fairseq.data.audio.data_cfg import S2TDataConfig
+from fairseq.data.audio.dataset_transforms import AUDIO_DATASET_TRANSFORM_REGISTRY
+from fairseq.data.audio.feature_transforms import AUDIO_FEATURE_TRANSFORM_REGISTRY
+from fairseq.data.audio.waveform_transforms import AUDIO_WAVEFORM_TRANSFORM_REGISTRY
 from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
 from fairseq.tasks import FairseqTask
 
 from mla_fairseq.checkpoints import load_training
-from mla_fairseq.data import archive, manifest
+from mla_fairseq.data.check import bins, read_folder
+from mla_fairseq.data.check_manifest import check_manifest
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.files import check_folder
 from mla_fairseq.models.checks import check_continued, check_criterion
+from mla_fairseq.tasks.features import check_batches, check_features
 from mla_fairseq.tasks.sets import Sets, check_combined
 
 
@@ -31,41 +38,31 @@ class FolderDataConfig(S2TDataConfig):
     Args:
         yaml_path: the configuration.
         command: the command that prepares such a folder, for error messages.
+        needed: sections that the task needs.
 
     Raises:
         UserError: the configuration, or a file that it names, is missing or broken.
     """
 
-    def __init__(self, yaml_path: Path, command: str = "mla-prepare") -> None:
-        if not yaml_path.is_file():
-            found = ", ".join(sorted(path.name for path in yaml_path.parent.glob("*.yaml"))) or "none"
-            raise UserError(
-                f"{yaml_path} is missing (configurations in this folder: {found}): "
-                f"prepare the data with {command}, or correct --config-yaml"
-            )
-        try:
-            content = yaml.safe_load(yaml_path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError):
-            content = None
-        if not isinstance(content, dict):
-            raise UserError(f"{yaml_path} is not a data configuration: prepare the data again with {command}")
+    def __init__(self, yaml_path: Path, command: str = "mla-prepare", needed: Collection[str] = ()) -> None:
+        known = {
+            "feature": AUDIO_FEATURE_TRANSFORM_REGISTRY.keys(),
+            "waveform": AUDIO_WAVEFORM_TRANSFORM_REGISTRY.keys(),
+            "dataset": AUDIO_DATASET_TRANSFORM_REGISTRY.keys(),
+            "bpe": encoders.BPE_REGISTRY.keys(),
+            "tokenizer": encoders.TOKENIZER_REGISTRY.keys(),
+        }
+        with user_errors():
+            settings = read_folder(yaml_path, known, command, needed)
         super().__init__(yaml_path)
-        self.config["audio_root"] = self.inside(self.config.get("audio_root", ""))
-        for section, key in (("bpe_tokenizer", "sentencepiece_model"), ("global_cmvn", "stats_npz_path")):
-            if key in self.config.get(section, {}):
-                self.config[section][key] = path = self.inside(self.config[section][key])
-                if not Path(path).is_file():
-                    raise UserError(f"{path} is missing: prepare the data again with {command}")
-
-    def inside(self, path: str) -> str:
-        """Return a path resolved in the folder of the yaml file; an absolute path is kept."""
-        return (self.root / path).resolve().as_posix()
+        self.config = settings
 
 
 class FolderTask(FairseqTask):
     """A mixin for fairseq's tasks that read manifests from ``args.data``; it must be the first base class."""
 
     command: ClassVar[str] = "mla-prepare"  # prepares such a folder
+    needed: ClassVar[tuple[str, ...]] = ()  # sections of the data configuration
 
     @classmethod
     def setup_task(cls, args: Namespace, **kwargs: Any) -> FairseqTask:
@@ -79,16 +76,13 @@ class FolderTask(FairseqTask):
                 raise UserError(
                     f"--train-subset does not begin with train ({name}): rename the set, fairseq trains on no other"
                 )
-        config = FolderDataConfig(Path(args.data) / args.config_yaml, cls.command)
-        dictionary = Path(args.data) / config.vocab_filename
-        if not dictionary.is_file():
-            raise UserError(f"{dictionary} is missing: prepare the data again with {cls.command}")
+        FolderDataConfig(Path(args.data) / args.config_yaml, cls.command, cls.needed)
         check_checkpoints(args)
         return super().setup_task(args, **kwargs)
 
     def __init__(self, args: Namespace, dictionary: Dictionary) -> None:
         super().__init__(args, dictionary)
-        self.data_cfg = FolderDataConfig(Path(args.data) / args.config_yaml, self.command)
+        self.data_cfg = FolderDataConfig(Path(args.data) / args.config_yaml, self.command, self.needed)
 
     def build_model(self, args: Namespace, from_checkpoint: bool = False) -> Any:
         """Build a model as fairseq does.
@@ -108,14 +102,17 @@ class FolderTask(FairseqTask):
         """Load a dataset as fairseq does.
 
         Raises:
-            UserError: a missing manifest, an incomplete archive, or sets that cannot be combined.
+            UserError: a missing or broken manifest, an incomplete archive, or sets that cannot be combined.
         """
         names = split.split(",")
         for name in names:
             self.check_split(name)
         with user_errors():
             check_combined(names, Path(self.args.data), self.data_cfg.sampling_alpha)
+        # fairseq reads manifests by csv, which refuses texts above 131,072 characters by default
+        csv.field_size_limit(sys.maxsize)
         super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
+        check_features(self.datasets[split], bins(self.data_cfg.config))
         if len(names) > 1:
             with user_errors():
                 self.datasets[split] = Sets(self.datasets[split].datasets)
@@ -126,18 +123,24 @@ class FolderTask(FairseqTask):
             # fairseq cuts batches to multiples of this number (8) and drops the rest of the set (its issue 5036):
             # of 433 test sentences it would score 432
             kwargs["required_batch_size_multiple"] = 1
-        return super().get_batch_iterator(dataset, *args, **kwargs)
+        return check_batches(super().get_batch_iterator(dataset, *args, **kwargs))
 
     def check_split(self, split: str) -> None:
-        """Check that the manifest exists and that its archives contain what it points at.
+        """Check the rows of a manifest, and that its archives contain what it points at.
 
         Raises:
-            UserError: they do not.
+            UserError: the first fault.
         """
-        path = Path(self.args.data) / f"{split}.tsv"
+        config = self.data_cfg
+        texts = split.startswith("train") or self.target_dictionary is None  # to train on, or to synthesise
         with user_errors():
-            for name, places in manifest.places(path).items():
-                archive.check(Path(self.data_cfg.audio_root) / name, places, wanted_by=path)
+            check_manifest(
+                Path(self.args.data) / f"{split}.tsv",
+                Path(config.audio_root),
+                bins(config.config),
+                texts,
+                self.speaker_to_id,
+            )
 
 
 def add_output_check(parser: ArgumentParser) -> None:

@@ -29,6 +29,7 @@ class TextToSpeechMLATask(FolderTask, TextToSpeechTask):
     """
 
     command: ClassVar[str] = "mla-prepare-tts"
+    needed: ClassVar[tuple[str, ...]] = ("features",)
     word_end: ClassVar[str] = WORD_END
 
     @staticmethod

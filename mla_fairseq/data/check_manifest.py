@@ -1,0 +1,110 @@
+"""Check a manifest and the archives that it points at when a set is loaded, without reading features."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+
+from mla_fairseq.data import archive, manifest
+
+PLAIN = (".npy", ".wav", ".flac", ".ogg")  # audio that fairseq reads from files of its own
+FIX = "correct the line, or prepare the data again"
+
+
+def check_manifest(
+    path: Path, audio_root: Path, bins: int | None = None, texts: bool = True, speakers: Collection[str] | None = None
+) -> None:
+    """Check every row of a manifest, and that its archives are complete and contain what it points at.
+
+    Args:
+        path: the manifest.
+        audio_root: folder of the archives.
+        bins: bins of the features; ``None``: they are not features, and their length is not checked.
+        texts: whether every row must have a text.
+        speakers: the speakers that the model knows; ``None``: the speakers are not used.
+
+    Raises:
+        ValueError: the first fault, with its line.
+    """
+    seen: set[str] = set()
+    slices: dict[str, dict[tuple[int, int], tuple[int, int]]] = {}
+    for line, row in manifest.rows(path):
+        fault = _fault(row, texts, speakers)
+        if fault is None and row["id"] in seen:
+            fault = f"repeats the id {row['id']!r}"
+        if fault is not None:
+            raise ValueError(f"{path}:{line} {fault}: {FIX}")
+        seen.add(row["id"])
+        if match := manifest.SLICE.fullmatch(row["audio"]):
+            place = (int(match[2]), int(match[3]))
+            slices.setdefault(match[1], {})[place] = (line, int(row["n_frames"]))
+        elif not slices and len(seen) == 1 and not (audio_root / row["audio"]).is_file():
+            raise ValueError(f"{path}:{line}: {audio_root / row['audio']} is missing: {FIX}")
+    for name, places in slices.items():
+        archive.check(audio_root / name, places, wanted_by=path)
+        if bins is not None:
+            _check_lengths(path, audio_root / name, places, bins)
+
+
+def _fault(row: dict[str, str], texts: bool, speakers: Collection[str] | None) -> str | None:
+    """Return what is wrong with a row; ``None``: nothing."""
+    if not row["id"]:
+        return "has no id"
+    if not _is_count(row["n_frames"]):
+        return f"has an n_frames that is not a whole number above 0 ({row['n_frames']!r})"
+    if not manifest.SLICE.fullmatch(row["audio"]) and not row["audio"].endswith(PLAIN):
+        return f"has an audio that is neither ARCHIVE:OFFSET:LENGTH nor a file of {', '.join(PLAIN)} ({row['audio']!r})"
+    if texts and not row["tgt_text"].strip():
+        return f"has an empty tgt_text (id {row['id']})"
+    if speakers is not None and row.get("speaker", "") not in speakers:
+        return f"has a speaker that is not in the list of speakers ({row.get('speaker', '')!r})"
+    return None if (durations := row.get("duration")) is None else _duration_fault(row, durations.split(" "))
+
+
+def _duration_fault(row: dict[str, str], durations: list[str]) -> str | None:
+    """Return what is wrong with the frames of each symbol of a row; ``None``: nothing."""
+    if wrong := [value for value in durations if not (value.isascii() and value.isdecimal())]:
+        return f"has a duration that is not a number of frames ({wrong[0]!r})"
+    if len(durations) != (symbols := len(row["tgt_text"].split(" "))):
+        return f"has {len(durations)} durations for {symbols} symbols"
+    if abs((total := sum(map(int, durations))) - int(row["n_frames"])) > manifest.ROUNDING:
+        return f"has durations that do not add up to its {row['n_frames']} frames ({total})"
+    return None
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and int(text) > 0
+
+
+def _check_lengths(path: Path, file: Path, places: dict[tuple[int, int], tuple[int, int]], bins: int) -> None:
+    """Check the frames of each row against the size of its array.
+
+    numpy's headers have one size, so it suffices to read the first one, and those of the arrays that do not fit it.
+
+    Raises:
+        ValueError: a row has another n_frames than its array.
+    """
+    size = 4 * bins  # bytes of a frame of float32
+    for (offset, length), (line, frames) in places.items():
+        if length == 128 + frames * size:
+            continue
+        shape = _shape(file, offset)
+        if shape is not None and shape != (frames, bins):
+            raise ValueError(
+                f"{path}:{line} is an array of shape {shape} in {file}, but n_frames is {frames} and the data "
+                f"configuration names {bins} bins: {FIX}"
+            )
+
+
+def _shape(file: Path, offset: int) -> tuple[int, ...] | None:
+    """Return the shape of the array at an offset; ``None``: no array begins there, which its reader reports."""
+    with file.open("rb") as stream:
+        stream.seek(offset)
+        try:
+            version = np.lib.format.read_magic(stream)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            return read(stream)[0]
+        except ValueError:
+            return None
