@@ -29,6 +29,7 @@ RULES = {
     "attention": Rule(outside=("torch",)),
     "errors": Rule(outside=()),
     "files": Rule(outside=()),
+    "processes": Rule(outside=()),
     "checkpoints": Rule(outside=("torch",)),
     "averaging": Rule(inside=("attention", "checkpoints", "files", "models.options"), outside=("torch",)),
     "speech": Rule(outside=("torch", "numpy", "kaldi_native_fbank", "librosa", "soundfile", "soxr")),
@@ -37,13 +38,13 @@ RULES = {
     "streaming": Rule(inside=("attention", "checkpoints", "errors", "models", "speech")),
     "synthesis": Rule(inside=("checkpoints", "errors", "models", "speech")),
     "agents": Rule(inside=("errors", "speech", "streaming")),
-    "data": Rule(inside=("errors", "files", "speech")),
+    "data": Rule(inside=("errors", "files", "processes", "speech")),
     "tasks": Rule(inside=("checkpoints", "data", "errors", "files", "models", "speech", "streaming", "synthesis")),
     "evaluation": Rule(
-        inside=("errors", "files"),
+        inside=("errors", "files", "processes"),
         outside=("jiwer", "librosa", "matplotlib", "numpy", "pocketsphinx", "sacrebleu", "scipy", "soundfile", "yaml"),
     ),
-    "recipes": Rule(inside=("errors", "evaluation", "files", "plugin")),
+    "recipes": Rule(inside=("errors", "evaluation", "files", "plugin", "processes")),
 }
 RULES["cli"] = Rule(inside=tuple(RULES)[1:])  # of all; nothing imports it
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from mla_fairseq.errors import user_errors
 
+STOPPED = "stopped: run the same command again to continue"
+
 
 def run_command(
     parser: argparse.ArgumentParser,
@@ -23,8 +25,11 @@ def run_command(
     """
     args = parser.parse_args(argv)
     logging.basicConfig(level=level, format="%(message)s", force=True)  # fairseq has configured its own
-    with user_errors(types=(ValueError, OSError)):
-        run(args)
+    try:
+        with user_errors(types=(ValueError, OSError)):
+            run(args)
+    except KeyboardInterrupt:
+        raise SystemExit(STOPPED) from None
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

@@ -14,11 +14,9 @@ from pathlib import Path
 
 import torch
 
-from mla_fairseq.cli.options import Help
+from mla_fairseq.cli.options import STOPPED, Help
 from mla_fairseq.errors import user_errors
 from mla_fairseq.recipes import check, load_recipe, run_recipe
-
-STOPPED = "stopped: run the same command again to continue"
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from functools import partial
-from multiprocessing import parent_process
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 from tqdm import tqdm
@@ -21,6 +17,7 @@ from tqdm import tqdm
 from mla_fairseq.data import archive
 from mla_fairseq.data.ledger import fingerprint
 from mla_fairseq.data.mustc import Segment
+from mla_fairseq.processes import end_with_parent, locked
 from mla_fairseq.speech import GlobalCMVN, filter_banks, read_audio
 
 log = logging.getLogger(__name__)
@@ -44,25 +41,13 @@ def parallel_map(function: Callable, items: Sequence, workers: int, chunk: int =
         yield from map(function, items)
         return
     try:
-        with ProcessPoolExecutor(workers, initializer=_end_with_parent) as pool:
+        with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
             yield from pool.map(function, items, chunksize=chunk)
     except BrokenProcessPool as error:
         raise ValueError(
             f"one of {workers} worker processes was killed, probably because memory ran out: run again with fewer "
             "--workers, finished utterances are kept"
         ) from error
-
-
-def _end_with_parent() -> None:
-    """End this process when its parent ends, because a killed parent cannot stop its workers."""
-    parent = parent_process()
-    assert parent is not None, "only worker processes call this"
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)  # sys.exit would end this thread only
-
-    Thread(target=wait, daemon=True).start()
 
 
 def member_name(split: str, segment: Segment) -> str:
@@ -102,7 +87,7 @@ def fill(path: Path, jobs: dict[str, tuple], features: Callable[..., np.ndarray]
     staging = staging_folder(path)
     if path.exists() and not staging.exists() and jobs.keys() <= _kept(path):
         return
-    with _claimed(staging):
+    with locked(staging / "lock", staging):
         kept = _kept(path)
         files = {name: staging / f"{fingerprint(name)}.npy" for name in jobs if name not in kept}
         missing = [(file, jobs[name]) for name, file in files.items() if not _is_whole(file)]
@@ -118,23 +103,6 @@ def fill(path: Path, jobs: dict[str, tuple], features: Callable[..., np.ndarray]
 def staging_folder(path: Path) -> Path:
     """Return the folder of the arrays that are not yet packed into the archive at ``path``."""
     return Path(f"{path}.staged")
-
-
-@contextmanager
-def _claimed(staging: Path) -> Iterator[None]:
-    """Lock the folder against other runs while the block runs.
-
-    Raises:
-        ValueError: another run has locked it.
-    """
-    staging.mkdir(parents=True, exist_ok=True)
-    with (staging / "lock").open("w") as lock:
-        try:
-            # a lock of lockf ends with this process, also if it is killed, and workers do not inherit it
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(f"{staging} is used by another run: wait for it, or stop it") from error
-        yield
 
 
 def _stage(features: Callable[..., np.ndarray], job: tuple[Path, tuple]) -> None:

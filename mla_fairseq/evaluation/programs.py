@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mla_fairseq.files import check_output, replacing, write_text
+from mla_fairseq.processes import ending_with
 
 
 def is_done(folder: Path, stamp: str, outputs: Sequence[Path]) -> bool:
@@ -38,7 +40,8 @@ def run_program(command: Sequence[str], log: Path, output: Path | None = None) -
     with contextlib.ExitStack() as files:
         messages = files.enter_context(check_output(log).open("w"))
         stdout = files.enter_context(files.enter_context(replacing(output)).open("w")) if output else messages
-        done = subprocess.run([str(program), *command[1:]], stdout=stdout, stderr=messages)
+        end = ending_with(os.getpid())
+        done = subprocess.run([str(program), *command[1:]], stdout=stdout, stderr=messages, preexec_fn=end)
         if done.returncode:
             last = log.read_text(encoding="utf-8").strip().rpartition("\n")[2]
             raise ValueError(f"{last.removeprefix('error: ')} (`{shlex.join(command)}`, see {log})")

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from mla_fairseq.evaluation.training_log import SESSION, parse_line
 from mla_fairseq.files import check_output, make_folder
+from mla_fairseq.processes import ending_with
 from mla_fairseq.recipes.recipe import Recipe
 from mla_fairseq.recipes.stages import PACKAGE, STAGES
 
@@ -24,13 +25,12 @@ _BAR = re.compile(rb"\r[^\r\n]*")
 _ERROR = re.compile(r"^(?:[\w.]+(?:Error|Exception|Interrupt|Exit)\b.*|.*\berror: .+)$")
 
 
-def execute(recipe: Recipe, name: str, held: tuple[int, ...] = ()) -> None:
+def execute(recipe: Recipe, name: str) -> None:
     """Run a stage's program to its end; its output is added to ``NAME.log`` in the run's folder.
 
     Args:
         recipe: the recipe.
         name: the stage.
-        held: descriptors that the program keeps open, such as a lock that must live as long as the program.
 
     Raises:
         ValueError: the program failed; the message has its last error and the log.
@@ -45,7 +45,7 @@ def execute(recipe: Recipe, name: str, held: tuple[int, ...] = ()) -> None:
     with check_output(log).open("ab", buffering=0) as stream:
         stream.write(f"{SESSION} {datetime.now(UTC).isoformat(timespec='seconds')} {recipe.show(name)}\n".encode())
         begin = stream.tell()
-        with subprocess.Popen(command, env=env, pass_fds=held, **pipes) as program:
+        with subprocess.Popen(command, env=env, preexec_fn=ending_with(os.getpid()), **pipes) as program:
             try:
                 assert program.stdout is not None
                 _pump(program.stdout.fileno(), stream.write, _display(recipe, name))

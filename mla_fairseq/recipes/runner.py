@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from mla_fairseq.files import write_json
+from mla_fairseq.processes import locked
 from mla_fairseq.recipes.check import check_files
 from mla_fairseq.recipes.process import commit, execute, machine
 from mla_fairseq.recipes.recipe import Recipe
@@ -36,18 +35,18 @@ def run_recipe(recipe: Recipe) -> None:
         ValueError: flags changed under results that are kept, a file is missing, or a program failed.
     """
     records: dict[str, Record] = {}
-    with _lock(recipe.run) as held:
+    with _lock(recipe.run):
         for name in recipe.stages():
             check_files(recipe)
-            records[name] = _step(recipe, name, max((one["finished"] for one in records.values()), default=""), held)
+            records[name] = _step(recipe, name, max((one["finished"] for one in records.values()), default=""))
         write_result(recipe, records)
 
 
-def _step(recipe: Recipe, name: str, after: str, held: int) -> Record:
+def _step(recipe: Recipe, name: str, after: str) -> Record:
     """Run one stage unless it is done; return its record. A shared result depends on no stage of this run."""
     shared = STAGES[name].shared
     folder, after = (recipe.makes(name), "") if shared else (recipe.run, after)
-    with _lock(folder) if shared else contextlib.nullcontext(held) as also:
+    with _lock(folder) if shared else contextlib.nullcontext():
         path = folder / f".stage-{name}.json"
         old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
         reason = _reason(recipe, name, old, after)
@@ -61,7 +60,7 @@ def _step(recipe: Recipe, name: str, after: str, held: int) -> Record:
         begin = time.monotonic()
         try:
             logger.info("  $ %s", record["command"])
-            execute(recipe, name, (held, also))
+            execute(recipe, name)
             record["finished"] = datetime.now(UTC).isoformat(timespec="microseconds")
         finally:
             record["seconds"] = round(before + time.monotonic() - begin, 1)
@@ -101,15 +100,6 @@ def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return [f"{key} was {old.get(key)}, is {new.get(key)}" for key in keys]
 
 
-@contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[int]:
-    """Hold a lock beside a folder for this process and the programs that inherit the yielded descriptor."""
-    path = folder.with_name(f".{folder.name}.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info("waiting for another run in %s", folder)
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        yield stream.fileno()
+def _lock(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Return a lock of a folder, by a file beside it, because the folder may be deleted to run again."""
+    return locked(folder.with_name(f".{folder.name}.lock"), folder, wait=True)

@@ -14,6 +14,7 @@ from mla_fairseq.data import archive
 from mla_fairseq.data.extraction import BATCH, extract, fill, global_cmvn, member_name, parallel_map, staging_folder
 from mla_fairseq.data.mustc import Corpus
 from mla_fairseq.speech import GlobalCMVN, filter_banks, read_audio
+from tests.killing import descendants, killed, needs_proc, wait_for
 
 
 def double(number: int) -> int:
@@ -144,36 +145,21 @@ def slow_ramp(number: int) -> np.ndarray:
     return ramp(number)
 
 
-def runs(pid: int) -> bool:
-    """Tell whether a process is alive; a zombie is not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads process states from /proc")
+@needs_proc
 def test_workers_end_with_a_killed_run_and_the_next_run_starts(zip_path: Path) -> None:
     jobs = {f"{number}.npy": (number,) for number in range(4 * BATCH)}
-    run = multiprocessing.get_context("fork").Process(target=fill, args=(zip_path, jobs, slow_ramp, 2))
-    run.start()
-    while not list(staging_folder(zip_path).glob("*.npy")):
-        time.sleep(0.01)
-    workers = [int(pid) for pid in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()]
-    assert len(workers) == 2
-    run.kill()
-    run.join()
+    with killed(fill, zip_path, jobs, slow_ramp, 2) as run:
+        wait_for(lambda: list(staging_folder(zip_path).glob("*.npy")))
+        assert len(descendants(run)) == 2
     fill(zip_path, jobs, ramp, workers=2)
     assert list(archive.members(zip_path)) == list(jobs)
-    end = time.monotonic() + 30
-    while any(map(runs, workers)):
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_a_second_run_is_refused(zip_path: Path) -> None:
     def second() -> None:
-        with pytest.raises(ValueError, match=r"fbank80\.zip\.staged is used by another run"):
+        with pytest.raises(
+            ValueError, match=rf"fbank80\.zip\.staged is used by another run \(process {os.getppid()}\)"
+        ):
             fill(zip_path, JOBS, ramp, workers=1)
 
     def first(number: int) -> np.ndarray:

@@ -1,12 +1,11 @@
 """Running stages: which are skipped, continued, repeated and refused. No program runs here."""
 
-import fcntl
 import json
-import threading
-import time
+import multiprocessing
 
 import pytest
 
+from mla_fairseq.processes import locked
 from mla_fairseq.recipes import run_recipe, runner
 
 
@@ -19,7 +18,7 @@ def play(small, monkeypatch):
     def run(*overrides: str, fail: str = "", **options) -> list[str]:
         ran = []
 
-        def execute(recipe, name, held):
+        def execute(recipe, name):
             ran.append(name)
             if name == fail:
                 raise ValueError("failed")
@@ -120,15 +119,12 @@ def test_prepared_data_are_shared(play, small):
     assert recipe.makes("prepare") == small().makes("prepare")
 
 
-def test_a_second_run_waits_for_the_first(play, small, caplog):
+def test_a_second_run_waits_for_the_first(play, small):
     recipe = small()
-    path = recipe.run.with_name(".small.lock")
-    path.parent.mkdir(parents=True)
-    with open(path, "a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        thread = threading.Thread(target=play)
-        thread.start()
-        time.sleep(0.5)
-        assert not (recipe.run / ".stage-train.json").exists()
-    thread.join(60)
+    second = multiprocessing.get_context("fork").Process(target=play)  # a process may hold a lock twice
+    with locked(recipe.run.with_name(".small.lock"), recipe.run):
+        second.start()
+        second.join(0.5)
+        assert second.is_alive() and not (recipe.run / ".stage-train.json").exists()
+    second.join(60)
     assert (recipe.run / ".stage-train.json").exists()

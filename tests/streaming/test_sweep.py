@@ -19,7 +19,7 @@ from tests.programs import ROOT, Done, run
 def forked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fork the commands that the sweep starts as well; each would import fairseq for 8 s."""
 
-    def start(command: list[str], stdout: IO[str], stderr: IO[str]) -> subprocess.CompletedProcess:
+    def start(command: list[str], stdout: IO[str], stderr: IO[str], **options: object) -> subprocess.CompletedProcess:
         done = run(Path(command[0]).name, *command[1:])
         stdout.write(done.out)
         stderr.write(done.err)

@@ -18,6 +18,7 @@ from examples.demo_corpus.espeak import Voice
 from mla_fairseq.data.mustc import Corpus
 from mla_fairseq.errors import UserError
 from mla_fairseq.speech import read_audio
+from tests.killing import killed, needs_proc, wait_for
 
 SIZES = {"train": 70, "dev": 9, "tst-COMMON": 12}
 
@@ -33,6 +34,13 @@ def root(tmp_path_factory):
 
 def contents(root):
     return {path.relative_to(root): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+@needs_proc
+def test_a_killed_run_leaves_no_process_and_is_completed(root, tmp_path):
+    with killed(make, tmp_path):
+        wait_for(lambda: list(tmp_path.rglob("*.wav")))
+    assert contents(make(tmp_path)) == contents(root)
 
 
 def texts(root, split, language):
