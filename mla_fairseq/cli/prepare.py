@@ -15,6 +15,7 @@ from pathlib import Path
 from mla_fairseq.cli.options import Help, add_data, data_root, run_command
 from mla_fairseq.data.config import SPECAUGMENT
 from mla_fairseq.data.extraction import num_workers
+from mla_fairseq.data.joint import JointPreparation
 from mla_fairseq.data.prepare import Options, prepare
 from mla_fairseq.data.vocabulary import GivenVocabulary, Vocabulary
 from mla_fairseq.files import user_dir
@@ -26,6 +27,10 @@ CMVN = (
 VOCAB = (
     "SentencePiece model to use instead of training one: that of the prepared folder whose model is to be fine-tuned "
     "on this corpus; --vocab-type and --vocab-size are ignored"
+)
+JOINT = (
+    "one folder with a common vocabulary for one model that translates into all languages: sets such as "
+    "train_de_st.tsv, features in OUTPUT/PAIR, a tag such as <lang:de> before each target (default OUTPUT: DATA)"
 )
 MASKS = (
     "SpecAugment policy of the training splits: sm and ss hide at most a fifth of an utterance at a time, for short "
@@ -40,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--pairs", nargs="+", required=True, metavar="PAIR", help="language pairs (folders of DATA), such as en-de")
     add("--output", type=Path, help="folder to write to, OUTPUT/PAIR for each pair (default: the folders of the pairs)")
+    add("--joint", action="store_true", help=JOINT)
     add(
         "--task",
         choices=["asr", "st"],
@@ -83,8 +89,16 @@ def run(arguments: argparse.Namespace) -> None:
         max_frames=arguments.max_frames,
         workers=arguments.workers,
     )
-    for pair in arguments.pairs:
-        output = arguments.output and arguments.output / pair
-        path = prepare(data_root(arguments.data) / pair, output, options)
-        fairseq = f"fairseq-train {path.parent} --config-yaml {path.name}"
-        logging.info("%s: ready: %s --user-dir %s --task speech_to_text_mla ...", pair, fairseq, user_dir())
+    pairs = [data_root(arguments.data) / pair for pair in arguments.pairs]
+    if arguments.joint:
+        joint = JointPreparation(pairs, arguments.output or data_root(arguments.data), options)
+        report(" ".join(arguments.pairs), joint.run(), f"{joint.flags} ...")
+        return
+    for pair in pairs:
+        report(pair.name, prepare(pair, arguments.output and arguments.output / pair.name, options), "...")
+
+
+def report(name: str, config: Path, more: str) -> None:
+    """Log the command that trains on a prepared folder."""
+    fairseq = f"fairseq-train {config.parent} --config-yaml {config.name}"
+    logging.info("%s: ready: %s --user-dir %s --task speech_to_text_mla %s", name, fairseq, user_dir(), more)

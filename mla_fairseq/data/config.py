@@ -33,7 +33,7 @@ def specaugment(policy: str) -> dict[str, float]:
     return {} if values is None else {"time_warp_W": 0, **dict(zip(names, values, strict=True))}
 
 
-def write(path: Path, model: Path, cmvn: str, policy: str, statistics: Path | None = None) -> None:
+def write(path: Path, model: Path, cmvn: str, policy: str, statistics: Path | None = None, tags: bool = False) -> None:
     """Write the configuration, with paths relative to its folder, so that the folder can be moved.
 
     Args:
@@ -42,6 +42,7 @@ def write(path: Path, model: Path, cmvn: str, policy: str, statistics: Path | No
         cmvn: ``utterance`` or ``global``.
         policy: a key of ``SPECAUGMENT``, for the training splits only.
         statistics: the npz of mean and std, for ``global``.
+        tags: whether each target begins with the tag of its language.
     """
     everywhere = [f"{cmvn}_cmvn"]
     settings: dict[str, object] = {
@@ -56,6 +57,8 @@ def write(path: Path, model: Path, cmvn: str, policy: str, statistics: Path | No
     }
     if statistics is not None:
         settings["global_cmvn"] = {"stats_npz_path": statistics.name}
+    if tags:
+        settings["prepend_tgt_lang_tag"] = True
     if policy != "none":
         settings["specaugment"] = specaugment(policy)
     write_text(path, yaml.dump(settings, Dumper=_Plain, sort_keys=True))

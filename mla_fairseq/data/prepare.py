@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mla_fairseq.data import archive, config, manifest
-from mla_fairseq.data.extraction import extract, global_cmvn, member_name, staging_folder
+from mla_fairseq.data.extraction import GlobalCMVN, extract, global_cmvn, member_name, staging_folder
 from mla_fairseq.data.ledger import Ledger, fingerprint
 from mla_fairseq.data.mustc import Corpus, Segment
 from mla_fairseq.data.vocabulary import GivenVocabulary, Vocabulary
@@ -32,15 +32,83 @@ class Options:
     workers: int = 1
 
 
-class Preparation:
-    """Prepare one language pair, file by file; a file is made again only if what it is made from has changed."""
+class Folder:
+    """A prepared folder, made file by file; a file is made again only if what it is made from has changed."""
+
+    def __init__(self, output: Path, options: Options) -> None:
+        self.output, self.options = Path(output), options
+        self.ledger = Ledger(self.output / ".prepared.json")
+        self.statistics = self.output / "gcmvn.npz"
+
+    def make(self, products: list[Path], made_from: str, build: Callable[[], object]) -> None:
+        """Run ``build`` unless all its products exist and were made from the same."""
+        if all(self.ledger.current(product, made_from) for product in products):
+            return
+        build()
+        for product in products:
+            self.ledger.record(product, made_from)
+
+    def write_manifest(self, name: str, rows: list[manifest.Row]) -> Path:
+        """Write the manifest of one set; return its path."""
+        path = self.output / f"{name}_{self.options.task}.tsv"
+        self.make([path], fingerprint(*rows), lambda: manifest.write(path, rows))
+        return path
+
+    def train_vocabulary(self, lines: list[str], tags: Sequence[str] = ()) -> Path:
+        """Train SentencePiece on the training texts, or copy the given model; return the model's path.
+
+        Each of the ``tags`` becomes a piece.
+        """
+        model = self.output / f"{self.options.vocabulary.prefix(self.options.task)}.model"
+        made_from = fingerprint(self.options.vocabulary, *tags, *lines)
+        products = [model, model.with_suffix(".txt")]
+        self.make(products, made_from, lambda: self.options.vocabulary.train(lines, model, tags))
+        return model
+
+    def write_config(self, model: Path, manifests: list[Path], tags: bool = False) -> Path:
+        """Write the configuration, and the statistics of the training manifests if they are used; return its path."""
+        path = self.output / f"config_{self.options.task}.yaml"
+        statistics = self.gather_statistics(manifests) if self.options.cmvn == "global" else None
+        config.write(path, model, self.options.cmvn, self.options.specaugment, statistics, tags)
+        return path
+
+    def gather_statistics(self, manifests: list[Path]) -> Path:
+        """Write mean and standard deviation over the utterances of the manifests; return the npz's path."""
+        places = [(name, sorted(found)) for one in manifests for name, found in manifest.places(one).items()]
+
+        def build() -> None:
+            total = GlobalCMVN()
+            for name, found in places:
+                total.merge(global_cmvn(self.output / name, found, self.options.workers))
+            with replacing(self.statistics) as part:
+                total.save(part)
+
+        # one archive is recorded as before there were several
+        self.make([self.statistics], fingerprint(*(places[0][1] if len(places) == 1 else places)), build)
+        return self.statistics
+
+
+class Preparation(Folder):
+    """The preparation of one language pair."""
 
     def __init__(self, corpus: Corpus, output: Path, options: Options) -> None:
-        self.corpus, self.output, self.options = corpus, Path(output), options
-        self.ledger = Ledger(self.output / ".prepared.json")
+        super().__init__(output, options)
+        self.corpus = corpus
 
     def run(self) -> Path:
         """Make all files; return the configuration's path.
+
+        Raises:
+            ValueError: a corpus that does not follow the layout, or no segment is left to train on.
+        """
+        segments, kept = self.read()
+        model = self.train_vocabulary([self.text(segment) for segment in kept["train"]])
+        rows = self.extract(segments, kept)
+        paths = {split: self.write_manifest(split, members) for split, members in rows.items()}
+        return self.write_config(model, [paths["train"]])
+
+    def read(self) -> tuple[dict[str, list[Segment]], dict[str, list[Segment]]]:
+        """Return the segments of each split: all of them, and those to use.
 
         Raises:
             ValueError: a corpus that does not follow the layout, or no segment is left to train on.
@@ -50,25 +118,19 @@ class Preparation:
             raise ValueError(
                 f"{self.corpus.root / 'data'} has no train split: add one, the vocabulary is trained on it"
             )
-        kept = {split: self.filter(split, members) for split, members in segments.items()}
-        model = self.train_vocabulary([self.text(segment) for segment in kept["train"]])
-        self.drop_features_of_other_audio({segment.wav for members in segments.values() for segment in members})
-        extract(self.output / ARCHIVE, segments, self.options.workers)  # all segments: the filters may change
-        places = archive.members(self.output / ARCHIVE)
-        for split, members in kept.items():
-            self.write_manifest(split, members, places)
-        statistics = self.gather_statistics() if self.options.cmvn == "global" else None
-        path = self.output / f"config_{self.options.task}.yaml"
-        config.write(path, model, self.options.cmvn, self.options.specaugment, statistics)
-        return path
+        return segments, {split: self.filter(split, members) for split, members in segments.items()}
 
-    def make(self, products: list[Path], made_from: str, build: Callable[[], object]) -> None:
-        """Run ``build`` unless all its products exist and were made from the same."""
-        if all(self.ledger.current(product, made_from) for product in products):
-            return
-        build()
-        for product in products:
-            self.ledger.record(product, made_from)
+    def extract(
+        self, segments: dict[str, list[Segment]], kept: dict[str, list[Segment]]
+    ) -> dict[str, list[manifest.Row]]:
+        """Store the features of all segments in the archive, because the filters may change; return the kept rows."""
+        self.drop_features_of_other_audio({segment.wav for members in segments.values() for segment in members})
+        extract(self.output / ARCHIVE, segments, self.options.workers)
+        places = archive.members(self.output / ARCHIVE)
+        return {
+            split: [self.row(segment, places[member_name(split, segment)]) for segment in members]
+            for split, members in kept.items()
+        }
 
     def drop_features_of_other_audio(self, wavs: set[Path]) -> None:
         """Delete the archive and its statistics if a recording has changed.
@@ -79,21 +141,11 @@ class Preparation:
         before = self.ledger.entries
         if changed := sorted(name for name in now if before.get(name, now[name]) != now[name]):
             log.warning("%s has changed (and %d others): extract all features again", changed[0], len(changed) - 1)
-            for name in (ARCHIVE, "gcmvn.npz"):
-                (self.output / name).unlink(missing_ok=True)
+            for path in (self.output / ARCHIVE, self.statistics):
+                path.unlink(missing_ok=True)
             shutil.rmtree(staging_folder(self.output / ARCHIVE), ignore_errors=True)
         if not now.items() <= before.items():
             self.ledger.record_all(now)
-
-    def write_manifest(self, split: str, segments: list[Segment], places: dict[str, tuple[int, int]]) -> None:
-        """Write the manifest of one split, whose features are stored at ``places`` in the archive."""
-        rows = [self.row(segment, places[member_name(split, segment)]) for segment in segments]
-        path = self.manifest_path(split)
-        self.make([path], fingerprint(*rows), lambda: manifest.write(path, rows))
-
-    def manifest_path(self, split: str) -> Path:
-        """Return the path of a split's manifest."""
-        return self.output / f"{split}_{self.options.task}.tsv"
 
     def filter(self, split: str, segments: list[Segment]) -> list[Segment]:
         """Return the segments to use: of a training split, those with a text and a length within the limits.
@@ -124,7 +176,6 @@ class Preparation:
 
     def row(self, segment: Segment, place: tuple[int, int]) -> manifest.Row:
         """Return the manifest's row of a segment whose features are stored at ``place`` in the archive."""
-        source, target = self.corpus.languages
         return manifest.Row(
             id=segment.id,
             audio=f"{ARCHIVE}:{place[0]}:{place[1]}",
@@ -132,29 +183,14 @@ class Preparation:
             tgt_text=self.text(segment),
             speaker=segment.speaker,
             src_text=segment.source,
-            src_lang=source,
-            tgt_lang=target if self.options.task == "st" else source,
+            src_lang=self.corpus.languages[0],
+            tgt_lang=self.target_language,
         )
 
-    def train_vocabulary(self, lines: list[str]) -> Path:
-        """Train SentencePiece on the training texts, or copy the given model; return the model's path."""
-        model = self.output / f"{self.options.vocabulary.prefix(self.options.task)}.model"
-        made_from = fingerprint(self.options.vocabulary, *lines)
-        products = [model, model.with_suffix(".txt")]
-        self.make(products, made_from, lambda: self.options.vocabulary.train(lines, model))
-        return model
-
-    def gather_statistics(self) -> Path:
-        """Write mean and standard deviation over the utterances of the training manifest; return the npz's path."""
-        path = self.output / "gcmvn.npz"
-        places = sorted(manifest.places(self.manifest_path("train"))[ARCHIVE])
-
-        def build() -> None:
-            with replacing(path) as part:
-                global_cmvn(self.output / ARCHIVE, places, self.options.workers).save(part)
-
-        self.make([path], fingerprint(*places), build)
-        return path
+    @property
+    def target_language(self) -> str:
+        """The language of the targets: that of the translations, or of the transcripts for ASR."""
+        return self.corpus.languages[1 if self.options.task == "st" else 0]
 
 
 def audio_fingerprint(wav: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,9 @@ import sentencepiece
 from mla_fairseq.files import write_bytes, write_text
 
 log = logging.getLogger(__name__)
+
+TAG = "<lang:{}>"
+"""fairseq's symbol for a target language; a joint vocabulary has one for each."""
 
 # fairseq puts these four in front of every dictionary, in this order: piece and dictionary indices are equal.
 SPECIAL = {"bos_id": 0, "pad_id": 1, "eos_id": 2, "unk_id": 3}
@@ -43,8 +47,10 @@ class Vocabulary:
         """Return the file name without suffix, such as ``spm_unigram1000_st``."""
         return f"spm_{self.kind}{self.size or ''}_{task}"
 
-    def train(self, lines: list[str], model: Path) -> None:
+    def train(self, lines: list[str], model: Path, tags: Sequence[str] = ()) -> None:
         """Train on ``lines``; write ``model`` and, beside it, fairseq's dictionary ``*.txt``.
+
+        Each of the ``tags`` becomes a piece.
 
         Raises:
             ValueError: no text, or a size that does not fit it.
@@ -68,6 +74,7 @@ class Vocabulary:
                 pad_id=SPECIAL["pad_id"],
                 eos_id=SPECIAL["eos_id"],
                 unk_id=SPECIAL["unk_id"],
+                user_defined_symbols=list(tags),
             )
         except (RuntimeError, OSError) as error:
             raise ValueError(self._explain(str(error), len(lines))) from error
@@ -120,10 +127,17 @@ class GivenVocabulary:
         """Return the name of the given file without suffix."""
         return Path(self.name).stem
 
-    def train(self, lines: list[str], model: Path) -> None:
-        """Copy the given model to ``model`` and write its dictionary; warn if it cannot spell parts of ``lines``."""
+    def train(self, lines: list[str], model: Path, tags: Sequence[str] = ()) -> None:
+        """Copy the given model to ``model`` and write its dictionary; warn if it cannot spell parts of ``lines``.
+
+        Raises:
+            ValueError: one of the ``tags`` is no piece of the model.
+        """
+        processor = sentencepiece.SentencePieceProcessor(model_proto=self.content)
+        if missing := [tag for tag in tags if processor.is_unknown(processor.piece_to_id(tag))]:
+            raise ValueError(f"--vocab {self.name} has no piece {missing[0]}: give that of a folder with this language")
         _write(self.content, model)
-        numbers = sentencepiece.SentencePieceProcessor(model_proto=self.content).encode(lines)
+        numbers = processor.encode(lines)
         unknown = sum(line.count(SPECIAL["unk_id"]) for line in numbers)
         if unknown:
             log.warning("%s has no piece for %d of %d pieces of the text", self.name, unknown, sum(map(len, numbers)))
