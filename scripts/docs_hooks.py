@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
     "examples/mustc/RESULTS.md": "results/mustc.md",
     "examples/simulst/RESULTS.md": "results/simulst.md",
     "examples/tts/RESULTS.md": "results/tts.md",
