@@ -47,8 +47,11 @@ class Done:
         return [line for line in self.out.splitlines() if line.startswith(start)]
 
 
-def run(program: str | Path, *arguments: object, cwd: Path | None = None) -> Done:
-    """Run a program of ``ENTRY_POINTS`` or a Python file; a list among the arguments is replaced by its items."""
+def run(program: str | Path, *arguments: object, cwd: Path | None = None, seconds: float = TIMEOUT) -> Done:
+    """Run a program of ``ENTRY_POINTS`` or a Python file; a list among the arguments is replaced by its items.
+
+    It is killed after ``seconds``, and its exit status is -9 then.
+    """
     words = [str(word) for words in arguments for word in (words if isinstance(words, list) else [words])]
     main = _main(program)  # imported here, so that the next child of this process has it too
     with tempfile.TemporaryDirectory() as folder:
@@ -57,11 +60,11 @@ def run(program: str | Path, *arguments: object, cwd: Path | None = None) -> Don
             target=_child, args=(main, [program, *words], cwd, out, err)
         )
         child.start()
-        child.join(TIMEOUT)
+        child.join(seconds)
         if child.is_alive():
             child.kill()
             child.join()
-        return Done(child.exitcode, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
+        return Done(child.exitcode, out.read_text("utf-8", "replace"), err.read_text("utf-8", "replace"))
 
 
 def _main(program: str | Path) -> Callable[[], object]:

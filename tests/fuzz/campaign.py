@@ -1,0 +1,137 @@
+"""Draw cases from a seed, run them, and judge what happened."""
+
+import re
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from tests.fuzz.commands import COMMANDS, Command
+from tests.fuzz.mutations import BYTES, MUTATIONS, Mutation
+from tests.fuzz.world import KINDS
+from tests.programs import Done
+
+GOOD = ("right", "clear error")
+BAD = ("traceback", "unclear error", "silent", "hang", "crash", "code ran", "data changed")
+WARNING = re.compile(r"warning|symbols that the training set does not contain|is not|cannot|skipp|drop", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command, the file that is mutated, and how; ``number`` and the seed give it again."""
+
+    number: int
+    name: str
+    file: str
+    mutation: Mutation
+    random: Random
+
+    @property
+    def command(self) -> Command:
+        """Return the command that is run."""
+        return COMMANDS[self.name]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A case that was run."""
+
+    case: Case
+    verdict: str
+    changed: object
+    last_line: str
+    seconds: float
+
+    def __str__(self) -> str:
+        case, what = self.case, f" ({self.changed})" if self.changed else ""
+        head = f"case {case.number}: {self.verdict}: {case.name}, {case.file}: {case.mutation.name}{what}"
+        return f"{head}, {self.seconds:.1f} s\n    {self.last_line[-400:]}"
+
+
+def draw(seed: int, number: int) -> Case:
+    """Return a case; commands, files and mutations are drawn evenly, each after the one before."""
+    random = Random(f"{seed} {number}")
+    name = random.choice(sorted(COMMANDS))
+    file = random.choice(COMMANDS[name].files)
+    special = random.random() < 0.7
+    return Case(number, name, file, random.choice(MUTATIONS[KINDS[file]] if special else BYTES), random)
+
+
+class Campaign:
+    """Run cases on copies of a world, all in the same place, so that outputs do not differ by their paths.
+
+    Args:
+        world: the folder that ``make_world`` made at ``place``.
+        place: where cases find their copy.
+    """
+
+    def __init__(self, world: Path, place: Path) -> None:
+        self.world, self.place = world, place
+        self.usual: dict[str, object] = {}
+
+    def run(self, case: Case) -> Outcome:
+        """Mutate a copy, run the command and judge."""
+        if case.name not in self.usual:
+            self.copy()
+            done = case.command.run(self.place)
+            assert done.code == 0, f"{case.name} fails without any mutation: {done.err[-3000:]}"
+            self.usual[case.name] = case.command.result(done, self.place)
+        self.copy()
+        changed = case.mutation.apply(case.random, self.place / case.file)
+        begin = time.monotonic()
+        done = case.command.run(self.place)
+        seconds = time.monotonic() - begin
+        return Outcome(case, self.judge(case, done, seconds), changed, done.last_line, seconds)
+
+    def copy(self) -> None:
+        shutil.rmtree(self.place, ignore_errors=True)
+        shutil.copytree(self.world, self.place)
+
+    def judge(self, case: Case, done: Done, seconds: float) -> str:
+        """Return one of ``GOOD`` or ``BAD``."""
+        if list(self.place.rglob("executed")) or Path("executed").exists():
+            return "code ran"
+        if done.code < 0 or done.code in (134, 139):
+            return "hang" if seconds >= case.command.seconds else "crash"
+        if "Traceback (most recent call last)" in done.err + done.out:
+            return "traceback"
+        if done.code:
+            return "clear error" if is_clear(done.last_line, case) else "unclear error"
+        try:
+            same = case.command.result(done, self.place) == self.usual[case.name]
+        except Exception as error:  # no result is one that differs
+            same = isinstance(error, AssertionError)
+        return "right" if same or not case.mutation.harmful or WARNING.search(done.err + done.out) else "silent"
+
+
+def is_clear(line: str, case: Case) -> bool:
+    """Tell whether an error names a file, a flag or a value."""
+    path = Path(case.file)
+    named = path.name in line or path.stem in line or path.parent.name in line
+    return "error: " in line and (named or bool(re.search(r"--[a-z]|'.+'|\(.+\)|\d", line)))
+
+
+def campaign(seed: int, numbers: range, seconds: float, world: Path, place: Path) -> Iterator[Outcome]:
+    """Yield the outcomes of cases until the time is over."""
+    end, runner = time.monotonic() + seconds, Campaign(world, place)
+    for number in numbers:
+        if time.monotonic() > end:
+            return
+        yield runner.run(draw(seed, number))
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """Return counts of verdicts by command and kind of file, as a markdown table."""
+    columns = [*GOOD, *(name for name in BAD if any(one.verdict == name for one in outcomes))]
+    rows = ["| command | file | cases | " + " | ".join(columns) + " |", "|---|---|" + "---:|" * (len(columns) + 1)]
+    groups: dict[tuple[str, str], Counter[str]] = {}
+    for one in outcomes:
+        for key in ((one.case.name, KINDS[one.case.file]), ("~all", "")):
+            groups.setdefault(key, Counter())[one.verdict] += 1
+    for (name, kind), counts in sorted(groups.items()):
+        cells = [counts.total(), *(counts[column] for column in columns)]
+        rows.append(f"| {name.strip('~')} | {kind} | " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(rows)

@@ -1,0 +1,177 @@
+"""The folder that every case starts from: small corpora, prepared data, models of two updates, logs and a recipe."""
+
+import json
+import shlex
+import shutil
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from mla_fairseq.data import prepare, prepare_speech
+from mla_fairseq.data.vocabulary import Vocabulary
+from tests.data.voice import write_voice
+from tests.programs import Done, run
+from tests.streaming.conftest import RATE, noise, write_corpus
+
+SIZES = (
+    "--encoder-embed-dim 16 --encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 --encoder-attention-heads 2 "
+    "--decoder-attention-heads 2"
+)
+TEXT = f"--encoder-layers 2 --decoder-layers 2 --conv-channels 16 --conv-out-channels 4 --dropout 0 {SIZES}"
+WAIT_K = "--encoder-chunk-size 4 --fixed-pre-decision-ratio 3 --waitk-lagging 1-3 --energy-bias"
+MODELS = {
+    "offline": "--arch s2t_transformer_mla --attn-type softmax",
+    "simul": f"--arch s2t_transformer_simul_mla --attn-type relu {WAIT_K} --source-length 30 --target-length-fixed 12",
+}
+SPEAKER = (
+    "--task text_to_speech_mla --arch tts_transformer_mla --attn-type cosformer --criterion tacotron2_mla "
+    "--length-predictor --bce-pos-weight 5 --decoder-embed-dim 16 --encoder-transformer-layers 2 "
+    f"--decoder-transformer-layers 2 --prenet-dim 8 --postnet-conv-dim 8 --n-frames-per-step 4 {SIZES}"
+)
+UPDATES = "--optimizer adam --lr 0.01 --batch-size 6 --num-workers 0 --cpu --no-progress-bar --seed 1 --max-update 2"
+RECIPE = """
+base: base.yaml
+title: A test
+prepare: {pairs: en-de, vocab_type: char}
+train: {attn_type: cosformer, max_update: 3, lr: 0.01, arch: s2t_transformer_mla_s}
+generate: {beam: 2, max_len_b: 10}
+"""
+BASE = """
+prepare: {data: "${DATA}", task: st, cmvn: global}
+train: {data: "${prepare.output}/en-de", config_yaml: config_st.yaml, train_subset: train_st, valid_subset: dev_st,
+        task: speech_to_text_mla, criterion: label_smoothed_cross_entropy, max_tokens: 4000, optimizer: adam}
+average: {last: 2}
+generate: {gen_subset: dev_st, max_tokens: 1000}
+"""
+
+KINDS = {
+    "data/config_st.yaml": "config",
+    "data/train_st.tsv": "manifest",
+    "data/dev_st.tsv": "manifest",
+    "data/fbank80.zip": "archive",
+    "data/gcmvn.npz": "statistics",
+    "data/spm_unigram36_st.model": "pieces",
+    "data/spm_unigram36_st.txt": "dictionary",
+    "speech/config.yaml": "config",
+    "speech/train.tsv": "manifest",
+    "speech/test.tsv": "manifest",
+    "speech/mel80.zip": "archive",
+    "speech/gcmvn.npz": "statistics",
+    "speech/dict.txt": "dictionary",
+    "models/offline.pt": "checkpoint",
+    "models/second.pt": "checkpoint",
+    "models/simul.pt": "checkpoint",
+    "models/tts.pt": "checkpoint",
+    "corpus/en-de/data/train/txt/train.yaml": "listing",
+    "corpus/en-de/data/train/txt/train.de": "lines",
+    "corpus/en-de/data/train/wav/train0.wav": "audio",
+    "corpus/en-de/data/dev/wav/dev1.wav": "audio",
+    "corpus/en-de/data/dev/txt/dev.yaml": "listing",
+    "voice/metadata.csv": "lines",
+    "voice/wavs/w03.wav": "audio",
+    "live/one.wav": "audio",
+    "live/one.npy": "array",
+    "live/names.txt": "lines",
+    "live/source": "lines",
+    "live/target": "lines",
+    "logs/k1/instances.log": "instances",
+    "logs/points.tsv": "points",
+    "logs/train.log": "log",
+    "logs/generate.txt": "log",
+    "recipe/recipe.yaml": "recipe",
+    "recipe/base.yaml": "recipe",
+}
+"""The files that are mutated, and the kind of each."""
+
+
+def make_world(folder: Path) -> Path:
+    """Make the folder; about a minute of CPU."""
+    folder.mkdir()
+    write_corpora(folder)
+    train_models(folder)
+    write_live(folder / "live")
+    write_logs(folder)
+    (folder / "recipe").mkdir()
+    (folder / "recipe" / "recipe.yaml").write_text(RECIPE)
+    (folder / "recipe" / "base.yaml").write_text(BASE)
+    return folder
+
+
+def write_corpora(folder: Path) -> None:
+    pair = write_corpus(folder / "corpus" / "en-de")
+    (pair / "data" / "tst-COMMON").rename(pair / "data" / "dev")
+    for path in sorted((pair / "data" / "dev").glob("*/tst-COMMON*")):
+        path.rename(path.with_name(path.name.replace("tst-COMMON", "dev")))
+    listing = pair / "data" / "dev" / "txt" / "dev.yaml"
+    listing.write_text(listing.read_text().replace("tst-COMMON", "dev"))
+    vocabulary = Vocabulary("unigram", 36)
+    prepare.prepare(pair, folder / "data", prepare.Options(vocabulary=vocabulary, cmvn="global", specaugment="none"))
+    write_voice(folder / "voice", clips=16)
+    prepare_speech.prepare(folder / "voice", folder / "speech", prepare_speech.Options(dev=2, test=2))
+
+
+def train_models(folder: Path) -> None:
+    (folder / "models").mkdir()
+    for name, flags in MODELS.items():
+        train(folder, f"{folder}/data {text_task('train')} {TEXT} {flags}", name)
+    train(folder, f"{folder}/data {text_task('train')} {TEXT} {MODELS['offline']} --seed 2", "second")
+    train(folder, f"{folder}/speech {SPEAKER} --train-subset train --valid-subset dev", "tts")
+
+
+def text_task(program: str) -> str:
+    """Return the flags of the task and, for training, of the criterion."""
+    task = "--task speech_to_text_mla --config-yaml config_st.yaml"
+    criterion = "--criterion label_smoothed_cross_entropy --label-smoothing 0.1"
+    return f"{task} {criterion} --train-subset train_st --valid-subset dev_st" if program == "train" else task
+
+
+def train(folder: Path, flags: str, name: str) -> None:
+    done = run("fairseq-train", shlex.split(f"{flags} {UPDATES} --save-dir {folder}/models/{name}"))
+    assert done.code == 0, done.err
+    shutil.move(folder / "models" / name / "checkpoint_last.pt", folder / "models" / f"{name}.pt")
+    shutil.rmtree(folder / "models" / name)
+    if name == "offline":
+        (folder / "logs").mkdir()
+        (folder / "logs" / "train.out").write_text(done.err + done.out)
+
+
+def write_live(folder: Path) -> None:
+    """Write what is translated: a recording, features, and the lists of names."""
+    folder.mkdir()
+    soundfile.write(folder / "one.wav", noise(1.4, 3), RATE)
+    np.save(folder / "one.npy", np.random.default_rng(1).normal(10, 3, (90, 80)).astype(np.float32))
+    (folder / "names.txt").write_text(f"{folder}/one.npy\n{folder}/one.npy\n")
+    (folder / "source").write_text(f"{folder}/one.wav\n")
+    (folder / "target").write_text("ein haus am see\n")
+
+
+def write_logs(folder: Path) -> None:
+    (folder / "logs" / "k1").mkdir()
+    lines = [
+        {"index": i, "prediction": "ein haus am see", "delays": [300.0, 600.0, 1400.0, 1400.0],
+         "elapsed": [310.0, 650.0, 1500.0, 1510.0], "prediction_length": 4, "reference": "ein haus am wald",
+         "source": [f"{folder}/live/one.wav", "samplerate: 16000 Hz"], "source_length": 1400.0}
+        for i in range(4)
+    ]  # fmt: skip
+    (folder / "logs" / "k1" / "instances.log").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    rows = [f"softmax\t{k}\t{10 + k}.5\t{40 + k}.0\t{900 + 200 * k}.0\t20.0" for k in (1, 3, 5)]
+    (folder / "logs" / "points.tsv").write_text("\n".join(["system\tk\tbleu\tchrf\tal\toffline_bleu", *rows]) + "\n")
+    (folder / "logs" / "train.log").write_text(training_log())
+    (folder / "logs" / "generate.txt").write_text("".join(f"D-{i}\t-0.5\tein haus am see\n" for i in range(5)))
+
+
+def training_log() -> str:
+    """Return a log of ``fairseq-train --log-format json``."""
+    start, lines = datetime(2030, 1, 1, 12), []
+    for update in range(10, 60, 10):
+        stats = {"epoch": 1, "update": update / 8, "loss": 9 - update / 10, "nll_loss": 8 - update / 10, "wps": 90.0}
+        stats |= {"ups": 2.0, "ppl": 4.0, "num_updates": update}
+        values = json.dumps({key: str(value) for key, value in stats.items()})
+        when = start + timedelta(seconds=update)
+        lines.append(f"{when:%Y-%m-%d %H:%M:%S} | INFO | train_inner | {values}\n")
+    return "".join(lines)
+
+
+__all__ = ["KINDS", "SPEAKER", "TEXT", "UPDATES", "Done", "make_world", "text_task"]
