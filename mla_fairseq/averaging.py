@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mla_fairseq.attention import attention_entry, available_attention
-from mla_fairseq.checkpoints import architecture, check_finite, load_checkpoint, saved_options
+from mla_fairseq.checkpoints import architecture, load_checkpoint, saved_options
 from mla_fairseq.files import replacing
 from mla_fairseq.models.options import SITES, option_values, site_type
 
@@ -66,11 +66,11 @@ def average_checkpoints(paths: Sequence[Path]) -> dict[str, Any]:
     """
     if not paths:
         raise ValueError("no checkpoint to average: give at least one")
-    result = _load_finite(paths[0])
+    result = load_checkpoint(paths[0])
     first, described = result["model"], _describe(result)
     sums = {name: weight.to(torch.float64) for name, weight in first.items()}
     for path in paths[1:]:
-        other = _load_finite(path)
+        other = load_checkpoint(path)
         weights = other["model"]
         _require_same(first, weights, paths[0], path)
         _require_options(described, _describe(other), paths[0], path)
@@ -79,12 +79,6 @@ def average_checkpoints(paths: Sequence[Path]) -> dict[str, Any]:
     result["model"] = {name: _as_type(total / len(paths), first[name].dtype) for name, total in sums.items()}
     result.pop("last_optimizer_state", None)
     return result
-
-
-def _load_finite(path: Path) -> dict[str, Any]:
-    state = load_checkpoint(path)
-    check_finite(path, state["model"])
-    return state
 
 
 def _describe(state: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ torch unpickles only tensors and plain values. ``models.loading`` checks what fa
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Return a checkpoint's content, on the CPU: tensors and plain values only.
 
     Raises:
-        ValueError: the file is missing, broken, or not a fairseq checkpoint.
+        ValueError: the file is missing, broken, not a fairseq checkpoint, or has weights that are not finite.
     """
     if not path.is_file():
         raise ValueError(f"no checkpoint {path}: check the path")
@@ -33,6 +34,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
         raise ValueError(_FOREIGN.format(path))
     check_dense(path, state["model"])
+    check_finite(path, state["model"])
     if state.get("args") is not None:
         state["cfg"] = None  # fairseq builds from args if a file has both: nothing here may look at the other
     return state
@@ -58,7 +60,8 @@ def check_finite(path: Path, weights: dict[str, torch.Tensor]) -> None:
         ValueError: one of them is not.
     """
     for name, tensor in weights.items():
-        if not bool(tensor.isfinite().all()):
+        # older versions of fairseq saved one number that was never set
+        if not name.endswith("_float_tensor") and not bool(tensor.isfinite().all()):
             raise ValueError(f"{path} has NaN or infinite numbers in '{name}': use an earlier checkpoint")
 
 
@@ -90,3 +93,31 @@ def load_training(path: Path) -> tuple[dict[str, Any], str]:
     if options is None or not ("optimizer_history" in state or "best_loss" in state):
         raise ValueError(f"{path} has weights without fairseq's options: {_FIX}")
     return state, architecture(state, options)
+
+
+def check_symbols(path: Path | str, state: dict[str, Any], symbols: Sequence[str], folder: str) -> None:
+    """Check that a model was trained with the symbols of the data, in their order.
+
+    Checkpoints of fairseq's tasks, and of older versions of this package, do not have them and are not checked.
+
+    Args:
+        path: the checkpoint, for the message.
+        state: its content.
+        symbols: those of the dictionary of the data.
+        folder: the data folder, for the message.
+
+    Raises:
+        ValueError: there are others.
+    """
+    saved = (state.get("task_state") or {}).get("symbols")
+    if saved is None or list(saved) == list(symbols):
+        return
+    place = next((i for i, pair in enumerate(zip(saved, symbols, strict=False)) if pair[0] != pair[1]), None)
+    if place is None:
+        difference = f"{len(saved)} there, {len(symbols)} here"
+    else:
+        difference = f"symbol {place} is {saved[place]!r} there and {symbols[place]!r} here"
+    raise ValueError(
+        f"{path} was trained with other symbols than those of {folder} ({difference}): use the folder of its "
+        "training data, or one that was prepared with the same texts and options, or with its vocabulary (--vocab)"
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mla_fairseq.checkpoints import load_checkpoint, load_training
+from mla_fairseq.checkpoints import check_symbols, load_checkpoint, load_training
 
 
 class Evil:
@@ -84,3 +84,31 @@ def test_the_name_is_that_by_which_fairseq_chooses(tmp_path):
     assert load_training(tmp_path / "a.pt")[1] == "b"
     torch.save({"model": {}, "cfg": {"model": Namespace(_name="a", arch="b")}, "best_loss": 1.0}, tmp_path / "a.pt")
     assert load_training(tmp_path / "a.pt")[1] == "a"
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path, number):
+    torch.save({"model": {"a": torch.ones(2), "b.weight": torch.tensor([1, number])}}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"a\.pt has NaN or infinite numbers in 'b\.weight': use an earlier"):
+        load_checkpoint(tmp_path / "a.pt")
+    # fairseq's versions until 2020 saved a number that was never set
+    torch.save({"model": {"embed_positions._float_tensor": torch.tensor([number])}}, tmp_path / "a.pt")
+    assert load_checkpoint(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize(
+    ("saved", "difference"),
+    [
+        pytest.param(["<s>", "b", "a"], "symbol 1 is 'b' there and 'a' here", id="another order"),
+        pytest.param(["<s>", "a", "c"], "symbol 2 is 'c' there and 'b' here", id="other symbols"),
+        pytest.param(["<s>", "a"], "2 there, 3 here", id="fewer symbols"),
+    ],
+)
+def test_other_symbols_are_refused(saved, difference):
+    with pytest.raises(ValueError, match=rf"^a\.pt was trained with other symbols than those of data \({difference}\)"):
+        check_symbols("a.pt", {"task_state": {"symbols": saved}}, ["<s>", "a", "b"], "data")
+
+
+@pytest.mark.parametrize("state", [{}, {"task_state": {}}, {"task_state": {"symbols": ["a", "b"]}}], ids=str)
+def test_checkpoints_without_symbols_are_accepted(state):
+    check_symbols("a.pt", state, ["a", "b"], "data")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from fairseq.models import BaseFairseqModel, FairseqEncoder
 from torch import Tensor, nn
 
 from mla_fairseq.attention import AttentionHeads, attention_entry
-from mla_fairseq.checkpoints import load_checkpoint, load_training
+from mla_fairseq.checkpoints import check_symbols, load_checkpoint, load_training
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.models.options import SITES, option_values, site_type
 
@@ -67,16 +67,22 @@ def load_encoder(encoder: FairseqEncoder, path: str) -> FairseqEncoder:
     return encoder
 
 
-def check_continued(args: Namespace) -> None:
+def check_continued(args: Namespace, symbols: Sequence[str]) -> None:
     """Refuse to resume a training with other mechanisms: fairseq would, because the names of the weights fit.
 
+    Args:
+        args: the options of ``fairseq-train``.
+        symbols: those of the data.
+
     Raises:
-        ValueError: the checkpoint that ``fairseq-train`` is about to resume has another mechanism at a site.
+        ValueError: the checkpoint that ``fairseq-train`` is about to resume has another mechanism at a site, or other
+            symbols.
     """
     last = Path(getattr(args, "save_dir", None) or "", "checkpoint_last.pt")
     if getattr(args, "restore_file", last.name) != last.name or not last.is_file():
         return  # with --restore-file the user names the weights to start from
     state, _ = load_training(last)
+    check_symbols(last, state, symbols, args.data)
     saved = (state.get("cfg") or {}).get("model") or state["args"]  # older versions of fairseq saved args
     saved = Namespace(**saved) if isinstance(saved, dict) else saved
     for site in SITES:

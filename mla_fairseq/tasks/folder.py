@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +22,7 @@ from fairseq.data.audio.waveform_transforms import AUDIO_WAVEFORM_TRANSFORM_REGI
 from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
 from fairseq.tasks import FairseqTask
 
-from mla_fairseq.checkpoints import load_training
+from mla_fairseq.checkpoints import check_symbols, load_training
 from mla_fairseq.data.check import bins, read_folder
 from mla_fairseq.data.check_manifest import check_manifest
 from mla_fairseq.errors import UserError, user_errors
@@ -63,6 +63,7 @@ class FolderTask(FairseqTask):
 
     command: ClassVar[str] = "mla-prepare"  # prepares such a folder
     needed: ClassVar[tuple[str, ...]] = ()  # sections of the data configuration
+    foreign: ClassVar[tuple[str, ...]] = ("tts_", "fastspeech")  # first letters of architectures of other tasks
 
     @classmethod
     def setup_task(cls, args: Namespace, **kwargs: Any) -> FairseqTask:
@@ -77,11 +78,13 @@ class FolderTask(FairseqTask):
                     f"--train-subset does not begin with train ({name}): rename the set, fairseq trains on no other"
                 )
         FolderDataConfig(Path(args.data) / args.config_yaml, cls.command, cls.needed)
-        check_checkpoints(args)
-        return super().setup_task(args, **kwargs)
+        task = super().setup_task(args, **kwargs)
+        check_checkpoints(args, task.state.state_dict["symbols"])
+        return task
 
     def __init__(self, args: Namespace, dictionary: Dictionary) -> None:
         super().__init__(args, dictionary)
+        self.state.merge_state_dict({"symbols": list(dictionary.symbols)})  # saved in checkpoints
         self.data_cfg = FolderDataConfig(Path(args.data) / args.config_yaml, self.command, self.needed)
 
     def build_model(self, args: Namespace, from_checkpoint: bool = False) -> Any:
@@ -91,12 +94,35 @@ class FolderTask(FairseqTask):
             UserError: options that do not make a model, or make another one than the training continues.
         """
         with user_errors():
+            self.check_architecture(args)
             if not from_checkpoint:
-                check_continued(args)
+                check_continued(args, self.state.state_dict["symbols"])
             model = super().build_model(args, from_checkpoint)
             if not from_checkpoint and getattr(args, "path", None) is None:  # --path: decoding, no criterion
                 check_criterion(getattr(args, "criterion", None), model)
             return model
+
+    def check_architecture(self, args: Namespace) -> None:
+        """Refuse a model of another task.
+
+        Raises:
+            ValueError: the architecture has inputs or outputs that the task does not have.
+        """
+        name = str(getattr(args, "_name", None) or getattr(args, "arch", None))
+        if name.startswith(self.foreign):
+            task = getattr(self.args, "task", None) or type(self).__name__
+            raise ValueError(f"the architecture is {name}, which is not of --task {task}: use another model or --task")
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a checkpoint's state as fairseq does.
+
+        Raises:
+            UserError: the checkpoint has other symbols, so that each embedding would get another symbol.
+        """
+        with user_errors():
+            known = self.state.state_dict["symbols"]
+            check_symbols("the checkpoint", {"task_state": state_dict}, known, self.args.data)
+        super().load_state_dict(state_dict)
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
         """Load a dataset as fairseq does.
@@ -158,13 +184,13 @@ def _output_folder(name: str) -> str:
     return name
 
 
-def check_checkpoints(args: Namespace) -> None:
+def check_checkpoints(args: Namespace, symbols: Sequence[str]) -> None:
     """Check the checkpoints that fairseq is about to load, because it would end with a traceback.
 
-    They are those of ``--path``, ``--finetune-from-model`` and ``--restore-file``.
+    They are those of ``--path``, ``--finetune-from-model`` and ``--restore-file``. ``symbols`` are those of the data.
 
     Raises:
-        UserError: a file that is missing, not a fairseq checkpoint, or of an unknown architecture.
+        UserError: a file that is missing, not a fairseq checkpoint, of an unknown architecture or of other symbols.
     """
     paths = utils.split_paths(getattr(args, "path", None) or "")
     paths.append(getattr(args, "finetune_from_model", None))
@@ -172,6 +198,7 @@ def check_checkpoints(args: Namespace) -> None:
         paths.append(start)
     with user_errors():
         for path in filter(None, paths):
-            _, name = load_training(Path(path))
+            state, name = load_training(Path(path))
             if name not in MODEL_REGISTRY and name not in ARCH_MODEL_REGISTRY:
                 raise ValueError(f"{path} has an unknown architecture ({name}): add its --user-dir")
+            check_symbols(path, state, symbols, args.data)

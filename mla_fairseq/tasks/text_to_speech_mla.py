@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from fairseq.data import Dictionary
 from fairseq.tasks import FairseqTask, register_task
 from fairseq.tasks.text_to_speech import TextToSpeechTask
 
@@ -30,6 +29,7 @@ class TextToSpeechMLATask(FolderTask, TextToSpeechTask):
 
     command: ClassVar[str] = "mla-prepare-tts"
     needed: ClassVar[tuple[str, ...]] = ("features",)
+    foreign: ClassVar[tuple[str, ...]] = ("s2t_", "convtransformer")
     word_end: ClassVar[str] = WORD_END
 
     @staticmethod
@@ -55,24 +55,6 @@ class TextToSpeechMLATask(FolderTask, TextToSpeechTask):
         if getattr(args, "eval_inference", False):
             raise UserError("--eval-inference is not supported, it needs torchaudio: remove it, use mla-synthesize")
         return super().setup_task(args, **kwargs)
-
-    def __init__(self, args: Namespace, src_dict: Dictionary) -> None:
-        super().__init__(args, src_dict)
-        self.state.merge_state_dict({"symbols": list(src_dict.symbols)})  # saved in checkpoints
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a checkpoint's state as fairseq does.
-
-        Raises:
-            UserError: the checkpoint has other symbols, so that each embedding would get another symbol.
-        """
-        symbols = list(self.source_dictionary.symbols)
-        if state_dict.get("symbols", symbols) != symbols:
-            raise UserError(
-                f"the symbols of {self.args.data} differ from those of the checkpoint's training data: "
-                "use that folder, or prepare it with the same clips and options"
-            )
-        super().load_state_dict(state_dict)
 
     def symbols(self, texts: list[str]) -> list[list[str]]:
         """Convert new texts to symbols, as in the training set.

@@ -108,7 +108,7 @@ def test_a_run_that_fails_leaves_no_scores_of_another(data: Path, trained: Path,
     flags = ("--data", data, "--output", spoken, "--gen-subset", "test", "--no-pictures")
     synthesize(trained, *flags)
     state = torch.load(trained, weights_only=True)
-    state["model"]["decoder.feat_proj.bias"].fill_(torch.nan)
+    state["model"]["decoder.feat_proj.bias"].fill_(3e38)
     torch.save(state, tmp_path / "diverged.pt")
     with pytest.raises(SystemExit, match="not finite, because the training of this model diverged"):
         synthesize(tmp_path / "diverged.pt", *flags)
@@ -124,8 +124,15 @@ def test_symbols_of_another_folder_are_refused(data: Path, trained: Path, tmp_pa
     shutil.copytree(data, tmp_path / "other")
     lines = (data / "dict.txt").read_text().splitlines()
     (tmp_path / "other" / "dict.txt").write_text("".join(f"{line}\n" for line in reversed(lines)))
-    with pytest.raises(SystemExit, match=r"the symbols of .* differ from those of the checkpoint"):
+    with pytest.raises(SystemExit, match=r"trained with other symbols than those of .*other \(symbol"):
         Speaker(trained, tmp_path / "other")
+
+
+def test_a_model_of_text_to_speech_does_not_translate(data: Path, trained: Path, tmp_path: Path) -> None:
+    command = ["--gen-subset", "test", "--path", trained, "--cpu", "--user-dir", ROOT / "mla_fairseq"]
+    done = run("fairseq-generate", data, "--task", "speech_to_text_mla", command)
+    assert done.code == 1
+    assert "the architecture is tts_transformer_mla, which is not of --task speech_to_text_mla" in done.last_line
 
 
 def test_unknown_symbols_are_reported(data: Path, trained: Path, caplog: pytest.LogCaptureFixture) -> None:
