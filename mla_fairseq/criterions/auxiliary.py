@@ -10,6 +10,8 @@ from fairseq.logging import metrics
 from fairseq.models import BaseFairseqModel
 from torch import Tensor
 
+from mla_fairseq.models.distributed import unwrapped
+
 
 class AuxiliaryCriterion(LabelSmoothedCrossEntropyCriterion, ABC):
     """fairseq's label-smoothed cross-entropy plus the term that ``auxiliary`` returns.
@@ -28,7 +30,7 @@ class AuxiliaryCriterion(LabelSmoothedCrossEntropyCriterion, ABC):
         """Return the term to add, a scalar, and what to log.
 
         Args:
-            model: the model, without a wrapper for several devices.
+            model: the model, without a wrapper for several processes.
             extra: what the model returned after its scores.
             sample: the batch.
         """
@@ -40,8 +42,7 @@ class AuxiliaryCriterion(LabelSmoothedCrossEntropyCriterion, ABC):
         net_output = model(**sample["net_input"])
         loss, nll_loss = self.compute_loss(model, net_output, sample, reduce=reduce)
         sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
-        model = getattr(model, "module", model)  # the model inside fairseq's wrapper for several devices
-        added, more = self.auxiliary(model, net_output[1], sample)
+        added, more = self.auxiliary(unwrapped(model), net_output[1], sample)
         loss = loss + added
         log = {
             "loss": loss.data,

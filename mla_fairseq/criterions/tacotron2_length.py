@@ -13,6 +13,10 @@ from fairseq.tasks import FairseqTask
 from torch import Tensor
 
 from mla_fairseq.models.checks import without_predictor
+from mla_fairseq.models.distributed import unwrapped
+
+MEANS = ("loss", "l1_loss", "mse_loss", "eos_loss", "attn_loss", "ctc_loss", "length_loss")
+"""What the log has of a batch as a mean, times the batch's sample size: fairseq adds the logs of all processes."""
 
 
 @dataclass
@@ -119,8 +123,7 @@ class Tacotron2LengthCriterion(Tacotron2Criterion):
         if "log_durations" not in extra:
             raise ValueError(without_predictor("tacotron2_mla"))
         if self.training and self.length_weight > 0:
-            model = getattr(model, "module", model)  # the model inside fairseq's wrapper for several devices
-            model.decoder.length_rule.batches += 1  # decoding refuses a predictor that was never trained
+            unwrapped(model).decoder.length_rule.batches += 1  # decoding refuses a predictor that was never trained
         error = (extra["expected_steps"] / sample["target_lengths"] - 1).abs()
         length_loss = self._length_loss(extra, sample, error, reduction)
         loss = loss + self.length_weight * length_loss
@@ -129,7 +132,7 @@ class Tacotron2LengthCriterion(Tacotron2Criterion):
             "length_loss": length_loss.item(),
             "length_error": error.sum().item(),
         }
-        return loss, sample_size, log
+        return loss, sample_size, log | {name: log[name] * sample_size for name in MEANS}
 
     @staticmethod
     def _length_loss(extra: dict[str, Any], sample: dict[str, Any], error: Tensor, reduction: str) -> Tensor:
@@ -143,10 +146,15 @@ class Tacotron2LengthCriterion(Tacotron2Criterion):
     @classmethod
     def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
         """Log fairseq's metrics, and the loss and error of lengths."""
-        super().reduce_metrics(logging_outputs)
         size = sum(log.get("sample_size", 0) for log in logging_outputs)
-        total = sum(log.get("length_loss", 0.0) * log.get("sample_size", 0) for log in logging_outputs)
-        metrics.log_scalar("length_loss", total / max(size, 1), size, round=4)
+        means = {name: sum(log.get(name, 0.0) for log in logging_outputs) / max(size, 1) for name in MEANS}
+        super().reduce_metrics([means | {"sample_size": size}])
+        metrics.log_scalar("length_loss", means["length_loss"], size, round=4)
         sentences = sum(log.get("nsentences", 0) for log in logging_outputs)
         error = sum(log.get("length_error", 0.0) for log in logging_outputs)
         metrics.log_scalar("length_error", error / max(sentences, 1), sentences, round=4)
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        """Return that logs are sums, which fairseq adds up; it would gather other logs in the memory of a GPU."""
+        return True

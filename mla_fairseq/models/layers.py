@@ -143,6 +143,10 @@ class DecoderLayer(TransformerLayer):
             self.encoder_attn = MultiheadAttention(channels, heads, **cross)
         else:
             self.encoder_attn = MonotonicMultiheadAttention(channels, heads, **cross, monotonic=self.monotonic)
+            if self.monotonic.soft == "hard_aligned":  # attention to a single state needs no scores
+                # torch's distributed training stops at a parameter that has no gradient, unless it is frozen
+                for part in (self.encoder_attn.q_proj, self.encoder_attn.k_proj, self.encoder_attn.mechanism):
+                    part.requires_grad_(False)
         self.encoder_attn_layer_norm = nn.LayerNorm(channels)
 
     def forward(

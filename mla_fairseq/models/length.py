@@ -35,7 +35,7 @@ class LengthRule(nn.Module):
     tokens_and_states: Tensor
     """Target tokens and encoder states seen in training, (2,)."""
     batches: Tensor
-    """Batches that trained the predictor, a number; the criterion counts them."""
+    """Batches that trained the predictor in each process, a number; the criterion counts them."""
 
     def __init__(
         self,

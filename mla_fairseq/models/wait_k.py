@@ -12,6 +12,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from mla_fairseq.models.distributed import place
+
 Targets = TypeVar("Targets", int, Tensor)
 """One target, or a tensor of targets; the result has the same shape."""
 
@@ -62,8 +64,13 @@ class WaitK:
         return cls(int(found[1]), int(found[2] or found[1]), ratio)
 
     def draw(self) -> int:
-        """Draw the k of a training batch from torch's generator, which fairseq seeds at every update."""
-        return int(torch.randint(self.lowest, self.highest + 1, ()))
+        """Draw the k of a training batch from torch's generator, which fairseq seeds at every update.
+
+        Every batch has its own k. N processes draw what one process draws for the N batches of ``--update-freq N``:
+        each draws for all, in the order in which fairseq deals out the batches, and takes its own.
+        """
+        rank, count = place()
+        return int(torch.randint(self.lowest, self.highest + 1, (count,))[rank])
 
     @property
     def middle(self) -> int:

@@ -20,7 +20,9 @@ from fairseq.data.audio.dataset_transforms import AUDIO_DATASET_TRANSFORM_REGIST
 from fairseq.data.audio.feature_transforms import AUDIO_FEATURE_TRANSFORM_REGISTRY
 from fairseq.data.audio.waveform_transforms import AUDIO_WAVEFORM_TRANSFORM_REGISTRY
 from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
+from fairseq.optim import FairseqOptimizer
 from fairseq.tasks import FairseqTask
+from torch import nn
 
 from mla_fairseq.checkpoints import check_symbols, load_training
 from mla_fairseq.data.check import bins, read_folder
@@ -28,6 +30,7 @@ from mla_fairseq.data.check_manifest import check_manifest
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.files import check_folder
 from mla_fairseq.models.checks import check_continued, check_criterion
+from mla_fairseq.models.distributed import share_statistics
 from mla_fairseq.tasks.features import check_batches, check_features
 from mla_fairseq.tasks.sets import Sets, check_combined
 
@@ -123,6 +126,11 @@ class FolderTask(FairseqTask):
             known = self.state.state_dict["symbols"]
             check_symbols("the checkpoint", {"task_state": state_dict}, known, self.args.data)
         super().load_state_dict(state_dict)
+
+    def optimizer_step(self, optimizer: FairseqOptimizer, model: nn.Module, update_num: int) -> None:
+        """Update the model as fairseq does, and let all processes have the same statistics in it."""
+        super().optimizer_step(optimizer, model, update_num)
+        share_statistics(model)
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
         """Load a dataset as fairseq does.

@@ -48,7 +48,7 @@ def test_with_a_weight_of_0_it_is_fairseqs() -> None:
     stock = Tacotron2Criterion(SimpleNamespace(), **SETTINGS)
     expected, *_ = stock(model, batch)
     got, size, log = criterion(0.0)(model, batch)
-    assert float(got) == pytest.approx(float(expected)) == pytest.approx(log["loss"])
+    assert float(got) == pytest.approx(float(expected)) == pytest.approx(log["loss"] / size)
     assert size == int(STEPS.sum())
 
 
@@ -67,9 +67,9 @@ def test_durations_are_compared_symbol_by_symbol_without_padding() -> None:
 
 def test_guided_attention_is_weighted() -> None:
     model, batch = build("--length-predictor"), sample()
-    (plain, _, log), (more, _, weighted) = (criterion(0.0, weight)(model, batch) for weight in (1.0, 40.0))
+    (plain, size, log), (more, _, weighted) = (criterion(0.0, weight)(model, batch) for weight in (1.0, 40.0))
     assert weighted["attn_loss"] == pytest.approx(40 * log["attn_loss"], rel=1e-4) and log["attn_loss"] > 0
-    assert float(more - plain) == pytest.approx(39 * log["attn_loss"], rel=1e-3)
+    assert float(more - plain) == pytest.approx(39 * log["attn_loss"] / size, rel=1e-3)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
@@ -171,8 +171,8 @@ def test_the_mean_error_is_over_sentences() -> None:
     from fairseq.logging import metrics
 
     logs = [
-        {"sample_size": 4, "nsentences": 1, "length_loss": 1.0, "length_error": 0.5},
-        {"sample_size": 12, "nsentences": 3, "length_loss": 2.0, "length_error": 0.3},
+        {"sample_size": 4, "nsentences": 1, "length_loss": 4 * 1.0, "length_error": 0.5},
+        {"sample_size": 12, "nsentences": 3, "length_loss": 12 * 2.0, "length_error": 0.3},
     ]
     with metrics.aggregate("test", new_root=True) as values:
         Tacotron2LengthCriterion.reduce_metrics(logs)
