@@ -13,6 +13,8 @@ from multiprocessing import parent_process
 from pathlib import Path
 from threading import Thread
 
+from mla_fairseq.files import check_output, make_folder
+
 log = logging.getLogger(__name__)
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 _prctl = getattr(ctypes.CDLL(None), "prctl", None)  # Linux only
@@ -62,10 +64,10 @@ def locked(path: Path, folder: Path, wait: bool = False) -> Iterator[None]:
         wait: wait for another run instead of raising an error.
 
     Raises:
-        ValueError: another run holds the lock.
+        ValueError: another run holds the lock, or the file is a link or a device.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
+    make_folder(path.parent)
+    with check_output(path).open("a+") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:  # POSIX allows both

@@ -29,7 +29,7 @@ RULES = {
     "attention": Rule(outside=("torch",)),
     "errors": Rule(outside=()),
     "files": Rule(outside=()),
-    "processes": Rule(outside=()),
+    "processes": Rule(inside=("files",), outside=()),
     "checkpoints": Rule(outside=("torch",)),
     "averaging": Rule(inside=("attention", "checkpoints", "files", "models.options"), outside=("torch",)),
     "speech": Rule(outside=("torch", "numpy", "kaldi_native_fbank", "librosa", "soundfile", "soxr")),

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from mla_fairseq.data import archive
 from mla_fairseq.data.ledger import fingerprint
 from mla_fairseq.data.mustc import Segment
+from mla_fairseq.files import check_output
 from mla_fairseq.processes import end_with_parent, locked
 from mla_fairseq.speech import GlobalCMVN, filter_banks, read_audio
 
@@ -82,11 +83,12 @@ def fill(path: Path, jobs: dict[str, tuple], features: Callable[..., np.ndarray]
     arrays.
 
     Raises:
-        ValueError: another run is filling the archive, or what ``parallel_map`` raises.
+        ValueError: another run is filling the archive, it is a link or a device, or what ``parallel_map`` raises.
     """
     staging = staging_folder(path)
     if path.exists() and not staging.exists() and jobs.keys() <= _kept(path):
         return
+    check_output(path)  # before hours of work
     with locked(staging / "lock", staging):
         kept = _kept(path)
         files = {name: staging / f"{fingerprint(name)}.npy" for name in jobs if name not in kept}
@@ -129,7 +131,7 @@ def _kept(path: Path) -> set[str]:
         return set(archive.members(path)) if path.exists() else set()
     except ValueError as error:
         log.warning("%s; extracting its features again", error)
-        path.unlink()
+        check_output(path).unlink()
         return set()
 
 

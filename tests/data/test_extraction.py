@@ -192,3 +192,25 @@ def test_statistics_of_parts_are_those_of_the_whole(tmp_path: Path) -> None:
     expected = GlobalCMVN().add(np.concatenate(arrays)).statistics()
     for workers in (1, 2):
         assert np.allclose(global_cmvn(tmp_path / "a.zip", places, workers).statistics(), expected, rtol=1e-6)
+
+
+def refuse_work(*_: object) -> np.ndarray:
+    raise AssertionError("the output is checked first")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("elsewhere")])
+def test_an_archive_that_is_no_file_is_kept_and_refused_before_the_work(tmp_path: Path, make: Callable) -> None:
+    make(path := tmp_path / "a.zip")
+    before = os.lstat(path)
+    with pytest.raises(ValueError, match=r"the output .*a\.zip is a"):
+        fill(path, {"a.npy": ()}, refuse_work, 1)
+    assert os.lstat(path) == before
+
+
+def test_a_lock_is_not_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("kept")
+    (tmp_path / "a.zip.staged").mkdir()
+    (tmp_path / "a.zip.staged" / "lock").symlink_to(tmp_path / "other")
+    with pytest.raises(ValueError, match=r"lock is a link"):
+        fill(tmp_path / "a.zip", {"a.npy": ()}, refuse_work, 1)
+    assert (tmp_path / "other").read_text() == "kept"
