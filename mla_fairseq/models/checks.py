@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mla_fairseq.attention import AttentionHeads, attention_entry
 from mla_fairseq.checkpoints import check_symbols, load_checkpoint, load_training
 from mla_fairseq.errors import UserError, user_errors
+from mla_fairseq.models.dropout import retain_dropout
 from mla_fairseq.models.options import SITES, option_values, site_type
 
 LENGTH_CRITERIONS = {
@@ -45,6 +46,18 @@ class MLAModel(BaseFairseqModel):
             UserError: names or shapes differ; the message names the first difference and what to check.
         """
         return load_strictly(super().load_state_dict, state_dict, *args, **kwargs)
+
+    def make_generation_fast_(self, **kwargs: Any) -> None:
+        """Prepare for decoding as fairseq does, with ``--retain-dropout`` and ``--retain-dropout-modules``.
+
+        Raises:
+            UserError: ``--retain-dropout-modules`` names a class of which no module has dropout.
+        """
+        super().make_generation_fast_(**kwargs)
+        if kwargs.get("retain_dropout"):
+            owners = kwargs.get("retain_dropout_modules")
+            with user_errors():
+                retain_dropout(self, owners.split(",") if isinstance(owners, str) else owners)
 
 
 def load_encoder(encoder: FairseqEncoder, path: str) -> FairseqEncoder:

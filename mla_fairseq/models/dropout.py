@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 
@@ -38,6 +40,30 @@ def draw_mask(x: Tensor, dropped: int) -> Tensor:
     flat = mask.as_strided((x.numel(),), (1,))  # memory order: `empty_like` is dense for any strides of `x`
     torch.ge(bits[: x.numel()], dropped - LEVELS // 2, out=flat)  # float at once: a boolean costs another pass
     return mask.mul_(LEVELS / (LEVELS - dropped))
+
+
+def retain_dropout(model: nn.Module, owners: Collection[str] | None = None) -> None:
+    """Apply dropout in evaluation too, in a model that is already in evaluation.
+
+    Args:
+        model: the model.
+        owners: the classes of the modules whose dropout is applied, such as ``DecoderLayer``; ``None``: all.
+
+    Raises:
+        ValueError: a class of which the model has no module with dropout.
+    """
+    found = [
+        (type(owner).__name__, module)
+        for owner in model.modules()
+        for module in owner.children()
+        if isinstance(module, nn.Dropout)
+    ]
+    if missing := sorted(set(owners or ()) - {owner for owner, _ in found}):
+        known = ", ".join(sorted({owner for owner, _ in found}))
+        raise ValueError(f"--retain-dropout-modules names no module with dropout ({missing[0]}): use {known}")
+    for owner, module in found:
+        if owners is None or owner in owners:
+            module.train()  # this module alone: the model stays in evaluation
 
 
 def _fast(x: Tensor) -> bool:

@@ -85,7 +85,7 @@ class SpeechEncoder(FairseqEncoder):
 
     def _encode(self, frames: Tensor, lengths: Tensor, return_all_hiddens: bool) -> dict[str, Any]:
         """Return fairseq's encoder output for frames (B, T, F) with lengths (B,)."""
-        x, lengths = self.subsample(frames, lengths)  # (B, T, F) -> (S, B, C)
+        x, lengths = self.subsample(frames.to(self._dtype), lengths)  # (B, T, F) -> (S, B, C)
         x = self._embed(x, 0)
         mask = real_frames(lengths, x.shape[0])
         key_mask = None if bool(mask.all()) else mask  # without padding no layer needs to mask
@@ -125,7 +125,8 @@ class SpeechEncoder(FairseqEncoder):
         if not isinstance(self.view, Blocks):
             raise ValueError("this is a full-context encoder: to stream, train it with --encoder-chunk-size")
         # the convolutions keep the frames that a later state still needs
-        x, state["encoder.subsample"] = self.subsample.stream(frames, state.get("encoder.subsample", {}), final)
+        held = state.get("encoder.subsample", {})
+        x, state["encoder.subsample"] = self.subsample.stream(frames.to(self._dtype), held, final)
         entry = state.get("encoder") or self._fresh(x)
         x = torch.cat((entry["waiting"].transpose(0, 1), x))
         # only whole chunks are encoded: each state then sees all of its chunk, and never changes
@@ -142,6 +143,11 @@ class SpeechEncoder(FairseqEncoder):
         for layer in self.transformer_layers:
             x = layer(x, layout, state)
         return x if self.layer_norm is None else self.layer_norm(x)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """Return the type of the weights: fairseq casts a model for ``--fp16``, but no batch in decoding."""
+        return next(self.subsample.parameters()).dtype
 
     @property
     def streams(self) -> bool:

@@ -52,7 +52,8 @@ class LengthRule(nn.Module):
         self.predictor, self.gradient, self.noise = predictor, gradient, noise
         self.register_buffer("tokens_and_states", torch.zeros(2, dtype=torch.float64))  # exact to 2^53
         if predictor is not None:
-            self.register_buffer("batches", torch.zeros((), dtype=torch.long))
+            # not an integer: fairseq's moving average of the weights (--store-ema) multiplies every buffer
+            self.register_buffer("batches", torch.zeros((), dtype=torch.float64))
 
     @classmethod
     def build(
@@ -133,7 +134,7 @@ class LengthRule(nn.Module):
         Raises:
             ValueError: nothing was measured in training, or the predictor was never trained.
         """
-        if self.options.target_length == "predicted" and not int(self.batches):
+        if self.options.target_length == "predicted" and not self.batches > 0:
             raise ValueError(
                 "this model's length predictor was never trained: train it with --length-predictor and --criterion "
                 "label_smoothed_cross_entropy_mla (spectrograms: tacotron2_mla), or decode with --model-overrides "
@@ -176,7 +177,8 @@ class LengthRule(nn.Module):
 
     def _apply(self, *args: Any, **kwargs: Any) -> LengthRule:
         """Move to another device, but keep the counts exact: ``--fp16`` casts every buffer to float16."""
-        exact = self.tokens_and_states
+        exact = dict(self.named_buffers(recurse=False))
         super()._apply(*args, **kwargs)
-        self.tokens_and_states = exact.to(self.tokens_and_states.device)  # float16 would end at 65504
+        for name, count in exact.items():
+            setattr(self, name, count.to(getattr(self, name).device))  # float16 would end at 65504
         return self

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from typing import Any
 
 from fairseq.models import register_model, register_model_architecture
 from fairseq.models.speech_to_text import s2t_transformer as stock
 from fairseq.tasks import FairseqTask
-from torch import nn
+from torch import Tensor, nn
 
 from mla_fairseq.attention import Full
 from mla_fairseq.models.checks import MLAModel, load_encoder
@@ -60,6 +61,20 @@ class S2TTransformerMLAModel(MLAModel, stock.S2TTransformerModel):
     def build_decoder(cls, args: Namespace, task: FairseqTask, embed_tokens: nn.Embedding) -> TextDecoder:
         """Build the decoder for the task's target dictionary."""
         return TextDecoder(args, task.target_dictionary, embed_tokens)
+
+    def forward(
+        self, src_tokens: Tensor, src_lengths: Tensor, prev_output_tokens: Tensor, **for_decoder: Any
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Return scores (B, T, V) of every next token, and extras.
+
+        Args:
+            src_tokens: frames (B, N, F).
+            src_lengths: (B,), in frames.
+            prev_output_tokens: (B, T), the target shifted right.
+            for_decoder: what asks for a decoding in a batch, as ``--score-reference`` gives it; see the encoder.
+        """
+        encoder_out = self.encoder(src_tokens, src_lengths, **for_decoder)
+        return self.decoder(prev_output_tokens, encoder_out)
 
     def check_lagging(self, lagging: int) -> None:
         """Check that the model can decode with ``lagging``, the k of wait-k.

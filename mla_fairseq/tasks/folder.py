@@ -32,6 +32,7 @@ from mla_fairseq.files import check_folder
 from mla_fairseq.models.checks import check_continued, check_criterion
 from mla_fairseq.models.distributed import share_statistics
 from mla_fairseq.tasks.features import check_batches, check_features
+from mla_fairseq.tasks.flags import check_flags
 from mla_fairseq.tasks.sets import Sets, check_combined
 
 
@@ -73,8 +74,10 @@ class FolderTask(FairseqTask):
         """Set up the task as fairseq does.
 
         Raises:
-            UserError: the configuration, the dictionary, a checkpoint to read or a training set cannot be used.
+            UserError: the configuration, the dictionary, a checkpoint to read or a training set cannot be used, or a
+                flag is not supported.
         """
+        check_flags(args, bool(kwargs.get("from_checkpoint")))
         for name in (getattr(args, "train_subset", None) or "train").split(","):
             if not name.startswith("train"):
                 raise UserError(
@@ -157,7 +160,30 @@ class FolderTask(FairseqTask):
             # fairseq cuts batches to multiples of this number (8) and drops the rest of the set (its issue 5036):
             # of 433 test sentences it would score 432
             kwargs["required_batch_size_multiple"] = 1
-        return check_batches(super().get_batch_iterator(dataset, *args, **kwargs))
+        if (shards := getattr(self.args, "num_shards", 1)) > 1:  # fairseq's own commands ignore it
+            kwargs |= {"num_shards": shards, "shard_id": self.args.shard_id}
+        batches = super().get_batch_iterator(dataset, *args, **kwargs)
+        if shards > 1 and len(batches.frozen_batches) < shards:
+            found = len(batches.frozen_batches)
+            raise UserError(f"--num-shards is above the number of batches ({shards} > {found}): decrease it")
+        return check_batches(batches)
+
+    def filter_indices_by_size(
+        self, indices: Any, dataset: FairseqDataset, max_positions: Any = None, ignore_invalid_inputs: bool = False
+    ) -> Any:
+        """Return the utterances that are not too long.
+
+        Raises:
+            UserError: one is too long, and the command does not leave such utterances out.
+        """
+        _, ignored = dataset.filter_indices_by_size(indices, max_positions)
+        if len(ignored) > 0 and not ignore_invalid_inputs:
+            raise UserError(
+                f"utterance {ignored[0]} is too long (source and target: {dataset.size(ignored[0])}, at most "
+                f"{max_positions}): increase --max-source-positions and --max-target-positions, or leave out such "
+                "utterances with --skip-invalid-size-inputs-valid-test"
+            )
+        return super().filter_indices_by_size(indices, dataset, max_positions, ignore_invalid_inputs)
 
     def check_split(self, split: str) -> None:
         """Check the rows of a manifest, and that its archives contain what it points at.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
 from fairseq.data import Dictionary
+from fairseq.sequence_scorer import SequenceScorer
 from fairseq.tasks import register_task
 from fairseq.tasks.speech_to_text import SpeechToTextTask
 
@@ -16,7 +18,10 @@ from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.models.checks import check_length_rule
 from mla_fairseq.streaming.delays import Clock, Reads, longest
 from mla_fairseq.streaming.policies import WaitKPolicy
+from mla_fairseq.tasks.alignment import align, check_models
+from mla_fairseq.tasks.flags import check_prefix, check_symbols
 from mla_fairseq.tasks.folder import FolderTask, add_output_check
+from mla_fairseq.tasks.references import References
 from mla_fairseq.tasks.simul_log import SimulLog
 
 
@@ -51,6 +56,8 @@ class SpeechToTextMLATask(FolderTask, SpeechToTextTask):
     def __init__(self, args: Namespace, tgt_dict: Dictionary) -> None:
         super().__init__(args, tgt_dict)
         self.simul_log: SimulLog | None = None
+        self.references: References | None = None
+        self.alignment: str | None = None  # --print-alignment
 
     def build_generator(self, models: list[Any], args: Any, *more: Any, **kwargs: Any) -> Any:
         """Build fairseq's generator; with ``--simul-waitk-lagging`` wait-k models decode by wait-k.
@@ -70,7 +77,16 @@ class SpeechToTextMLATask(FolderTask, SpeechToTextTask):
                 self.check_lagging(model, lagging)
         if log is not None:
             self.simul_log = self.start_log(Path(log), models)
-        return super().build_generator(models, args, *more, **kwargs)
+        self.references = References.build(self.args, self.data_cfg, self.target_dictionary)
+        self.alignment, args = getattr(args, "print_alignment", None), deepcopy(args)
+        args.print_alignment = None  # fairseq's own alignment needs a source of tokens
+        with user_errors(types=(ValueError, AssertionError)):  # fairseq checks some flags of the search by assertions
+            if self.alignment is not None:
+                check_models(models)
+            if hasattr(self.args, "buffer_size") and not self.data_cfg.prepend_tgt_lang_tag:
+                check_prefix(args)
+            check_symbols(args, (kwargs.get("extra_gen_cls_kwargs") or {}).get("lm_model"), self.target_dictionary)
+            return super().build_generator(models, args, *more, **kwargs)
 
     def start_log(self, path: Path, models: list[Any]) -> SimulLog:
         """Start the log of a simultaneous decoding.
@@ -94,24 +110,37 @@ class SpeechToTextMLATask(FolderTask, SpeechToTextTask):
     def inference_step(
         self, generator: Any, models: list[Any], sample: dict[str, Any], *more: Any, **kwargs: Any
     ) -> Any:
-        """Decode a batch as fairseq does; in simultaneous decoding, limit each length and write the log."""
+        """Decode a batch as fairseq does, or simultaneously; add alignments, and references for the scorer."""
         sample["net_input"] |= self.decoding_inputs(models, sample)
         found = super().inference_step(generator, models, sample, *more, **kwargs)
+        if not isinstance(generator, SequenceScorer):  # --score-reference decodes nothing
+            self.finish_simultaneous(generator, models, sample, found)
+        if self.alignment is not None:
+            align(models, sample["net_input"], found, self.target_dictionary, self.alignment == "soft")
+        if self.references is not None and sample.get("target") is not None:
+            texts = self.dataset(self.args.gen_subset).tgt_texts
+            sample["target"] = self.references.tokens([texts[i] for i in sample["id"].tolist()])
+        return found
+
+    def finish_simultaneous(
+        self, generator: Any, models: list[Any], sample: dict[str, Any], found: list[list[dict[str, Any]]]
+    ) -> None:
+        """Limit the lengths of simultaneous hypotheses, and write the log."""
         lagging = getattr(self.args, "simul_waitk_lagging", None)
         if lagging is None and self.simul_log is None:
-            return found
+            return
         if lagging is None:
             rules = [recorded_reads(hypotheses[0]) for hypotheses in found]
         else:
             rules = [WaitKPolicy(lagging, models[0].decoder.wait_k.ratio).required] * len(found)
         lengths, before = sample["net_input"]["src_lengths"].tolist(), models[0].encoder.frames_before
-        for index, frames, hypotheses, reads in zip(sample["id"].tolist(), lengths, found, rules, strict=True):
+        indices = sample["id"].tolist() if "id" in sample else range(len(found))  # fairseq-interactive has no ids
+        for index, frames, hypotheses, reads in zip(indices, lengths, found, rules, strict=True):
             cut(hypotheses[0], longest(reads, before, frames, generator.max_len_a, generator.max_len_b))
             if self.simul_log is not None:
                 dataset = self.dataset(self.args.gen_subset)
                 tokens = [token for token in hypotheses[0]["tokens"].tolist() if token != self.target_dictionary.eos()]
                 self.simul_log.add(index, tokens, reads, frames, dataset.tgt_texts[index], dataset.audio_paths[index])
-        return found
 
     def decoding_inputs(self, models: Sequence[Any], sample: dict[str, Any]) -> dict[str, Any]:
         """Return extra inputs of the models' decoders for a batch: k of wait-k, and the lengths of the references.
