@@ -1,0 +1,266 @@
+"""Flags of fairseq's commands: they have their effect, or end with one line."""
+
+import re
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+from fairseq import options
+
+from mla_fairseq.data import manifest
+from mla_fairseq.errors import UserError
+from mla_fairseq.tasks.flags import check_flags
+from tests.models.conftest import SIZES, TRAINING
+from tests.programs import Done, run
+
+WAIT_K = "--waitk-lagging 1-3 --fixed-pre-decision-ratio 2 --max-update 16"
+DROPOUT = "--dropout 0.3 --attention-dropout 0.3 --activation-dropout 0.3 --max-update 16"
+PARSERS = {
+    "train": options.get_training_parser,
+    "generate": options.get_generation_parser,
+    "interactive": options.get_interactive_generation_parser,
+}
+
+
+@pytest.fixture(scope="module")
+def softmax(train) -> Path:
+    return train(DROPOUT)
+
+
+@pytest.fixture(scope="module")
+def wait_k(train) -> Path:
+    return train(WAIT_K, arch="s2t_transformer_simul_mla")
+
+
+def parse(program: str, flags: str) -> Namespace:
+    """Return the flags of a command as fairseq parses them."""
+    model = ["--arch", "s2t_transformer_mla"] if program == "train" else ["--path", "x.pt"]
+    command = ["data", "--task", "speech_to_text_mla", *model, *flags.split()]
+    return options.parse_args_and_arch(PARSERS[program](), command)
+
+
+@pytest.mark.parametrize("program", PARSERS)
+def test_defaults_are_accepted(program: str) -> None:
+    check_flags(parse(program, ""))
+
+
+@pytest.mark.parametrize(
+    ("program", "flags", "message"),
+    [
+        ("train", "--bpe sentencepiece", "--bpe is not supported in training (sentencepiece): remove it, the data"),
+        ("train", "--dataset-impl raw", "--dataset-impl is not supported in training (raw): remove it"),
+        ("train", "--required-seq-len-multiple 8", "--required-seq-len-multiple is not supported in training (8)"),
+        ("train", "--combine-valid-subsets", "--combine-valid-subsets is not supported in training: list the sets"),
+        ("train", "--num-shards 2", "--num-shards is not supported in training (2): remove it"),
+        ("train", "--bf16", "--bf16 is not supported in training: use --fp16"),
+        ("train", "--cpu --fp16", "--fp16 needs a GPU in training: remove it, or use --memory-efficient-fp16"),
+        ("train", "--multitask-config-yaml x", "--multitask-config-yaml is not supported in training (x): remove it"),
+        ("train", "--use-plasma-view", "--use-plasma-view is not supported in training: remove it"),
+        ("generate", "--sacrebleu", "--sacrebleu is not supported in decoding: use --scoring sacrebleu"),
+        ("generate", "--no-early-stop", "--no-early-stop is not supported in decoding: remove it"),
+        ("generate", "--match-source-len", "--match-source-len is not supported in decoding: limit the length by --max"),
+        ("generate", "--constraints", "--constraints is not supported in decoding (ordered): remove it"),
+        ("generate", "--print-step", "--print-step is not supported in decoding: remove it"),
+        ("generate", "--retain-iter-history", "--retain-iter-history is not supported in decoding: remove it"),
+        ("generate", "--iter-decode-max-iter 3", "--iter-decode-max-iter is not supported in decoding (3): remove it"),
+        ("generate", "--iter-decode-with-beam 2", "--iter-decode-with-beam is not supported in decoding (2): remove"),
+        ("generate", "--decoding-format unigram", "--decoding-format is not supported in decoding (unigram): remove"),
+        ("generate", "--post-process letter", "--post-process is not supported in decoding (letter): remove it"),
+        ("generate", "--bf16", "--bf16 is not supported in decoding: use --fp16"),
+        ("generate", "--beam-mt 2", "--beam-mt is not supported in decoding (2): remove it"),
+        ("generate", "--nbest 6", "--nbest is above --beam (6 > 5): increase --beam"),
+        ("generate", "--diverse-beam-groups 2", "--beam is not a multiple of --diverse-beam-groups (5, 2): change one"),
+        ("generate", "--min-len 9 --max-len-b 8", "--min-len is above --max-len-b (9 > 8): decrease it"),
+        ("generate", "--lm-weight 0.1", "--lm-weight has no effect without --lm-path (0.1): give both"),
+        ("generate", "--retain-dropout-modules x", "--retain-dropout-modules has no effect without --retain-dropout"),
+        ("generate", "--scoring wer", "--scoring wer needs the package editdistance: pip install editdistance"),
+        ("generate", "--score-reference --simul-log x", "--score-reference decodes nothing to log (--simul-log x)"),
+        ("interactive", "--score-reference", "--score-reference is not supported in fairseq-interactive: use fairseq-g"),
+        ("interactive", "--scoring chrf", "--scoring is not supported in fairseq-interactive (chrf): use fairseq-gen"),
+        ("interactive", "--lm-path x --lm-weight 1", "--lm-path is not supported in fairseq-interactive (x): use fai"),
+        ("interactive", "--results-path x", "--results-path is not supported in fairseq-interactive (x): redirect"),
+        ("interactive", "--quiet", "--quiet is not supported in fairseq-interactive: remove it"),
+        ("interactive", "--num-shards 2", "--num-shards is not supported in fairseq-interactive (2): divide the input"),
+        ("interactive", "--print-alignment soft", "--print-alignment soft is not supported in fairseq-interactive"),
+        ("interactive", "--match-source-len", "--match-source-len is not supported in decoding: limit the length"),
+    ],
+)
+def test_flags_without_effect_are_refused(
+    program: str, flags: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mla_fairseq.tasks.flags.find_spec", lambda name: None if name == "editdistance" else name)
+    with pytest.raises(UserError, match=f"^error: {re.escape(message)}"):
+        check_flags(parse(program, flags))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--print-step", "--print-step is not supported in decoding: remove it, these models do not refine"),
+        ("--retain-dropout --retain-dropout-modules Conv1d", "--retain-dropout-modules names no module with dropout"),
+        ("--eos-token nope", "--eos-token is not in the vocabulary (nope): give one of its symbols"),
+        ("--temperature 0", "--temperature must be greater than 0"),
+        ("--num-shards 7 --shard-id 6", "--num-shards is above the number of batches (7 > 1): decrease it"),
+        ("--max-source-positions 20", "utterance 4 is too long (source and target: (62, 7), at most (20, 1024)): incr"),
+    ],
+)
+def test_a_flag_that_is_refused_ends_the_command_with_one_line(softmax, generate, flags: str, message: str) -> None:
+    done = generate(softmax, flags.split())
+    assert done.code == 1
+    assert done.last_line.startswith(f"error: {message}")
+
+
+def scores(done: Done) -> list[float]:
+    assert done.code == 0, done.err
+    return [score for _, score, _ in done.hypotheses()]
+
+
+def test_dropout_is_retained(softmax, generate) -> None:
+    plain, first, second, again = (
+        scores(generate(softmax, flags.split()))
+        for flags in ("", "--retain-dropout", "--retain-dropout --seed 2", "--retain-dropout")
+    )
+    assert plain != first != second != plain
+    assert first == again
+
+
+def test_dropout_is_retained_in_some_modules(softmax, generate) -> None:
+    retained = [
+        scores(generate(softmax, ["--retain-dropout", *(["--retain-dropout-modules", names] if names else [])]))
+        for names in ("", "MultiheadAttention", "MultiheadAttention,DecoderLayer", "SpeechEncoder")
+    ]
+    assert all(one != other for i, one in enumerate(retained) for other in retained[:i])
+
+
+def test_too_long_utterances_are_left_out(softmax, generate) -> None:
+    done = generate(softmax, ["--max-source-positions", 20, "--skip-invalid-size-inputs-valid-test"])
+    assert len(scores(done)) == 1
+    assert "5 samples have invalid sizes and will be skipped" in done.out
+
+
+def test_shards_are_the_parts_of_a_set(softmax, generate) -> None:
+    whole = generate(softmax, ["--batch-size", 2]).hypotheses()
+    shards = [generate(softmax, ["--batch-size", 2, "--num-shards", 2, "--shard-id", i]).hypotheses() for i in (0, 1)]
+    assert all(shards)
+    assert sorted(shards[0] + shards[1]) == pytest.approx(whole)
+
+
+def test_half_precision_decodes_as_full_precision(softmax, wait_k, generate) -> None:
+    for path, flags in ((softmax, []), (wait_k, ["--beam", 1, "--simul-waitk-lagging", 1])):
+        full, half = (generate(path, flags, *more) for more in ([], ["--fp16"]))
+        assert scores(half) == pytest.approx(scores(full), rel=1e-2)
+        assert scores(half) != scores(full)
+
+
+def test_the_search_flags_have_their_effect(softmax, generate) -> None:
+    best = generate(softmax, ["--min-len", 6])
+    assert len(generate(softmax, ["--nbest", 3]).hypotheses()) == 3 * 6
+    blocked = generate(softmax, ["--min-len", 6, "--no-repeat-ngram-size", 1]).hypotheses()
+    assert all(len(set(text.split())) == len(text.split()) for _, _, text in blocked)
+    assert any(len(set(text.split())) < len(text.split()) for _, _, text in best.hypotheses())
+    first, second = (scores(generate(softmax, ["--sampling", "--nbest", 5, "--seed", seed])) for seed in (1, 2))
+    assert first != second
+    groups = [
+        generate(softmax, ["--min-len", 6, "--nbest", 5, *more])
+        for more in ([], ["--diverse-beam-groups", 5, "--diverse-beam-strength", 9])
+    ]
+    starts = [len({text.split()[0] for name, _, text in done.hypotheses() if name == "H-0"}) for done in groups]
+    assert starts[0] < starts[1] == 5
+
+
+def test_results_go_to_a_folder(softmax, generate, tmp_path: Path) -> None:
+    done = generate(softmax, ["--results-path", tmp_path])
+    assert not done.lines("H-")
+    assert len(re.findall(r"^H-", (tmp_path / "generate-dev.txt").read_text(), re.MULTILINE)) == 6
+
+
+def score_references(path: Path, generate, *flags: object) -> float:
+    """Return the negative log-likelihood of the dev set in bits."""
+    done = generate(path, ["--score-reference"], *flags)
+    assert done.code == 0, done.err
+    return -sum(float(bits) for line in done.lines("P-") for bits in line.split("\t")[1].split())
+
+
+def test_references_have_the_scores_of_validation(softmax, wait_k, generate, corpus: Path) -> None:
+    """The scores are printed with 4 digits, the loss with 3."""
+    for path, flags in ((softmax, []), (wait_k, ["--beam", 1, "--simul-waitk-lagging", 2])):  # 2: the middle of 1-3
+        command = [corpus, "--task", "speech_to_text_mla", "--path", path, "--valid-subset", "dev"]
+        done = run("fairseq-validate", command, "--batch-size", 6, "--num-workers", 0, "--cpu")
+        assert done.code == 0, done.err
+        (found,) = re.findall(r"nll_loss ([\d.]+) .* wpb ([\d.]+)", done.out + done.err)
+        loss, tokens = map(float, found)
+        assert score_references(path, generate, flags) == pytest.approx(loss * tokens, rel=1e-3)
+    whole, one = (score_references(wait_k, generate, ["--beam", 1, *more]) for more in ([], ["--simul-waitk-lagging", 1]))
+    assert abs(whole - one) > 0.1
+
+
+def interactive(path: Path, corpus: Path, folder: Path, *flags: object) -> Done:
+    """Return the output of ``fairseq-interactive --beam 5`` for the features of the dev set."""
+    rows = (line.split("\t") for line in (corpus / "dev.tsv").read_text(encoding="utf-8").splitlines()[1:])
+    (folder / "names").write_text("".join(f"{corpus}/{row[manifest.COLUMNS.index('audio')]}\n" for row in rows))
+    command = [corpus, "--task", "speech_to_text_mla", "--path", path, "--beam", 5, "--max-len-b", 15, "--cpu"]
+    return run("fairseq-interactive", command, "--input", folder / "names", *flags)
+
+
+def test_interactive_translates_as_generate(softmax, wait_k, generate, corpus: Path, tmp_path: Path) -> None:
+    decodings = (
+        (softmax, ["--nbest", 2]),
+        (wait_k, ["--buffer-size", 3, "--batch-size", 3]),
+        (wait_k, ["--beam", 1, "--simul-waitk-lagging", 1]),
+        (softmax, ["--print-alignment", "hard"]),
+    )
+    for path, flags in decodings:
+        expected = generate(path, [flag for flag in flags if flag not in ("--buffer-size", "--batch-size", 3)])
+        done = interactive(path, corpus, tmp_path, flags)
+        assert done.code == 0, done.err
+        assert [text for _, _, text in done.hypotheses()] == [text for _, _, text in expected.hypotheses()]
+        assert scores(done) == pytest.approx(scores(expected), rel=1e-4)
+        assert sorted(done.lines("A-")) == sorted(expected.lines("A-"))
+
+
+def test_interactive_has_no_prefixes(softmax, corpus: Path, tmp_path: Path) -> None:
+    done = interactive(softmax, corpus, tmp_path, "--prefix-size", 1)
+    assert done.code == 1
+    assert done.last_line == "error: --prefix-size is not supported in fairseq-interactive (1): use fairseq-generate"
+
+
+def test_fairseq_score_gives_the_bleu_that_generate_prints(softmax, generate, corpus: Path, tmp_path: Path) -> None:
+    done = generate(softmax, ["--prefix-size", 5, "--scoring", "sacrebleu"])
+    assert done.code == 0, done.err
+    lines = {int(line.split("\t")[0][2:]): line.split("\t")[2] for line in done.lines("D-")}
+    texts = [row.split("\t")[manifest.COLUMNS.index("tgt_text")] for row in (corpus / "dev.tsv").read_text().splitlines()]
+    (tmp_path / "ref").write_text("".join(f"{text}\n" for text in texts[1:]))
+    (tmp_path / "sys").write_text("".join(f"{lines[i]}\n" for i in range(6)))
+    scored = run("fairseq-score", "--sys", tmp_path / "sys", "--ref", tmp_path / "ref", "--sacrebleu")
+    assert scored.code == 0, scored.err
+    bleu = scored.out.strip().splitlines()[-1]
+    assert done.lines("Generate dev") == [f"Generate dev with beam=5: {bleu}"]
+    assert float(re.match(r"BLEU = ([\d.]+)", bleu)[1]) > 10
+
+
+def test_a_language_model_changes_the_scores(softmax, generate, corpus: Path, tmp_path: Path) -> None:
+    for name in ("train", "valid", "dict.txt"):  # text files, as --dataset-impl raw reads them
+        text = "w01 w02 w03\n" * 4 if "." not in name else (corpus / name).read_text()
+        (tmp_path / name).write_text(text)
+    sizes = ["--decoder-layers", 1, "--decoder-embed-dim", 8, "--decoder-ffn-embed-dim", 8, "--decoder-attention-heads", 1]
+    command = [tmp_path, "--task", "language_modeling", "--dataset-impl", "raw", "--arch", "transformer_lm", *sizes]
+    more = ["--optimizer", "adam", "--max-tokens", 64, "--max-update", 2, "--cpu", "--save-dir", tmp_path / "model"]
+    trained = run("fairseq-train", command, more, "--num-workers", 0, "--no-progress-bar", "--disable-validation")
+    assert trained.code == 0, trained.err
+    path = ["--lm-path", tmp_path / "model/checkpoint_last.pt"]
+    none, without, with_weight = (generate(softmax, flags) for flags in ([], path, [*path, "--lm-weight", 0.5]))
+    assert scores(without) == pytest.approx(scores(none))
+    assert max(scores(with_weight)) < min(scores(none))
+    done = generate(softmax, ["--lm-path", softmax, "--lm-weight", 0.5])
+    assert done.last_line == "error: --lm-path is not a language model (S2TTransformerMLAModel): give one"
+
+
+@pytest.mark.parametrize("flags", ["", "--attn-type cosformer --length-predictor --criterion label_smoothed_cross_entropy_mla"])
+def test_the_moving_average_of_the_weights_decodes(corpus: Path, generate, tmp_path: Path, flags: str) -> None:
+    command = [corpus, "--task", "speech_to_text_mla", "--arch", "s2t_transformer_mla", *SIZES, *TRAINING]
+    more = [*flags.split(), "--store-ema", "--ema-decay", 0.5, "--max-update", 3, "--save-dir", tmp_path]
+    done = run("fairseq-train", command, more)
+    assert done.code == 0, done.err
+    done = run("mla-average", "--inputs", tmp_path / "checkpoint_last.pt", "--ema", "--output", tmp_path / "ema.pt")
+    assert done.code == 0, done.err
+    assert scores(generate(tmp_path / "ema.pt")) != scores(generate(tmp_path / "checkpoint_last.pt"))
