@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mla_fairseq.attention import attention_entry, available_attention
-from mla_fairseq.checkpoints import architecture, load_checkpoint, saved_options
+from mla_fairseq.checkpoints import architecture, check_dense, check_finite, load_checkpoint, saved_options
 from mla_fairseq.files import replacing
 from mla_fairseq.models.options import SITES, option_values, site_type
 
@@ -53,24 +53,26 @@ def _updates(path: Path) -> int:
     return int(history[-1].get("num_updates", -1))
 
 
-def average_checkpoints(paths: Sequence[Path]) -> dict[str, Any]:
+def average_checkpoints(paths: Sequence[Path], ema: bool = False) -> dict[str, Any]:
     """Return the first checkpoint with every weight replaced by the mean.
+
+    With ``ema`` the weights are those of fairseq's moving average (``--store-ema``).
 
     The mean is summed in float64 and stored in the type of the weight. The optimizer's state is left out: it belongs to
     one checkpoint. The random directions of Performer are those of the first checkpoint: they may have been drawn again
     between two checkpoints, and directions do not average.
 
     Raises:
-        ValueError: no path, weights that are not finite, or checkpoints of different models: their weights differ in
-            name or shape, or they have other mechanisms, options or symbols.
+        ValueError: no path, no moving average, weights that are not finite, or checkpoints of different models: their
+            weights differ in name or shape, or they have other mechanisms, options or symbols.
     """
     if not paths:
         raise ValueError("no checkpoint to average: give at least one")
-    result = load_checkpoint(paths[0])
+    result = _load(paths[0], ema)
     first, described = result["model"], _describe(result)
     sums = {name: weight.to(torch.float64) for name, weight in first.items()}
     for path in paths[1:]:
-        other = load_checkpoint(path)
+        other = _load(path, ema)
         weights = other["model"]
         _require_same(first, weights, paths[0], path)
         _require_options(described, _describe(other), paths[0], path)
@@ -79,6 +81,18 @@ def average_checkpoints(paths: Sequence[Path]) -> dict[str, Any]:
     result["model"] = {name: _as_type(total / len(paths), first[name].dtype) for name, total in sums.items()}
     result.pop("last_optimizer_state", None)
     return result
+
+
+def _load(path: Path, ema: bool) -> dict[str, Any]:
+    state = load_checkpoint(path)
+    moving = (state.get("extra_state") or {}).pop("ema", None)
+    if ema:
+        if moving is None:
+            raise ValueError(f"{path} has no moving average of the weights: train with --store-ema, or remove --ema")
+        check_dense(path, moving)
+        check_finite(path, moving)
+        state["model"] = moving
+    return state
 
 
 def _describe(state: dict[str, Any]) -> dict[str, Any]:

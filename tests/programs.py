@@ -18,6 +18,9 @@ ROOT = Path(__file__).resolve().parents[1]
 ENTRY_POINTS: dict[str, str] = {
     "fairseq-train": "fairseq_cli.train:cli_main",
     "fairseq-generate": "fairseq_cli.generate:cli_main",
+    "fairseq-interactive": "fairseq_cli.interactive:cli_main",
+    "fairseq-score": "fairseq_cli.score:cli_main",
+    "fairseq-validate": "fairseq_cli.validate:cli_main",
     "simuleval": "simuleval.cli:main",
     **tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"],
 }

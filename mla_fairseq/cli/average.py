@@ -14,6 +14,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mla-average", description=__doc__, formatter_class=Help)
     parser.add_argument("--inputs", type=Path, nargs="+", required=True, help="checkpoints, or one folder of them")
     parser.add_argument("--last", type=int, default=5, help="number of newest checkpoints to average, of a folder")
+    parser.add_argument("--ema", action="store_true", help="take the moving averages of the weights (--store-ema)")
     parser.add_argument("--output", type=Path, required=True, help="checkpoint to write")
     return parser
 
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"--inputs has a folder among {len(args.inputs)} inputs ({folders[0]}): give it alone")
     check_output(args.output)
     paths = last_checkpoints(args.inputs[0], args.last) if args.inputs[0].is_dir() else args.inputs
-    save_checkpoint(average_checkpoints(paths), args.output)
+    save_checkpoint(average_checkpoints(paths, args.ema), args.output)
     print(f"{args.output}: mean of {', '.join(path.name for path in paths)}")
 
 

@@ -21,6 +21,7 @@ from mla_fairseq.streaming.policies import WaitKPolicy
 from mla_fairseq.tasks.alignment import align, check_models
 from mla_fairseq.tasks.flags import check_prefix, check_symbols
 from mla_fairseq.tasks.folder import FolderTask, add_output_check
+from mla_fairseq.tasks.ngrams import RepeatedNGrams
 from mla_fairseq.tasks.references import References
 from mla_fairseq.tasks.simul_log import SimulLog
 
@@ -86,7 +87,10 @@ class SpeechToTextMLATask(FolderTask, SpeechToTextTask):
             if hasattr(self.args, "buffer_size") and not self.data_cfg.prepend_tgt_lang_tag:
                 check_prefix(args)
             check_symbols(args, (kwargs.get("extra_gen_cls_kwargs") or {}).get("lm_model"), self.target_dictionary)
-            return super().build_generator(models, args, *more, **kwargs)
+            generator = super().build_generator(models, args, *more, **kwargs)
+        if (size := getattr(args, "no_repeat_ngram_size", 0)) > 0:
+            generator.repeat_ngram_blocker = RepeatedNGrams(size)
+        return generator
 
     def start_log(self, path: Path, models: list[Any]) -> SimulLog:
         """Start the log of a simultaneous decoding.
