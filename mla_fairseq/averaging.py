@@ -87,7 +87,7 @@ def _load(path: Path, ema: bool) -> dict[str, Any]:
     state = load_checkpoint(path)
     moving = (state.get("extra_state") or {}).pop("ema", None)
     if ema:
-        if moving is None:
+        if not isinstance(moving, dict):
             raise ValueError(f"{path} has no moving average of the weights: train with --store-ema, or remove --ema")
         check_dense(path, moving)
         check_finite(path, moving)
