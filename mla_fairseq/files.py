@@ -6,6 +6,7 @@ A rename would replace a device or a link itself, so an output that exists must 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -51,6 +52,33 @@ def _not_utf8(data: bytes, path: Path) -> str:
         place = f"line {line}, byte {error.start}: 0x{data[error.start]:02x}, {error.reason}"
         return f"{path} is not UTF-8 ({place}): convert it, for example with iconv"
     return f"{path} is not UTF-8: convert it, for example with iconv"
+
+
+def read_json(path: Path) -> Any:
+    """Read the value in a JSON file.
+
+    Raises:
+        ValueError: another encoding, or not JSON.
+    """
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path} is not valid JSON ({error}): delete it and make it again, or copy it again"
+        ) from error
+
+
+def read_tsv(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a tab-separated table with a header, in which quotes are characters like others.
+
+    A row that is cut short lacks its last columns.
+
+    Raises:
+        ValueError: another encoding.
+    """
+    header, *lines = read_text(path).split("\n")
+    columns = header.split("\t")
+    return [dict(zip(columns, line.split("\t"), strict=False)) for line in lines if line]
 
 
 def file_name(name: object, source: str) -> str:
@@ -119,6 +147,23 @@ def check_output(path: Path) -> Path:
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let the errors of writing a file inside the block name it; those of a full disk do not.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        # numpy's errors have no number
+        reason = error.strerror or f"cannot be written completely, is the disk full? ({error})"
+        raise OSError(error.errno or errno.EIO, reason, str(path)) from error
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path; the file written there replaces ``path`` when the block ends without an error.
 
@@ -129,13 +174,10 @@ def replacing(path: Path) -> Iterator[Path]:
     path = check_output(path)
     part = make_folder(path.parent) / f"{path.name}.part"
     try:
-        part.unlink(missing_ok=True)  # of a killed run, or a link to somewhere else
-        yield part
-        os.replace(part, path)  # atomic within a file system
-    except OSError as error:
-        if error.errno is None or error.filename is not None:
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk has no path
+        with naming(path):
+            part.unlink(missing_ok=True)  # of a killed run, or a link to somewhere else
+            yield part
+            os.replace(part, path)  # atomic within a file system
     finally:
         part.unlink(missing_ok=True)
 

@@ -18,6 +18,10 @@ from mla_fairseq.files import (
     file_name,
     inside,
     make_folder,
+    naming,
+    read_json,
+    read_text,
+    read_tsv,
     replacing,
     user_dir,
     write_bytes,
@@ -156,3 +160,39 @@ def test_usual_names_are_kept(tmp_path: Path) -> None:
     for name in ("ted_1_0", "a.b", "..a", "é 漢\u200c字", "-x"):
         assert file_name(name, "") == name
         assert inside(tmp_path, f"talks/{name}", "") == tmp_path / "talks" / name
+
+
+@pytest.mark.parametrize("write", [naming, replacing])
+def test_an_incomplete_write_of_numpy_is_reported_with_the_file(tmp_path: Path, write: Callable) -> None:
+    """numpy's error of a full disk has no number and no name."""
+    message = r"is the disk full\? \(9 requested and 2 written\): '.*a\.npy'"
+    with pytest.raises(OSError, match=message), write(tmp_path / "a.npy"):
+        raise OSError("9 requested and 2 written")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_place_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("eins\nzwei\nfünf\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"a\.txt is not UTF-8 \(line 3, byte 11: 0xfc, .*\): convert it"):
+        read_text(tmp_path / "a.txt")
+
+
+def test_a_byte_order_mark_is_dropped_or_kept(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfa")
+    assert [read_text(tmp_path / "a.txt", mark=mark) for mark in (False, True)] == ["a", "\ufeffa"]
+
+
+def test_quotes_and_long_texts_of_a_table_are_read(tmp_path: Path) -> None:
+    long = "x" * 140_000  # Python's csv reads 131,072 characters
+    (tmp_path / "a.tsv").write_text(f'id\ttext\n1\t"He said: ""no"\n2\t{long}\n3\n')
+    assert read_tsv(tmp_path / "a.tsv") == [
+        {"id": "1", "text": '"He said: ""no"'},
+        {"id": "2", "text": long},
+        {"id": "3"},
+    ]
+
+
+def test_broken_json_is_reported_with_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"a": ')
+    with pytest.raises(ValueError, match=r"a\.json is not valid JSON \(Expecting value: line 1 column 7"):
+        read_json(tmp_path / "a.json")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import io
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from mla_fairseq.errors import needs
 from mla_fairseq.evaluation import recognition
 from mla_fairseq.evaluation.recognition import Recogniser, words
 from mla_fairseq.evaluation.synthesis_picture import draw_synthesis
-from mla_fairseq.files import file_name, make_folder, read_text, replacing, write_json
+from mla_fairseq.files import file_name, make_folder, read_text, write_bytes, write_json
 from mla_fairseq.synthesis.speaker import Speaker, as_samples
 from mla_fairseq.synthesis.vocoder import hifi_gan
 
@@ -153,8 +154,9 @@ def synthesized(args: argparse.Namespace, speaker: Speaker, texts: list[str]) ->
 def save(args: argparse.Namespace, speaker: Speaker, one: dict[str, Any]) -> None:
     """Write the waveform and the picture of an utterance."""
     stem = args.output / one["id"]
-    with replacing(Path(f"{stem}.wav")) as part:
-        soundfile.write(part, as_samples(one["waveform"]), speaker.sample_rate, format="WAV")
+    file = io.BytesIO()  # soundfile's errors of a full disk name neither the file nor the reason
+    soundfile.write(file, as_samples(one["waveform"]), speaker.sample_rate, format="WAV")
+    write_bytes(Path(f"{stem}.wav"), file.getvalue())
     if not args.no_pictures:
         mel, attention, end = (one[name].detach().cpu().float().numpy() for name in ("feature", "attn", "eos_prob"))
         with needs("plots"):

@@ -63,10 +63,18 @@ def members(path: Path) -> dict[str, tuple[int, int]]:
 
 
 def read(path: Path, offset: int, length: int) -> np.ndarray:
-    """Return the array that is stored in ``length`` bytes from byte ``offset``."""
+    """Return the array that is stored in ``length`` bytes from byte ``offset``.
+
+    Raises:
+        ValueError: no array is stored there.
+    """
     with Path(path).open("rb") as file:
         file.seek(offset)
-        return np.load(io.BytesIO(file.read(length)), allow_pickle=False)
+        data = file.read(length)
+    try:
+        return np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} has no array of {length} bytes at byte {offset} ({error}): {FIX}") from error
 
 
 def _data_offset(file: BinaryIO, info: zipfile.ZipInfo) -> int:

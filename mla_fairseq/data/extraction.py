@@ -17,9 +17,9 @@ from tqdm import tqdm
 from mla_fairseq.data import archive
 from mla_fairseq.data.ledger import fingerprint
 from mla_fairseq.data.mustc import Segment
-from mla_fairseq.files import check_output
+from mla_fairseq.files import check_output, replacing
 from mla_fairseq.processes import end_with_parent, locked
-from mla_fairseq.speech import GlobalCMVN, filter_banks, read_audio
+from mla_fairseq.speech import SAMPLE_RATE, GlobalCMVN, filter_banks, read_audio
 
 log = logging.getLogger(__name__)
 BATCH = 32  # utterances per task: enough to make the transfer between processes cheap
@@ -60,8 +60,17 @@ def member_name(split: str, segment: Segment) -> str:
 
 
 def segment_features(wav: Path, start: int, length: int) -> np.ndarray:
-    """Return the filter banks (frames, 80) of ``length`` samples from sample ``start``."""
-    return filter_banks(read_audio(wav, start, length))
+    """Return the filter banks (frames, 80) of ``length`` samples from sample ``start``.
+
+    Raises:
+        ValueError: audio that cannot be used; the message names the recording and the place in it.
+    """
+    samples = read_audio(wav, start, length)
+    try:
+        return filter_banks(samples)
+    except ValueError as error:
+        begin, end = start / SAMPLE_RATE, (start + length) / SAMPLE_RATE
+        raise ValueError(f"{wav}, segment from {begin:.2f} to {end:.2f} s: {error}") from error
 
 
 def extract(path: Path, segments: dict[str, list[Segment]], workers: int) -> None:
@@ -110,10 +119,9 @@ def staging_folder(path: Path) -> Path:
 def _stage(features: Callable[..., np.ndarray], job: tuple[Path, tuple]) -> None:
     """Compute one array and write its file atomically."""
     file, arguments = job
-    part = file.with_suffix(f".{os.getpid()}")
-    with part.open("wb") as stream:
-        np.save(stream, features(*arguments), allow_pickle=False)
-    os.replace(part, file)
+    array = features(*arguments)
+    with replacing(file) as part, part.open("wb") as stream:
+        np.save(stream, array, allow_pickle=False)
 
 
 def _is_whole(file: Path) -> bool:

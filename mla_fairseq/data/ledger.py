@@ -31,6 +31,8 @@ class Ledger:
         self.path = Path(path)
         try:
             self.entries: dict[str, str] = json.loads(self.path.read_text()) if self.path.exists() else {}
+            if not isinstance(self.entries, dict):
+                raise ValueError("no object")
         except ValueError as error:
             raise ValueError(
                 f"{self.path} is not valid json ({error}): delete it, and its products are made again"

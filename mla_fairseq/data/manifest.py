@@ -24,6 +24,7 @@ class Row:
     tgt_lang: str
 
 
+_UNFIT = re.compile(r"[\t\r\n\ud800-\udfff]")
 SLICE = re.compile(r"(.+):(\d+):(\d+)")
 ROUNDING = 2  # frames by which the sum of durations may differ: aligners have other frame borders than spectrograms
 NEEDED = ("id", "audio", "n_frames", "tgt_text")  # by fairseq
@@ -37,8 +38,16 @@ class TimedRow(Row):
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:
-    """Write a manifest atomically. All rows have the same class; texts must not contain tabs or line breaks."""
+    """Write a manifest atomically. All rows have the same class.
+
+    Raises:
+        ValueError: a value has a tab, a line break or half a character, so that another one would be read back.
+    """
     rows = list(rows)
+    for row in rows:
+        for name, value in vars(row).items():
+            if isinstance(value, str) and _UNFIT.search(value):
+                raise ValueError(f"{path}: {name} of {row.id!r} has a tab or a line break ({value!r}): remove it")
     header = "\t".join(field.name for field in fields(rows[0] if rows else Row))
     lines = ["\t".join(str(value) for value in astuple(row)) for row in rows]
     write_text(path, "\n".join([header, *lines]) + "\n")

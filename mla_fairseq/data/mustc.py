@@ -137,6 +137,10 @@ def _read_yaml(path: Path) -> list[dict[str, str]]:
     for number, entry in enumerate(entries, start=1):
         if not isinstance(entry, dict) or not {"wav", "offset", "duration"} <= entry.keys():
             raise ValueError(f"{path}: entry {number} lacks wav, offset or duration ({entry!r}): add them")
+        for key in ("offset", "duration", "speaker_id"):  # Corpus.read checks wav
+            value = entry.get(key, "")
+            if not isinstance(value, str) or LINE_BREAKS.search(value):  # which manifests could not keep
+                raise ValueError(f"{path}: {key} of entry {number} is not one line of text ({value!r}): correct it")
     return entries
 
 

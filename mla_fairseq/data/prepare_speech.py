@@ -157,11 +157,17 @@ def read_samples(clip: Clip, rate: int) -> np.ndarray:
     """Return a clip's samples (time,) float32, resampled to ``rate`` Hz.
 
     Raises:
-        ValueError: the file ends before the clip does.
+        ValueError: the file cannot be read, ends before the clip does, or has samples that are not finite.
     """
-    samples, _ = soundfile.read(str(clip.wav), start=clip.start, frames=clip.length, dtype="float32")
+    try:
+        samples, _ = soundfile.read(str(clip.wav), start=clip.start, frames=clip.length, dtype="float32")
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise ValueError(f"{clip.wav} cannot be read as audio ({error}): copy it again") from error
     if len(samples) != clip.length:
         raise ValueError(f"{clip.wav} is cut short ({clip.start + len(samples)} samples): copy it again")
+    if not np.isfinite(samples).all():
+        second = (clip.start + np.flatnonzero(~np.isfinite(samples))[0]) / clip.rate
+        raise ValueError(f"{clip.wav} is not finite at {second:.2f} s: repair the recording, or remove it")
     return samples if clip.rate == rate else soxr.resample(samples, clip.rate, rate)
 
 

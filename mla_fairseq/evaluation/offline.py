@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from mla_fairseq.files import read_text, read_tsv
+
 logger = logging.getLogger(__name__)
 
 _SPEED = re.compile(r"Translated .* in [\d.]+s \(([\d.]+) sentences/s, ([\d.]+) tokens/s\)")
+
+
+_TRANSLATION = re.compile(r"D-(\d+)\t[^\t]*\t(.*)")
 
 
 @dataclass(frozen=True)
@@ -47,15 +51,16 @@ def read_generated(path: str | Path, log: str | Path | None = None) -> Generated
     if not path.is_file():
         raise ValueError(f"{path} does not exist: run fairseq-generate (the decode stage) first")
     translations: dict[int, str] = {}
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = read_text(path).split("\n")
     for line in lines:
         if line.startswith("D-"):
-            row, _, text = line[2:].split("\t", 2)
-            translations.setdefault(int(row), text)
+            if not (match := _TRANSLATION.fullmatch(line)):
+                raise ValueError(f"{path} has a line that is cut short ({line[:40]!r}): run fairseq-generate again")
+            translations.setdefault(int(match[1]), match[2])
     if not translations:
         raise ValueError(f"{path} contains no translation (no line starts with 'D-'): run fairseq-generate again")
     if log and Path(log).is_file():
-        lines += Path(log).read_text(encoding="utf-8").split("\n")
+        lines += read_text(Path(log)).split("\n")
     return Generated(translations, *_last_speed(lines))
 
 
@@ -68,10 +73,16 @@ def _last_speed(lines: list[str]) -> tuple[float | None, float | None]:
 
 
 def read_references(manifest: str | Path) -> list[str]:
-    """Return the ``tgt_text`` column of a manifest, in the order of its rows."""
-    with open(manifest, encoding="utf-8", newline="") as stream:
-        rows = csv.DictReader(stream, delimiter="\t", quotechar=None, doublequote=False, quoting=csv.QUOTE_NONE)
-        return [row["tgt_text"] for row in rows]
+    """Return the ``tgt_text`` column of a manifest, in the order of its rows.
+
+    Raises:
+        ValueError: a row has no such column, or the file is not UTF-8.
+    """
+    rows = read_tsv(Path(manifest))
+    for number, row in enumerate(rows, start=2):
+        if "tgt_text" not in row:
+            raise ValueError(f"{manifest}:{number} has no tgt_text: prepare the data again")
+    return [row["tgt_text"] for row in rows]
 
 
 def pair_up(generated: Generated, references: list[str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mla_fairseq.evaluation.label_places import place_labels
 from mla_fairseq.evaluation.pictures import COLOURS, new_figure, save
-from mla_fairseq.files import write_text
+from mla_fairseq.files import read_tsv, write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,8 +91,7 @@ def read_points(path: str | Path) -> list[Point]:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path} does not exist: write it with mla-sweep, mla-sweep-agent or mla-evaluate --points")
-    with open(path, encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
+    rows = read_tsv(path)
     if not rows:
         raise ValueError(f"{path} contains no point: add one line for each run")
     points = []

@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from mla_fairseq.evaluation.training_log import SESSION, parse_line
-from mla_fairseq.files import check_output, make_folder
+from mla_fairseq.files import check_output, make_folder, naming
 from mla_fairseq.processes import ending_with
 from mla_fairseq.recipes.recipe import Recipe
 from mla_fairseq.recipes.stages import PACKAGE, STAGES
@@ -42,7 +42,7 @@ def execute(recipe: Recipe, name: str) -> None:
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
     pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     make_folder(log.parent)
-    with check_output(log).open("ab", buffering=0) as stream:
+    with naming(log), check_output(log).open("ab", buffering=0) as stream:
         stream.write(f"{SESSION} {datetime.now(UTC).isoformat(timespec='seconds')} {recipe.show(name)}\n".encode())
         begin = stream.tell()
         with subprocess.Popen(command, env=env, preexec_fn=ending_with(os.getpid()), **pipes) as program:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shlex
@@ -15,6 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from mla_fairseq.files import read_text
 from mla_fairseq.recipes.stages import CONFIGS, STAGES, arguments
 
 RUNS = Path("runs")
@@ -131,7 +133,7 @@ def _read(path: Path) -> DictConfig:
         known = sorted(one.name for one in path.parent.glob("*.yaml"))
         raise ValueError(f"{path} does not exist: {near(path.name, known)}")
     try:
-        tree = OmegaConf.load(path)
+        tree = OmegaConf.load(io.StringIO(read_text(path)))
     except (YAMLError, OmegaConfBaseException) as error:
         raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, DictConfig):

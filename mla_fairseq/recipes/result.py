@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import logging
 from dataclasses import asdict
 from typing import Any
@@ -13,7 +11,7 @@ from mla_fairseq.evaluation import offline
 from mla_fairseq.evaluation.curves import draw_training_curve
 from mla_fairseq.evaluation.quality_latency import read_points
 from mla_fairseq.evaluation.training_log import read_training_log
-from mla_fairseq.files import write_json
+from mla_fairseq.files import read_json, read_tsv, write_json
 from mla_fairseq.recipes.check import parse
 from mla_fairseq.recipes.recipe import Recipe
 
@@ -81,7 +79,7 @@ def _latencies(recipe: Recipe) -> dict[str, Any]:
 def _speech(recipe: Recipe) -> dict[str, Any]:
     """Return the scores of free synthesis, and the distortion from the recorded frames."""
     made = [name for name in ("synthesize", "force") if name in recipe.tree]
-    scores = {name: json.loads(recipe.makes(name).read_text(encoding="utf-8")) for name in made}
+    scores = {name: read_json(recipe.makes(name)) for name in made}
     forced = {"forced_mcd": scores["force"]["mcd"]} if "force" in scores else {}
     return {**scores["synthesize"], **forced, "subset": parse(recipe, "synthesize").gen_subset}
 
@@ -105,6 +103,5 @@ def _frames(recipe: Recipe) -> int:
     """Return the frames of one pass over the training set, without utterances that are too long."""
     train = parse(recipe, "train")
     limit = train.max_target_positions if train.task.startswith("text_to_speech") else train.max_source_positions
-    with open(recipe.manifest(train.train_subset), encoding="utf-8", newline="") as stream:
-        lengths = [int(row["n_frames"]) for row in csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)]
+    lengths = [int(row["n_frames"]) for row in read_tsv(recipe.manifest(train.train_subset))]
     return sum(length for length in lengths if length <= limit)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mla_fairseq.files import write_json
+from mla_fairseq.files import read_json, write_json
 from mla_fairseq.processes import locked
 from mla_fairseq.recipes.check import check_files
 from mla_fairseq.recipes.process import commit, execute, machine
@@ -48,7 +47,7 @@ def _step(recipe: Recipe, name: str, after: str) -> Record:
     folder, after = (recipe.makes(name), "") if shared else (recipe.run, after)
     with _lock(folder) if shared else contextlib.nullcontext():
         path = folder / f".stage-{name}.json"
-        old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        old = read_json(path) if path.is_file() else None
         reason = _reason(recipe, name, old, after)
         logger.info("[%s] %s", name, reason or "done already")
         if old is not None and not reason:

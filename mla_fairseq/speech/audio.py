@@ -46,7 +46,10 @@ def read_audio(path: Path, offset: int = 0, frames: int = -1) -> np.ndarray:
             f"{path}: has {length} samples, but the segment is from {offset} to {stop}: copy the file again if it is "
             "cut short, or use the segment list of this file"
         )
-    samples, _ = soundfile.read(str(path), start=offset, frames=stop - offset, dtype="float32")
+    try:
+        samples, _ = soundfile.read(str(path), start=offset, frames=stop - offset, dtype="float32")
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise ValueError(f"{path}: cannot be read as audio ({error}): record or copy it again") from error
     if len(samples) != stop - offset:  # the header promises more than the file has
         raise ValueError(f"{path}: ends after {offset + len(samples)} of {length} samples: copy it again")
     return samples

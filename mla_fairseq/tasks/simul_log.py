@@ -8,7 +8,8 @@ from pathlib import Path
 
 from fairseq.data import Dictionary
 
-from mla_fairseq.files import write_text
+from mla_fairseq.errors import user_errors
+from mla_fairseq.files import naming, write_text
 from mla_fairseq.streaming.delays import Clock, Reads, milliseconds, word_delays
 
 
@@ -41,6 +42,9 @@ class SimulLog:
             frames: length of the source in frames of 10 ms.
             reference: the reference translation.
             source: path of the audio.
+
+        Raises:
+            UserError: the file cannot be written.
         """
         pieces = [self.dictionary[token] for token in tokens]
         words, delays = word_delays(pieces, frames, reads, self.clock)
@@ -54,5 +58,5 @@ class SimulLog:
             "source": [source],
             "source_length": milliseconds(frames),
         }
-        with self.path.open("a", encoding="utf-8") as file:
+        with user_errors(types=(OSError,)), naming(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -108,7 +108,7 @@ class SpeechToTextMLATask(FolderTask, SpeechToTextTask):
         if not encoder.streams:
             raise UserError("--simul-log needs a chunked encoder: use a model trained with --encoder-chunk-size")
         clock = Clock(encoder.view.size, encoder.frames_before, self.args.simul_segment_size)
-        with user_errors("--simul-log: "):
+        with user_errors("--simul-log: ", (ValueError, OSError)):
             return SimulLog(path, self.target_dictionary, clock)
 
     def inference_step(

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -9,9 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from mla_fairseq.data import archive
-from mla_fairseq.data.extraction import BATCH, extract, fill, global_cmvn, member_name, parallel_map, staging_folder
+from mla_fairseq.data.extraction import (
+    BATCH,
+    extract,
+    fill,
+    global_cmvn,
+    member_name,
+    parallel_map,
+    segment_features,
+    staging_folder,
+)
 from mla_fairseq.data.mustc import Corpus
 from mla_fairseq.speech import GlobalCMVN, filter_banks, read_audio
 from tests.killing import descendants, killed, needs_proc, wait_for
@@ -214,3 +225,34 @@ def test_a_lock_is_not_written_through_a_link(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"lock is a link"):
         fill(tmp_path / "a.zip", {"a.npy": ()}, refuse_work, 1)
     assert (tmp_path / "other").read_text() == "kept"
+
+
+def test_samples_that_are_not_finite_are_named(tmp_path: Path) -> None:
+    """One recording of thousands: which, and where."""
+    samples = np.zeros(32_000, np.float32)
+    samples[20_000] = np.nan
+    soundfile.write(tmp_path / "talk.wav", samples, 16_000, subtype="FLOAT")
+    assert segment_features(tmp_path / "talk.wav", 0, 16_000).shape == (98, 80)
+    with pytest.raises(ValueError, match=r"talk\.wav, segment from 1\.00 to 2\.00 s: samples reach nan.*repair the"):
+        segment_features(tmp_path / "talk.wav", 16_000, 16_000)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_is_reported_with_the_file(tmp_path: Path, workers: int) -> None:
+    """A limit on the size of files stands for the disk."""
+    jobs = {"a.npy": (100_000,), "b.npy": (10,)}
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"(File too large|is the disk full\?).*: '.*f\.zip\.staged.*\.npy'"):
+            fill(tmp_path / "f.zip", jobs, np.zeros, workers)
+        with (
+            pytest.raises(OSError, match=r"File too large: '.*g\.zip'"),
+            archive.Writer(tmp_path / "g.zip") as writer,
+        ):
+            writer.add("a.npy", np.zeros(100_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not (tmp_path / "g.zip").exists()
+    fill(tmp_path / "f.zip", jobs, np.zeros, workers)
+    assert len(archive.read(tmp_path / "f.zip", *archive.members(tmp_path / "f.zip")["a.npy"])) == 100_000

@@ -1,10 +1,12 @@
 """Manifests: fairseq reads them, and the places that they point at are found."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mla_fairseq.data import manifest
+from mla_fairseq.files import read_tsv
 
 ROW = manifest.Row("a_0", "f.zip:40:1288", 3, 'Er sagt: "nein."', "spk", "He says 'no'.", "en", "de")
 COLUMNS = "id\taudio\tn_frames\ttgt_text"
@@ -46,3 +48,24 @@ def test_a_missing_manifest_is_reported_with_the_existing_ones(tmp_path: Path) -
         ValueError, match=r"train\.tsv is missing \(manifests in this folder: dev_st\.tsv, train_st\.tsv\)"
     ):
         manifest.places(tmp_path / "train.tsv")
+
+
+@pytest.mark.parametrize("value", ["a\tb", "a\nb", "a\rb", "a\ud800"], ids=ascii)
+@pytest.mark.parametrize("column", ["id", "audio", "tgt_text", "speaker", "src_text"])
+def test_values_that_would_be_read_back_otherwise_are_refused(tmp_path: Path, column: str, value: str) -> None:
+    with pytest.raises(ValueError, match=rf"train_st\.tsv: {column} of '.*' has a tab or a line break"):
+        manifest.write(tmp_path / "train_st.tsv", [ROW, replace(ROW, **{column: value})])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_other_values_are_read_back(tmp_path: Path) -> None:
+    """By fairseq, and by this package."""
+    dataset = pytest.importorskip("fairseq.data.audio.speech_to_text_dataset")
+    values = ["'\"", '"', "a\x0b\x0c\x1c\x85\u2028b", " a ", "\\t\\n", "\ufeff", "#", "x" * 100_000]
+    written = [replace(ROW, id=str(i), speaker=value, tgt_text=value) for i, value in enumerate(values)]
+    manifest.write(tmp_path / "train_st.tsv", written)
+    found = dataset.SpeechToTextDatasetCreator._load_samples_from_tsv(str(tmp_path), "train_st")
+    expected = [{**vars(row), "n_frames": "3"} for row in written]
+    assert found == expected
+    assert [row for _, row in manifest.rows(tmp_path / "train_st.tsv")] == expected
+    assert read_tsv(tmp_path / "train_st.tsv") == expected

@@ -157,6 +157,10 @@ def test_durations_are_written_or_refused(voice: Path, tmp_path: Path) -> None:
         (lambda voice: soundfile.write(voice / "wavs" / "w03.wav", np.zeros((9, 2)), RATE), "2 channels"),
         (lambda voice: soundfile.write(voice / "wavs" / "w03.wav", np.zeros(0), RATE), "is empty"),
         (lambda voice: soundfile.write(voice / "wavs" / "w03.wav", np.zeros(RATE), RATE), "contains only silence"),
+        (
+            lambda voice: soundfile.write(voice / "wavs" / "w03.wav", np.full(RATE, np.inf), RATE, subtype="FLOAT"),
+            r"w03\.wav is not finite at 0\.00 s: repair the recording",
+        ),
     ],
 )
 def test_faults_of_the_corpus_are_reported(voice: Path, tmp_path: Path, damage, message: str) -> None:

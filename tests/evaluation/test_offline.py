@@ -41,6 +41,7 @@ def test_the_speed_of_the_last_run_is_read(tmp_path, where):
     [
         pytest.param(None, "does not exist", id="missing"),
         pytest.param("T-0\tx\n", "contains no translation", id="none"),
+        pytest.param("D-0\t-1.0\tx\nD-1\t", r"has a line that is cut short \('D-1\\t'\)", id="cut"),
     ],
 )
 def test_an_output_without_translations_is_reported(tmp_path, text, words):
@@ -53,6 +54,12 @@ def test_an_output_without_translations_is_reported(tmp_path, text, words):
 def test_references_are_read_verbatim(tmp_path):
     (tmp_path / "x.tsv").write_text('id\taudio\tn_frames\ttgt_text\na\tz\t9\tsagt "ja\nb\tz\t9\t<unk> ist ein Wort\n')
     assert offline.read_references(tmp_path / "x.tsv") == ['sagt "ja', "<unk> ist ein Wort"]
+
+
+def test_references_that_are_missing_are_reported(tmp_path):
+    (tmp_path / "x.tsv").write_text("id\ttgt_text\na\tb\nc\n")
+    with pytest.raises(ValueError, match=r"x\.tsv:3 has no tgt_text"):
+        offline.read_references(tmp_path / "x.tsv")
 
 
 def test_a_skipped_sentence_is_scored_as_empty(caplog):

@@ -107,6 +107,13 @@ def test_a_mistake_is_reported(write, text, overrides, words):
     assert "\n" not in str(caught.value)
 
 
+def test_another_encoding_is_reported_with_its_place(write):
+    path = write("train: {x: 1}")
+    path.write_bytes(b"train:\n  x: f\xfcnf\n")
+    with pytest.raises(ValueError, match=r"small\.yaml is not UTF-8 \(line 2, byte 13: 0xfc"):
+        load_recipe(path)
+
+
 @pytest.mark.parametrize("name", ["mustc/st.yaml", "configs/mustc/st.yaml"])
 def test_a_recipe_that_does_not_exist_is_looked_up_in_the_package(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
