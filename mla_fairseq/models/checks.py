@@ -24,6 +24,8 @@ LENGTH_CRITERIONS = {
 }
 """Criterions that train a length predictor, and the fix where a model has none."""
 
+LAST = "checkpoint_last.pt"
+"""The only file that fairseq resumes a training from, unless ``--restore-file`` names another."""
 
 NO_MONOTONIC = (
     "the latency criterion needs a model with monotonic attention: give --simul-type other than waitk, or use "
@@ -80,6 +82,12 @@ def load_encoder(encoder: FairseqEncoder, path: str) -> FairseqEncoder:
     return encoder
 
 
+def resumed(args: Namespace) -> Path | None:
+    """Return the checkpoint that ``fairseq-train`` resumes; ``None`` if it does not resume."""
+    last = Path(getattr(args, "save_dir", None) or "", LAST)
+    return last if getattr(args, "restore_file", LAST) == LAST and last.is_file() else None
+
+
 def check_continued(args: Namespace, symbols: Sequence[str]) -> None:
     """Refuse to resume a training with other mechanisms: fairseq would, because the names of the weights fit.
 
@@ -91,9 +99,8 @@ def check_continued(args: Namespace, symbols: Sequence[str]) -> None:
         ValueError: the checkpoint that ``fairseq-train`` is about to resume has another mechanism at a site, or other
             symbols.
     """
-    last = Path(getattr(args, "save_dir", None) or "", "checkpoint_last.pt")
-    if getattr(args, "restore_file", last.name) != last.name or not last.is_file():
-        return  # with --restore-file the user names the weights to start from
+    if (last := resumed(args)) is None:
+        return
     state, _ = load_training(last)
     check_symbols(last, state, symbols, args.data)
     saved = (state.get("cfg") or {}).get("model") or state["args"]  # older versions of fairseq saved args

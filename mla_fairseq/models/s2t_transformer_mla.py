@@ -11,7 +11,7 @@ from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 
 from mla_fairseq.attention import Full
-from mla_fairseq.models.checks import MLAModel, load_encoder
+from mla_fairseq.models.checks import MLAModel, load_encoder, resumed
 from mla_fairseq.models.decoder import TextDecoder
 from mla_fairseq.models.encoder import SpeechEncoder
 from mla_fairseq.models.length_options import add_length_args
@@ -43,7 +43,7 @@ class S2TTransformerMLAModel(MLAModel, stock.S2TTransformerModel):
         Raises:
             ValueError: options that make no model.
         """
-        if getattr(task.args, "path", None):  # decoding: the checkpoint has the encoder, the initial file may be gone
+        if getattr(task.args, "path", None) or resumed(args):  # the checkpoint has the encoder; its file may be gone
             args.load_pretrained_encoder_from = None
         return super().build_model(args, task)
 

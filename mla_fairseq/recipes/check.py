@@ -129,7 +129,10 @@ def check_files(recipe: Recipe) -> None:
     """
     if not recipe.manifest("").parent.is_dir() and not any(name.startswith("prepare") for name in recipe.stages()):
         raise ValueError(f"train.data is {recipe.tree['train']['data']}, which does not exist: add a section prepare")
-    made, trained = [str(recipe.makes(name)) for name in recipe.stages()], recipe.makes("train").exists()
+    made, trained = (
+        [str(recipe.makes(name)) for name in recipe.stages()],
+        any(recipe.makes("train").parent.glob("checkpoint*.pt")),
+    )
     for key in ("load_pretrained_encoder_from", "finetune_from_model"):
         start = recipe.tree["train"].get(key)
         if start and start not in made and not trained and not Path(start).is_file():

@@ -29,11 +29,15 @@ from mla_fairseq.data.check import bins, read_folder
 from mla_fairseq.data.check_manifest import check_manifest
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.files import check_folder
-from mla_fairseq.models.checks import check_continued, check_criterion
+from mla_fairseq.models.checks import LAST, check_continued, check_criterion, resumed
 from mla_fairseq.models.distributed import share_statistics
 from mla_fairseq.tasks.features import check_batches, check_features
 from mla_fairseq.tasks.flags import check_flags
+from mla_fairseq.tasks.resuming import choose_checkpoint
 from mla_fairseq.tasks.sets import Sets, check_combined
+
+INITIAL = ("load_pretrained_encoder_from", "load_pretrained_decoder_from")
+"""Options that name files whose weights a new training starts from."""
 
 
 class FolderDataConfig(S2TDataConfig):
@@ -84,8 +88,12 @@ class FolderTask(FairseqTask):
                     f"--train-subset does not begin with train ({name}): rename the set, fairseq trains on no other"
                 )
         FolderDataConfig(Path(args.data) / args.config_yaml, cls.command, cls.needed)
+        started = not kwargs.get("from_checkpoint")  # a trained model does not need the files that it started from
+        if started:
+            choose_checkpoint(args)
         task = super().setup_task(args, **kwargs)
-        check_checkpoints(args, task.state.state_dict["symbols"])
+        if started:
+            check_checkpoints(args, task.state.state_dict["symbols"])
         return task
 
     def __init__(self, args: Namespace, dictionary: Dictionary) -> None:
@@ -103,6 +111,9 @@ class FolderTask(FairseqTask):
             self.check_architecture(args)
             if not from_checkpoint:
                 check_continued(args, self.state.state_dict["symbols"])
+            for name in INITIAL if from_checkpoint else ():
+                if getattr(args, name, None):
+                    setattr(args, name, None)  # the checkpoint has these weights
             model = super().build_model(args, from_checkpoint)
             if not from_checkpoint and getattr(args, "path", None) is None:  # --path: decoding, no criterion
                 check_criterion(getattr(args, "criterion", None), model)
@@ -221,14 +232,16 @@ def _output_folder(name: str) -> str:
 def check_checkpoints(args: Namespace, symbols: Sequence[str]) -> None:
     """Check the checkpoints that fairseq is about to load, because it would end with a traceback.
 
-    They are those of ``--path``, ``--finetune-from-model`` and ``--restore-file``. ``symbols`` are those of the data.
+    They are those of ``--path``, ``--restore-file`` and, unless the training resumes, ``--finetune-from-model``.
+    ``symbols`` are those of the data.
 
     Raises:
         UserError: a file that is missing, not a fairseq checkpoint, of an unknown architecture or of other symbols.
     """
     paths = utils.split_paths(getattr(args, "path", None) or "")
-    paths.append(getattr(args, "finetune_from_model", None))
-    if (start := getattr(args, "restore_file", None)) != "checkpoint_last.pt":  # the default, which may be missing
+    if resumed(args) is None:
+        paths.append(getattr(args, "finetune_from_model", None))
+    if (start := getattr(args, "restore_file", None)) != LAST:  # the default, which may be missing
         paths.append(start)
     with user_errors():
         for path in filter(None, paths):
