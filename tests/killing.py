@@ -1,5 +1,6 @@
 """Kill a process at a chosen moment, and look for what it leaves behind."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -7,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -65,3 +67,12 @@ def _quiet(function: Callable[..., object], *arguments: object) -> None:
     """Call a function as a program of its own does: pytest's handlers would end it later than a signal does."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     function(*arguments)
+
+
+@pytest.fixture
+def adopts_orphans() -> Iterator[None]:
+    """Let ``descendants`` of this process find the orphans of killed ones (Linux)."""
+    set_subreaper = partial(ctypes.CDLL(None).prctl, 36)  # PR_SET_CHILD_SUBREAPER
+    set_subreaper(1)
+    yield
+    set_subreaper(0)

@@ -9,10 +9,10 @@ import yaml
 WORDS = ["ein", "der", "Hund", "Mann", "läuft", "sieht", "rote", "blaue", "zwei", "drei"]
 
 
-def make_corpus(folder: Path) -> None:
-    """Write the pair en-de: 24, 4 and 4 utterances of half a second of noise."""
+def make_corpus(folder: Path, train: int = 24) -> None:
+    """Write the pair en-de: ``train``, 4 and 4 utterances of half a second of noise."""
     random = np.random.default_rng(0)
-    for split, count in (("train", 24), ("dev", 4), ("tst-COMMON", 4)):
+    for split, count in (("train", train), ("dev", 4), ("tst-COMMON", 4)):
         root = folder / "en-de" / "data" / split
         (root / "wav").mkdir(parents=True)
         (root / "txt").mkdir()
