@@ -79,6 +79,9 @@ class StreamingAgent(SpeechToTextAgent):
             help="limit of A * frames + B tokens in a sentence; a frame is 10 ms (default: %(default)s)",
         )
         add("--max-len-b", type=int, default=20, metavar="B", help="B in --max-len-a (default: %(default)s)")
+        help_ = "target language of a multilingual model, such as de (default: none)"
+        add("--tgt-lang", dest="language", metavar="LANG", help=help_)
+        parser.set_defaults(tgt_lang=None)  # SimulEval would open it: its flag of this name is a list for each sentence
 
     @abstractmethod
     def build_policy(self, args: Namespace, translator: Translator) -> Policy | OfflinePolicy:
@@ -90,7 +93,7 @@ class StreamingAgent(SpeechToTextAgent):
 
     def build_options(self, args: Namespace) -> dict[str, Any]:
         """Return the keyword arguments of every session."""
-        return {"options": SearchOptions(args.beam, args.lenpen, args.max_len_a, args.max_len_b)}
+        return {"options": SearchOptions(args.beam, args.lenpen, args.max_len_a, args.max_len_b, args.language)}
 
     def build_session(self) -> Session:
         """Return a session for the next recording.

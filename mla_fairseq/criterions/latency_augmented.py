@@ -52,7 +52,8 @@ class LatencyAugmentedConfig(LabelSmoothedCrossEntropyCriterionConfig):
 class LatencyAugmentedCriterion(AuxiliaryCriterion):
     """Label-smoothed cross-entropy plus the expected latency of monotonic attention (arXiv 1909.12406, equation 13).
 
-    Both latency terms are sums over the sentences of a batch, as cross-entropy is a sum over its tokens.
+    Both latency terms are sums over the sentences of a batch, as cross-entropy is a sum over its tokens. They do not
+    count the first ``--ignore-prefix-size`` tokens.
 
     Raises:
         ValueError: a weight below 0.
@@ -106,7 +107,7 @@ class LatencyAugmentedCriterion(AuxiliaryCriterion):
         """
         if "delays" not in extra:
             raise ValueError(NO_MONOTONIC)
-        mask = sample["target"].ne(self.padding_idx)
-        delays = extra["delays"].float()
+        mask = sample["target"][:, self.ignore_prefix_size :].ne(self.padding_idx)
+        delays = extra["delays"][..., self.ignore_prefix_size :].float()
         latency = self.metric(gather(delays, self.gather_method), extra["source_lengths"].to(delays), mask)
         return latency, variance(delays, mask)

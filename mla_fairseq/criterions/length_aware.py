@@ -62,6 +62,6 @@ class LengthAwareCriterion(AuxiliaryCriterion):
             raise ValueError(without_predictor("label_smoothed_cross_entropy_mla"))
         if self.training and self.length_weight > 0:
             model.decoder.length_rule.batches += 1  # decoding refuses a predictor that was never trained
-        true = sample["target"].ne(self.padding_idx).sum(1)
+        true = sample["target"].ne(self.padding_idx).sum(1) - model.decoder.prefix_size
         error = extra["length_log_ratio"] + extra["source_lengths"].log() - true.log()  # log of expected over true
         return self.length_weight * error.abs().sum(), {"length_error": (error.exp() - 1).abs().sum()}

@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import yaml
+
 from mla_fairseq.errors import install
 from mla_fairseq.evaluation import offline
 from mla_fairseq.evaluation.instances import LOG_NAME
 from mla_fairseq.evaluation.programs import is_done, mark_done, run_program
 from mla_fairseq.evaluation.quality_latency import OFFLINE, draw_quality_latency, read_points, write_points
 from mla_fairseq.evaluation.simultaneous import SimultaneousScores, score_log
-from mla_fairseq.files import make_folder, user_dir
+from mla_fairseq.files import make_folder, read_text, user_dir
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +95,9 @@ class WaitKSweep:
         task += ["--config-yaml", self.config_yaml, "--gen-subset", self.subset, "--path", str(self.path)]
         limits = ["--beam", "1", "--max-len-a", str(self.max_len_a), "--max-len-b", str(self.max_len_b)]
         limits += ["--max-tokens", str(self.max_tokens), *(["--cpu"] if self.cpu else [])]
+        settings = yaml.safe_load(read_text(self.data / self.config_yaml))
+        if isinstance(settings, dict) and settings.get("prepend_tgt_lang_tag"):
+            limits += ["--prefix-size", "1"]  # the tag of the target language
         return ["fairseq-generate", *task, *limits, *flags]
 
     def _times(self) -> str:

@@ -93,7 +93,7 @@ class TextDecoder(StepDecoder):
         mask, log_ratio, rule = tokens.ne(self.padding_idx), None, self.length_rule
         if target_lengths is None and rule is not None:
             log_ratio = rule.predict(source.states, source.mask)  # with gradients: the criterion trains it
-            target_lengths = rule.of_whole_target(mask.sum(1), source.lengths, log_ratio)
+            target_lengths = rule.of_whole_target(mask.sum(1) - self.prefix_size, source.lengths, log_ratio)
         layouts = whole_layouts(
             tokens.shape[1], source, target_lengths, None if rule is None else self._source_lengths(source.lengths),
             None if bool(mask.all()) else mask, view, self._cross_view(tokens.shape[1], source.states, encoder_out),
@@ -172,7 +172,9 @@ class TextDecoder(StepDecoder):
         if (reading := self._reading(encoder_out)) is None:
             return FULL
         policy, lagging = reading
-        return Prefix(policy.states(lagging, torch.arange(targets, device=source.device)).clamp_max(len(source)))
+        # a forced token reads what the first real one reads: it takes no step of wait-k
+        places = (torch.arange(targets, device=source.device) - self.prefix_size).clamp_min(0)
+        return Prefix(policy.states(lagging, places).clamp_max(len(source)))
 
     def _unread(self, encoder_out: dict[str, Any], source: Source, target: int) -> tuple[Tensor | None, Tensor | None]:
         """Return the encoder states that target ``target`` (from 0) sees and the one before did not, and their mask."""
@@ -180,7 +182,8 @@ class TextDecoder(StepDecoder):
             new = slice(len(source.states) if target else 0, None)  # the first target reads the whole source
         else:
             policy, lagging = reading
-            new = slice(policy.states(lagging, target - 1) if target else 0, policy.states(lagging, target))
+            before, upto = (policy.states(lagging, max(0, t - self.prefix_size)) for t in (target - 1, target))
+            new = slice(before if target else 0, upto)
         states = source.states[new]
         # a policy that asks for more than the source has gets what is left, and then nothing new
         return (states, None if source.mask is None else source.mask[:, new]) if len(states) else (None, None)

@@ -29,6 +29,10 @@ class StepDecoder(FairseqIncrementalDecoder):
         args: the model's options.
         dictionary: of target tokens.
         embed_tokens: embedding of target tokens.
+
+    Attributes:
+        prefix_size: number of forced tokens that each target begins with: 1, the tag of its language, in a multilingual
+            model, or 0. They count neither in target lengths nor in the steps of wait-k.
     """
 
     def __init__(self, args: Namespace, dictionary: Dictionary, embed_tokens: nn.Embedding) -> None:
@@ -36,6 +40,7 @@ class StepDecoder(FairseqIncrementalDecoder):
         channels = args.decoder_embed_dim
         self.register_buffer("version", torch.Tensor([3]))  # an entry of fairseq's checkpoints
         self.padding_idx: int = dictionary.pad()
+        self.prefix_size = int(getattr(args, "prepend_tgt_lang_tag", False))
         self.max_target_positions = args.max_target_positions
         self.embed_tokens = embed_tokens
         self.embed_scale = 1.0 if args.no_scale_embedding else math.sqrt(channels)

@@ -17,6 +17,7 @@ from mla_fairseq.models.encoder import SpeechEncoder
 from mla_fairseq.models.length_options import add_length_args
 from mla_fairseq.models.options import add_attention_args
 from mla_fairseq.models.simul import add_chunk_args
+from mla_fairseq.models.target_language import check_trained
 
 
 @register_model("s2t_transformer_mla")
@@ -41,10 +42,13 @@ class S2TTransformerMLAModel(MLAModel, stock.S2TTransformerModel):
         """Build a model for a task.
 
         Raises:
-            ValueError: options that make no model.
+            ValueError: options that make no model, or data with target-language tags for a model without them.
         """
         if getattr(task.args, "path", None) or resumed(args):  # the checkpoint has the encoder; its file may be gone
             args.load_pretrained_encoder_from = None
+        tags = bool(task.data_cfg.prepend_tgt_lang_tag)
+        check_trained(getattr(args, "prepend_tgt_lang_tag", None), tags)
+        args.prepend_tgt_lang_tag = tags  # saved in checkpoints
         return super().build_model(args, task)
 
     @classmethod

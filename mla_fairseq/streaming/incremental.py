@@ -113,7 +113,8 @@ class IncrementalSession(Session):
 
     def _decide(self, available: int) -> Decision:
         """Return the decision of the policy after checking it."""
-        decision = self.policy.decide(Progress(available, self.hypotheses.decoded))
+        # a forced token is decoded as soon as the first real one may be
+        decision = self.policy.decide(Progress(available, max(0, self.hypotheses.decoded - len(self.forced))))
         if not isinstance(decision, Decision):
             raise ValueError(f"{self.policy} returned something other than a Decision ({decision!r}): use Decision(N)")
         read = self.hypotheses.states_read(self.source)

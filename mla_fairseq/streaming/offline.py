@@ -98,9 +98,9 @@ class OfflineSession(Session):
             The hypothesis and the token after it, which was not added; ``None`` at the limit.
         """
         dictionary, tokens = self.translator.dictionary, list(self.committed)
-        decoding = self._redecode(self.policy.uses_attention)
+        decoding = self._redecode([*self.forced, *self.committed], self.policy.uses_attention)
         while len(tokens) < self._longest():
-            scores, attention = decoding.attend([dictionary.eos(), *tokens][-1])
+            scores, attention = decoding.attend([dictionary.eos(), *self.forced, *tokens][-1])
             scores[dictionary.pad()] = -torch.inf
             token = int(scores.argmax())
             if token == dictionary.eos() or self.policy.stops(len(tokens), attention, self.source.available):
@@ -110,27 +110,28 @@ class OfflineSession(Session):
 
     def _beam(self) -> list[int]:
         """Continue the committed tokens to the end of the sentence by beam search."""
-        decoding, search = self._redecode(), self._search()
+        # forced tokens are searched, unless committed ones come after them
+        decoding, search = self._redecode([*self.forced, *self.committed] if self.committed else []), self._search()
         while not search.ended:
             log_probs = decoding.step(search.tokens[:, -1])
             reorder(decoding.state, search.extend(log_probs, self._longest(), at_end=True))
         return search.best
 
-    def _redecode(self, uses_attention: bool = False) -> Redecoding:
+    def _redecode(self, tokens: Sequence[int], uses_attention: bool = False) -> Redecoding:
         layer = self.layer if uses_attention else None
-        return Redecoding(self.translator, self.source.states, self.committed, layer, self.heads)
+        return Redecoding(self.translator, self.source.states, tokens, layer, self.heads)
 
     def _longest(self) -> int:
         return max(self.options.longest(self.source.frames), len(self.committed))
 
 
 class Redecoding:
-    """One decoding of a sentence from all encoder states available, after the tokens already committed.
+    """One decoding of a sentence from all encoder states available, after the tokens that are given.
 
     Args:
         translator: the model.
         states: (S, 1, C), encoder states.
-        committed: tokens committed so far.
+        given: tokens forced and committed so far.
         layer: decoder layer whose cross-attention weights ``attend`` returns; ``None``: no weights.
         heads: heads to average.
 
@@ -144,7 +145,7 @@ class Redecoding:
         self,
         translator: Translator,
         states: Tensor,
-        committed: Sequence[int],
+        given: Sequence[int],
         layer: int | None = None,
         heads: Sequence[int] = (),
     ) -> None:
@@ -153,8 +154,8 @@ class Redecoding:
         self.decoded = 0
         self.expected = self.decoder.expect_length(states, None, torch.tensor([len(states)], device=states.device))
         self.probe = None if layer is None else (layer, self.decoder.layers[layer].encoder_attn.keys(states))
-        if committed:  # one call for all of them; the last one is the input of the next step
-            self._step(torch.tensor([[translator.dictionary.eos(), *committed[:-1]]]))
+        if given:  # one call for all of them; the last one is the input of the next step
+            self._step(torch.tensor([[translator.dictionary.eos(), *given[:-1]]]))
 
     def attend(self, token: int) -> tuple[Tensor, list[float]]:
         """Return scores (V,) of the token after ``token``, and the mean weights of the heads over the states."""

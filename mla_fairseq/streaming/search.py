@@ -20,6 +20,7 @@ class SearchOptions:
         beam: number of hypotheses kept; 1 is greedy.
         lenpen: length penalty; above 1 favours longer translations.
         max_len_a, max_len_b: a sentence has at most ``max_len_a * frames + max_len_b`` tokens; a frame is 10 ms.
+        tgt_lang: target language of a multilingual model, such as ``de``; its tag does not count as a token.
 
     Raises:
         ValueError: ``beam`` is not an integer of at least 1, the length penalty or a limit is not a finite number, or
@@ -30,6 +31,7 @@ class SearchOptions:
     lenpen: float = 1.0
     max_len_a: float = 0.1
     max_len_b: int = 20
+    tgt_lang: str | None = None
 
     def __post_init__(self) -> None:
         check_integer("the beam", self.beam, 1)
@@ -60,7 +62,9 @@ class BeamSearch:
     Args:
         options: beam and length penalty.
         eos, pad: special symbols of the dictionary.
-        prefix: tokens that every hypothesis starts with.
+        prefix: committed tokens that every hypothesis starts with.
+        forced: tokens before these, such as the tag of a target language. They are searched, and count in scores, as
+            with ``fairseq-generate --prefix-size``.
 
     Attributes:
         tokens: (B, T), hypotheses sorted by score, best first; the first token is ``eos``, as in fairseq.
@@ -70,19 +74,26 @@ class BeamSearch:
         ended: whether the sentence has ended.
     """
 
-    def __init__(self, options: SearchOptions, eos: int, pad: int, prefix: Sequence[int] = ()) -> None:
-        self.options, self.eos, self.pad = options, eos, pad
-        self.tokens = torch.tensor([[eos, *prefix]])
+    def __init__(
+        self, options: SearchOptions, eos: int, pad: int, prefix: Sequence[int] = (), forced: Sequence[int] = ()
+    ) -> None:
+        self.options, self.eos, self.pad, self.forced = options, eos, pad, forced
+        self.tokens = torch.tensor([[eos, *forced, *prefix] if prefix else [eos]])
         self.scores = torch.zeros(1)
         self.finished: list[tuple[float, list[int]]] = []
         self.at_end = self.ended = False
 
     @property
     def best(self) -> list[int]:
-        """Return the tokens of the best hypothesis, without ``eos``."""
+        """Return the tokens of the best hypothesis, without ``eos`` and forced ones."""
         if self.ended:
             return max(self.finished, key=lambda scored: scored[0])[1]
-        return self.tokens[0, 1:].tolist()
+        return self.tokens[0, self._begin :].tolist()
+
+    @property
+    def _begin(self) -> int:
+        """Return the place of the first token that is not forced."""
+        return 1 + len(self.forced)
 
     def fork(self) -> BeamSearch:
         """Return an independent copy. Copies no tensor: none is changed in place."""
@@ -114,7 +125,7 @@ class BeamSearch:
 
     def prune(self, length: int) -> Tensor:
         """Drop hypotheses that differ from the best one in the first ``length`` tokens; return the others' indices."""
-        prefix = self.tokens[:, : length + 1]  # eos comes first
+        prefix = self.tokens[:, : self._begin + length]
         kept = (prefix == prefix[:1]).all(1).nonzero().squeeze(1)
         self.tokens, self.scores = self.tokens[kept], self.scores[kept]
         return kept
@@ -123,7 +134,10 @@ class BeamSearch:
         """Return ``scores`` (B, V) without padding, empty sentences and sentences that are too long."""
         scores = scores.clone()
         scores[:, self.pad] = -torch.inf
-        length = self.tokens.shape[1] - 1
+        length = self.tokens.shape[1] - self._begin
+        if length < 0:
+            only = self.forced[length]  # from the end: forced tokens are missing
+            scores[:, :only] = scores[:, only + 1 :] = -torch.inf
         if length == 0:
             scores[:, self.eos] = -torch.inf
         if length >= longest:
@@ -136,7 +150,7 @@ class BeamSearch:
             if values[i] == -torch.inf or not (self.at_end or i == 0):
                 continue  # while more audio may arrive, only the best hypothesis may end the sentence
             score = float(values[i]) / self.tokens.shape[1] ** self.options.lenpen
-            self.finished.append((score, self.tokens[parents[i], 1:].tolist()))
+            self.finished.append((score, self.tokens[parents[i], self._begin :].tolist()))
             self.ended |= not self.at_end or len(self.finished) >= self.options.beam
         others = ((tokens != self.eos) & (values > -torch.inf)).nonzero().squeeze(1)
         self.ended |= len(others) == 0

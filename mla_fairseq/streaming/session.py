@@ -51,9 +51,11 @@ class Session(ABC):
     Attributes:
         policy_class: the base class of the policies that the session follows.
         committed: tokens of the current sentence that are final.
+        forced: tokens before these: the tag of the target language, or none.
 
     Raises:
-        ValueError: a policy for another session class, or options of another type.
+        ValueError: a policy for another session class, options of another type, or options without a target language
+            of the model.
     """
 
     policy_class: ClassVar[type[Policy | OfflinePolicy]]
@@ -65,6 +67,7 @@ class Session(ABC):
         if not isinstance(options, SearchOptions):
             raise ValueError(f"the options of a session are not SearchOptions ({options!r}): use SearchOptions(beam=N)")
         self.translator, self.policy, self.options = translator, policy, options
+        self.forced = translator.forced(options.tgt_lang)
         self.source = Source.begin(translator)
         self.committed: list[int] = []
 
@@ -127,4 +130,4 @@ class Session(ABC):
     def _search(self) -> BeamSearch:
         """Return a search that starts from the committed tokens."""
         dictionary = self.translator.dictionary
-        return BeamSearch(self.options, dictionary.eos(), dictionary.pad(), self.committed)
+        return BeamSearch(self.options, dictionary.eos(), dictionary.pad(), self.committed, self.forced)

@@ -15,6 +15,7 @@ from mla_fairseq.checkpoints import load_checkpoint
 from mla_fairseq.errors import UserError
 from mla_fairseq.models.registration import register
 from mla_fairseq.models.s2t_transformer_mla import S2TTransformerMLAModel
+from mla_fairseq.models.target_language import forced_tokens
 from mla_fairseq.models.wait_k import WaitK
 from mla_fairseq.streaming.frontend import Normalisation
 from mla_fairseq.streaming.words import join
@@ -81,6 +82,14 @@ class Translator:
         except (RuntimeError, AssertionError) as error:
             reason = str(error).partition("\n")[0]
             raise ValueError(f"device {device!r} is not available ({reason}): use cpu") from error
+
+    def forced(self, language: str | None) -> list[int]:
+        """Return the tokens that every translation into ``language`` begins with; see ``forced_tokens``.
+
+        Raises:
+            ValueError: an unknown language, none for a multilingual model, or one for a model of one language.
+        """
+        return forced_tokens(self.dictionary, self.model.decoder.prefix_size, language)
 
     def log_once(self, message: str) -> None:
         """Log a message about the model, only the first time."""

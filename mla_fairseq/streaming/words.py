@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from mla_fairseq.models.target_language import is_tag
+
 SPACE = "\u2581"
 """SentencePiece's symbol for a space; a piece that starts with it begins a word."""
 
@@ -17,8 +19,8 @@ def begins_word(piece: str) -> bool:
 
 
 def join(pieces: Iterable[str]) -> str:
-    """Return the text of ``pieces``, as fairseq prints it."""
-    return "".join(piece for piece in pieces if piece != BEGIN).replace(SPACE, " ").strip()
+    """Return the text of ``pieces``, as fairseq prints it: without tags of languages."""
+    return "".join(piece for piece in pieces if piece != BEGIN and not is_tag(piece)).replace(SPACE, " ").strip()
 
 
 def whole(pieces: Sequence[str]) -> int:

@@ -19,8 +19,9 @@ Hypothesis = dict[str, Any]
 
 @torch.no_grad()
 def align(
-    models: Sequence[Any], net_input: dict[str, Any], found: list[list[Hypothesis]], dictionary: Dictionary, soft: bool
-) -> None:
+    models: Sequence[Any], net_input: dict[str, Any], found: list[list[Hypothesis]], dictionary: Dictionary, soft: bool,
+    prefix_size: int = 0,
+) -> None:  # fmt: skip
     """Add ``alignment`` to hypotheses, from the last layer's cross-attention, averaged over heads and models.
 
     It is a list as fairseq prints it: of ``(state, token)``, the encoder state (40 ms) with the largest weight for each
@@ -33,6 +34,7 @@ def align(
         found: the hypotheses of each sentence, as many for each.
         dictionary: the target dictionary.
         soft: return weights.
+        prefix_size: number of first tokens to leave out: tags of languages, which are not printed.
     """
     inputs = {name: value for name, value in net_input.items() if name != "prev_output_tokens"}
     encoded = [model.encoder(**inputs) for model in models]
@@ -41,7 +43,7 @@ def align(
         tokens = [hypothesis["tokens"] for hypothesis in hypotheses]
         weights = torch.stack([_weights(*pair, tokens, dictionary) for pair in zip(models, encoded, strict=True)])
         for hypothesis, row, length in zip(hypotheses, weights.mean(0).float().cpu(), lengths, strict=True):
-            visible = row[: len(hypothesis["tokens"]), :length]
+            visible = row[prefix_size : len(hypothesis["tokens"]), :length]
             hypothesis["alignment"] = _soft(visible) if soft else _hard(visible[:-1])  # the last is the end of sentence
 
 

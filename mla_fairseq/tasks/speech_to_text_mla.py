@@ -13,6 +13,7 @@ from fairseq.data import Dictionary
 from fairseq.sequence_scorer import SequenceScorer
 from fairseq.tasks import register_task
 from fairseq.tasks.speech_to_text import SpeechToTextTask
+from torch import Tensor
 
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.models.checks import check_length_rule
@@ -20,14 +21,15 @@ from mla_fairseq.streaming.delays import Clock, Reads, longest
 from mla_fairseq.streaming.policies import WaitKPolicy
 from mla_fairseq.tasks.alignment import align, check_models
 from mla_fairseq.tasks.flags import check_prefix, check_symbols
-from mla_fairseq.tasks.folder import FolderTask, add_output_check
+from mla_fairseq.tasks.folder import add_output_check
+from mla_fairseq.tasks.multilingual import MultilingualTask, add_language_args
 from mla_fairseq.tasks.ngrams import RepeatedNGrams
 from mla_fairseq.tasks.references import References
 from mla_fairseq.tasks.simul_log import SimulLog
 
 
 @register_task("speech_to_text_mla")
-class SpeechToTextMLATask(FolderTask, SpeechToTextTask):
+class SpeechToTextMLATask(MultilingualTask, SpeechToTextTask):
     """``--task speech_to_text_mla``: fairseq's ``speech_to_text``, with faults of the data reported in one line."""
 
     @classmethod
@@ -53,6 +55,7 @@ class SpeechToTextMLATask(FolderTask, SpeechToTextTask):
             metavar="MS",
             help="audio that arrives at once, in ms; delays are multiples of it (default: 280)",
         )
+        add_language_args(parser)
 
     def __init__(self, args: Namespace, tgt_dict: Dictionary) -> None:
         super().__init__(args, tgt_dict)
@@ -63,14 +66,18 @@ class SpeechToTextMLATask(FolderTask, SpeechToTextTask):
     def build_generator(self, models: list[Any], args: Any, *more: Any, **kwargs: Any) -> Any:
         """Build fairseq's generator; with ``--simul-waitk-lagging`` wait-k models decode by wait-k.
 
+        Its limits of the length do not count the tag of a target language.
+
         Raises:
-            UserError: options or models that cannot decode simultaneously, or a model without a target length.
+            UserError: options or models that cannot decode simultaneously, a model without a target length, or no
+                target language for a multilingual model.
         """
+        args = self.with_prefix(args)
         log, lagging = getattr(self.args, "simul_log", None), getattr(self.args, "simul_waitk_lagging", None)
         if self.args.simul_segment_size <= 0:
             raise UserError(f"--simul-segment-size is not above 0 ms ({self.args.simul_segment_size}): increase it")
         if lagging is not None or log is not None:
-            check_greedy(args)
+            check_greedy(args, self.prefix_size)
         for model in models:
             with user_errors():
                 check_length_rule(model)
@@ -90,6 +97,9 @@ class SpeechToTextMLATask(FolderTask, SpeechToTextTask):
             generator = super().build_generator(models, args, *more, **kwargs)
         if (size := getattr(args, "no_repeat_ngram_size", 0)) > 0:
             generator.repeat_ngram_blocker = RepeatedNGrams(size)
+        if self.prefix_size and not isinstance(generator, SequenceScorer):
+            generator.min_len += self.prefix_size
+            generator.max_len_b += self.prefix_size
         return generator
 
     def start_log(self, path: Path, models: list[Any]) -> SimulLog:
@@ -112,15 +122,27 @@ class SpeechToTextMLATask(FolderTask, SpeechToTextTask):
             return SimulLog(path, self.target_dictionary, clock)
 
     def inference_step(
-        self, generator: Any, models: list[Any], sample: dict[str, Any], *more: Any, **kwargs: Any
+        self,
+        generator: Any,
+        models: list[Any],
+        sample: dict[str, Any],
+        prefix_tokens: Tensor | None = None,
+        constraints: Tensor | None = None,
     ) -> Any:
-        """Decode a batch as fairseq does, or simultaneously; add alignments, and references for the scorer."""
+        """Decode a batch as fairseq does, or simultaneously; add alignments, and references for the scorer.
+
+        Raises:
+            UserError: no target language for a multilingual model.
+        """
         sample["net_input"] |= self.decoding_inputs(models, sample)
-        found = super().inference_step(generator, models, sample, *more, **kwargs)
+        prefix_tokens = self.prefix_of(sample, prefix_tokens)
+        found = super().inference_step(generator, models, sample, prefix_tokens, constraints)
         if not isinstance(generator, SequenceScorer):  # --score-reference decodes nothing
             self.finish_simultaneous(generator, models, sample, found)
         if self.alignment is not None:
-            align(models, sample["net_input"], found, self.target_dictionary, self.alignment == "soft")
+            align(
+                models, sample["net_input"], found, self.target_dictionary, self.alignment == "soft", self.prefix_size
+            )
         if self.references is not None and sample.get("target") is not None:
             texts = self.dataset(self.args.gen_subset).tgt_texts
             sample["target"] = self.references.tokens([texts[i] for i in sample["id"].tolist()])
@@ -134,16 +156,17 @@ class SpeechToTextMLATask(FolderTask, SpeechToTextTask):
         if lagging is None and self.simul_log is None:
             return
         if lagging is None:
-            rules = [recorded_reads(hypotheses[0]) for hypotheses in found]
+            rules = [recorded_reads(hypotheses[0], self.prefix_size) for hypotheses in found]
         else:
             rules = [WaitKPolicy(lagging, models[0].decoder.wait_k.ratio).required] * len(found)
         lengths, before = sample["net_input"]["src_lengths"].tolist(), models[0].encoder.frames_before
         indices = sample["id"].tolist() if "id" in sample else range(len(found))  # fairseq-interactive has no ids
         for index, frames, hypotheses, reads in zip(indices, lengths, found, rules, strict=True):
-            cut(hypotheses[0], longest(reads, before, frames, generator.max_len_a, generator.max_len_b))
+            most = longest(reads, before, frames, generator.max_len_a, generator.max_len_b - self.prefix_size)
+            cut(hypotheses[0], most + self.prefix_size)
             if self.simul_log is not None:
-                dataset = self.dataset(self.args.gen_subset)
-                tokens = [token for token in hypotheses[0]["tokens"].tolist() if token != self.target_dictionary.eos()]
+                dataset, tokens = self.dataset(self.args.gen_subset), hypotheses[0]["tokens"].tolist()
+                tokens = [token for token in tokens[self.prefix_size :] if token != self.target_dictionary.eos()]
                 self.simul_log.add(index, tokens, reads, frames, dataset.tgt_texts[index], dataset.audio_paths[index])
 
     def decoding_inputs(self, models: Sequence[Any], sample: dict[str, Any]) -> dict[str, Any]:
@@ -160,7 +183,7 @@ class SpeechToTextMLATask(FolderTask, SpeechToTextTask):
         if any(rule.options.target_length == "oracle" for rule in rules):
             if sample.get("target") is None:
                 raise UserError("--target-length oracle needs references, and the set has none: use ratio or fixed")
-            inputs["target_lengths"] = sample["target"].ne(self.target_dictionary.pad()).sum(1)
+            inputs["target_lengths"] = sample["target"].ne(self.target_dictionary.pad()).sum(1) - self.prefix_size
         return inputs
 
     @staticmethod
@@ -176,8 +199,12 @@ class SpeechToTextMLATask(FolderTask, SpeechToTextTask):
             model.check_lagging(lagging)
 
 
-def check_greedy(args: Any) -> None:
+def check_greedy(args: Any, prefix_size: int = 0) -> None:
     """Check the search options for simultaneous decoding, which emits each token at once and for good.
+
+    Args:
+        args: the options of decoding.
+        prefix_size: the forced tokens of a multilingual model.
 
     Raises:
         UserError: a beam, or another search option.
@@ -185,13 +212,16 @@ def check_greedy(args: Any) -> None:
     if (beam := getattr(args, "beam", 1)) != 1:
         raise UserError(f"--beam is not 1 ({beam}): simultaneous decoding cannot revise emitted words, use --beam 1")
     for option in ("sampling", "prefix_size", "unkpen", "diverse_beam_groups"):
-        if (getattr(args, option, None) or 0) > 0:
+        if (getattr(args, option, None) or 0) > (prefix_size if option == "prefix_size" else 0):
             raise UserError(f"--{option.replace('_', '-')} is not supported in simultaneous decoding: remove it")
 
 
-def recorded_reads(hypothesis: dict[str, Any]) -> Reads:
-    """Return the encoder states that monotonic heads read before each token; the decoder stores them as attention."""
-    reads = hypothesis["attention"][0].long().tolist()
+def recorded_reads(hypothesis: dict[str, Any], prefix_size: int = 0) -> Reads:
+    """Return the encoder states that monotonic heads read before each token after the forced ones.
+
+    The decoder stores them as attention.
+    """
+    reads = hypothesis["attention"][0].long().tolist()[prefix_size:]
     return lambda token: reads[min(token, len(reads) - 1)]
 
 

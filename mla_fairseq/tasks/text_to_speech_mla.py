@@ -54,7 +54,10 @@ class TextToSpeechMLATask(FolderTask, TextToSpeechTask):
         """
         if getattr(args, "eval_inference", False):
             raise UserError("--eval-inference is not supported, it needs torchaudio: remove it, use mla-synthesize")
-        return super().setup_task(args, **kwargs)
+        task = super().setup_task(args, **kwargs)
+        if task.data_cfg.prepend_tgt_lang_tag:
+            raise UserError("prepend_tgt_lang_tag is not supported in text to speech: remove it from the configuration")
+        return task
 
     def symbols(self, texts: list[str]) -> list[list[str]]:
         """Convert new texts to symbols, as in the training set.

@@ -73,24 +73,28 @@ def save(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Save:
 
     @functools.cache
     def save(flags: str = "", arch: str = ARCH) -> Path:
-        command = f"{data} --task speech_to_text_mla --config-yaml config_st.yaml --arch {arch} {SIZES} {flags}".split()
-        args = options.parse_args_and_arch(options.get_training_parser(), command)
-        config = convert_namespace_to_omegaconf(args)
-        task = tasks.setup_task(config.task)
-        torch.manual_seed(17 if "--simul-type" in flags else 5)  # seeds whose models emit words before the source ends
-        model = task.build_model(config.model)
-        enliven(model)
-        if model.decoder.monotonic:
-            unsettle(model)
-        path = tmp_path_factory.mktemp("model") / "checkpoint.pt"
-        cfg = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
-        history = [{"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}]
-        state = {"args": None, "cfg": cfg, "model": model.state_dict(), "optimizer_history": history}
-        state |= {"task_state": {}, "extra_state": {}}
-        checkpoint_utils.torch_persistent_save(state, str(path))
-        return path
+        return save_model(data, tmp_path_factory.mktemp("model") / "checkpoint.pt", flags, arch)
 
     return save
+
+
+def save_model(data: Path, path: Path, flags: str = "", arch: str = ARCH) -> Path:
+    """Save the checkpoint of such a model for a prepared folder, and return its path."""
+    command = f"{data} --task speech_to_text_mla --config-yaml config_st.yaml --arch {arch} {SIZES} {flags}".split()
+    args = options.parse_args_and_arch(options.get_training_parser(), command)
+    config = convert_namespace_to_omegaconf(args)
+    task = tasks.setup_task(config.task)
+    torch.manual_seed(17 if "--simul-type" in flags else 5)  # seeds whose models emit words before the source ends
+    model = task.build_model(config.model)
+    enliven(model)
+    if model.decoder.monotonic:
+        unsettle(model)
+    cfg = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    history = [{"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}]
+    state = {"args": None, "cfg": cfg, "model": model.state_dict(), "optimizer_history": history}
+    state |= {"task_state": {}, "extra_state": {}}
+    checkpoint_utils.torch_persistent_save(state, str(path))
+    return path
 
 
 def enliven(model: torch.nn.Module) -> None:
