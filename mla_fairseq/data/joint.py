@@ -6,13 +6,17 @@ and one configuration, and the features of each pair in a folder of its own.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mla_fairseq.data.mustc import Corpus
+from mla_fairseq.data.mustc import Corpus, Segment
 from mla_fairseq.data.prepare import Folder, Options, Preparation
 from mla_fairseq.data.vocabulary import TAG
+
+log = logging.getLogger(__name__)
+Splits = dict[str, list[Segment]]
 
 
 class JointPreparation(Folder):
@@ -45,6 +49,7 @@ class JointPreparation(Folder):
             ValueError: a corpus that does not follow the layout, or no segment is left to train on.
         """
         read = [part.read() for part in self.parts]
+        self.leave_out(read)
         lines = [part.text(one) for part, (_, kept) in zip(self.parts, read, strict=True) for one in kept["train"]]
         model = self.train_vocabulary(lines, self.tags)
         manifests = []
@@ -55,6 +60,23 @@ class JointPreparation(Folder):
                 path = self.write_manifest(f"{split}_{name}", rows)
                 manifests += [path] if split == "train" else []
         return self.write_config(model, manifests, bool(self.tags))
+
+    def leave_out(self, read: Sequence[tuple[Splits, Splits]]) -> None:
+        """Leave out the training segments of recordings that a pair is validated or tested on.
+
+        Pairs that share recordings may divide them into splits in different ways. A recording is known by the name and
+        the size of its file.
+        """
+        held = {
+            recording(one) for _, kept in read for split, members in kept.items() for one in members
+            if not split.startswith("train")
+        }  # fmt: skip
+        for part, (_, kept) in zip(self.parts, read, strict=True):
+            for split in (split for split in kept if split.startswith("train")):
+                before, kept[split] = len(kept[split]), [one for one in kept[split] if recording(one) not in held]
+                if (count := before - len(kept[split])) > 0:
+                    name = f"{split} of {part.corpus.root.name}"
+                    log.info("%s: %d of %d segments left out, their recordings are in test sets", name, count, before)
 
     @property
     def tags(self) -> list[str]:
@@ -67,3 +89,8 @@ class JointPreparation(Folder):
         """The flags of ``fairseq-train`` that such a folder needs."""
         sets = ",".join(f"train_{name}_{self.options.task}" for name in self.names)
         return f"--train-subset {sets}" + (" --ignore-prefix-size 1" if self.tags else "")
+
+
+def recording(segment: Segment) -> tuple[str, int]:
+    """Return what a segment's recording is known by: the name and the size of its file."""
+    return segment.wav.name, segment.wav.stat().st_size

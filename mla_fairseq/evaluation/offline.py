@@ -85,6 +85,22 @@ def read_references(manifest: str | Path) -> list[str]:
     return [row["tgt_text"] for row in rows]
 
 
+def read_sets(folder: Path, subset: str) -> dict[str, list[str]]:
+    """Return the references of each set that ``--gen-subset`` names, such as ``a,b``; see ``read_references``."""
+    return {name: read_references(folder / f"{name}.tsv") for name in subset.split(",")}
+
+
+def score_sets(
+    texts: list[str], references: dict[str, list[str]], tokenize: str = "13a", lowercase: bool = False
+) -> dict[str, Quality]:
+    """Return the scores of each set; ``texts`` are the translations of all sets, one after the other."""
+    scores, begin = {}, 0
+    for name, lines in references.items():
+        scores[name] = score(texts[begin : begin + len(lines)], lines, tokenize, lowercase)
+        begin += len(lines)
+    return scores
+
+
 def pair_up(generated: Generated, references: list[str]) -> list[str]:
     """Return the translations in the order of the references; a skipped sentence gets an empty one.
 

@@ -3,7 +3,8 @@
 The rows of a table are FOLDER/results/TABLE/*.json, in the order of their names. FOLDER/results/template.md contains
 fenced blocks, which are replaced::
 
-    ```table TABLE            a row for each record; "table TABLE points" has a row for each point of each record
+    ```table TABLE            a row for each record; "table TABLE points" has a row for each point of each record, and
+                              "table TABLE sets" one for each test set, where there are several
     heading | {key:.1f}       a column: a format string over the record's keys; a missing value is a dash
     ```
     ```facts TABLE            signatures, machine and seed of the records
@@ -121,8 +122,8 @@ class _Cells(string.Formatter):
 
 def _table(records: list[Record], columns: list[str], options: list[str]) -> str:
     """Return a markdown table; columns of numbers are aligned to the right."""
-    if options == ["points"]:
-        records = [{**record, **point} for record in records for point in record["points"]]
+    for key in options:  # points or sets
+        records = [{**record, **row} for record in records for row in record[key]]
     heads, formats = zip(*(column.split(" | ", 1) for column in columns), strict=True)
     rows = [[_Cells().format(cell, **_derived(record)) for cell in formats] for record in records]
     right = [all(_NUMBER.fullmatch(row[place]) for row in rows) for place in range(len(heads))]

@@ -75,7 +75,7 @@ class WaitKSweep:
             ValueError: there is no checkpoint, or the translation failed.
         """
         generated = offline.read_generated(self._translate(self.output / "whole", [], []))
-        references = offline.read_references(self.data / f"{self.subset}.tsv")
+        references = [text for texts in offline.read_sets(self.data, self.subset).values() for text in texts]
         return offline.score(offline.pair_up(generated, references), references, self.tokenize, self.lowercase).bleu
 
     def _translate(self, folder: Path, flags: list[str], logs: list[Path]) -> Path:
@@ -102,7 +102,8 @@ class WaitKSweep:
 
     def _times(self) -> str:
         """Return the times at which the files that a translation depends on were changed."""
-        files = [self.path, self.data / f"{self.subset}.tsv", self.data / self.config_yaml]
+        manifests = [self.data / f"{name}.tsv" for name in self.subset.split(",")]
+        files = [self.path, *manifests, self.data / self.config_yaml]
         files += sorted(self.data.glob("*.npz"))
         return " ".join(str(path.stat().st_mtime_ns) for path in files if path.is_file())
 

@@ -141,7 +141,7 @@ def check_files(recipe: Recipe) -> None:
     train, there = parse(recipe, "train"), sorted(path.stem for path in recipe.manifest("").parent.glob("*.tsv"))
     used = [] if train.disable_validation else [("train", "valid_subset")]
     used += [(name, key) for name in recipe.stages() if name != "train" for key in ("gen_subset", "subset")]
-    for name, key in used if train.train_subset in there else ():
+    for name, key in used if set(train.train_subset.split(",")) <= set(there) else ():
         for subset in (getattr(parse(recipe, name), key, None) or "").split(","):
             if subset and subset not in there:
                 raise ValueError(f"{name}.{key} is {subset}, which was not prepared: {near(subset, there)}")

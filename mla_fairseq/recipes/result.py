@@ -58,17 +58,22 @@ def attention(train: dict[str, Any]) -> dict[str, str]:
 
 
 def _translation(recipe: Recipe) -> dict[str, Any]:
-    """Return BLEU and chrF, and the word error rate of transcripts."""
+    """Return BLEU and chrF, those of each set if there are several, and the word error rate of transcripts."""
     generate = vars(parse(recipe, "generate"))
     subset, lower = generate["gen_subset"], bool(generate.get("sacrebleu_lowercase"))
     generated = offline.read_generated(recipe.makes("generate"), log=recipe.run / "generate.log")
-    references = offline.read_references(recipe.manifest(subset))
+    sets = offline.read_sets(recipe.manifest(subset).parent, subset)
+    references = [text for one in sets.values() for text in one]
     texts = offline.pair_up(generated, references)
     for reference, text in offline.samples(texts, references, _SAMPLES):
         logger.info("  reference:   %s\n  translation: %s", reference, text)
-    quality = offline.score(texts, references, generate.get("sacrebleu_tokenizer") or "13a", lower)
+    how = (generate.get("sacrebleu_tokenizer") or "13a", lower)
+    quality = offline.score(texts, references, *how)
+    each = offline.score_sets(texts, sets, *how) if len(sets) > 1 else {}
+    points = {"sets": [{"subset": name, **asdict(one)} for name, one in each.items()]} if each else {}
     errors = {"word_error_rate": offline.word_error_rate(texts, references)} if subset.endswith("_asr") else {}
-    return {"subset": subset, **asdict(quality), **errors, "decode_words_per_second": generated.tokens_per_second}
+    speed = {"decode_words_per_second": generated.tokens_per_second}
+    return {"subset": subset, **asdict(quality), **points, **errors, **speed}
 
 
 def _latencies(recipe: Recipe) -> dict[str, Any]:
@@ -103,5 +108,6 @@ def _frames(recipe: Recipe) -> int:
     """Return the frames of one pass over the training set, without utterances that are too long."""
     train = parse(recipe, "train")
     limit = train.max_target_positions if train.task.startswith("text_to_speech") else train.max_source_positions
-    lengths = [int(row["n_frames"]) for row in read_tsv(recipe.manifest(train.train_subset))]
+    manifests = [recipe.manifest(subset) for subset in train.train_subset.split(",")]
+    lengths = [int(row["n_frames"]) for manifest in manifests for row in read_tsv(manifest)]
     return sum(length for length in lengths if length <= limit)

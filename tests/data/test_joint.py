@@ -119,3 +119,22 @@ def test_a_given_vocabulary_needs_the_tags(pairs: list[Path], tmp_path: Path) ->
         path.rename(path.with_suffix(".es"))
     with pytest.raises(ValueError, match="has no piece <lang:es>: give that of a folder with this language"):
         JointPreparation(pairs, tmp_path / "other", replace(OPTIONS, vocabulary=given)).run()
+
+
+def test_recordings_that_are_tested_on_are_not_trained_on(
+    pairs: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The splits of pairs that share recordings may differ."""
+    tested, trained = pairs[0] / "data/tst-COMMON", pairs[1] / "data/train"
+    (tested / "wav/ted_tst-COMMON_0.wav").rename(tested / "wav/ted_train_1.wav")
+    listing = tested / "txt/tst-COMMON.yaml"
+    listing.write_text(listing.read_text().replace("ted_tst-COMMON_0", "ted_train_1"))
+    shutil.copy(tested / "wav/ted_train_1.wav", trained / "wav")
+    other = pairs[0] / "data/train/wav/ted_train_1.wav"
+    other.write_bytes(other.read_bytes() + bytes(2))
+    with caplog.at_level("INFO"):
+        folder = JointPreparation(pairs, tmp_path / "joint", OPTIONS).run().parent
+    assert "train of en-fr: 3 of 6 segments left out" in caplog.text
+    assert {row["id"].rpartition("_")[0] for row in rows(folder / "train_fr_st.tsv")} == {"ted_train_0"}
+    assert len(rows(folder / "train_de_st.tsv")) == 18  # a recording of this name, but of another size
+    assert len(rows(folder / "tst-COMMON_de_st.tsv")) == 6
