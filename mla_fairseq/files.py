@@ -34,8 +34,10 @@ def read_text(path: Path, newline: str | None = None, mark: bool = False) -> str
         mark: keep the byte order mark that some editors write in front.
 
     Raises:
-        ValueError: another encoding.
+        ValueError: another encoding, or not a regular file: reading a pipe would wait for ever.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"{path} is not a file: copy it again, or correct its name")
     try:
         with Path(path).open(encoding="utf-8" if mark else "utf-8-sig", newline=newline) as file:
             return file.read()

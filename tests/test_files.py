@@ -196,3 +196,9 @@ def test_broken_json_is_reported_with_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"a": ')
     with pytest.raises(ValueError, match=r"a\.json is not valid JSON \(Expecting value: line 1 column 7"):
         read_json(tmp_path / "a.json")
+
+
+def test_a_pipe_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.txt")
+    with pytest.raises(ValueError, match=r"a\.txt is not a file: copy it again, or correct its name"):
+        read_text(tmp_path / "a.txt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -99,8 +100,8 @@ def _resolved(path: Path, name: object, key: str, command: str) -> Path:
     """
     if not isinstance(name, str) or not name:
         raise ValueError(f"{path}: {key} is not a file name ({name!r}): correct it")
-    file = (path.parent / name).resolve()
-    if not file.is_file():
+    file = Path(os.path.abspath(path.parent / name))  # resolve() raises RuntimeError for a link to itself
+    if not os.path.isfile(file):
         raise ValueError(f"{file} is missing: prepare the data again with {command}")
     return file
 

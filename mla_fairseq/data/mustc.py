@@ -24,7 +24,7 @@ from mla_fairseq.speech import SAMPLE_RATE, audio_length, num_frames
 
 # Listings round offsets and durations, so a segment may end up to 50 ms after its talk.
 ROUNDING = SAMPLE_RATE // 20
-LINE_BREAKS = re.compile(r"[\t\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+")
+LINE_BREAKS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]+")  # and other control characters
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,8 @@ def _read_yaml(path: Path) -> list[dict[str, str]]:
         # the base loader keeps strings: YAML's types would make a speaker 007 the number 7, and "no" False
         entries = yaml.load(text, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader)) or []
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML ({error}): copy it again") from error
+        reason = " ".join(str(error).split())  # its message has several lines
+        raise ValueError(f"{path} is not valid YAML ({reason}): copy it again") from error
     if not entries:
         raise ValueError(f"{path} lists no segment: add segments or remove the split")
     for number, entry in enumerate(entries, start=1):

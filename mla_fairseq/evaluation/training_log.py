@@ -77,7 +77,7 @@ def read_training_log(path: str | Path) -> TrainingLog:
     session repeats updates, its values replace the older ones.
 
     Raises:
-        ValueError: the file does not exist.
+        ValueError: the file does not exist, or a line with statistics is damaged.
     """
     path = Path(path)
     if not path.is_file():
@@ -87,7 +87,7 @@ def read_training_log(path: str | Path) -> TrainingLog:
     valid: dict[int, Point] = {}
     speeds: list[tuple[float, float]] = []
     before, start = 0.0, None  # minutes of earlier sessions, and the time of this session's first line
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         if line.startswith(SESSION):
             before, start = log.minutes, None
             continue
@@ -101,7 +101,10 @@ def read_training_log(path: str | Path) -> TrainingLog:
             found = _PARAMETERS.search(message)
             log.parameters = int(found.group(1).replace(",", "")) if found else log.parameters
             continue
-        _take(log, train, valid, speeds, tag, message)
+        try:
+            _take(log, train, valid, speeds, tag, message)
+        except (KeyError, ValueError, TypeError, OverflowError) as error:
+            raise ValueError(f"{path}:{number} has damaged statistics ({error}): delete the line") from error
     log.train, log.valid = ([points[update] for update in sorted(points)] for points in (train, valid))
     if speeds:
         log.words_per_second, log.updates_per_second = (median(column) for column in zip(*speeds, strict=True))

@@ -54,6 +54,8 @@ def parse(recipe: Recipe, name: str) -> Namespace:
                 args, rest = options.parse_args_and_arch(parser, words, parse_known=True)
             else:
                 args, rest = parser.parse_known_args(words)
+    except RuntimeError as error:  # fairseq gives no reason
+        raise ValueError(f"{name}.arch is missing: name an architecture, such as s2t_transformer_mla_s") from error
     except FileNotFoundError as error:
         raise ValueError(f"{name}.user_dir is {error}, which does not exist: name the folder of a package") from error
     except SystemExit as error:  # argparse prints its message and exits with a number; UserError exits with a message

@@ -155,3 +155,16 @@ def test_a_listing_names_no_file_elsewhere(pair: Path, name: str) -> None:
     listing.write_text(listing.read_text().replace("ted_train_0.wav", name))
     with pytest.raises(ValueError, match=r"a wav in .*train\.yaml is not a path inside .*train/wav"):
         Corpus(pair).read("train")
+
+
+def test_a_listing_that_is_not_yaml_is_one_line(pair: Path) -> None:
+    replace_in(pair / "data" / "train" / "txt" / "train.yaml", "offset: ", "offset: [")
+    with pytest.raises(ValueError, match=r"train\.yaml is not valid YAML \(.*\): copy it again") as caught:
+        Corpus(pair).read("train")
+    assert "\n" not in str(caught.value)
+
+
+def test_control_characters_of_texts_become_spaces(pair: Path) -> None:
+    """The csv module, which reads manifests, refuses a null byte."""
+    replace_in(pair / "data" / "train" / "txt" / "train.de", "de ted_train_0 ", "de\0ted\x1b\x7ftrain_0\x01")
+    assert any(segment.target.startswith("de ted train_0 ") for segment in Corpus(pair).read("train"))

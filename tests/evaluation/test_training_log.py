@@ -66,3 +66,15 @@ def test_a_line_has_a_time_a_tag_and_a_message(line, message):
 @pytest.mark.parametrize("line", ["", "Traceback (most recent call last):", "2030-01-01 | INFO | x | y"])
 def test_other_lines_are_ignored(line):
     assert parse_line(line) is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"num_updates": "10"', '"num_updates": "1O"'), ('"nll_loss": "6.0"', '"nll_loss": null'), ('"wps"', '"ups"')],
+)
+def test_a_line_with_damaged_statistics_is_named(train_log, old, new):
+    text = train_log.read_text()
+    assert old in text
+    train_log.write_text(text.replace(old, new, 1).replace('"update": "1.25"', '"update": []'))
+    with pytest.raises(ValueError, match=r"train\.log:4 has damaged statistics \(.*\): delete the line"):
+        read_training_log(train_log)

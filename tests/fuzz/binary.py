@@ -137,8 +137,8 @@ def train_pieces(size: int) -> Apply:
 PIECES: dict[str, Apply] = {"of other texts": train_pieces(10), "of no text": train_pieces(5)}
 
 HARMLESS = {
-    "24 bits", "32-bit floats", "FLAC", "half", "loud floats", "silence", "ten samples",
-    "as in 2020", "half precision", "huge weight", "other dropout", "without optimizer",
+    "24 bits", "32-bit floats", "FLAC", "another rate", "half", "loud floats", "silence", "ten samples",
+    "as in 2020", "half precision", "huge weight", "other dropout", "weight of integers", "without optimizer",
 }  # fmt: skip
 """What changes a result and is no mistake that a program could see."""
 

@@ -75,8 +75,8 @@ def become_loop(_: Random, path: Path) -> None:
 
 
 def become_other(random: Random, path: Path) -> str:
-    """Replace the file by another one of the same folder or its neighbours."""
-    others = sorted(one for one in path.parents[1].glob("*/*") if one.is_file() and one != path)
+    """Replace the file by one of another folder."""
+    others = sorted(one for one in path.parents[2].glob("**/*.*") if one.is_file() and one.parent != path.parent)
     other = random.choice(others)
     shutil.copy(other, path)
     return other.name
@@ -148,7 +148,7 @@ LINES = [
     Mutation("not UTF-8", rewrite(lambda _, data: data.replace(b"e", b"\xe9")), harmful=True),
     Mutation("UTF-16", rewrite(lambda _, data: data.decode().encode("utf-16")), harmful=True),
     Mutation("byte order mark", rewrite(lambda _, data: b"\xef\xbb\xbf" + data)),
-    Mutation("null bytes", rewrite(lambda random, data: data.replace(b" ", b"\0", 1)), harmful=True),
+    Mutation("null bytes", rewrite(lambda random, data: data.replace(b" ", b"\0", 1))),
 ]
 
 

@@ -54,6 +54,7 @@ def test_there_are_few_configs():
         ("train.lr=false", r"train\.lr is false, but takes a value: give one, or null for the default"),
         ("generate.beam=[3,4]", "generate: '4' belongs to no flag: give one value"),
         ("train.max_update=x", "train: argument --max-update: invalid int value: 'x'"),
+        ("train.arch=null", "train.arch is missing: name an architecture, such as"),
         ("train.arch=s2t_transformer_mla_tiny_", "invalid choice: 's2t_transformer_mla_tiny_': did you mean .*_tiny?"),
         ("train.attn_type=cosforme", "unknown attention 'cosforme': choose one of cosformer"),
         ("generate.beem=3", r"generate\.beem is not a flag of fairseq-generate: did you mean beam\?"),
