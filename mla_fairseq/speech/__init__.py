@@ -1,6 +1,6 @@
 """Speech: reading audio, filter banks, normalization. Imports no sibling package."""
 
-from mla_fairseq.speech.audio import audio_length, read_audio
+from mla_fairseq.speech.audio import audio_length, load_audio, read_audio
 from mla_fairseq.speech.features import (
     NUM_BINS,
     SAMPLE_RATE,
@@ -19,6 +19,7 @@ __all__ = [
     "audio_length",
     "check_sample_rate",
     "filter_banks",
+    "load_audio",
     "num_frames",
     "read_audio",
 ]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
 from mla_fairseq.speech.features import SAMPLE_RATE
+from mla_fairseq.speech.resample import Samples
+
+BLOCK = 1 << 20  # samples of each channel that are read at once
+UNKNOWN = 1 << 62  # libsndfile's length of a file that does not know its own is above
+RATES = (1_000, 1_000_000)  # Hz; beyond them a header is broken, and resampling might fill the memory
 
 
 def audio_length(path: Path) -> int:
@@ -53,3 +59,42 @@ def read_audio(path: Path, offset: int = 0, frames: int = -1) -> np.ndarray:
     if len(samples) != stop - offset:  # the header promises more than the file has
         raise ValueError(f"{path}: ends after {offset + len(samples)} of {length} samples: copy it again")
     return samples
+
+
+def load_audio(path: Path) -> np.ndarray:
+    """Return a whole file of any format that libsndfile reads, (N,) float32 at 16 kHz.
+
+    Channels are averaged and the rate is converted. A mono 16 kHz file gives what ``read_audio`` gives.
+
+    Raises:
+        ValueError: a file that is missing, not readable, empty, or without usable samples; the message names the file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        problem = "is a folder: give the files in it" if path.is_dir() else "is missing: correct the name"
+        raise ValueError(f"{path} {problem}")
+    try:
+        blocks = list(_blocks(path))
+    except (soundfile.LibsndfileError, OSError, TypeError) as error:  # a TypeError for .raw, which has no header
+        raise ValueError(f"{path}: cannot be read as audio ({error}): record or copy it again") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return np.concatenate(blocks)
+
+
+def _blocks(path: Path) -> Iterator[np.ndarray]:
+    """Yield the samples of a file block by block, so that only the converted ones are in memory."""
+    samples = Samples()
+    with soundfile.SoundFile(path) as file:
+        if not RATES[0] <= file.samplerate <= RATES[1]:
+            raise ValueError(f"{file.samplerate} samples per second are no rate of speech: repair the file")
+        count, promised = 0, file.frames
+        while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+            samples.add(block.mean(axis=1), file.samplerate)
+            yield samples.take(final=False)
+            count += len(block)
+    if count == 0:
+        raise ValueError("empty audio: record or copy it again, or leave it out")
+    if count < promised < UNKNOWN:
+        raise ValueError(f"ends after {count} of {promised} samples: copy it again")
+    yield samples.take(final=True)

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import soxr
 
-from mla_fairseq.speech import audio_length, read_audio
+from mla_fairseq.speech import audio_length, load_audio, read_audio
 
 
 @pytest.fixture
@@ -62,3 +63,75 @@ def test_a_file_that_was_cut_short_is_reported(wav: Path) -> None:
     wav.write_bytes(wav.read_bytes()[:10_001])
     with pytest.raises(ValueError, match="has 4978 samples, but the segment is from 0 to 8000: copy the file again"):
         read_audio(wav, 0, 8_000)
+
+
+@pytest.mark.parametrize("name", ["talk.wav", "talk.flac", "talk.aiff", "talk.au", "talk.w64"])
+def test_a_mono_file_is_loaded_exactly(tmp_path: Path, samples: np.ndarray, name: str) -> None:
+    soundfile.write(tmp_path / name, samples, 16_000, subtype="PCM_16")
+    assert np.array_equal(load_audio(tmp_path / name) * 32_768, samples)
+
+
+def test_channels_are_averaged(tmp_path: Path, samples: np.ndarray) -> None:
+    soundfile.write(tmp_path / "talk.wav", np.stack([samples, np.zeros_like(samples), samples], 1), 16_000)
+    assert np.allclose(load_audio(tmp_path / "talk.wav") * 32_768, samples * (2 / 3), atol=0.01)
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000, 96_000])
+def test_any_rate_becomes_16_khz(tmp_path: Path, samples: np.ndarray, rate: int, monkeypatch) -> None:
+    soundfile.write(tmp_path / "talk.wav", samples, rate)
+    monkeypatch.setattr("mla_fairseq.speech.audio.BLOCK", 1_000)  # blocks must leave no trace
+    expected = soxr.resample(samples / np.float32(32_768), rate, 16_000)
+    np.testing.assert_allclose(load_audio(tmp_path / "talk.wav"), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["talk.ogg", "talk.mp3"])
+def test_lossy_formats_are_read(tmp_path: Path, name: str) -> None:
+    tone = 0.3 * np.sin(np.arange(32_000) * 2 * np.pi * 440 / 32_000)
+    soundfile.write(tmp_path / name, tone, 32_000)
+    found = load_audio(tmp_path / name)
+    assert len(found) == 16_000 and np.abs(found[4_000:12_000]).max() == pytest.approx(0.3, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("talk.wav", b"", "cannot be read as audio"),
+        ("talk.wav", b"no audio at all" * 100, "cannot be read as audio"),
+        ("talk.raw", bytes(8_000), "cannot be read as audio"),
+        ("talk.wav", np.zeros(0), "empty audio: record or copy it again"),
+        ("talk.wav", np.full(800, np.nan), "samples reach nan.*repair the recording"),
+        ("talk.wav", np.full(800, 9_000.0), "samples reach 9000"),
+    ],
+    ids=["no bytes", "text", "raw", "empty", "nan", "too loud"],
+)
+def test_a_file_without_usable_samples_is_named(tmp_path: Path, name: str, content, message: str) -> None:
+    if isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    else:
+        soundfile.write(tmp_path / name, content, 16_000, subtype="FLOAT")
+    with pytest.raises(ValueError, match=rf"{name}: {message}"):
+        load_audio(tmp_path / name)
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(1, 1), (999, 1), (2_000_000, 1)])
+def test_a_rate_that_is_no_rate_of_speech_is_refused(tmp_path: Path, rate: int, channels: int) -> None:
+    soundfile.write(tmp_path / "talk.wav", np.zeros((800, channels)), rate)
+    with pytest.raises(
+        ValueError, match=rf"talk\.wav: {rate} samples per second are no rate of speech: repair the file"
+    ):
+        load_audio(tmp_path / "talk.wav")
+
+
+@pytest.mark.parametrize("name", ["talk.flac", "talk.mp3"])
+def test_a_compressed_file_that_was_cut_short_is_named(tmp_path: Path, name: str) -> None:
+    soundfile.write(tmp_path / name, 0.1 * np.random.default_rng(0).standard_normal(48_000), 16_000)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-3_000])
+    with pytest.raises(ValueError, match=rf"{name}: .*copy it again"):
+        load_audio(tmp_path / name)
+
+
+def test_a_folder_and_a_missing_file_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"{tmp_path} is a folder: give the files in it"):
+        load_audio(tmp_path)
+    with pytest.raises(ValueError, match=r"talk\.wav is missing: correct the name"):
+        load_audio(tmp_path / "talk.wav")
