@@ -50,7 +50,8 @@ COMMANDS = list(commands())
 
 
 def parse_fairseq(program: str, arguments: list[str]) -> None:
-    parser = options.get_training_parser() if program == "fairseq-train" else options.get_generation_parser()
+    interactive = program == "fairseq-interactive"
+    parser = options.get_training_parser() if program == "fairseq-train" else options.get_generation_parser(interactive)
     if "--help" in arguments:  # which prints what the plugin adds, and exits
         with pytest.raises(SystemExit, match="0"):
             options.parse_args_and_arch(parser, arguments)
@@ -107,7 +108,7 @@ def parse_make(arguments: list[str]) -> None:
 def test_a_command_parses(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     _, program, arguments = command
     monkeypatch.chdir(ROOT)  # commands are run in the clone's folder
-    if program in ("fairseq-train", "fairseq-generate"):
+    if program in ("fairseq-train", "fairseq-generate", "fairseq-interactive"):
         parse_fairseq(program, arguments)
     elif program == "simuleval":
         parse_simuleval(arguments)

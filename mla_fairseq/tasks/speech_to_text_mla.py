@@ -15,6 +15,7 @@ from fairseq.tasks import register_task
 from fairseq.tasks.speech_to_text import SpeechToTextTask
 from torch import Tensor
 
+from mla_fairseq.data.check import bins
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.models.checks import check_length_rule
 from mla_fairseq.streaming.delays import Clock, Reads, longest
@@ -24,6 +25,7 @@ from mla_fairseq.tasks.flags import check_prefix, check_symbols
 from mla_fairseq.tasks.folder import add_output_check
 from mla_fairseq.tasks.multilingual import MultilingualTask, add_language_args
 from mla_fairseq.tasks.ngrams import RepeatedNGrams
+from mla_fairseq.tasks.recordings import Recordings, read_features
 from mla_fairseq.tasks.references import References
 from mla_fairseq.tasks.simul_log import SimulLog
 
@@ -168,6 +170,27 @@ class SpeechToTextMLATask(MultilingualTask, SpeechToTextTask):
                 dataset, tokens = self.dataset(self.args.gen_subset), hypotheses[0]["tokens"].tolist()
                 tokens = [token for token in tokens[self.prefix_size :] if token != self.target_dictionary.eos()]
                 self.simul_log.add(index, tokens, reads, frames, dataset.tgt_texts[index], dataset.audio_paths[index])
+
+    def get_interactive_tokens_and_lengths(self, lines: Sequence[str], encode_fn: Any) -> tuple[list, list[int]]:
+        """Return features (frames, bins) of sources of ``fairseq-interactive``, and their lengths in frames.
+
+        A source is the name of an audio file or of an array (.npy), or a place in an archive (archive:offset:length).
+
+        Raises:
+            UserError: a source cannot be used, or is longer than ``--max-source-positions``.
+        """
+        most = self.args.max_source_positions
+        with user_errors():
+            features = [read_features(line, bins(self.data_cfg.config)) for line in lines]
+        lengths = [len(one) for one in features]
+        for line, length in zip(lines, lengths, strict=True):
+            if length > most:
+                raise UserError(f"{line} has {length} frames of at most {most}: use mla-translate, which cuts it")
+        return features, lengths
+
+    def build_dataset_for_inference(self, src_tokens: list, src_lengths: list[int], **kwargs: Any) -> Recordings:
+        """Return a dataset of features (frames, bins), for ``fairseq-interactive`` and ``mla-translate``."""
+        return Recordings("interactive", False, self.data_cfg, src_tokens, src_lengths)
 
     def decoding_inputs(self, models: Sequence[Any], sample: dict[str, Any]) -> dict[str, Any]:
         """Return extra inputs of the models' decoders for a batch: k of wait-k, and the lengths of the references.
