@@ -1,7 +1,8 @@
-"""Report broken features when fairseq's datasets read them, also in data workers, in one line."""
+"""Report broken features when fairseq's datasets read them, also in data workers, and mask them reproducibly."""
 
 from __future__ import annotations
 
+from multiprocessing.sharedctypes import RawValue
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from fairseq.data import ConcatDataset, FairseqDataset, ResamplingDataset
 from fairseq.data.audio.feature_transforms import CompositeAudioFeatureTransform
 from fairseq.data.audio.speech_to_text_dataset import SpeechToTextDataset, SpeechToTextMultitaskDataset
 from fairseq.data.audio.text_to_speech_dataset import TextToSpeechDataset
+from fairseq.data.data_utils import numpy_seed
 from fairseq.data.iterators import EpochBatchIterator
 
 from mla_fairseq.errors import UserError
@@ -51,7 +53,24 @@ class FeatureCheck:
 
 
 class CheckedFeatures(SpeechToTextDataset):
-    """A mixin for fairseq's speech datasets, whose errors name the file and the utterance."""
+    """A mixin for fairseq's speech datasets, whose errors name the file and the utterance.
+
+    Random transforms depend on seed, epoch and utterance only, so a training that resumes, or has another number of
+    data workers, sees the same features. fairseq draws them from one generator of each process.
+    """
+
+    seed: int
+    epoch: Any  # in shared memory: fairseq's data workers live for all epochs and have a copy of the dataset
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch that random transforms depend on."""
+        super().set_epoch(epoch)
+        self.epoch.value = epoch
+
+    def __getitem__(self, index: int) -> Any:
+        """Return an utterance as fairseq does."""
+        with numpy_seed(self.seed, self.epoch.value, index):
+            return super().__getitem__(index)
 
     def _get_source_audio(self, index: int | list[int]) -> torch.Tensor:
         """Return the features of an utterance, or of several in a row, as fairseq does.
@@ -92,16 +111,23 @@ CHECKED = {
 }
 
 
-def check_features(dataset: FairseqDataset, bins: int | None) -> None:
-    """Let fairseq's dataset, and those that it is made of, check their features when they are read."""
+def check_features(dataset: FairseqDataset, bins: int | None, seed: int = 1) -> None:
+    """Let fairseq's dataset, and those that it is made of, check their features when they are read.
+
+    Args:
+        dataset: the dataset; it is changed.
+        bins: number of bins of the features; ``None``: it is not known.
+        seed: of random transforms.
+    """
     if isinstance(dataset, ConcatDataset):
         for part in dataset.datasets:
-            check_features(part, bins)
+            check_features(part, bins, seed)
     elif isinstance(dataset, ResamplingDataset):
-        check_features(dataset.dataset, bins)
+        check_features(dataset.dataset, bins, seed)
     elif type(dataset) in CHECKED:
         # fairseq's functions that make datasets name their classes, so there is no place to name another one
         dataset.__class__ = CHECKED[type(dataset)]
+        dataset.seed, dataset.epoch = seed, RawValue("l", 1)
         if not dataset.cfg.use_audio_input:
             given = dataset.feature_transforms
             others = [] if given is None else given.transforms

@@ -160,7 +160,7 @@ class FolderTask(FairseqTask):
         # fairseq reads manifests by csv, which refuses texts above 131,072 characters by default
         csv.field_size_limit(sys.maxsize)
         super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
-        check_features(self.datasets[split], bins(self.data_cfg.config))
+        check_features(self.datasets[split], bins(self.data_cfg.config), self.args.seed)
         if len(names) > 1:
             with user_errors():
                 self.datasets[split] = Sets(self.datasets[split].datasets)

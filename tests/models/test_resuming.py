@@ -7,13 +7,17 @@ from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from fairseq import checkpoint_utils
+import yaml
+from fairseq import checkpoint_utils, tasks
+from fairseq.tasks import FairseqTask
 
 from mla_fairseq.errors import UserError
 from mla_fairseq.tasks.resuming import choose_checkpoint
-from tests.models.conftest import SIZES, TRAINING
+from tests.models.conftest import SIZES, TRAINING, Build
+from tests.processes import run_together
 from tests.programs import ROOT, Done, run
 
 LAST = "checkpoint_last.pt"
@@ -126,6 +130,22 @@ def undisturbed(resume: Callable[..., Done], tmp_path_factory: pytest.TempPathFa
 SLOW = pytest.mark.slow
 
 
+@SLOW
+def test_all_processes_of_a_training_resume_from_the_same_checkpoint(corpus: Path, tmp_path: Path) -> None:
+    command = [corpus, "--task", "speech_to_text_mla", "--arch", "s2t_transformer_mla", *SIZES, *TRAINING]
+    command += ["--save-interval-updates", 3, "--ddp-backend", "legacy_ddp"]  # 2 updates are an epoch
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    first = run_together("fairseq-train", command, "--max-update", 3, "--save-dir", whole)
+    assert [done.code for done in first] == [0, 0], first
+    shutil.copytree(whole, broken)
+    os.truncate(broken / LAST, 999)
+    for folder in (whole, broken):
+        second = run_together("fairseq-train", command, "--max-update", 5, "--save-dir", folder)
+        assert [done.code for done in second] == [0, 0], second
+    assert [f"{LAST} is broken: resuming from" in done.out + done.err for done in second] == [True, False]
+    assert same_training(broken / LAST, whole / LAST)
+
+
 @pytest.mark.parametrize(
     "moment", ["during a copy", pytest.param("before a copy", marks=SLOW), pytest.param("during a save", marks=SLOW)]
 )
@@ -194,6 +214,54 @@ def test_a_full_disk_during_the_copy_leaves_the_former_last_checkpoint(
     assert "Traceback" not in done.err + done.out
     assert resume(tmp_path, 10).code == 0
     assert same_training(tmp_path / LAST, undisturbed / LAST)
+
+
+def mask_features(folder: Path) -> None:
+    """Let training sets of a data folder be masked by SpecAugment."""
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["transforms"] = {"_train": ["specaugment"]}
+    masks = {"freq_mask_N": 1, "freq_mask_F": 3, "time_mask_N": 1, "time_mask_T": 9, "time_mask_p": 1.0}
+    config |= {"audio_root": "", "specaugment": {"time_warp_W": 0, **masks}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+@pytest.fixture
+def masked_set(corpus: Path, tmp_path: Path, build: Build) -> Callable[..., FairseqTask]:
+    """``masked_set(seed)``: a task with a training set that SpecAugment masks."""
+    mask_features(shutil.copytree(corpus, tmp_path / "data"))
+    options = {**vars(build().args), "task": "speech_to_text_mla", "data": str(tmp_path / "data")}
+
+    def load(seed: int = 1) -> FairseqTask:
+        task = tasks.setup_task(Namespace(**{**options, "seed": seed}))
+        task.load_dataset("train")
+        return task
+
+    return load
+
+
+def test_masks_depend_on_seed_epoch_and_utterance_only(masked_set: Callable[..., FairseqTask]) -> None:
+    def masked(task: FairseqTask, epoch: int, *indices: int) -> list[bytes]:
+        dataset = task.dataset("train")
+        dataset.set_epoch(epoch)
+        return [dataset[index].source.numpy().tobytes() for index in indices]
+
+    first, second, third = map(masked_set, (1, 1, 2))
+    before, state = masked(first, 2, 3, 4, 5), np.random.get_state()[1].tolist()
+    assert masked(second, 2, 5, 3) == [before[2], before[0]]
+    assert np.random.get_state()[1].tolist() == state
+    assert masked(second, 3, 3, 4, 5) != before != masked(third, 2, 3, 4, 5)
+
+
+def test_data_workers_draw_the_masks_of_every_epoch(masked_set: Callable[..., FairseqTask]) -> None:
+    """fairseq keeps its workers for all epochs."""
+    seen = []
+    for workers in (0, 2):
+        task = masked_set()
+        batches = task.get_batch_iterator(task.dataset("train"), max_sentences=4, num_workers=workers)
+        epochs = [list(batches.next_epoch_itr(shuffle=False)) for _ in range(3)]
+        seen.append([[batch["net_input"]["src_tokens"].numpy().tobytes() for batch in epoch] for epoch in epochs])
+    assert seen[0] == seen[1]
+    assert len({tuple(epoch) for epoch in seen[0]}) == 3
 
 
 @pytest.mark.parametrize(
