@@ -10,11 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from mla_fairseq.cli import prepare
+from mla_fairseq.cli.options import STOPPED
 from mla_fairseq.data.extraction import parallel_map
 from mla_fairseq.evaluation.programs import run_program
 from mla_fairseq.processes import locked
 from mla_fairseq.recipes.process import execute
+from tests import programs
 from tests.killing import killed, needs_proc, wait_for
+from tests.recipes.noise import make_corpus
 from tests.recipes.test_process import Program
 
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP]
@@ -50,6 +54,29 @@ def test_processes_end_with_the_one_that_started_them(
     started = tmp_path / "started"
     with killed(start, started, signal_=signal_):
         wait_for(started.exists)
+
+
+def prepare_in_a_session(folder: Path, output: Path) -> None:
+    os.setsid()  # as a terminal gives a command a group of processes, which Ctrl-C reaches
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run in the background, which ignores it
+    words = ["--data", folder, "--pairs", "en-de", "--vocab-type", "char", "--workers", "2"]
+    programs._child(prepare.main, ["mla-prepare", *map(str, words)], None, output, output.with_suffix(".err"))
+
+
+@needs_proc
+def test_ctrl_c_gives_one_line_though_it_reaches_the_workers_too(tmp_path: Path) -> None:
+    make_corpus(tmp_path, train=400)
+    process = multiprocessing.get_context("fork").Process(
+        target=prepare_in_a_session, args=(tmp_path, tmp_path / "out")
+    )
+    process.start()
+    wait_for(lambda: list(tmp_path.glob("en-de/*.staged/*.npy")))
+    os.killpg(process.pid, signal.SIGINT)
+    process.join(60)
+    lines = (tmp_path / "out.err").read_text().splitlines()
+    assert process.exitcode == 1 and lines[-1] == STOPPED
+    assert not any("Traceback" in line for line in lines)
+    assert not (tmp_path / "en-de" / "config_st.yaml").exists()
 
 
 def in_another_process(function: Callable[[], None]) -> int:

@@ -1,7 +1,7 @@
 """Save checkpoints completely or not at all, and resume a training from its newest whole checkpoint.
 
-fairseq copies each checkpoint to ``checkpoint_last.pt`` in place, and resumes from that file only. A training that is
-killed during the copy, or whose disk is full, could not resume.
+fairseq copies each checkpoint to ``checkpoint_last.pt`` in place, and resumes from that file only: not at all if the
+training was killed during the copy, or if its disk was full.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def _saving(path: str | Path) -> Iterator[Path]:
     except (OSError, RuntimeError, ValueError) as error:  # torch raises a RuntimeError for a full disk
         reason = str(error).partition("\n")[0]
         raise UserError(
-            f"cannot save {path} ({reason}): make room for it, or give another --save-dir, and run the same command "
-            "again, which resumes from the newest whole checkpoint"
+            f"cannot save {path} ({reason}): make room or correct --save-dir, and run the command again, which resumes "
+            "from the newest whole checkpoint"
         ) from error
 
 
@@ -92,6 +92,7 @@ def choose_checkpoint(args: Namespace) -> None:
 
 
 def _repair(folder: Path) -> None:
+    """Copy the newest whole checkpoint of a folder to ``checkpoint_last.pt``, unless it is that file."""
     last = folder / LAST
     updates = _updates(last)
     if updates is None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mla_fairseq.cli import recipe
+from tests.killing import descendants, runs
 from tests.recipes.noise import make_corpus
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,19 +52,21 @@ def wait_for(found, program: subprocess.Popen) -> None:
 
 
 @pytest.mark.slow
-def test_a_stopped_recipe_continues_and_ends_with_scores(tmp_path):
+@pytest.mark.parametrize("signal_", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_recipe_continues_and_ends_with_scores(tmp_path, signal_):
     make_corpus(tmp_path / "corpora")
     (tmp_path / "noise.yaml").write_text(RECIPE)
     run, data = tmp_path / "runs" / "noise", str(tmp_path / "corpora")
 
     first = start(tmp_path, DATA=data)
     wait_for(lambda: (run / "checkpoints" / "checkpoint_last.pt").exists(), first)
-    first.send_signal(signal.SIGTERM)
-    assert "run the same command again to continue" in first.communicate(timeout=60)[0]
+    programs = descendants(first.pid)
+    first.send_signal(signal_)
+    assert ("run the same command again to continue" in first.communicate(timeout=60)[0]) == (signal_ != signal.SIGKILL)
     assert first.returncode != 0
+    wait_for(lambda: not any(map(runs, programs)), second := start(tmp_path, DATA=data))
     assert json.loads((run / ".stage-train.json").read_text())["finished"] is None
 
-    second = start(tmp_path, DATA=data)
     output = second.communicate(timeout=600)[0]
     assert second.returncode == 0, output
     assert "[prepare] done already" in output

@@ -16,6 +16,7 @@ import torch
 from mla_fairseq.cli.options import STOPPED
 from tests.killing import adopts_orphans, needs_proc  # noqa: F401 -- a fixture
 from tests.models.conftest import SIZES, TRAINING, write_corpus
+from tests.models.test_resuming import mask_features
 from tests.programs import ROOT
 from tests.recipes.noise import make_corpus
 from tests.robustness.disturbance import Command, disturb
@@ -77,7 +78,8 @@ def preparation(root: Path) -> Command:
 
 def training_alone(root: Path) -> Command:
     (root / "data").mkdir()
-    words = ["fairseq-train", write_corpus(root / "data", {"train": 40, "valid": 4}), "--task", "speech_to_text_mla"]
+    mask_features(write_corpus(root / "data", {"train": 40, "valid": 4}))
+    words = ["fairseq-train", root / "data", "--task", "speech_to_text_mla"]
     words += ["--arch", "s2t_transformer_mla", "--attn-type", "cosformer", "--dropout", 0.1, "--max-update", 30]
     words += ["--save-interval-updates", 3, "--keep-interval-updates", 3, "--save-dir", "FOLDER"]
     return Command([*words, *SIZES, *TRAINING, "--num-workers", 2], training)
