@@ -7,6 +7,7 @@ from mla_fairseq import checkpoints  # noqa: F401 -- lets fairseq load its own c
 from mla_fairseq.criterions import latency_augmented, length_aware, tacotron2_length  # noqa: F401 -- registers them
 from mla_fairseq.models import (  # noqa: F401 -- registers them
     convtransformer_simul_mla,
+    loading,
     s2t_transformer_mla,
     tts_transformer_mla,
 )
@@ -16,3 +17,4 @@ from mla_fairseq.tasks.resuming import save_whole_checkpoints
 
 show_attention_flags()
 save_whole_checkpoints()
+loading.install()

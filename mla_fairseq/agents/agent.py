@@ -18,6 +18,7 @@ from simuleval.data.segments import EmptySegment, Segment
 from mla_fairseq.errors import user_errors
 from mla_fairseq.speech.resample import Samples
 from mla_fairseq.streaming import IncrementalSession, OfflinePolicy, Policy, SearchOptions, Session, Translator
+from mla_fairseq.streaming.translator import parse_model_overrides
 
 
 class StreamStates(AgentStates):
@@ -56,7 +57,8 @@ class StreamingAgent(SpeechToTextAgent):
 
     def __init__(self, args: Namespace) -> None:
         with user_errors():
-            self.translator = Translator.load(args.model_path, args.data_bin, args.config_yaml)
+            overrides = parse_model_overrides(args.model_overrides)
+            self.translator = Translator.load(args.model_path, args.data_bin, args.config_yaml, overrides)
             self.session_policy = self.build_policy(args, self.translator)
             self.session_options = self.build_options(args)
             self.build_session()  # reports a wrong model or option now, not at the first recording
@@ -69,6 +71,12 @@ class StreamingAgent(SpeechToTextAgent):
         add("--model-path", required=True, metavar="FILE", help="checkpoint of the model")
         add("--data-bin", required=True, metavar="DIR", help="prepared data folder of the model")
         add("--config-yaml", default="config_st.yaml", metavar="FILE", help="data configuration (default: %(default)s)")
+        add(
+            "--model-overrides",
+            default="{}",
+            metavar="DICT",
+            help="model options to change, as a Python dictionary, as in fairseq-generate (default: none)",
+        )
         add("--beam", type=int, default=1, metavar="N", help="size of the beam; 1 is greedy (default: %(default)s)")
         add("--lenpen", type=float, default=1.0, metavar="P", help="length penalty (default: %(default)s)")
         add(

@@ -3,7 +3,7 @@
 For speech-to-text models. All parameters are kept; parameters that only the new mechanism has start from scratch. With
 --distill-updates, the new attention (queries, keys and the mechanism's parameters) is first trained to give the outputs
 of the old one, module by module, on the training set. The result can be decoded, and fairseq-train
---finetune-from-model trains it further.
+--finetune-from-model trains it further. A stock model may keep its softmax attention.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import torch
 from fairseq import tasks
@@ -24,13 +23,14 @@ from tqdm import tqdm
 from mla_fairseq import plugin  # noqa: F401 -- registers the task
 from mla_fairseq.attention import available_attention
 from mla_fairseq.averaging import save_checkpoint
-from mla_fairseq.checkpoints import load_training
+from mla_fairseq.checkpoints import load_training, saved_options
 from mla_fairseq.cli.options import Help, add_user_dir, import_user_dir, run_command
 from mla_fairseq.errors import user_errors
 from mla_fairseq.files import check_output
 from mla_fairseq.models.checks import check_length_rule
-from mla_fairseq.models.linearize import Distillation, batches, convert, converted, model_options
+from mla_fairseq.models.linearize import Distillation, batches, convert, converted
 from mla_fairseq.models.overrides import parse_override
+from mla_fairseq.models.stock import stock_model
 
 SPEECH_TO_TEXT = ("s2t_transformer", "convtransformer")
 SITES = ("attn_type", "encoder_attn_type", "decoder_attn_type", "cross_attn_type")
@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of ``mla-linearize``."""
     parser = argparse.ArgumentParser(prog="mla-linearize", description=__doc__, formatter_class=Help, epilog=EXAMPLE)
     add = parser.add_argument
-    add("checkpoint", type=Path, help="checkpoint of fairseq-train, of this package's models or stock s2t_transformer")
+    add("checkpoint", type=Path, help="checkpoint of fairseq-train, of a model of this package or a stock one")
     add("--output", type=Path, required=True, help="checkpoint to write")
     add("--data", type=Path, required=True, help="prepared data folder")
     add("--config-yaml", default="config_st.yaml", help="data configuration in that folder")
@@ -83,8 +83,8 @@ def set_up_task(args: argparse.Namespace) -> FairseqTask:
     return tasks.setup_task(argparse.Namespace(task="speech_to_text_mla", seed=args.seed, **data, **limits))
 
 
-def check_architecture(checkpoint: Path) -> dict[str, Any]:
-    """Return the content of a checkpoint of a speech-to-text model.
+def check_architecture(checkpoint: Path) -> tuple[argparse.Namespace, bool]:
+    """Return the model's options in a checkpoint of a speech-to-text model, and whether it is a stock model.
 
     Raises:
         ValueError: the file is not a checkpoint, or of another type of model.
@@ -95,7 +95,7 @@ def check_architecture(checkpoint: Path) -> dict[str, Any]:
             f"{checkpoint} has the architecture {name}, but only speech-to-text models can be converted: start another "
             "mechanism from it with fairseq-train --finetune-from-model"
         )
-    return trained
+    return saved_options(trained) or argparse.Namespace(), stock_model(name) is not None
 
 
 def check_lengths(args: argparse.Namespace, task: FairseqTask) -> None:
@@ -141,10 +141,12 @@ def run(args: argparse.Namespace) -> None:
     check_output(args.output)
     import_user_dir(args.user_dir)
     changes, task = wanted(args), set_up_task(args)
-    before = model_options(check_architecture(args.checkpoint))
+    before, stock = check_architecture(args.checkpoint)
     state, student, teacher = convert(args.checkpoint, task, changes)
     names = converted(student, teacher, before, argparse.Namespace(**{**vars(before), **changes}))
-    if args.distill_updates:
+    if not names and not stock:
+        raise ValueError("every site has the mechanism already: choose another one with --attn-type or a site's flag")
+    if names and args.distill_updates:
         distil(args, task, student, teacher, names)
         state["model"] = student.state_dict()
     save_checkpoint(state, args.output)

@@ -9,7 +9,6 @@ also gets the word error rates of an independent ASR model on synthesised and re
 from __future__ import annotations
 
 import argparse
-import ast
 import io
 import warnings
 from collections.abc import Iterator, Sequence
@@ -26,6 +25,7 @@ from mla_fairseq.evaluation import recognition
 from mla_fairseq.evaluation.recognition import Recogniser, words
 from mla_fairseq.evaluation.synthesis_picture import draw_synthesis
 from mla_fairseq.files import file_name, make_folder, read_text, write_bytes, write_json
+from mla_fairseq.models.overrides import parse_model_overrides
 from mla_fairseq.synthesis.speaker import Speaker, as_samples
 from mla_fairseq.synthesis.vocoder import hifi_gan
 
@@ -110,10 +110,7 @@ def load(args: argparse.Namespace) -> Speaker:
         ValueError: flags or files do not fit.
     """
     import_user_dir(args.user_dir)
-    try:
-        overrides = dict(ast.literal_eval(args.model_overrides))
-    except (ValueError, SyntaxError, TypeError) as error:
-        raise ValueError(f"--model-overrides is {args.model_overrides}: give a Python dictionary") from error
+    overrides = parse_model_overrides(args.model_overrides)
     if args.max_length_ratio is not None:
         overrides["max_length_ratio"] = args.max_length_ratio
     forced, device = args.teacher_forcing, args.device

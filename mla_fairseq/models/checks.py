@@ -75,6 +75,7 @@ def load_encoder(encoder: FairseqEncoder, path: str) -> FairseqEncoder:
         if name.startswith("encoder.") and not name.startswith("encoder.ctc_proj.")
     }
     ctc = {name: tensor for name, tensor in encoder.state_dict().items() if name.startswith("ctc_proj.")}
+    encoder.upgrade_state_dict_named(state, "")
     for name, module in encoder.named_modules():
         if isinstance(module, AttentionHeads):
             module.upgrade_state_dict_named(state, name)  # fairseq upgrades only checkpoints of whole models

@@ -11,9 +11,10 @@ from collections.abc import Callable
 
 from fairseq.models import register_model, register_model_architecture
 from fairseq.models.speech_to_text import s2t_transformer as stock
+from fairseq.registry import REGISTRIES
 
 from mla_fairseq.models.s2t_transformer_mla import S2TTransformerMLAModel, tiny
-from mla_fairseq.models.simul import add_simul_args, set_simul_defaults
+from mla_fairseq.models.simul import SIMUL_TYPES, add_simul_args, set_simul_defaults
 
 
 @register_model("s2t_transformer_simul_mla")
@@ -73,6 +74,9 @@ def _register(model: str, conv_version: str, name: str, size: Callable[[Namespac
     register_model_architecture(model, name)(architecture)
 
 
+if "simul_type" in REGISTRIES:  # fairseq's example is installed, whose --simul-type refuses names that it does not know
+    for simul_type in SIMUL_TYPES:
+        REGISTRIES["simul_type"]["registry"].setdefault(simul_type, None)
 for suffix, size in SIZES.items():
     _register("s2t_transformer_simul_mla", "s2t_transformer", f"s2t_transformer_simul_mla{suffix}", size)
     size = tiny_convolutions if size is tiny else size

@@ -17,6 +17,7 @@ from mla_fairseq.models.layers import EncoderLayer, SinusoidalPositions
 from mla_fairseq.models.length_options import length_options, source_lengths
 from mla_fairseq.models.options import site_type
 from mla_fairseq.models.simul import check_encoder_view, encoder_view
+from mla_fairseq.models.upgrade import adopt_subsampler
 from mla_fairseq.speech.subsample import Conv1dSubsampler, Conv2dSubsampler, frames_before, real_frames
 
 PADDING_IDX = 1
@@ -58,7 +59,8 @@ class SpeechEncoder(FairseqEncoder):
         self.embed_positions = SinusoidalPositions(args.encoder_embed_dim, PADDING_IDX)
         layers = [EncoderLayer(args, f"encoder.transformer_layers.{i}") for i in range(args.encoder_layers)]
         self.transformer_layers = nn.ModuleList(layers)
-        self.layer_norm = nn.LayerNorm(args.encoder_embed_dim) if args.encoder_normalize_before else None
+        has_norm = args.encoder_normalize_before and not getattr(args, "no_encoder_final_norm", False)
+        self.layer_norm = nn.LayerNorm(args.encoder_embed_dim) if has_norm else None
         has_ctc = getattr(args, "ctc_weight", 0.0) > 0.0
         self.ctc_proj = nn.Linear(args.encoder_embed_dim, args.tgt_dict_size) if has_ctc else None
         self.view = encoder_view(args)
@@ -185,6 +187,11 @@ class SpeechEncoder(FairseqEncoder):
                 for name, value in encoder_out.get("for_decoder", {}).items()
             },
         }
+
+    def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+        """Let checkpoints of fairseq's ConvTransformer load."""
+        adopt_subsampler(state_dict, f"{name}." if name else "", self.layer_norm is not None)
+        return state_dict
 
     def set_num_updates(self, num_updates: int) -> None:
         """Take the number of updates from fairseq, for ``--encoder-freezing-updates``."""

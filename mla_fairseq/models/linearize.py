@@ -14,25 +14,13 @@ from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 
 from mla_fairseq.attention import AttentionHeads, MonotonicMultiheadAttention
-from mla_fairseq.checkpoints import load_training
+from mla_fairseq.checkpoints import saved_options
 from mla_fairseq.models.checks import load_strictly
+from mla_fairseq.models.loading import load_as_ours
 from mla_fairseq.models.options import SITES, site_type, take_defaults
 
-STOCK = "s2t_transformer"
-"""fairseq's architecture of the same model."""
 SITE_OF = {"encoder.transformer_layers.": "encoder", "self_attn": "decoder", "encoder_attn": "cross"}
 """The site of an attention module, by the first of these that its name contains."""
-
-
-def model_options(state: dict[str, Any]) -> Namespace:
-    """Return a copy of the model's options in a checkpoint, with the stock architecture renamed to this package's."""
-    options = state["cfg"]["model"] if state.get("cfg") else state["args"]
-    options = Namespace(**(vars(options) if isinstance(options, Namespace) else options))
-    for key in ("_name", "arch"):
-        name = getattr(options, key, None)
-        if name is not None and (name == STOCK or name.startswith(f"{STOCK}_")) and "mla" not in name:
-            setattr(options, key, name.replace(STOCK, f"{STOCK}_mla", 1))
-    return options
 
 
 def convert(
@@ -51,11 +39,11 @@ def convert(
         The new checkpoint, its model, and the model before.
 
     Raises:
-        ValueError: the file is not a training of fairseq, or the options make no model.
+        ValueError: the file is not a training of fairseq or cannot be trusted, or the options make no model.
     """
-    state, _ = load_training(path)
-    before, after = model_options(state), model_options(state)
-    before.load_pretrained_encoder_from = after.load_pretrained_encoder_from = None
+    state = load_as_ours(path)
+    before, after = saved_options(state), saved_options(state)
+    assert before is not None and after is not None, "load_as_ours refuses files without options"
     vars(after).update(changes)
     for name in {site_type(after, site) for site in SITES} - {site_type(before, site) for site in SITES}:
         take_defaults(after, name)  # else an option that the checkpoint lacks would have its value of version 0.1
@@ -84,11 +72,9 @@ def converted(student: BaseFairseqModel, teacher: BaseFairseqModel, before: Name
         before, after: the models' options.
 
     Raises:
-        ValueError: no mechanism has changed, or that of monotonic attention has.
+        ValueError: the mechanism of monotonic attention has changed.
     """
     changed = {site for site in SITES if site_type(before, site) != site_type(after, site)}
-    if not changed:
-        raise ValueError("every site has the mechanism already: choose another one with --attn-type or a site's flag")
     names = []
     for name, module in student.named_modules():
         if isinstance(module, AttentionHeads) and _site(name) in changed:

@@ -1,13 +1,27 @@
-"""Parse changes to a model's options, such as ``target_length=fixed``, with the parser of their flags."""
+"""Changes to a model's options: parse those of ``mla-linearize``, and check those of ``--model-overrides``."""
 
 from __future__ import annotations
 
 import argparse
+import ast
+import dataclasses
 import difflib
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any
 
+from fairseq.criterions import CRITERION_REGISTRY
+from fairseq.dataclass.configs import FairseqConfig
+from fairseq.models import ARCH_MODEL_REGISTRY
+from fairseq.registry import REGISTRIES
+from fairseq.tasks import TASK_REGISTRY
+
+from mla_fairseq.attention import attention_entry, available_attention
+from mla_fairseq.checkpoints import saved_options
 from mla_fairseq.models.length_options import add_length_args
-from mla_fairseq.models.options import add_attention_args
+from mla_fairseq.models.options import SITES, add_attention_args, site_type
 from mla_fairseq.models.simul import add_chunk_args, add_simul_args
+from mla_fairseq.models.stock import OURS, stock_model
 
 
 def parse_override(pair: str) -> tuple[str, object]:
@@ -41,3 +55,80 @@ def parse_override(pair: str) -> tuple[str, object]:
         return name, getattr(flags.parse_args([f"--{name.replace('_', '-')}={text}"]), name)
     except argparse.ArgumentError as error:
         raise ValueError(f"{pair}: {error.message}") from error
+
+
+def parse_model_overrides(text: str) -> dict[str, Any]:
+    """Return the dictionary in the text of ``--model-overrides``.
+
+    Raises:
+        ValueError: the text is not a Python dictionary.
+    """
+    try:
+        return dict(ast.literal_eval(text))
+    except (ValueError, SyntaxError, TypeError) as error:
+        raise ValueError(f"--model-overrides is {text}: give a Python dictionary") from error
+
+
+def check_overrides(name: str, state: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Check that each option to change exists and has an effect on a model of the architecture ``name``.
+
+    Args:
+        name: the architecture to build.
+        state: the checkpoint, before the change.
+        overrides: options and their new values.
+
+    Raises:
+        ValueError: one of them has no effect.
+    """
+    if not overrides:
+        return
+    saved = saved_options(state) or Namespace()
+    known = _known_options(name, saved, state, overrides)
+    for option in overrides:
+        if option not in known:
+            near = difflib.get_close_matches(str(option), sorted(known), 1, 0)[0]
+            fix = f"did you mean {near!r}?"
+            if (model := stock_model(name)) and option in _flags(ARCH_MODEL_REGISTRY[OURS[model]]):
+                fix = f"add '_name': '{OURS[model]}'"
+            raise ValueError(f"--model-overrides names {option!r}, which is not an option of {name}: {fix}")
+    _check_mechanisms(saved, Namespace(**{**vars(saved), **overrides}), overrides)
+
+
+def _check_mechanisms(before: Namespace, after: Namespace, overrides: Mapping[str, Any]) -> None:
+    """Check that changed mechanisms and options of mechanisms belong to a site of the model."""
+    if overrides.get("attn_type") and all(getattr(after, f"{site}_attn_type", None) for site in SITES):
+        named = ", ".join(f"{site}_attn_type {site_type(after, site)}" for site in SITES)
+        raise ValueError(
+            f"--model-overrides names 'attn_type', which has no effect, because the model has {named}: "
+            "name these options"
+        )
+    used = {site_type(after, site) for site in SITES}
+    for mechanism in sorted(set(available_attention()) - used):
+        fields = dataclasses.fields(options) if (options := attention_entry(mechanism).options) else ()
+        for option in (f"{mechanism}_{field.name}" for field in fields):
+            if option in overrides:
+                raise ValueError(
+                    f"--model-overrides names {option!r}, which has no effect, because the model has no {mechanism} "
+                    "attention: remove it"
+                )
+
+
+def _known_options(name: str, saved: Namespace, state: dict[str, Any], overrides: Mapping[str, Any]) -> set[str]:
+    """Return the options of a model, its task and criterion, and of fairseq's commands."""
+    known = {"task", "data", "arch", "_name"} | vars(saved).keys() | REGISTRIES.keys()
+    for section in (state.get("cfg") or {}).values():
+        known |= vars(section).keys() if isinstance(section, Namespace) else dict(section or {}).keys()
+    for field in dataclasses.fields(FairseqConfig):
+        known |= {field.name, *getattr(field.type, "__dataclass_fields__", ())}
+    known |= _flags(ARCH_MODEL_REGISTRY[name])
+    for part, registry in (("task", TASK_REGISTRY), ("criterion", CRITERION_REGISTRY)):
+        chosen = registry.get(overrides.get(part, getattr(saved, part, None)))
+        known |= set() if chosen is None else _flags(chosen)
+    return known
+
+
+def _flags(owner: Any) -> set[str]:
+    """Return the options that a model, task or criterion adds to fairseq's parser."""
+    parser = argparse.ArgumentParser(add_help=False, conflict_handler="resolve")
+    owner.add_args(parser)
+    return {action.dest for action in parser._actions}

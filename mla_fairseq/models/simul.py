@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from argparse import BooleanOptionalAction, Namespace, _ActionsContainer
 
+from fairseq.registry import REGISTRIES
+
 from mla_fairseq.attention import Blocks, Full, Mechanism, Monotonic
 from mla_fairseq.models.length_options import LengthOptions
 from mla_fairseq.models.options import adopt_former_options
@@ -33,6 +35,10 @@ def add_chunk_args(parser: _ActionsContainer) -> None:
 
 def add_simul_args(parser: _ActionsContainer) -> None:
     """Add the flags of the read/write policy, under fairseq's names, to a parser or to a group of its flags."""
+    # fairseq's example of simultaneous translation, where installed, adds --simul-type to every parser and, after this
+    # function, the flags of its own classes: for a model of this package these here are the flags
+    parser.conflict_handler = "resolve"
+    REGISTRIES.pop("simul_type", None)
     parser.add_argument(
         "--simul-type",
         choices=SIMUL_TYPES,

@@ -1,6 +1,8 @@
-"""Let a decoder load the checkpoint of another one: what the checkpoint lacks starts from scratch."""
+"""Let a model load the checkpoint of another one: names are changed, and what it lacks starts from scratch."""
 
 from __future__ import annotations
+
+import re
 
 from torch import Tensor, nn
 
@@ -45,3 +47,42 @@ def adapt_monotonic(state_dict: dict[str, Tensor], prefix: str, decoder: nn.Modu
                     state_dict.setdefault(f"{name}.{projection}_mono.{parameter}", known.clone())
         if module.energy_bias is not None:
             state_dict.setdefault(f"{name}.energy_bias", module.energy_bias.detach().clone())
+
+
+def adopt_subsampler(state_dict: dict[str, Tensor], prefix: str, has_norm: bool) -> None:
+    """Give the subsampler of fairseq's ConvTransformer its name here.
+
+    Args:
+        state_dict: the checkpoint's parameters, changed in place.
+        prefix: the names of the encoder's entries begin with it.
+        has_norm: whether the encoder has a final norm; fairseq stores one that it never applies.
+    """
+    if f"{prefix}conv.0.weight" not in state_dict:
+        return
+    for key in [key for key in state_dict if key.startswith((f"{prefix}conv.", f"{prefix}out."))]:
+        state_dict[f"{prefix}subsample.{key.removeprefix(prefix)}"] = state_dict.pop(key)
+    if not has_norm:
+        for parameter in ("weight", "bias"):
+            state_dict.pop(f"{prefix}layer_norm.{parameter}", None)
+
+
+def adopt_monotonic(state_dict: dict[str, Tensor], prefix: str, monotonic: bool) -> None:
+    """Give the projections of fairseq's simultaneous attention their names here.
+
+    There ``q_proj`` and ``k_proj`` decide, and ``q_proj_soft`` and ``k_proj_soft`` attend; with wait-k ``q_proj`` and
+    ``k_proj`` attend, and the others are not used.
+
+    Args:
+        state_dict: the checkpoint's parameters, changed in place.
+        prefix: the names of the decoder's entries begin with it.
+        monotonic: whether the decoder has monotonic attention.
+    """
+    pattern = re.compile(rf"({re.escape(prefix)}.*\.encoder_attn\.[qk]_proj)_soft(\..+)")
+    for match in [match for key in state_dict if (match := pattern.fullmatch(key))]:
+        soft, (stem, parameter) = state_dict.pop(match[0]), match.groups()
+        if monotonic:
+            state_dict[f"{stem}_mono{parameter}"] = state_dict.pop(stem + parameter)
+            state_dict[stem + parameter] = soft
+    for key in state_dict:
+        if key.startswith(prefix) and key.endswith(".encoder_attn.energy_bias"):
+            state_dict[key] = state_dict[key].reshape(())  # there its shape is (1,)

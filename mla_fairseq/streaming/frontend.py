@@ -9,23 +9,29 @@ from pathlib import Path
 import numpy as np
 import yaml
 from numpy.typing import ArrayLike
+from torch import Tensor
 
 from mla_fairseq.speech.features import NUM_BINS, FilterBankStream, GlobalCMVN
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Global mean and standard deviation of each filter bank, (80,) float32 each."""
+    """Mean and standard deviation of each filter bank, (80,) float32 each.
+
+    ``utterance``: they are those of the recording so far, so only a full-context encoder can follow; ``mean`` is 0 and
+    ``std`` 1.
+    """
 
     mean: np.ndarray
     std: np.ndarray
+    utterance: bool = False
 
     @classmethod
     def load(cls, config: Path) -> Normalisation:
         """Load the statistics that the data configuration ``config`` of the model names.
 
         Raises:
-            ValueError: the file or the statistics are missing, or the features were not normalised globally.
+            ValueError: the file or the statistics are missing, or the features were transformed otherwise.
         """
         if not config.is_file():
             raise ValueError(f"{config} is missing: give the prepared data folder and its --config-yaml")
@@ -37,14 +43,24 @@ class Normalisation:
             raise ValueError(f"{config} is not a data configuration: give the --config-yaml of the prepared data")
         transforms = settings.get("feature_transforms", settings.get("transforms")) or {}
         used = transforms.get("_eval", transforms.get("*")) or []  # fairseq's order for sets that are not trained on
+        if used == ["utterance_cmvn"] and all((settings.get("utterance_cmvn") or {}).values()):  # norms of both kinds
+            return cls(np.zeros(NUM_BINS, np.float32), np.ones(NUM_BINS, np.float32), utterance=True)
         if used != ["global_cmvn"]:
             raise ValueError(
                 f"{config} transforms features by {', '.join(used) or 'nothing'}, but streaming supports only "
-                "global_cmvn, because the mean of an utterance is known only at its end: prepare the data with "
-                "mla-prepare --cmvn global and train again"
+                "global_cmvn and, for full-context encoders, utterance_cmvn: prepare the data with mla-prepare --cmvn "
+                "global and train again"
             )
         statistics = config.parent / (settings.get("global_cmvn") or {}).get("stats_npz_path", "gcmvn.npz")
         return cls(*GlobalCMVN.load(statistics, NUM_BINS))
+
+    def over_recording(self, frames: Tensor) -> Tensor:
+        """Return the frames (1, T, 80) of a recording so far, normalised by its own statistics if they are needed."""
+        if not self.utterance:
+            return frames
+        mean = frames.mean(1, keepdim=True)
+        variance = frames.square().mean(1, keepdim=True) - mean.square()
+        return (frames - mean) / variance.clamp_min(1e-10).sqrt()  # fairseq's formula and bound
 
 
 class FeatureStream:

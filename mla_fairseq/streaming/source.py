@@ -81,7 +81,8 @@ class Source:
         elif frames.shape[1]:
             self.recording = torch.cat((self.recording, frames), dim=1)
             length = torch.tensor([self.recording.shape[1]], device=frames.device)
-            self.states = encoder(self.recording, length)["encoder_out"][0]
+            recording = self.translator.normalisation.over_recording(self.recording)
+            self.states = encoder(recording, length)["encoder_out"][0]
 
     def take(self, upto: int) -> Tensor:
         """Remove and return the encoder states (n, 1, C) before ``upto``, counted from the start of the recording."""

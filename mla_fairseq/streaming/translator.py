@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from fairseq import checkpoint_utils
 from fairseq.data import Dictionary
 from torch import Tensor
 
-from mla_fairseq.checkpoints import load_checkpoint
-from mla_fairseq.errors import UserError
+from mla_fairseq.models.loading import load_model
+from mla_fairseq.models.overrides import parse_model_overrides as parse_model_overrides
 from mla_fairseq.models.registration import register
 from mla_fairseq.models.s2t_transformer_mla import S2TTransformerMLAModel
 from mla_fairseq.models.target_language import forced_tokens
@@ -41,35 +41,45 @@ class Translator:
         self._logged: set[str] = set()
 
     @classmethod
-    def load(cls, checkpoint: Path | str, data: Path | str, config_yaml: str = "config_st.yaml") -> Translator:
+    def load(
+        cls,
+        checkpoint: Path | str,
+        data: Path | str,
+        config_yaml: str = "config_st.yaml",
+        overrides: Mapping[str, Any] | None = None,
+    ) -> Translator:
         """Load a model for streaming, in float32 on the CPU.
 
         Args:
-            checkpoint: saved by fairseq-train.
+            checkpoint: saved by fairseq-train; a stock ``s2t_transformer`` or ``convtransformer`` is loaded as the
+                model of this package that computes the same.
             data: the prepared folder of the model, with its dictionary and statistics.
             config_yaml: data configuration in ``data``.
+            overrides: options of the model to change, such as ``{"attn_type": "relu"}``.
 
         Raises:
-            ValueError: a file is missing or of another type, or the model cannot stream.
+            ValueError: a file is missing or of another type, the model cannot stream, or an override has no effect.
         """
-        load_checkpoint(Path(checkpoint))
         normalisation = Normalisation.load(Path(data) / config_yaml)
         level = logging.root.manager.disable
         logging.disable(max(level, logging.INFO))  # fairseq logs all options of every model that it loads
         try:
             register()
-            overrides = {"data": str(data), "config_yaml": config_yaml}
-            models, _, task = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint)], overrides)
-        except UserError as error:  # a SystemExit, which would end the program of the caller
-            raise ValueError(str(error).removeprefix("error: ")) from error
+            folder = {"data": str(data), "config_yaml": config_yaml, "task": "speech_to_text_mla"}
+            model, task = load_model(Path(checkpoint), folder | dict(overrides or {}))
         finally:
             logging.disable(level)
-        if not isinstance(models[0], S2TTransformerMLAModel):
+        if not isinstance(model, S2TTransformerMLAModel):
             raise ValueError(
-                f"{checkpoint} holds a {type(models[0]).__name__}, which cannot stream: give a model that was trained "
+                f"{checkpoint} holds a {type(model).__name__}, which cannot stream: give a model that was trained "
                 "with an architecture of mla_fairseq, such as s2t_transformer_simul_mla"
             )
-        return cls(models[0].float(), task.target_dictionary, normalisation)
+        if normalisation.utterance and model.encoder.streams:
+            raise ValueError(
+                f"{Path(data) / config_yaml} transforms features by utterance_cmvn, but the encoder is chunked: prepare "
+                "the data with mla-prepare --cmvn global and train again"
+            )
+        return cls(model.float(), task.target_dictionary, normalisation)
 
     def to(self, device: str, fp16: bool = False) -> None:
         """Move the model to ``device``, in half precision with ``fp16``; sessions already started do not move with it.

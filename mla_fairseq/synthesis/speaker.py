@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from difflib import get_close_matches
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from fairseq import checkpoint_utils, utils
+from fairseq import utils
 from torch import Tensor
 
 from mla_fairseq.checkpoints import load_training
-from mla_fairseq.models.length_options import add_length_args
-from mla_fairseq.models.options import add_attention_args
+from mla_fairseq.models.loading import load_model
 from mla_fairseq.models.registration import register
 from mla_fairseq.synthesis.generator import Synthesizer
 
@@ -60,25 +57,17 @@ class Speaker:
     ) -> None:
         register()
         check_device(device)
-        state, name = load_training(Path(checkpoint))
+        _, name = load_training(Path(checkpoint))
         if not name.startswith("tts_transformer"):
             raise ValueError(
                 f"{checkpoint} has the architecture {name}, not tts_transformer or tts_transformer_mla: use another "
                 "checkpoint"
             )
-        renamed = {} if "mla" in name else {"_name": "tts_transformer_mla"}  # a stock model has the same parameters
-        options = {
-            "data": str(data),
-            "config_yaml": config_yaml,
-            "task": "text_to_speech_mla",
-            **renamed,
-            **(overrides or {}),
-        }
-        check_overrides(state, overrides or {})
-        models, _, self.task = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint)], arg_overrides=options)
-        self.model = models[0].eval().to(device)
+        options = {"data": str(data), "config_yaml": config_yaml, "task": "text_to_speech_mla", **(overrides or {})}
+        model, self.task = load_model(Path(checkpoint), options)
+        self.model = model.eval().to(device)
         self.generator: Synthesizer = self.task.build_generator(
-            models, Namespace(teacher_forcing=teacher_forcing), vocoder
+            [self.model], Namespace(teacher_forcing=teacher_forcing), vocoder
         )
         self.features: dict[str, object] = self.task.data_cfg.config["features"]
         self.sample_rate: int = self.features["sample_rate"]
@@ -222,21 +211,3 @@ def as_samples(waveform: Tensor) -> np.ndarray:
     """Return samples (time,), float32 in [-1, 1]; louder waveforms are scaled down, not clipped."""
     samples = waveform.detach().cpu().float().numpy()
     return samples / max(1.0, float(np.abs(samples).max(initial=0.0)))
-
-
-def check_overrides(state: dict[str, Any], overrides: Iterable[str]) -> None:
-    """Check that the options to change exist: in the checkpoint, or as flags of attention, lengths or the task.
-
-    Raises:
-        ValueError: one of them does not exist.
-    """
-    flags = ArgumentParser(add_help=False)
-    add_attention_args(flags)
-    add_length_args(flags)
-    known = {"max_length_ratio", *(action.dest for action in flags._actions)}
-    for options in (state.get("cfg") or {"args": state["args"]}).values():
-        known |= vars(options).keys() if isinstance(options, Namespace) else dict(options or {}).keys()
-    for name in overrides:
-        if name not in known:
-            near = get_close_matches(str(name), known, 1, 0)[0]
-            raise ValueError(f"--model-overrides names {name!r}, which is not an option: did you mean {near!r}?")

@@ -19,7 +19,6 @@ from fairseq.data.audio.data_cfg import S2TDataConfig
 from fairseq.data.audio.dataset_transforms import AUDIO_DATASET_TRANSFORM_REGISTRY
 from fairseq.data.audio.feature_transforms import AUDIO_FEATURE_TRANSFORM_REGISTRY
 from fairseq.data.audio.waveform_transforms import AUDIO_WAVEFORM_TRANSFORM_REGISTRY
-from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
 from fairseq.optim import FairseqOptimizer
 from fairseq.tasks import FairseqTask
 from torch import nn
@@ -31,6 +30,7 @@ from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.files import check_folder
 from mla_fairseq.models.checks import LAST, check_continued, check_criterion, resumed
 from mla_fairseq.models.distributed import share_statistics
+from mla_fairseq.models.loading import check_trusted
 from mla_fairseq.tasks.features import check_batches, check_features
 from mla_fairseq.tasks.flags import check_flags
 from mla_fairseq.tasks.resuming import choose_checkpoint
@@ -236,7 +236,8 @@ def check_checkpoints(args: Namespace, symbols: Sequence[str]) -> None:
     ``symbols`` are those of the data.
 
     Raises:
-        UserError: a file that is missing, not a fairseq checkpoint, of an unknown architecture or of other symbols.
+        UserError: a file that is missing, not a fairseq checkpoint, of other symbols, or of an architecture that is
+            unknown or not supported.
     """
     paths = utils.split_paths(getattr(args, "path", None) or "")
     if resumed(args) is None:
@@ -246,6 +247,5 @@ def check_checkpoints(args: Namespace, symbols: Sequence[str]) -> None:
     with user_errors():
         for path in filter(None, paths):
             state, name = load_training(Path(path))
-            if name not in MODEL_REGISTRY and name not in ARCH_MODEL_REGISTRY:
-                raise ValueError(f"{path} has an unknown architecture ({name}): add its --user-dir")
+            check_trusted(path, name)
             check_symbols(path, state, symbols, args.data)

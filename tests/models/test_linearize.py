@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from mla_fairseq.attention import Decay, Hedgehog, SoftmaxAttention
-from mla_fairseq.models.linearize import Distillation, batches, convert, converted, model_options
+from mla_fairseq.checkpoints import saved_options
+from mla_fairseq.models.linearize import Distillation, batches, convert, converted
 from tests.models.conftest import SIZES, TRAINING, Build
 from tests.models.test_commands import Train, check_hypotheses, parameters
 from tests.programs import Done, run
@@ -35,7 +36,7 @@ def test_every_parameter_is_kept(train: Train, task, arch: str) -> None:
     mechanisms = [layer.self_attn.mechanism for layer in (*student.encoder.transformer_layers, *student.decoder.layers)]
     assert [type(mechanism) for mechanism in mechanisms] == [Hedgehog] * 2 + [Decay] * 2
     assert isinstance(student.decoder.layers[0].encoder_attn.mechanism, SoftmaxAttention)
-    options = model_options(state)
+    options = saved_options(state)
     assert (options.encoder_attn_type, options._name) == ("hedgehog", "s2t_transformer_mla")
     assert (options.decay_min_half_life, options.decay_max_half_life) == (0, 0), "today's default, not version 0.1's"
 
@@ -91,11 +92,6 @@ def test_lengths_are_measured_in_distillation(train: Train, task) -> None:
     list(teaching.run(batches(task, "train", 400, 2)))
     rule.check()
     assert 0.05 < rule.ratio < 5
-
-
-def test_an_unchanged_mechanism_is_refused(train: Train, task) -> None:
-    with pytest.raises(ValueError, match="every site has the mechanism already"):
-        distillation(train(), task, attn_type="softmax")
 
 
 def linearize(*arguments: object) -> Done:
