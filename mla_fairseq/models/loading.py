@@ -209,14 +209,12 @@ def _registered_by_user(found: type) -> bool:
 
 def _upgrade(path: object, state: dict[str, Any], name: str, overrides: dict[str, Any]) -> dict[str, Any]:
     """Return a checkpoint of the architecture ``name`` in fairseq's present form, checked and with the overrides."""
+    choose_model(path, state, name, overrides)
     try:
-        choose_model(path, state, name, overrides)
         if state.get("args") is None:
             state["cfg"] = OmegaConf.create(state["cfg"], flags={"allow_objects": True})
             overwrite_args_by_name(state["cfg"], overrides)
         return checkpoint_utils._upgrade_state_dict(state)
-    except ValueError:
-        raise
     except Exception as error:  # a dozen types of hydra, omegaconf and fairseq, all for options that do not parse
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"{path} has options that fairseq cannot read ({reason}): give another file") from error

@@ -83,6 +83,7 @@ def adopt_monotonic(state_dict: dict[str, Tensor], prefix: str, monotonic: bool)
         if monotonic:
             state_dict[f"{stem}_mono{parameter}"] = state_dict.pop(stem + parameter)
             state_dict[stem + parameter] = soft
-    for key in state_dict:
-        if key.startswith(prefix) and key.endswith(".encoder_attn.energy_bias"):
-            state_dict[key] = state_dict[key].reshape(())  # there its shape is (1,)
+    for key in [key for key in state_dict if key.startswith(prefix) and key.endswith(".encoder_attn.energy_bias")]:
+        bias = state_dict.pop(key)
+        if monotonic:
+            state_dict[key] = bias.reshape(())  # there its shape is (1,)

@@ -76,8 +76,8 @@ class Translator:
             )
         if normalisation.utterance and model.encoder.streams:
             raise ValueError(
-                f"{Path(data) / config_yaml} transforms features by utterance_cmvn, but the encoder is chunked: prepare "
-                "the data with mla-prepare --cmvn global and train again"
+                f"{Path(data) / config_yaml} transforms features by utterance_cmvn, but the encoder is chunked: "
+                "prepare the data with mla-prepare --cmvn global and train again"
             )
         return cls(model.float(), task.target_dictionary, normalisation)
 

@@ -147,7 +147,7 @@ def test_every_option_that_is_evaluated_somewhere_in_fairseq_is_harmless(
     change: Change, tmp_path: Path, form: str
 ) -> None:
     """A model of this package follows none of them."""
-    names = ("decoder_attention", "pretrained", "wer_args", "left_pad_source", "adam_betas", "lr", "character_filters")
+    names = ("decoder_attention", "pretrained", "wer_args", "left_pad_source", "adam_betas", "character_filters")
     evil = payload(dict.fromkeys(names, "{}"), tmp_path / "it-ran")
     load(change(form, **evil), {"_name": "s2t_transformer_mla"})
     assert not (tmp_path / "it-ran").exists()

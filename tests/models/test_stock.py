@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from fairseq import options, tasks
 from torch import Tensor
 
 from mla_fairseq.attention import MonotonicMultiheadAttention
 from mla_fairseq.models.loading import load_model
-from tests.models.conftest import Build
+from tests.models.conftest import SIZES, TRAINING, Build, Built
 from tests.models.test_loading import FORMS
 from tests.programs import run
 
@@ -26,11 +27,27 @@ SIMUL = {
 
 
 @pytest.fixture
-def write(build: Build, tmp_path: Path) -> Write:
-    """``write(model, form, name, change, **options)``: the checkpoint of a stock model with random weights."""
+def convtransformer(corpus: Path) -> Callable[..., Built]:
+    """``convtransformer(arch, flags)``: a stock model with random weights."""
 
-    def write(model: Any, form: str = "cfg", change: Callable[[dict], object] = dict, **options: object) -> Path:
-        args = Namespace(**{**vars(model.args), **options})
+    def convtransformer(arch: str = "convtransformer", flags: str = "") -> Built:
+        place = SIZES.index("--conv-channels")  # a flag that this model does not have, and its value
+        sizes = SIZES[:place] + SIZES[place + 2 :]
+        command = [str(corpus), "--task", "speech_to_text", "--arch", arch, "--input-feat-per-channel", "8"]
+        args = options.parse_args_and_arch(options.get_training_parser(), [*command, *sizes, *TRAINING, *flags.split()])
+        torch.manual_seed(0)
+        task = tasks.setup_task(args)
+        return Built(task.build_model(args), task, args)
+
+    return convtransformer
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """``write(model, form, change, **changes)``: the checkpoint of a stock model."""
+
+    def write(model: Built, form: str = "cfg", change: Callable[[dict], object] = dict, **changes: object) -> Path:
+        args = Namespace(**{**vars(model.args), **changes})
         weights = dict(model.model.state_dict())
         change(weights)
         cfg = {"model": args, "task": args, "criterion": {"_name": "cross_entropy"}}
@@ -60,15 +77,15 @@ def outputs(model: Any) -> Tensor:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("flags", ["", "--encoder-normalize-before --decoder-normalize-before"], ids=["post", "pre"])
 @pytest.mark.parametrize("arch", ["convtransformer", "convtransformer_espnet"])
-def test_convtransformer_gives_the_same_scores(build: Build, write: Write, form: str, flags: str, arch: str) -> None:
-    stock = build(arch, f"--input-feat-per-channel 8 --conv-out-channels 4 {flags}")
+def test_convtransformer_gives_the_same_scores(convtransformer, write: Write, form: str, flags: str, arch: str) -> None:
+    stock = convtransformer(arch, flags)
     model, _ = load_model(write(stock, form), {})
     assert type(model).__name__ == "S2TTransformerMLAModel"
     torch.testing.assert_close(outputs(model), outputs(stock.model), rtol=0, atol=5e-6)
 
 
-def test_an_encoder_of_convtransformer_initialises_training(build: Build, write: Write) -> None:
-    stock = build("convtransformer", "--input-feat-per-channel 8 --conv-out-channels 4 --encoder-normalize-before")
+def test_an_encoder_of_convtransformer_initialises_training(build: Build, convtransformer, write: Write) -> None:
+    stock = convtransformer(flags="--encoder-normalize-before")
     flags = f"--load-pretrained-encoder-from {write(stock)} --conv-version convtransformer --conv-out-channels 4"
     ours = build(flags=flags).model.encoder
     expected = stock.model.encoder.state_dict()
@@ -86,9 +103,9 @@ def as_simul(weights: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_wait_k_of_fairseqs_example_gives_the_same_scores(build: Build, write: Write, form: str) -> None:
+def test_wait_k_of_fairseqs_example_gives_the_same_scores(convtransformer, write: Write, form: str) -> None:
     """With the whole source visible, its attention is softmax over all states."""
-    stock = build("convtransformer_espnet", "--input-feat-per-channel 8 --conv-out-channels 4")
+    stock = convtransformer("convtransformer_espnet")
     name = "convtransformer_simul_trans_espnet"
     path = write(stock, form, as_simul, arch=name, _name=name, criterion="no_such_criterion", **SIMUL)
     model, _ = load_model(path, {})
@@ -101,9 +118,9 @@ def test_wait_k_of_fairseqs_example_gives_the_same_scores(build: Build, write: W
 
 
 @pytest.mark.parametrize("simul_type", ["infinite_lookback", "infinite_lookback_fixed_pre_decision", "hard_aligned"])
-def test_monotonic_projections_have_their_names(build: Build, write: Write, simul_type: str) -> None:
+def test_monotonic_projections_have_their_names(convtransformer, write: Write, simul_type: str) -> None:
     """fairseq's ``q_proj`` decides, and ``q_proj_soft`` attends."""
-    stock = build("convtransformer", "--input-feat-per-channel 8 --conv-out-channels 4")
+    stock = convtransformer()
     soft: dict[str, Tensor] = {}
 
     def change(weights: dict[str, Tensor]) -> None:
@@ -132,15 +149,13 @@ def test_an_option_that_is_not_followed_here_is_reported(build: Build, write: Wr
         load_model(path, {})
 
 
-def test_a_stock_model_keeps_softmax_in_the_conversion(
-    build: Build, write: Write, corpus: Path, tmp_path: Path
-) -> None:
-    stock = build("convtransformer", "--input-feat-per-channel 8 --conv-out-channels 4")
-    options = ["--data", corpus, "--config-yaml", "config.yaml", "--output", tmp_path / "new.pt"]
-    done = run("mla-linearize", write(stock, "args"), *options)
+def test_a_stock_model_keeps_softmax_if_converted(convtransformer, write: Write, corpus: Path, tmp_path: Path) -> None:
+    stock = convtransformer()
+    flags = ["--data", corpus, "--config-yaml", "config.yaml", "--output", tmp_path / "new.pt"]
+    done = run("mla-linearize", write(stock, "args"), *flags)
     assert done.code == 0, done.err
     state = torch.load(tmp_path / "new.pt", weights_only=True)
     assert state["args"].arch == "s2t_transformer_mla"
     torch.testing.assert_close(outputs(load_model(tmp_path / "new.pt", {})[0]), outputs(stock.model), rtol=0, atol=5e-6)
-    again = run("mla-linearize", tmp_path / "new.pt", *options)
+    again = run("mla-linearize", tmp_path / "new.pt", *flags)
     assert again.code == 1 and "every site has the mechanism already" in again.last_line
