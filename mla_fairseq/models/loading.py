@@ -19,6 +19,7 @@ from fairseq import checkpoint_utils
 from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.dataclass.utils import overwrite_args_by_name
 from fairseq.models import ARCH_MODEL_NAME_REGISTRY, ARCH_MODEL_REGISTRY
+from fairseq.registry import REGISTRIES
 from fairseq.tasks import TASK_REGISTRY
 from omegaconf import OmegaConf
 
@@ -210,6 +211,8 @@ def _registered_by_user(found: type) -> bool:
 def _upgrade(path: object, state: dict[str, Any], name: str, overrides: dict[str, Any]) -> dict[str, Any]:
     """Return a checkpoint of the architecture ``name`` in fairseq's present form, checked and with the overrides."""
     choose_model(path, state, name, overrides)
+    # fairseq's example of simultaneous translation, where installed, registers an option of args that hydra then refuses
+    REGISTRIES.pop("simul_type", None)
     try:
         if state.get("args") is None:
             state["cfg"] = OmegaConf.create(state["cfg"], flags={"allow_objects": True})

@@ -188,7 +188,7 @@ def test_synthesis_works_with_every_length_rule(data: Path, trained: Path) -> No
         (["--text", "a", "--recogniser", "train"], "--recogniser compares with recorded speech"),
         (["--text", "a", "--vocoder-config", "x"], "needs both --vocoder-checkpoint and --vocoder-config"),
         (["--text", "a", "--model-overrides", "{"], "give a Python dictionary"),
-        (["--text", "a", "--model-overrides", "{'nope': 1}"], "names 'nope', which is not an option: did you mean '"),
+        (["--text", "a", "--model-overrides", "{'nope': 1}"], "names 'nope', which is not an option of tts_transformer_mla: did you mean '"),
         (["--text", "a", "--model-overrides", "{'target_lenght': 'fixed'}"], "did you mean 'target_length'"),
         (
             ["--text", "a", "--model-overrides", "{'attn_type': 'softplus'}"],
