@@ -211,7 +211,7 @@ def _registered_by_user(found: type) -> bool:
 def _upgrade(path: object, state: dict[str, Any], name: str, overrides: dict[str, Any]) -> dict[str, Any]:
     """Return a checkpoint of the architecture ``name`` in fairseq's present form, checked and with the overrides."""
     choose_model(path, state, name, overrides)
-    # fairseq's example of simultaneous translation, where installed, registers an option of args that hydra then refuses
+    # fairseq's example of simultaneous translation, where installed, registers an option that hydra refuses in args
     REGISTRIES.pop("simul_type", None)
     try:
         if state.get("args") is None:
