@@ -94,9 +94,9 @@ class Layout:
         """
         if not isinstance(view, View):
             raise TypeError(f"view must be Causal(), Full(), Blocks(..) or Prefix(..), but is {view!r}")
-        if isinstance(start, int) and start % view.size:
-            raise ValueError(f"under {view} a call starts at a block, but start is {start}")
         q_places = positions(start, queries, device)
+        if not isinstance(start, Tensor) and start % view.size:
+            raise ValueError(f"under {view} a call starts at a block, but start is {start}")
         k_places = q_places if keys is None else positions(key_start, keys, device)
         return cls(view, q_places, k_places, query_length, key_length, key_mask, consecutive=True)
 
@@ -151,7 +151,7 @@ def positions(start: int | Tensor, length: int, device: torch.device | str | Non
     """
     if isinstance(start, Tensor):
         return start.reshape(-1, 1) + torch.arange(length, device=start.device)
-    if not hasattr(start, "__index__"):  # numpy's integers have it too
+    if not hasattr(start, "__index__") or getattr(start, "ndim", False):  # numpy's integers have it too, and its arrays
         raise ValueError(f"start must be an int or a tensor (B,), but is {start!r}")
     return torch.arange(start, start + length, device=device).unsqueeze(0)
 

@@ -45,8 +45,8 @@ class AttentionHeads(nn.Module):
         dropout: float | nn.Module = 0.0, name: str | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        if num_heads < 1 or embed_dim % num_heads:
-            raise ValueError(f"embed_dim must be a multiple of num_heads, but is {embed_dim} with {num_heads} heads")
+        if not all(hasattr(x, "__index__") for x in (embed_dim, num_heads)) or num_heads < 1 or embed_dim % num_heads:
+            raise ValueError(f"embed_dim must be a multiple of num_heads, but is {embed_dim!r} with {num_heads} heads")
         self.num_heads = num_heads
         self.head_dim = embed_dim // num_heads
         self.name = next(_NAMES) if name is None else name
@@ -117,10 +117,10 @@ class AttentionHeads(nn.Module):
             TypeError: something else than a layout.
         """
         channels, kdim = self.q_proj.in_features, self.k_proj.in_features
-        if query.dim() != 3 or query.shape[-1] != channels:
-            raise ValueError(f"query must be (T, B, {channels}), but is {tuple(query.shape)}")
-        if key is not None and (key.dim() != 3 or key.shape[1:] != (query.shape[1], kdim)):
-            raise ValueError(f"key must be (S, {query.shape[1]}, {kdim}) for this query, but is {tuple(key.shape)}")
+        if not isinstance(query, Tensor) or query.dim() != 3 or query.shape[-1] != channels:
+            raise ValueError(f"query must be (T, B, {channels}), but is {describe(query)}")
+        if key is not None and not (isinstance(key, Tensor) and key.shape[1:] == (query.shape[1], kdim)):
+            raise ValueError(f"key must be (S, {query.shape[1]}, {kdim}) for this query, but is {describe(key)}")
         if layout is None:
             layout = Layout.whole(Full(), len(query), len(query if key is None else key), device=query.device)
         elif not isinstance(layout, Layout):

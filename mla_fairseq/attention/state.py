@@ -4,9 +4,9 @@ Dim 0 of every tensor is the stream (or the hypothesis of a beam), counters incl
 change them in place, so a shallow copy is an exact snapshot. ``{}`` is the state of a fresh stream.
 """
 
-from torch import Tensor
+import torch
 
-State = dict[str, dict[str, Tensor]]
+State = dict[str, dict[str, torch.Tensor]]
 
 
 def fork(state: State) -> State:
@@ -14,8 +14,9 @@ def fork(state: State) -> State:
     return {name: dict(tensors) for name, tensors in state.items()}
 
 
-def reorder(state: State, order: Tensor) -> None:
+def reorder(state: State, order: torch.Tensor) -> None:
     """Move stream ``order[i]`` to place i in every module; ``order`` (streams,), int64, may repeat or omit streams."""
+    order = order if isinstance(order, torch.Tensor) else torch.as_tensor(order)
     for name, tensors in state.items():
         state[name] = {key: tensor.index_select(0, order.to(tensor.device)) for key, tensor in tensors.items()}
 

@@ -42,8 +42,8 @@ class Causal:
     size: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        if self.window is not None and self.window < 1:
-            raise ValueError(f"the window of a causal view must be at least 1, but is {self.window}")
+        if self.window is not None and (not hasattr(self.window, "__index__") or self.window < 1):
+            raise ValueError(f"the window of a causal view must be an int of at least 1, but is {self.window!r}")
 
     @property
     def reach(self) -> int | None:
@@ -68,7 +68,7 @@ class Blocks:
     in_order: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.size, int) or not isinstance(self.left, int) or self.size < 1 or self.left < -1:
+        if not all(hasattr(x, "__index__") for x in (self.size, self.left)) or self.size < 1 or self.left < -1:
             raise ValueError(f"blocks need int size >= 1, left >= -1, but have size {self.size} and left {self.left}")
 
     @property
@@ -97,8 +97,7 @@ class Prefix:
     reach: ClassVar[None] = None
 
     def __post_init__(self) -> None:
-        tensor = isinstance(self.lengths, Tensor)
-        if not tensor or self.lengths.dim() not in (1, 2) or self.lengths.is_floating_point():
+        if not isinstance(x := self.lengths, Tensor) or x.dim() not in (1, 2) or x.dtype not in (torch.long, torch.int):
             raise ValueError(f"prefix lengths must be an int64 tensor (T,) or (B, T), but are {describe(self.lengths)}")
         if bool((self.lengths.diff(dim=-1) < 0).any()):
             raise ValueError("prefix lengths must not decrease from one query to the next")

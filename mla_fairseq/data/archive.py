@@ -56,7 +56,7 @@ def members(path: Path) -> dict[str, tuple[int, int]]:
     try:
         with zipfile.ZipFile(path) as archive, path.open("rb") as file:
             return {info.filename: (_data_offset(file, info), info.file_size) for info in archive.infolist()}
-    except (zipfile.BadZipFile, struct.error, EOFError) as error:
+    except (zipfile.BadZipFile, struct.error, EOFError, OSError) as error:
         raise ValueError(f"{path} ({path.stat().st_size} bytes) is not a complete zip ({error}): {FIX}") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}: {FIX}") from error

@@ -55,7 +55,7 @@ def read_folder(
     dictionary = _resolved(path, settings.get("vocab_filename", "dict.txt"), "vocab_filename", command)
     _check_pieces(path, settings, dictionary, symbols(dictionary))
     _check_speakers(path, settings, command)
-    settings["audio_root"] = (path.parent / settings.get("audio_root", "")).resolve().as_posix()
+    settings["audio_root"] = Path(os.path.abspath(path.parent / settings.get("audio_root", ""))).as_posix()
     return settings
 
 

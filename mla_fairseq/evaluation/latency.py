@@ -100,7 +100,7 @@ def _lagging(delays: Sequence[float], source_length: float, step: float) -> floa
 
 def _check(delays: Sequence[float], source_length: float, reference_length: int) -> None:
     """Check that the metrics are defined."""
-    if not delays:
+    if not len(delays):  # also of numpy's arrays, which have no truth value
         raise ValueError("a translation of 0 words has no latency: leave it out of the mean")
     if source_length <= 0 or reference_length <= 0:
         raise ValueError(

@@ -33,12 +33,13 @@ _NOTE = "<!-- Written by scripts/write_results.py: edit results/template.md, and
 Record = dict[str, Any]
 
 
-def render(folder: Path) -> str:
+def render(folder: Path | str) -> str:
     """Return the text of FOLDER/RESULTS.md.
 
     Raises:
         ValueError: a table without records, or a record that must not be published.
     """
+    folder = Path(folder)
     blocks = {"table": _table, "facts": _facts, "commands": _commands}
 
     def block(match: re.Match[str]) -> str:
@@ -48,13 +49,13 @@ def render(folder: Path) -> str:
     return _NOTE + _BLOCK.sub(block, read_text(folder / "results" / "template.md"))
 
 
-def read_records(folder: Path) -> list[Record]:
+def read_records(folder: Path | str) -> list[Record]:
     """Return the records of a table.
 
     Raises:
         ValueError: no record, or one that must not be published.
     """
-    records = [check(path, _load(path)) for path in sorted(folder.glob("*.json"))]
+    records = [check(path, _load(path)) for path in sorted(Path(folder).glob("*.json"))]
     if not records:
         raise ValueError(f"no record in {folder}: add a run with --add")
     return records
@@ -88,13 +89,13 @@ def check(path: Path, record: Record) -> Record:
     return record
 
 
-def add(folder: Path, table: str, run: Path) -> Path:
+def add(folder: Path | str, table: str, run: Path | str) -> Path:
     """Copy a run's ``result.json`` to the records of a table, replacing one of the same name; return the copy's path.
 
     Raises:
         ValueError: the record must not be published, or the template has no such table.
     """
-    path = run / "result.json"
+    folder, path = Path(folder), Path(run) / "result.json"
     if not path.is_file():
         raise ValueError(f"{path} does not exist: complete the recipe first")
     tables = {match[2].split()[0] for match in _BLOCK.finditer(read_text(folder / "results" / "template.md"))}

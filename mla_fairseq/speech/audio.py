@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,13 +17,14 @@ UNKNOWN = 1 << 62  # libsndfile's length of a file that does not know its own is
 RATES = (1_000, 1_000_000)  # Hz; beyond them a header is broken, and resampling might fill the memory
 
 
-def audio_length(path: Path) -> int:
+def audio_length(path: Path | str) -> int:
     """Return the number of samples of a mono 16 kHz file.
 
     Raises:
         ValueError: a file that is missing, not readable, empty or of another format; the message names the file.
     """
-    if not Path(path).is_file():
+    path = Path(path)
+    if not path.is_file():
         raise ValueError(f"{path} is missing: copy it again, or remove its segments from the list")
     try:
         info = soundfile.info(str(path))
@@ -38,13 +40,18 @@ def audio_length(path: Path) -> int:
     return info.frames
 
 
-def read_audio(path: Path, offset: int = 0, frames: int = -1) -> np.ndarray:
+def read_audio(path: Path | str, offset: int = 0, frames: int = -1) -> np.ndarray:
     """Return samples [offset, offset + frames) of a mono 16 kHz file, (frames,) float32 in [-1, 1]; -1: to the end.
 
     Raises:
-        ValueError: a file that ``audio_length`` refuses, or samples beyond its end; the message names the file.
+        ValueError: a file that ``audio_length`` refuses, samples beyond its end or that are not finite, or numbers that
+            are no integers; the message names the file.
     """
     path = Path(path)
+    try:
+        offset, frames = operator.index(offset), operator.index(frames)
+    except TypeError as error:
+        raise ValueError(f"{path}: offset and frames must be integers, but are {offset!r} and {frames!r}") from error
     length = audio_length(path)
     stop = length if frames < 0 else offset + frames
     if not 0 <= offset <= stop <= length:
@@ -58,6 +65,9 @@ def read_audio(path: Path, offset: int = 0, frames: int = -1) -> np.ndarray:
         raise ValueError(f"{path}: cannot be read as audio ({error}): record or copy it again") from error
     if len(samples) != stop - offset:  # the header promises more than the file has
         raise ValueError(f"{path}: ends after {offset + len(samples)} of {length} samples: copy it again")
+    if not np.isfinite(samples).all():
+        second = (offset + np.flatnonzero(~np.isfinite(samples))[0]) / SAMPLE_RATE
+        raise ValueError(f"{path}: not finite at {second:.2f} s: repair the recording, or leave it out")
     return samples
 
 

@@ -7,6 +7,7 @@ model sees the same numbers in training and in a stream.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import kaldi_native_fbank as knf
 import numpy as np
@@ -33,27 +34,56 @@ def check_sample_rate(rate: float, name: str = "the audio") -> None:
     """
     if rate != SAMPLE_RATE:
         raise ValueError(
-            f"{name} has {rate:g} samples per second, but the features need {SAMPLE_RATE}: "
+            f"{name} has {rate} samples per second, but the features need {SAMPLE_RATE}: "
             f"convert it first, for example with `sox IN.wav -r {SAMPLE_RATE} -c 1 OUT.wav`"
         )
+
+
+def as_array(values: Any, name: str) -> np.ndarray:
+    """Return the numbers in an array, a list or a torch tensor on any device; ``name`` is what messages call them.
+
+    Raises:
+        ValueError: something else, such as a path or lists of several lengths.
+    """
+    if hasattr(values, "detach"):  # torch, which this module need not import; numpy has no bfloat16
+        values = values.detach().cpu()
+        values = values.float() if values.is_floating_point() else values
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"{name} are lists of several lengths ({error}): give an array") from error
+    if array.ndim == 0:
+        raise ValueError(f"{name} are no array ({type(values).__name__}): give an array, a list or a tensor")
+    return array
+
+
+def as_bool(value: object, name: str) -> bool:
+    """Return a flag: ``True`` or ``False``, also of numpy or torch, or 1 or 0; ``name`` is what the message calls it.
+
+    Raises:
+        ValueError: something else, such as a text, which Python would take for true.
+    """
+    if isinstance(value, str | bytes) or value is None or getattr(value, "ndim", False) or value not in (0, 1):
+        raise ValueError(f"{name} must be true or false, but is {value!r}")
+    return bool(value)
 
 
 def to_kaldi_scale(samples: ArrayLike) -> np.ndarray:
     """Return samples (N,) as float32 in the 16-bit range, the scale of Kaldi's log energies.
 
-    ``samples`` is an array or list of one channel, float in [-1, 1] or int16. Floats up to 2
-    are accepted, because a resampler may overshoot 1.
+    ``samples`` is an array, list or tensor of one channel, float in [-1, 1] or int16. Floats up to 2 are accepted,
+    because a resampler may overshoot 1.
 
     Raises:
         ValueError: another shape, dtype or range, NaN, or infinity.
     """
-    samples = np.asarray(samples)
+    samples = as_array(samples, "samples")
     if samples.ndim != 1:
         raise ValueError(
             f"samples have shape {samples.shape}, but one channel (N,) is needed: "
             "pick or average the channels first, for example `samples.mean(axis=1)`"
         )
-    if samples.dtype == np.int16:
+    if np.issubdtype(samples.dtype, np.int16):  # of either byte order
         return samples.astype(np.float32)
     if not np.issubdtype(samples.dtype, np.floating):
         raise ValueError(f"samples are {samples.dtype}, but float in [-1, 1] or int16 is needed: convert them first")
@@ -100,9 +130,10 @@ class FilterBankStream:
         ``final`` ends the recording: remaining samples that fill no window are dropped, as in Kaldi.
 
         Raises:
-            ValueError: samples that ``to_kaldi_scale`` refuses.
+            ValueError: samples that ``to_kaldi_scale`` refuses, or a ``final`` that is not true or false.
             RuntimeError: the recording has ended.
         """
+        final = as_bool(final, "final")
         if self.finished:
             raise RuntimeError("push after final=True: the recording has ended, start a new stream or session")
         waiting = np.concatenate([self.tail, to_kaldi_scale(samples)])
@@ -122,7 +153,7 @@ def filter_banks(samples: ArrayLike, sample_rate: float = SAMPLE_RATE) -> np.nda
         ValueError: another rate, samples that ``to_kaldi_scale`` refuses, or audio shorter than one window.
     """
     check_sample_rate(sample_rate)
-    samples = np.asarray(samples)
+    samples = as_array(samples, "samples")
     if samples.ndim == 1 and (count := len(samples)) < WINDOW:
         problem = "too short" if count else "empty"
         raise ValueError(f"audio of {count} samples is {problem}: leave it out, a frame needs {WINDOW} (25 ms)")
@@ -143,8 +174,15 @@ class GlobalCMVN:
         self.total = np.zeros(num_bins)
         self.squares = np.zeros(num_bins)
 
-    def add(self, frames: np.ndarray) -> GlobalCMVN:
-        """Add frames (n, bins)."""
+    def add(self, frames: ArrayLike) -> GlobalCMVN:
+        """Add frames (n, bins).
+
+        Raises:
+            ValueError: another shape.
+        """
+        frames = as_array(frames, "frames")
+        if frames.ndim != 2 or frames.shape[1] != len(self.total):
+            raise ValueError(f"frames have shape {frames.shape}, but (n, {len(self.total)}) is needed")
         frames = frames.astype(np.float64)
         self.count += len(frames)
         self.total += frames.sum(axis=0)
@@ -170,14 +208,14 @@ class GlobalCMVN:
         variance = np.maximum(self.squares / self.count - mean**2, self.SMALLEST_VARIANCE)
         return mean.astype(np.float32), np.sqrt(variance).astype(np.float32)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write ``mean`` and ``std`` for fairseq's ``global_cmvn`` transform."""
         mean, std = self.statistics()
-        with path.open("wb") as file:  # given a path, numpy would add .npz to another suffix
+        with Path(path).open("wb") as file:  # given a path, numpy would add .npz to another suffix
             np.savez(file, mean=mean, std=std)
 
     @staticmethod
-    def load(path: Path, num_bins: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def load(path: Path | str, num_bins: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and standard deviation of a file that ``save`` wrote, (bins,) float32 each.
 
         Args:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from mla_fairseq.speech.features import INT16_RANGE, as_array, to_kaldi_scale
 
 FLOOR = 1e-5  # of magnitudes, before the logarithm
 
@@ -31,6 +35,9 @@ class MelSpectrogram:
     f_max: float = 8000.0
 
     def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not isinstance(value, Real) or isinstance(value, bool):
+                raise ValueError(f"{name} must be a number, but is {value!r}")
         if min(self.sample_rate, self.hop_length, self.n_mels) < 1 or not self.hop_length <= self.win_length:
             raise ValueError(
                 f"sample_rate, n_mels and hop_length must be at least 1 and win_length at least hop_length, but are "
@@ -59,20 +66,31 @@ class MelSpectrogram:
             sr=self.sample_rate, n_fft=self.n_fft, n_mels=self.n_mels, fmin=self.f_min, fmax=self.f_max
         )
 
-    def __call__(self, samples: np.ndarray) -> np.ndarray:
-        """Return log-mel frames (T, n_mels), float32, of samples (time,); T = 1 + time // hop_length."""
-        import librosa
+    def __call__(self, samples: ArrayLike) -> np.ndarray:
+        """Return log-mel frames (T, n_mels), float32, of samples (time,); T = 1 + time // hop_length.
 
-        magnitudes = np.abs(librosa.stft(samples, **self._framing, pad_mode="constant"))
-        return np.log(np.maximum(self.filters @ magnitudes, FLOOR)).T.astype(np.float32)
-
-    def griffin_lim(self, frames: np.ndarray, iterations: int = 60, seed: int = 0) -> np.ndarray:
-        """Return samples (time,), float32, of log-mel frames (T, n_mels), by librosa's fast Griffin-Lim algorithm.
-
-        Linear magnitudes come from the pseudo-inverse of the filters. The initial phase is random, from ``seed``.
+        Raises:
+            ValueError: samples that ``features.to_kaldi_scale`` refuses.
         """
         import librosa
 
+        samples = to_kaldi_scale(samples) / np.float32(INT16_RANGE)  # exact: a power of two
+        magnitudes = np.abs(librosa.stft(samples, **self._framing, pad_mode="constant"))
+        return np.log(np.maximum(self.filters @ magnitudes, FLOOR)).T.astype(np.float32)
+
+    def griffin_lim(self, frames: ArrayLike, iterations: int = 60, seed: int = 0) -> np.ndarray:
+        """Return samples (time,), float32, of log-mel frames (T, n_mels), by librosa's fast Griffin-Lim algorithm.
+
+        Linear magnitudes come from the pseudo-inverse of the filters. The initial phase is random, from ``seed``.
+
+        Raises:
+            ValueError: frames of another shape.
+        """
+        import librosa
+
+        frames = as_array(frames, "frames")
+        if frames.ndim != 2 or frames.shape[1] != self.n_mels:
+            raise ValueError(f"frames have shape {frames.shape}, but (T, {self.n_mels}) is needed")
         # the pseudo-inverse may give negative numbers, which are no magnitudes
         magnitudes = np.maximum(np.linalg.pinv(self.filters) @ np.exp(frames.T.astype(np.float64)), 1e-10)
         samples = librosa.griffinlim(

@@ -8,7 +8,7 @@ import numpy as np
 import soxr
 from numpy.typing import ArrayLike
 
-from mla_fairseq.speech.features import SAMPLE_RATE, to_kaldi_scale
+from mla_fairseq.speech.features import SAMPLE_RATE, as_array, to_kaldi_scale
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Samples:
         Raises:
             ValueError: the samples have two channels or are not in [-1, 1], or the rate is 0 or less or has changed.
         """
-        samples = np.asarray(samples, dtype=np.float32)
+        samples = as_array(samples, "samples").astype(np.float32, copy=False)
         if samples.ndim != 1 and samples.size:
             raise ValueError(
                 f"the source has {min(samples.shape)} channels, but one is needed: convert it first, for example with "
@@ -61,4 +61,4 @@ class Samples:
         """Remove and return all samples, (N,) float32 at 16 kHz; a resampler delays some ms until ``final``."""
         samples = np.concatenate([np.zeros(0, np.float32), *self.waiting])
         self.waiting = []
-        return samples if self.resampler is None else self.resampler.resample_chunk(samples, last=final)
+        return samples if self.resampler is None else self.resampler.resample_chunk(samples, last=bool(final))

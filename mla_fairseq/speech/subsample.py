@@ -40,7 +40,7 @@ def _window(x: Tensor, held: Tensor | None, size: int, final: bool) -> tuple[Ten
     The input is ``None`` if no window is complete.
     """
     padding = x.new_zeros(*x.shape[:2], size // 2, *x.shape[3:])
-    x = torch.cat([padding if held is None else held, x] + [padding] * final, dim=2)
+    x = torch.cat([padding if held is None else held, x] + [padding] * bool(final), dim=2)
     outputs = max(0, (x.shape[2] - size) // 2 + 1)
     seen = x[:, :, : 2 * (outputs - 1) + size] if outputs else None
     return seen, x[:, :, 2 * outputs :].clone()  # a view would keep all of x in memory

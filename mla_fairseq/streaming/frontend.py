@@ -27,17 +27,20 @@ class Normalisation:
     utterance: bool = False
 
     @classmethod
-    def load(cls, config: Path) -> Normalisation:
+    def load(cls, config: Path | str) -> Normalisation:
         """Load the statistics that the data configuration ``config`` of the model names.
 
         Raises:
             ValueError: the file or the statistics are missing, or the features were transformed otherwise.
         """
+        config = Path(config)
         if not config.is_file():
             raise ValueError(f"{config} is missing: give the prepared data folder and its --config-yaml")
         try:
             settings = yaml.safe_load(config.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError):
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{config} is not UTF-8 ({error}): convert it, for example with iconv") from error
+        except yaml.YAMLError:
             settings = None
         if not isinstance(settings, dict):
             raise ValueError(f"{config} is not a data configuration: give the --config-yaml of the prepared data")

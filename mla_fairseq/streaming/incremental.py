@@ -8,6 +8,7 @@ from typing import Self
 from torch import Tensor
 
 from mla_fairseq.attention import State, fork, nbytes, reorder
+from mla_fairseq.speech.features import as_bool
 from mla_fairseq.streaming.policies import READ, Decision, Policy, Progress, WaitKPolicy
 from mla_fairseq.streaming.search import GREEDY, SearchOptions
 from mla_fairseq.streaming.session import Emission, Session
@@ -44,7 +45,8 @@ class IncrementalSession(Session):
         search: beam search of the sentence.
 
     Raises:
-        ValueError: the encoder cannot stream, or the policy is for another session class, type of model or ratio.
+        ValueError: the encoder cannot stream, the policy is for another session class, type of model or ratio, or an
+            argument has another type.
     """
 
     policy_class = Policy
@@ -64,7 +66,7 @@ class IncrementalSession(Session):
             raise ValueError(f"this model {has} monotonic attention ({policy}): use {suitable}")
         if isinstance(policy, WaitKPolicy):
             self.policy = policy.for_model(translator.wait_k.ratio if translator.wait_k else None)
-        self.continuous = continuous
+        self.continuous = as_bool(continuous, "continuous")
         self._begin_sentence(0)
 
     def snapshot(self) -> Self:

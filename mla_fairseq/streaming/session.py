@@ -15,6 +15,7 @@ from typing import ClassVar, Self
 import torch
 from numpy.typing import ArrayLike
 
+from mla_fairseq.speech.features import as_bool
 from mla_fairseq.streaming.offline_policies import OfflinePolicy
 from mla_fairseq.streaming.policies import Policy
 from mla_fairseq.streaming.search import BeamSearch, SearchOptions
@@ -54,8 +55,8 @@ class Session(ABC):
         forced: tokens before these: the tag of the target language, or none.
 
     Raises:
-        ValueError: a policy for another session class, options of another type, or options without a target language
-            of the model.
+        ValueError: a policy for another session class, a translator or options of another type, or options without a
+            target language of the model.
     """
 
     policy_class: ClassVar[type[Policy | OfflinePolicy]]
@@ -64,6 +65,9 @@ class Session(ABC):
         if not isinstance(policy, self.policy_class):
             name, base = type(self).__name__, self.policy_class.__name__
             raise ValueError(f"{name} does not follow this policy ({policy}): use an instance of a subclass of {base}")
+        if not isinstance(translator, Translator):
+            given = type(translator).__name__
+            raise ValueError(f"the translator of a session is not a Translator ({given}): use Translator.load")
         if not isinstance(options, SearchOptions):
             raise ValueError(f"the options of a session are not SearchOptions ({options!r}): use SearchOptions(beam=N)")
         self.translator, self.policy, self.options = translator, policy, options
@@ -80,10 +84,11 @@ class Session(ABC):
             final: end the recording; the rest of the translation is returned.
 
         Raises:
-            ValueError: the samples are not one channel of speech (the session is unchanged), or the policy made a
-                decision that is not possible.
+            ValueError: the samples are not one channel of speech or ``final`` is not true or false (the session is
+                unchanged), or the policy made a decision that is not possible.
             RuntimeError: the recording has ended.
         """
+        final = as_bool(final, "final")
         before = self.source.available
         self.source.push(samples, final)
         # without new encoder states the policy would decide as before

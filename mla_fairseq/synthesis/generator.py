@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -27,7 +28,8 @@ class Limits:
         slack: steps allowed beyond ``max_ratio``, because short expected lengths are uncertain.
 
     Raises:
-        ValueError: ``threshold`` is outside 0 to 1, ``max_steps`` is below 1, or ``max_ratio`` is below 0.
+        ValueError: a value is not a number, ``threshold`` is outside 0 to 1, ``max_steps`` is below 1, or ``max_ratio``
+            is below 0.
     """
 
     threshold: float = 0.5
@@ -36,6 +38,10 @@ class Limits:
     slack: int = 10
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            kind, type_ = ("an integer", Integral) if name in ("max_steps", "slack") else ("a number", Real)
+            if not isinstance(value, type_):
+                raise ValueError(f"{name} must be {kind}, but is {value!r}")
         if not 0 < self.threshold < 1:
             raise ValueError(f"--eos-prob-threshold must be between 0 and 1, but is {self.threshold}")
         if self.max_steps < 1:

@@ -87,8 +87,11 @@ class Speaker:
             not contain are replaced by the unknown symbol, with a warning.
 
         Raises:
-            ValueError: a text has no known symbol or cannot be split into symbols, or the speaker is unknown.
+            ValueError: a text has no known symbol or cannot be split into symbols, the speaker is unknown, or ``texts``
+                is one text.
         """
+        if isinstance(texts, str):
+            raise ValueError(f"texts must be a list, but is one text ({texts[:40]!r}): write [text]")
         lines = self.task.symbols(texts)
         dictionary = self.task.source_dictionary
         self._check_known(texts, lines)

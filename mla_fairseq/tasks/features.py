@@ -16,6 +16,7 @@ from fairseq.data.iterators import EpochBatchIterator
 
 from mla_fairseq.errors import UserError
 
+LARGEST = 1e6  # of features; those of speech are below 100
 FIX = "prepare the data again, or copy the archive again"
 
 
@@ -36,16 +37,17 @@ class FeatureCheck:
         """Return the features.
 
         Raises:
-            FeatureError: another type or shape, NaN or infinity.
+            FeatureError: another type or shape, NaN, infinity or numbers that no logarithm gives.
         """
         if not isinstance(features, np.ndarray) or not np.issubdtype(features.dtype, np.floating):
             raise FeatureError(f"the features are not float ({getattr(features, 'dtype', type(features).__name__)})")
         if features.ndim != 2 or self.bins not in (None, features.shape[1]):
             wanted = f"(frames, {'bins' if self.bins is None else self.bins})"
             raise FeatureError(f"the features have shape {features.shape}, but {wanted} is needed")
-        if not np.isfinite(features).all():
-            frame = int(np.flatnonzero(~np.isfinite(features).all(1))[0])
-            raise FeatureError(f"frame {frame} of the features is not finite")
+        usable = np.abs(features) < LARGEST  # False for NaN
+        if not usable.all():
+            frame = int(np.flatnonzero(~usable.all(1))[0])
+            raise FeatureError(f"frame {frame} of the features is not finite, or above {LARGEST:g}")
         return features.astype(np.float32, copy=False)
 
     def __repr__(self) -> str:

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -165,3 +166,12 @@ def test_positions_of_one_side_are_refused() -> None:
         class HalfPositions(ReLUAttention):
             def key_positions(self, k: Tensor, layout: Layout) -> Tensor:
                 return layout.relative_keys(k.dtype).unsqueeze(-1)
+
+
+def test_a_start_of_numpy_is_checked_as_others_are() -> None:
+    for start in (3, np.int64(3)):
+        with pytest.raises(ValueError, match="a call starts at a block, but start is 3"):
+            Layout.at(Blocks(2), start, 2)
+    for start in (3.0, [3, 4], np.array([3, 4])):
+        with pytest.raises(ValueError, match="start must be an int or a tensor"):
+            Layout.at(Blocks(2), start, 2)

@@ -1,5 +1,8 @@
 """State is data: batch first, never changed in place, of constant size for linear mechanisms; undo is bit-equal."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -141,3 +144,10 @@ def test_reading_a_fresh_stream_is_refused(name: str) -> None:
     q, _, _, layout = site_problem("full", 3).part()
     with pytest.raises(ValueError, match="this state is empty: write keys before reading it"):
         build(name).read({}, q, layout)
+
+
+@pytest.mark.parametrize("order", [[2, 2, 0], (2, 2, 0), np.array([2, 2, 0])], ids=lambda order: type(order).__name__)
+def test_an_order_of_another_type_is_converted(order: Sequence[int]) -> None:
+    state = {"a": {"x": torch.arange(3)}}
+    reorder(state, order)
+    assert state["a"]["x"].tolist() == [2, 2, 0]

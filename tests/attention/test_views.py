@@ -1,5 +1,6 @@
 """Views as pictures: a row per query, a column per key, # for seen. The oracle must agree with them too."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -66,6 +67,11 @@ def test_each_stream_has_its_own_prefix() -> None:
     ("make", "message"),
     [
         pytest.param(lambda: Causal(0), "at least 1, but is 0", id="window0"),
+        pytest.param(lambda: Causal(2.5), r"an int of at least 1, but is 2\.5", id="window-float"),
+        pytest.param(lambda: Causal("3"), "an int of at least 1, but is '3'", id="window-text"),
+        pytest.param(lambda: Blocks("3"), "but have size 3", id="size-text"),
+        pytest.param(lambda: Prefix([1, 2]), "but are list", id="prefix-list"),
+        pytest.param(lambda: Prefix(torch.tensor([True, False])), "but are torch.bool", id="prefix-bool"),
         pytest.param(lambda: Blocks(0), "size >= 1, left >= -1, but have size 0", id="size0"),
         pytest.param(lambda: Blocks(2, -2), "but have size 2 and left -2", id="left-2"),
         pytest.param(lambda: Prefix(torch.zeros(1, 2, 3)), r"but are .*, \(1, 2, 3\)", id="prefix-of-3-dimensions"),
@@ -76,3 +82,10 @@ def test_each_stream_has_its_own_prefix() -> None:
 def test_a_wrong_view_is_refused(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_numbers_of_numpy_make_views() -> None:
+    three = np.int64(3)
+    for view, plain in ((Causal(three), Causal(3)), (Blocks(three, np.int32(1)), Blocks(3, 1))):
+        assert view == plain
+        assert torch.equal(visibility(view, 9, 9), visibility(plain, 9, 9))

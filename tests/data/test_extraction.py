@@ -233,7 +233,11 @@ def test_samples_that_are_not_finite_are_named(tmp_path: Path) -> None:
     samples[20_000] = np.nan
     soundfile.write(tmp_path / "talk.wav", samples, 16_000, subtype="FLOAT")
     assert segment_features(tmp_path / "talk.wav", 0, 16_000).shape == (98, 80)
-    with pytest.raises(ValueError, match=r"talk\.wav, segment from 1\.00 to 2\.00 s: samples reach nan.*repair the"):
+    with pytest.raises(ValueError, match=r"talk\.wav: not finite at 1\.25 s: repair the recording"):
+        segment_features(tmp_path / "talk.wav", 16_000, 16_000)
+    samples[20_000] = 3
+    soundfile.write(tmp_path / "talk.wav", samples, 16_000, subtype="FLOAT")
+    with pytest.raises(ValueError, match=r"talk\.wav, segment from 1\.00 to 2\.00 s: samples reach 3\.0, but"):
         segment_features(tmp_path / "talk.wav", 16_000, 16_000)
 
 
