@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from fairseq import checkpoint_utils
 from fairseq.file_io import PathManager
+from fairseq.trainer import Trainer
 from torch import distributed
 
 from mla_fairseq.checkpoints import load_checkpoint
@@ -52,6 +53,20 @@ def save_whole_checkpoints() -> None:
 
     checkpoint_utils.torch_persistent_save = save_whole
     PathManager.copy = staticmethod(copy_whole)
+
+
+def end_finished_trainings() -> None:
+    """Let ``fairseq-train`` end if ``--max-update`` is reached when it starts; fairseq alone makes one update more."""
+    load = checkpoint_utils.load_checkpoint
+
+    def load_or_end(cfg: Any, trainer: Trainer, **kwargs: Any) -> Any:
+        loaded, limit = load(cfg, trainer, **kwargs), trainer.cfg.optimization.max_update
+        if 0 < limit <= trainer.get_num_updates():
+            log.info("the training has %d updates, and --max-update is %d: finished", trainer.get_num_updates(), limit)
+            raise SystemExit(0)
+        return loaded
+
+    checkpoint_utils.load_checkpoint = load_or_end
 
 
 @contextmanager

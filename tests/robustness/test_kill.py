@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from mla_fairseq.averaging import last_checkpoints
 from mla_fairseq.cli.options import STOPPED
 from tests.killing import adopts_orphans, needs_proc  # noqa: F401 -- a fixture
 from tests.models.conftest import SIZES, TRAINING, write_corpus
@@ -52,12 +53,13 @@ def checkpoint(path: Path) -> dict[str, Any]:
     """Return the weights and the optimizer's state of a checkpoint, and the number of its updates."""
     state = torch.load(path, weights_only=True)
     parts = {key: state[key] for key in ("model", "last_optimizer_state") if key in state}
-    return {**dict(tensors(parts, path.name)), "updates": state["optimizer_history"][-1]["num_updates"]}
+    return {**dict(tensors(parts, "")), "updates": state["optimizer_history"][-1]["num_updates"]}
 
 
 def training(folder: Path) -> dict[str, Any]:
-    """Return the last checkpoint of a training, and the names of all."""
-    return {**checkpoint(folder / "checkpoint_last.pt"), "names": sorted(path.name for path in folder.iterdir())}
+    """Return the two last checkpoints of a training; a kill may leave more of the older ones."""
+    found = {path.name: checkpoint(path) for path in last_checkpoints(folder, 2)}
+    return {f"{name} {key}": value for name, state in found.items() for key, value in state.items()}
 
 
 def whole_run(folder: Path) -> dict[str, Any]:
@@ -80,7 +82,7 @@ def training_alone(root: Path) -> Command:
     (root / "data").mkdir()
     mask_features(write_corpus(root / "data", {"train": 40, "valid": 4}))
     words = ["fairseq-train", root / "data", "--task", "speech_to_text_mla"]
-    words += ["--arch", "s2t_transformer_mla", "--attn-type", "cosformer", "--dropout", 0.1, "--max-update", 30]
+    words += ["--arch", "s2t_transformer_mla", "--attn-type", "cosformer", "--dropout", 0.1, "--max-update", 17]
     words += ["--save-interval-updates", 3, "--keep-interval-updates", 3, "--save-dir", "FOLDER"]
     return Command([*words, *SIZES, *TRAINING, "--num-workers", 2], training)
 
