@@ -52,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--lenpen", type=float, default=1.0, metavar="P", help="length penalty")
     add("--max-len-a", type=float, default=0.0, metavar="A", help=LIMIT.format("A"))
     add("--max-len-b", type=int, default=200, metavar="B", help=LIMIT.format("B"))
+    add("--tgt-lang", metavar="LANG", help="target language of a multilingual model, such as de (default: none)")
     add("--max-seconds", type=float, metavar="S", help=f"longest stretch of audio in seconds (default: {SECONDS:g})")
     add("--pause", type=float, metavar="S", help="cut every file at each pause of at least S seconds, such as 0.3")
     add("--max-tokens", type=int, default=20_000, metavar="N", help="frames (10 ms) in a batch")
@@ -84,6 +85,7 @@ def load(args: argparse.Namespace) -> BatchTranslator:
     import_user_dir(args.user_dir)
     names = ("beam", "lenpen", "max_len_a", "max_len_b")
     flags = [word for name in names for word in (f"--{name.replace('_', '-')}", str(getattr(args, name)))]
+    flags += [] if args.tgt_lang is None else ["--tgt-lang", args.tgt_lang]
     translator = BatchTranslator(args.checkpoint, args.data, args.config_yaml, flags, args.device, args.fp16)
     if translator.bins != NUM_BINS:
         raise ValueError(

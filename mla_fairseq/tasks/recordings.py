@@ -23,6 +23,9 @@ class Recordings(SpeechToTextDataset):
         """Return false: a task that kept the iterator would keep the features of everything it has translated."""
         return False
 
+    def check_tgt_lang_tag(self) -> None:
+        """Check nothing: recordings have no target language, and the task forces the tag of ``--tgt-lang``."""
+
     def _get_source_audio(self, index: int) -> Tensor:
         """Return transformed features, (frames, bins) float32."""
         features = self.audio_paths[index]

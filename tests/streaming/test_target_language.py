@@ -292,3 +292,27 @@ def test_rows_of_an_unknown_language_are_refused(joint: Path) -> None:
     task = tasks.setup_task(Namespace(task="speech_to_text_mla", data=str(joint), config_yaml="config_st.yaml"))
     with pytest.raises(UserError, match=r"tst-COMMON_it_st\.tsv has rows in the language 'it', but .* tags of de, fr"):
         task.load_dataset("tst-COMMON_it_st")
+
+
+def test_audio_files_are_translated_into_the_language(joint: Path, model, wavs: list[Path], tmp_path: Path) -> None:
+    path, limit = model(OFFLINE), ["--max-len-a", 0, "--max-len-b", 12]
+    (tmp_path / "names").write_text("".join(f"{wav}\n" for wav in wavs), encoding="utf-8")
+    task = [joint, "--task", "speech_to_text_mla", "--config-yaml", "config_st.yaml", "--cpu", "--path", path]
+    found = []
+    for language in ("de", "fr"):
+        flags = ["--tgt-lang", language, *limit]
+        done = generate(joint, path, "--beam", 5, *flags, subset=f"tst-COMMON_{language}_st")
+        lines = {line.split("\t")[0]: line.split("\t")[2] for line in done.lines("D-")}
+        expected = [lines[f"D-{index}"] for index in range(len(wavs))]
+        files = run("mla-translate", path, "--data", joint, *flags, wavs)
+        assert [line.split("\t")[1] for line in files.out.splitlines()] == expected
+        piped = run("fairseq-interactive", task, "--input", tmp_path / "names", *flags, "--beam", 5)
+        assert [line.split("\t")[2] for line in piped.lines("D-")] == expected
+        found.append(expected)
+    assert found[0] != found[1]
+
+
+def test_audio_files_need_a_language(joint: Path, model, wavs: list[Path]) -> None:
+    for flags, message in (([], "choose one by --tgt-lang"), (["--tgt-lang", "es"], "use one of de, fr")):
+        done = run("mla-translate", model(OFFLINE), "--data", joint, flags, wavs[:1])
+        assert done.code == 1 and message in done.last_line and not done.out
