@@ -52,6 +52,13 @@ def tiny_convolutions(args: Namespace) -> None:
     tiny(args)
 
 
+def share_simul_type() -> None:
+    """Let ``--simul-type`` of fairseq's example, where that is installed, take the names of this package too."""
+    if "simul_type" in REGISTRIES:
+        for simul_type in SIMUL_TYPES:
+            REGISTRIES["simul_type"]["registry"].setdefault(simul_type, None)
+
+
 SIZES = {
     "": stock.base_architecture,
     "_tiny": tiny,
@@ -74,10 +81,8 @@ def _register(model: str, conv_version: str, name: str, size: Callable[[Namespac
     register_model_architecture(model, name)(architecture)
 
 
-if "simul_type" in REGISTRIES:  # fairseq's example is installed, whose --simul-type refuses names that it does not know
-    for simul_type in SIMUL_TYPES:
-        REGISTRIES["simul_type"]["registry"].setdefault(simul_type, None)
 for suffix, size in SIZES.items():
     _register("s2t_transformer_simul_mla", "s2t_transformer", f"s2t_transformer_simul_mla{suffix}", size)
     size = tiny_convolutions if size is tiny else size
     _register("convtransformer_simul_mla", "convtransformer", f"convtransformer_simul_mla{suffix}", size)
+share_simul_type()

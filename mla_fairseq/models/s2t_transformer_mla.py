@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from fairseq.models import register_model, register_model_architecture
+from fairseq.models.speech_to_text import convtransformer
 from fairseq.models.speech_to_text import s2t_transformer as stock
 from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
@@ -24,8 +25,8 @@ from mla_fairseq.models.target_language import check_trained
 class S2TTransformerMLAModel(MLAModel, stock.S2TTransformerModel):
     """Speech to text with any mechanism at each of the three attention sites.
 
-    With softmax everywhere it equals ``s2t_transformer``: parameter names and outputs are the same, and checkpoints of
-    that model load if only the architecture is changed:
+    With softmax everywhere it equals ``s2t_transformer`` and, as ``convtransformer_mla``, ``convtransformer``:
+    outputs are the same, and checkpoints of those models load if only the architecture is changed:
     ``fairseq-generate --model-overrides "{'_name': 's2t_transformer_mla'}"``.
     """
 
@@ -116,3 +117,18 @@ ARCHITECTURES = {
 }
 for arch, size in ARCHITECTURES.items():
     register_model_architecture("s2t_transformer_mla", arch)(size)
+
+
+@register_model_architecture("s2t_transformer_mla", "convtransformer_mla")
+def convtransformer_base(args: Namespace) -> None:
+    """Set the subsampler and the defaults of fairseq's ``convtransformer``, such as norms after each block."""
+    convtransformer.base_architecture(args)
+    args.conv_version = "convtransformer"  # set always: the flag of the stock model has a default that would win
+    stock.base_architecture(args)
+
+
+@register_model_architecture("s2t_transformer_mla", "convtransformer_mla_espnet")
+def convtransformer_espnet(args: Namespace) -> None:
+    """Set the size of fairseq's ``convtransformer_espnet``: 256 channels, 12 + 6 layers."""
+    convtransformer.convtransformer_espnet(args)
+    convtransformer_base(args)

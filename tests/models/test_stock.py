@@ -159,3 +159,10 @@ def test_a_stock_model_keeps_softmax_if_converted(convtransformer, write: Write,
     torch.testing.assert_close(outputs(load_model(tmp_path / "new.pt", {})[0]), outputs(stock.model), rtol=0, atol=5e-6)
     again = run("mla-linearize", tmp_path / "new.pt", *flags)
     assert again.code == 1 and "every site has the mechanism already" in again.last_line
+
+
+@pytest.mark.parametrize("size", ["", "_espnet"])
+def test_training_starts_from_a_convtransformer(build: Build, convtransformer, size: str) -> None:
+    stock, ours = convtransformer(f"convtransformer{size}").model, build(f"convtransformer_mla{size}").model
+    ours.load_state_dict(dict(stock.state_dict()))
+    torch.testing.assert_close(outputs(ours), outputs(stock), rtol=0, atol=5e-6)
