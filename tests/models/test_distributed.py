@@ -207,7 +207,7 @@ def test_text_to_speech_resumes_on_two_processes(voice: Path, tmp_path: Path, ba
 @pytest.mark.parametrize("flag", ["--finetune-from-model", "--restore-file"])
 def test_two_processes_start_from_a_checkpoint(spoken: Path, tmp_path: Path, flag: str, backend: str) -> None:
     flags = f"{OFFLINE} --attn-type cosformer {PREDICTOR} --ddp-backend {backend}"
-    first = train(spoken, tmp_path / "first", flags, count=1, updates=2)
+    first = train(spoken, tmp_path / "first", flags, updates=2)
     second = train(spoken, tmp_path / "second", f"{flags} {flag} {first}/checkpoint_last.pt --lr 0", updates=3)
     weights = {name: x for name, x in state(first).items() if not name.endswith(("batches", "tokens_and_states"))}
     for rank in (0, 1):
