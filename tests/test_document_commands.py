@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pytest
 import simuleval
 from fairseq import options
+from torch.distributed.run import get_args_parser
 
 from mla_fairseq import (
     agents,
@@ -99,6 +100,14 @@ def parse_pip(arguments: list[str]) -> None:
         assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"])
 
 
+def parse_launcher(program: str, arguments: list[str]) -> None:
+    """Parse the flags of torchrun by its own parser; no machine here has SLURM. Then parse the launched command."""
+    launched = next(index for index, word in enumerate(arguments) if word.startswith("fairseq-"))
+    if program == "torchrun":
+        get_args_parser().parse_args(arguments)
+    parse_fairseq(arguments[launched], arguments[launched + 1 :])
+
+
 def parse_make(arguments: list[str]) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert all(re.search(rf"^{name}:", makefile, re.MULTILINE) for name in arguments)
@@ -110,6 +119,8 @@ def test_a_command_parses(command: Command, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(ROOT)  # commands are run in the clone's folder
     if program in ("fairseq-train", "fairseq-generate", "fairseq-interactive"):
         parse_fairseq(program, arguments)
+    elif program in ("torchrun", "srun"):
+        parse_launcher(program, arguments)
     elif program == "simuleval":
         parse_simuleval(arguments)
     elif program == "python":

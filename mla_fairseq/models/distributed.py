@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import collections
+import sys
 from collections.abc import Iterator
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from omegaconf import DictConfig, ListConfig
 from omegaconf.base import ContainerMetadata, Metadata
 from omegaconf.nodes import AnyNode
 from torch import Tensor, nn
+from torch.multiprocessing import ProcessExitedException
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mla_fairseq.models.length import LengthRule
@@ -30,6 +33,20 @@ def unwrapped(model: nn.Module) -> BaseFairseqModel:
     while not isinstance(inner, BaseFairseqModel):  # a proxy around LegacyDistributedDataParallel or torch's class
         inner = inner.module
     return inner
+
+
+def end_quietly() -> None:
+    """Let a command end without a traceback after a process that it started has reported a user's mistake.
+
+    On a machine with several GPUs fairseq starts a process for each; a ``UserError`` ends it with the status 1.
+    """
+    show = sys.excepthook
+
+    def show_others(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not (isinstance(error, ProcessExitedException) and error.exit_code == 1):
+            show(kind, error, trace)
+
+    sys.excepthook = show_others
 
 
 def place() -> tuple[int, int]:

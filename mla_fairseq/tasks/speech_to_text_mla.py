@@ -48,7 +48,8 @@ class SpeechToTextMLATask(MultilingualTask, SpeechToTextTask):
         parser.add_argument(
             "--simul-log",
             metavar="FILE",
-            help="log of words and delays in the format of SimulEval's instances.log (default: no log)",
+            help="log of words and delays in the format of SimulEval's instances.log; several processes "
+            "write FILE.RANK each (default: no log)",
         )
         parser.add_argument(
             "--simul-segment-size",
@@ -119,6 +120,8 @@ class SpeechToTextMLATask(MultilingualTask, SpeechToTextTask):
             raise UserError(f"--simul-log is not supported for ensembles ({len(models)} models): give one --path")
         if not encoder.streams:
             raise UserError("--simul-log needs a chunked encoder: use a model trained with --encoder-chunk-size")
+        if getattr(self.args, "distributed_world_size", 1) > 1:  # each process decodes a part of the set
+            path = path.with_name(f"{path.name}.{self.args.distributed_rank}")
         clock = Clock(encoder.view.size, encoder.frames_before, self.args.simul_segment_size)
         with user_errors("--simul-log: ", (ValueError, OSError)):
             return SimulLog(path, self.target_dictionary, clock)

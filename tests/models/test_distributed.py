@@ -2,6 +2,8 @@
 
 import json
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +14,20 @@ from fairseq.models import distributed_fairseq_model
 from fairseq.trainer import Trainer
 from omegaconf import OmegaConf
 from torch import nn
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from torch.nn.parallel import DistributedDataParallel
 
 from mla_fairseq.attention import available_attention
 from mla_fairseq.checkpoints import load_training
 from mla_fairseq.data.prepare_speech import Options, prepare
-from mla_fairseq.models.distributed import place, unwrapped
+from mla_fairseq.models.distributed import end_quietly, place, unwrapped
 from mla_fairseq.models.simul import SIMUL_TYPES
 from mla_fairseq.models.wait_k import WaitK
 from tests.data.voice import write_voice
 from tests.models.conftest import EVERYWHERE, IN_ORDER, SIZES, STREAMING, TRAINING, Build, write_corpus
 from tests.models.test_speech_commands import SIZES as SPEECH_SIZES
 from tests.processes import run_together
-from tests.programs import run
+from tests.programs import ROOT, run
 
 STILL = "--dropout 0 --attention-dropout 0 --activation-dropout 0"
 CHUNKS = "--fixed-pre-decision-ratio 1 --encoder-chunk-size 2 --source-length 60 --target-length-fixed 12"
@@ -233,6 +236,62 @@ def test_validation_and_numbered_checkpoints(tmp_path: Path, sentences: int) -> 
     average = tmp_path / "average.pt"
     done = run("mla-average", "--inputs", two, "--last", 2, "--output", average)
     assert done.code == 0 and average.is_file(), done.err
+
+
+@pytest.mark.slow
+def test_two_processes_choose_the_newest_whole_checkpoint(spoken: Path, tmp_path: Path) -> None:
+    flags = f"{TOGETHER['length predictor']} --save-interval-updates 1"
+    whole = train(spoken, tmp_path / "whole", flags)
+    stopped = train(spoken, tmp_path / "stopped", flags, updates=2)
+    (stopped / "checkpoint_last.pt").write_bytes(b"PK cut")
+    train(spoken, stopped, flags)
+    assert losses(stopped) == losses(whole)
+    for rank in (0, 1):
+        check_same(state(stopped, rank), state(whole, rank))
+
+
+@pytest.mark.slow
+def test_processes_that_divide_a_set_write_a_log_each(spoken: Path, tmp_path: Path) -> None:
+    model = train(spoken, tmp_path, f"{SIMUL} --waitk-lagging 1-9", count=1) / "checkpoint_last.pt"
+    command = ["fairseq-generate", spoken, "--task", "speech_to_text_mla", "--gen-subset", "valid", "--path", model]
+    command += ["--beam", 1, "--max-len-b", 8, "--batch-size", 2, "--simul-waitk-lagging", 2, "--cpu"]
+    log = tmp_path / "instances.log"
+    for more in ([], *(["--distributed-world-size", 2, "--distributed-rank", rank] for rank in (0, 1))):
+        done = run(*command, "--num-workers", 0, "--simul-log", log, *more)
+        assert done.code == 0, done.err
+    first, second = (Path(f"{log}.{rank}").read_text(encoding="utf-8").splitlines() for rank in (0, 1))
+    assert first and second
+    assert sorted(first + second) == sorted(log.read_text(encoding="utf-8").splitlines())
+
+
+def test_a_reported_mistake_of_a_process_ends_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: shown.append(error))
+    end_quietly()
+    others = (ValueError(), ProcessExitedException("", 0, 1, -9, "SIGKILL"), ProcessRaisedException("", 0, 1))
+    for error in (ProcessExitedException("", 0, 1, 1), *others):
+        sys.excepthook(type(error), error, None)
+    assert shown == list(others)
+
+
+@pytest.mark.slow
+def test_fairseq_starts_a_process_for_each_gpu(spoken: Path, tmp_path: Path) -> None:
+    """Two GPUs are pretended: fairseq counts them, and with ``--cpu`` uses none."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import torch\ntorch.cuda.device_count = lambda: 2\nfrom fairseq_cli.train import cli_main\n"
+        "if __name__ == '__main__':\n    cli_main()\n"
+    )
+    flags = f"{SIMUL} --simul-type infinite_lookback {LATENCY} --ddp-backend {LEGACY} --distributed-backend gloo"
+    training = [*SIZES, *TRAINING, "--max-update", "2", "--user-dir", "mla_fairseq", "--task", "speech_to_text_mla"]
+    command = [sys.executable, str(script), str(spoken), *training, *flags.split(), "--save-dir", str(tmp_path)]
+    settings = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 300}
+    done = subprocess.run(command, **settings)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "training on 2 devices" in done.stdout and (tmp_path / "checkpoint_last.pt").is_file()
+    done = subprocess.run([*command, "--encoder-chunk-size", "-2"], **settings)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "error: --encoder-chunk-size must be at least 0" in done.stderr
 
 
 def test_the_model_is_found_inside_every_wrapper(build: Build) -> None:
