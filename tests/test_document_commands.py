@@ -57,7 +57,10 @@ def parse_fairseq(program: str, arguments: list[str]) -> None:
         with pytest.raises(SystemExit, match="0"):
             options.parse_args_and_arch(parser, arguments)
         return
-    data = ["DATA", "--task", "speech_to_text_mla"] if arguments[0].startswith("--") else []  # "..." for them
+    omitted = not arguments or arguments[0].startswith("--")
+    data = ["DATA", "--task", "speech_to_text_mla"] if omitted else []  # "..." stands for them
+    if program == "fairseq-train" and "--arch" not in arguments:
+        arguments = [*arguments, "--arch", "s2t_transformer_mla"]
     path = [] if program == "fairseq-train" or "--path" in arguments else ["--path", "CKPT"]
     options.parse_args_and_arch(parser, [*data, *arguments, *path])
 
