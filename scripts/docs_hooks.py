@@ -23,6 +23,7 @@ PAGES = {
     "SECURITY.md": "security.md",
     "examples/mustc/RESULTS.md": "results/mustc.md",
     "examples/simulst/RESULTS.md": "results/simulst.md",
+    "examples/multilingual/RESULTS.md": "results/multilingual.md",
     "examples/tts/RESULTS.md": "results/tts.md",
 }
 SOURCES = {page: source for source, page in PAGES.items()}

@@ -20,6 +20,8 @@ from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.models.target_language import forced_tokens, languages
 from mla_fairseq.tasks.folder import FolderTask
 
+ROWS = ", or decode each row into its language by --prefix-size 1"
+
 
 def add_language_args(parser: ArgumentParser) -> None:
     """Add the flag of the target language."""
@@ -39,13 +41,17 @@ class MultilingualTask(FolderTask):
         forced: the tag of ``--tgt-lang``; empty where the rows have their languages.
 
     Raises:
-        UserError: tags are to be prepended, but the dictionary has none.
+        UserError: the dictionary has no tags, or the configuration puts them elsewhere.
     """
 
     def __init__(self, args: Namespace, dictionary: Dictionary) -> None:
         super().__init__(args, dictionary)
         self.prefix_size = int(self.data_cfg.prepend_tgt_lang_tag)
         self.forced: list[int] = []
+        if self.data_cfg.prepend_bos_and_append_tgt_lang_tag:
+            raise UserError(
+                f"prepend_bos_and_append_tgt_lang_tag in {args.config_yaml} is not supported: use prepend_tgt_lang_tag"
+            )
         if self.prefix_size and not languages(dictionary):
             raise UserError(
                 f"{self.data_cfg.vocab_filename} has no tag such as <lang:de>, but {args.config_yaml} has "
@@ -91,7 +97,8 @@ class MultilingualTask(FolderTask):
         try:
             self.forced = forced_tokens(self.target_dictionary, self.prefix_size, language)
         except ValueError as error:
-            rows = "" if language else ", or decode each row into its language by --prefix-size 1"
+            # fairseq-interactive, which has a buffer, has no rows with languages
+            rows = "" if language or hasattr(self.args, "buffer_size") else ROWS
             raise UserError(f"{error}{rows}") from error
         if self.forced:
             args = copy.copy(args)

@@ -88,7 +88,7 @@ def _whole(part: FairseqDataset) -> Any:
     return part.dataset if isinstance(part, BaseWrapperDataset) else part
 
 
-def check_combined(names: Sequence[str], folder: Path, alpha: Any) -> None:
+def check_combined(names: Sequence[str], folder: Path, alpha: float) -> None:
     """Check that sets can be loaded as one.
 
     Args:
@@ -97,13 +97,11 @@ def check_combined(names: Sequence[str], folder: Path, alpha: Any) -> None:
         alpha: ``sampling_alpha`` of the data configuration; fairseq resamples training sets if it is not 1.
 
     Raises:
-        ValueError: training sets mixed with others, or a set or an ``alpha`` that fairseq cannot resample.
+        ValueError: training sets mixed with others, or a set that fairseq cannot resample.
     """
     training = [name for name in names if name.startswith("train")]
     if training and len(training) < len(names):  # fairseq would mask or not mask all of them
         raise ValueError(f"{','.join(names)} mixes training sets with others: load {training[0]} by another command")
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 <= alpha < float("inf"):
-        raise ValueError(f"sampling_alpha is not a number of at least 0 ({alpha!r}): correct the data configuration")
     for name in training if len(names) > 1 and alpha != 1 else ():
         pairs = manifest.languages(path := folder / f"{name}.tsv")
         if len(pairs) > 1:

@@ -43,7 +43,7 @@ def parse(folder: Path, flags: str) -> Namespace:
         "speech_to_text_mla",
         *arch,
         *SIZES,
-        *map(str, TRAINING),
+        *TRAINING,
         "--dropout",
         "0",
         *words,
@@ -99,7 +99,7 @@ def test_the_tag_reads_what_the_first_token_reads(folder: Path) -> None:
     flags = "--arch s2t_transformer_simul_mla --waitk-lagging 2 --fixed-pre-decision-ratio 3"
     model, *_ = build(folder, f"{MODELS['plain']} {flags}")
     view = model.eval().decoder._cross_view(5, torch.zeros(100, 1, 16), {})
-    assert view.counts.tolist() == [6, 6, 9, 12, 15]
+    assert view.lengths.tolist() == [6, 6, 9, 12, 15]
 
 
 @pytest.mark.parametrize(

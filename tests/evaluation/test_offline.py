@@ -62,6 +62,19 @@ def test_references_that_are_missing_are_reported(tmp_path):
         offline.read_references(tmp_path / "x.tsv")
 
 
+def test_each_of_several_sets_is_scored(tmp_path):
+    lines = {"a": ["ein Hund läuft weit weg"], "b": ["un chien court très loin", "un chat dort très bien"]}
+    for name, texts in lines.items():
+        rows = "".join(f"x\tz\t9\t{text}\n" for text in texts)
+        (tmp_path / f"{name}.tsv").write_text(f"id\taudio\tn_frames\ttgt_text\n{rows}", encoding="utf-8")
+    sets = offline.read_sets(tmp_path, "b,a")
+    assert list(sets.items()) == [("b", lines["b"]), ("a", lines["a"])]
+    scores = offline.score_sets([*lines["b"], "eine Katze"], sets)
+    assert {name: score.sentences for name, score in scores.items()} == {"b": 2, "a": 1}
+    assert scores["b"].bleu == pytest.approx(100)
+    assert scores["a"].bleu == pytest.approx(0)
+
+
 def test_a_skipped_sentence_is_scored_as_empty(caplog):
     assert offline.pair_up(Generated({2: "c", 0: "a"}), ["x", "y", "z"]) == ["a", "", "c"]
     assert "1 of 3 sentences were not translated" in caplog.text

@@ -144,6 +144,17 @@ def test_a_set_that_was_not_prepared_is_reported(small):
         check_files(recipe)
 
 
+def test_several_training_sets_are_looked_for(small):
+    recipe = small("train.train_subset='train_x,train_y'", "generate.gen_subset='dev_st,tst_x'")
+    for subset in ("train_x", "dev_st"):
+        recipe.manifest(subset).parent.mkdir(parents=True, exist_ok=True)
+        recipe.manifest(subset).touch()
+    check_files(recipe)  # the preparation is not complete
+    recipe.manifest("train_y").touch()
+    with pytest.raises(ValueError, match=r"generate\.gen_subset is tst_x, which was not prepared"):
+        check_files(recipe)
+
+
 def test_default_sets_are_those_of_fairseq(write, shortest, tmp_path):
     (tmp_path / "train.tsv").touch()
     path = write(shortest)

@@ -94,6 +94,22 @@ def test_frames_of_too_long_utterances_do_not_count(translated):
     assert translated("train.max_source_positions=250")["train_frames_per_second"] == 150
 
 
+def test_several_sets_are_scored_together_and_one_by_one(small):
+    recipe = small("train.train_subset='train_x,train_y'", "generate.gen_subset='x,y'", "simul=null")
+    files(recipe)
+    for name in ("train_x", "train_y", "x", "y"):
+        recipe.manifest(name).write_text(MANIFEST, encoding="utf-8")
+    wrong = "".join(f"D-{n}\t-1\teine Katze schläft\n" for n in (3, 4, 5))
+    recipe.makes("generate").write_text(RIGHT + wrong, encoding="utf-8")
+    found = result(recipe)
+    assert [(one["subset"], one["sentences"]) for one in found["sets"]] == [("x", 3), ("y", 3)]
+    right, wrong = (one["bleu"] for one in found["sets"])
+    assert right == pytest.approx(100)
+    assert right > found["bleu"] > wrong
+    assert (found["subset"], found["sentences"]) == ("x,y", 6)
+    assert found["train_frames_per_second"] == 600, "1200 frames and 4 updates an epoch, 2 updates a second"
+
+
 def test_recognition_is_measured_in_words(translated):
     wrong = "D-0\t-1\tein Hund läuft weit 1\nD-1\t-1\tein Mund läuft weit 2\nD-2\t-1\t\n"
     assert translated("prepare.task=asr", generated=wrong)["word_error_rate"] == 40.0

@@ -1,6 +1,7 @@
 """A prepared corpus of noise with texts, and simultaneous models for it with random weights."""
 
 import functools
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from omegaconf import OmegaConf
 
 from mla_fairseq import plugin  # noqa: F401 -- registers the architectures
+from mla_fairseq.data.joint import JointPreparation
 from mla_fairseq.data.prepare import Options, prepare
 from mla_fairseq.data.vocabulary import Vocabulary
 from mla_fairseq.streaming import Translator
@@ -95,6 +97,35 @@ def save_model(data: Path, path: Path, flags: str = "", arch: str = ARCH) -> Pat
     state |= {"task_state": {}, "extra_state": {}}
     checkpoint_utils.torch_persistent_save(state, str(path))
     return path
+
+
+@pytest.fixture(scope="session")
+def joint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A joint folder of two pairs with the same audio."""
+    german = write_corpus(tmp_path_factory.mktemp("joint") / "en-de")
+    french = Path(shutil.copytree(german, german.with_name("en-fr")))
+    for path in french.rglob("*.de"):
+        path.rename(path.with_suffix(".fr")).write_text(path.with_suffix(".fr").read_text().replace("ein", "une"))
+    settings = Options(vocabulary=Vocabulary("unigram", 40), cmvn="global", specaugment="none")
+    return JointPreparation([german, french], german.parent / "prepared", settings).run().parent
+
+
+@pytest.fixture(scope="session")
+def multilingual(joint: Path, tmp_path_factory: pytest.TempPathFactory) -> Save:
+    """``multilingual(flags)``: the checkpoint of a multilingual model with random weights."""
+
+    @functools.cache
+    def build(flags: str = "", arch: str = "s2t_transformer_simul_mla") -> Path:
+        path = save_model(joint, tmp_path_factory.mktemp("model") / "checkpoint.pt", flags, arch)
+        state = torch.load(path, weights_only=False)
+        tags = state["model"]["decoder.embed_tokens.weight"][4:6]
+        tags.copy_(torch.randn(tags.shape, generator=torch.Generator().manual_seed(3)))  # so that the language matters
+        scores = state["model"]["decoder.output_projection.weight"]
+        scores[4:6] = scores.mean(0)  # the mean is never the highest: it emits no tag by itself, like a trained model
+        torch.save(state, path)
+        return path
+
+    return build
 
 
 def enliven(model: torch.nn.Module) -> None:

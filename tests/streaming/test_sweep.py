@@ -118,3 +118,13 @@ def test_an_agent_is_swept_once_for_each_value(save, data: Path, tmp_path: Path)
     assert "| waitk_lagging = 3 |" in done.out
     with (tmp_path / "out" / "points.tsv").open(encoding="utf-8") as stream:
         assert [row["setting"] for row in csv.DictReader(stream, delimiter="\t")] == ["1", "3"]
+
+
+def test_a_multilingual_model_is_swept_over_several_sets(joint: Path, multilingual, tmp_path: Path) -> None:
+    """Each sentence is translated into the language of its row."""
+    sets = "tst-COMMON_de_st,tst-COMMON_fr_st"
+    common = (joint, "--path", multilingual(), "--output", tmp_path, "--timelines", "--laggings", "2")
+    done = sweep(*common, "--subset", sets)
+    assert done.code == 0, done.err
+    assert len(read_instances(tmp_path / "k2" / LOG_NAME)) == 10
+    assert "--prefix-size 1" in (tmp_path / "k2" / "made-by").read_text()

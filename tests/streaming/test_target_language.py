@@ -1,11 +1,9 @@
 """Multilingual models: batch decoding, sessions and the parallel pass agree, and the tag of a language is no token."""
 
-import functools
 import json
 import re
 import shutil
 from argparse import Namespace
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +12,6 @@ import soundfile
 import torch
 from fairseq import tasks
 
-from mla_fairseq.data.joint import JointPreparation
-from mla_fairseq.data.prepare import Options
-from mla_fairseq.data.vocabulary import Vocabulary
 from mla_fairseq.errors import UserError
 from mla_fairseq.streaming import (
     AlignAttPolicy,
@@ -34,7 +29,7 @@ from mla_fairseq.streaming import (
 )
 from mla_fairseq.streaming.frontend import FeatureStream
 from tests.programs import ROOT, Done, run
-from tests.streaming.conftest import noise, save_model, write_corpus
+from tests.streaming.conftest import SIZES, noise
 from tests.streaming.test_agent import LONGEST, attempt, simuleval
 
 MONOTONIC = "--simul-type infinite_lookback_fixed_pre_decision --cross-attn-type relu"
@@ -42,35 +37,6 @@ OFFLINE = "--encoder-chunk-size 0"
 MODELS = {"softmax": "", "cosformer": "--attn-type cosformer", "gla": "--decoder-attn-type gla", "monotonic": MONOTONIC}
 every_model = pytest.mark.parametrize("flags", MODELS.values(), ids=MODELS)
 SETS = "tst-COMMON_de_st,tst-COMMON_fr_st"
-
-
-@pytest.fixture(scope="module")
-def joint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A joint folder of two pairs with the same audio."""
-    german = write_corpus(tmp_path_factory.mktemp("joint") / "en-de")
-    french = Path(shutil.copytree(german, german.with_name("en-fr")))
-    for path in french.rglob("*.de"):
-        path.rename(path.with_suffix(".fr")).write_text(path.with_suffix(".fr").read_text().replace("ein", "une"))
-    settings = Options(vocabulary=Vocabulary("unigram", 40), cmvn="global", specaugment="none")
-    return JointPreparation([german, french], german.parent / "prepared", settings).run().parent
-
-
-@pytest.fixture(scope="module")
-def model(joint: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """``model(flags)``: the checkpoint of a multilingual model with random weights."""
-
-    @functools.cache
-    def model(flags: str = "", arch: str = "s2t_transformer_simul_mla") -> Path:
-        path = save_model(joint, tmp_path_factory.mktemp("model") / "checkpoint.pt", flags, arch)
-        state = torch.load(path, weights_only=False)
-        tags = state["model"]["decoder.embed_tokens.weight"][4:6]
-        tags.copy_(torch.randn(tags.shape, generator=torch.Generator().manual_seed(3)))  # so that the language matters
-        scores = state["model"]["decoder.output_projection.weight"]
-        scores[4:6] = scores.mean(0)  # the mean is never the highest: it emits no tag by itself, like a trained model
-        torch.save(state, path)
-        return path
-
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +56,9 @@ def policy_of(flags: str) -> MonotonicPolicy | WaitKPolicy:
 
 @every_model
 def test_the_agent_emits_what_batch_decoding_logs(
-    joint: Path, model, wavs: list[Path], tmp_path: Path, flags: str
+    joint: Path, multilingual, wavs: list[Path], tmp_path: Path, flags: str
 ) -> None:
-    log, checkpoint = tmp_path / "batch.log", model(flags)
+    log, checkpoint = tmp_path / "batch.log", multilingual(flags)
     wait = flags != MONOTONIC
     rule = ["--simul-waitk-lagging", 2] if wait else []
     done = generate(joint, checkpoint, "--beam", 1, "--prefix-size", 1, "--simul-log", log, rule)
@@ -115,8 +81,8 @@ def test_the_agent_emits_what_batch_decoding_logs(
 
 @every_model
 @pytest.mark.parametrize("language", ["de", "fr"])
-def test_a_session_emits_what_the_parallel_pass_predicts(joint: Path, model, flags: str, language: str) -> None:
-    translator = Translator.load(model(flags), joint)
+def test_a_session_emits_what_the_parallel_pass_predicts(joint: Path, multilingual, flags: str, language: str) -> None:
+    translator = Translator.load(multilingual(flags), joint)
     samples, options = noise(3.0, 3), SearchOptions(tgt_lang=language, max_len_b=30)
     session = IncrementalSession(translator, policy_of(flags), options)
     texts = [emission.text for chunk in np.array_split(samples, 9) for emission in session.push(chunk)]
@@ -138,9 +104,9 @@ def test_a_session_emits_what_the_parallel_pass_predicts(joint: Path, model, fla
     assert predicted[: len(tokens)] == tokens
 
 
-def test_the_tag_takes_no_step_of_wait_k(joint: Path, model) -> None:
+def test_the_tag_takes_no_step_of_wait_k(joint: Path, multilingual) -> None:
     """It is decoded with the first token, from k steps; each later token reads one step more."""
-    translator = Translator.load(model(), joint)
+    translator = Translator.load(multilingual(), joint)
     session, ratio = IncrementalSession(translator, WaitKPolicy(2), SearchOptions(tgt_lang="de")), 3
     seen = {}
     for chunk in np.array_split(noise(3.0, 3), 300):
@@ -157,14 +123,14 @@ def test_the_tag_takes_no_step_of_wait_k(joint: Path, model) -> None:
 @pytest.mark.parametrize("beam", [1, 3])
 @pytest.mark.parametrize("flags", ["", OFFLINE], ids=["chunked", "full-context"])
 def test_sessions_of_whole_recordings_give_what_fairseq_generate_gives(
-    joint: Path, model, wavs: list[Path], beam: int, flags: str
+    joint: Path, multilingual, wavs: list[Path], beam: int, flags: str
 ) -> None:
     alone = ["--beam", beam, "--batch-size", 1]  # the limit of a batch is that of its longest recording
-    done = generate(joint, model(flags), *alone, "--prefix-size", 1, subset="tst-COMMON_fr_st")
+    done = generate(joint, multilingual(flags), *alone, "--prefix-size", 1, subset="tst-COMMON_fr_st")
     assert done.code == 0, done.err[-3000:]
-    forced = generate(joint, model(flags), *alone, "--tgt-lang", "fr", subset="tst-COMMON_de_st")
+    forced = generate(joint, multilingual(flags), *alone, "--tgt-lang", "fr", subset="tst-COMMON_de_st")
     assert forced.hypotheses() == done.hypotheses()  # the same audio
-    translator = Translator.load(model(flags), joint)
+    translator = Translator.load(multilingual(flags), joint)
     options = SearchOptions(beam, max_len_a=0.05, max_len_b=5, tgt_lang="fr")
     kinds = [(OfflineSession, HoldPolicy(1))] + [(IncrementalSession, WholeSourcePolicy())] * (flags == "")
     texts = {int(line[2:].split("\t")[0]): line.split("\t")[2] for line in done.lines("D-")}
@@ -178,9 +144,9 @@ def test_sessions_of_whole_recordings_give_what_fairseq_generate_gives(
 
 
 @pytest.mark.parametrize("beam", [1, 2])
-def test_offline_policies_decode_after_the_tag(joint: Path, model, beam: int) -> None:
+def test_offline_policies_decode_after_the_tag(joint: Path, multilingual, beam: int) -> None:
     """The tag is the first input of every re-decoding; it is neither committed nor emitted, and it matters."""
-    translator, differ, early = Translator.load(model(OFFLINE), joint), 0, 0
+    translator, differ, early = Translator.load(multilingual(OFFLINE), joint), 0, 0
     samples = np.array_split(noise(3.0, 3), 8)
     for policy in AlignAttPolicy(2), EDAttPolicy(0.5), LocalAgreementPolicy(), HoldPolicy(2), OfflineWaitKPolicy(2, 3):
         found = []
@@ -198,12 +164,12 @@ def test_offline_policies_decode_after_the_tag(joint: Path, model, beam: int) ->
     assert early > 1
 
 
-def test_no_translation_is_empty_and_the_limit_does_not_count_the_tag(joint: Path, model) -> None:
+def test_no_translation_is_empty_and_the_limit_does_not_count_the_tag(joint: Path, multilingual) -> None:
     """fairseq's limits count the prefix: without a correction a translation may end right after the tag."""
-    state = torch.load(model(), weights_only=False)
+    state = torch.load(multilingual(), weights_only=False)
     state["model"]["decoder.output_projection.weight"][2] = 0
     state["model"]["decoder.layer_norm.bias"][:] = 0
-    path = model().with_name("short.pt")
+    path = multilingual().with_name("short.pt")
     torch.save(state, path)
     for limit in (1, 3):
         longest = ["--max-len-a", 0, "--max-len-b", limit]
@@ -227,11 +193,11 @@ def test_no_translation_is_empty_and_the_limit_does_not_count_the_tag(joint: Pat
         ("it", "'it' is no target language of this model: use one of de, fr"),
     ],
 )
-def test_sessions_need_a_language_of_the_model(joint: Path, model, language: str | None, message: str) -> None:
-    translator, options = Translator.load(model(OFFLINE), joint), SearchOptions(tgt_lang=language)
+def test_sessions_need_a_language_of_the_model(joint: Path, multilingual, language: str | None, message: str) -> None:
+    translator, options = Translator.load(multilingual(OFFLINE), joint), SearchOptions(tgt_lang=language)
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         OfflineSession(translator, HoldPolicy(2), options)
-    streaming = Translator.load(model(), joint)
+    streaming = Translator.load(multilingual(), joint)
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         IncrementalSession(streaming, WaitKPolicy(2), options)
 
@@ -241,9 +207,9 @@ def test_a_model_of_one_language_takes_none(translator) -> None:
         IncrementalSession(translator(), WaitKPolicy(2), SearchOptions(tgt_lang="de"))
 
 
-def test_agents_need_a_language(joint: Path, model, wavs: list[Path], tmp_path: Path) -> None:
+def test_agents_need_a_language(joint: Path, multilingual, wavs: list[Path], tmp_path: Path) -> None:
     for flags, message in (([], "several languages (de, fr)"), (["--tgt-lang", "it"], "use one of de, fr")):
-        done = attempt(tmp_path, joint, model(), wavs, *flags)
+        done = attempt(tmp_path, joint, multilingual(), wavs, *flags)
         assert done.code == 1
         assert message in done.last_line
 
@@ -257,33 +223,53 @@ def test_agents_need_a_language(joint: Path, model, wavs: list[Path], tmp_path: 
         (["--tgt-lang", "it"], "'it' is no target language of this model: use one of de, fr"),
     ],
 )
-def test_batch_decoding_needs_a_language(joint: Path, model, flags: list, message: str) -> None:
-    done = generate(joint, model(), *flags)
+def test_batch_decoding_needs_a_language(joint: Path, multilingual, flags: list, message: str) -> None:
+    done = generate(joint, multilingual(), *flags)
     assert done.code == 1
     assert message in done.last_line
 
 
-def test_data_without_tags_are_refused_for_a_model_with_tags(joint: Path, model, data: Path, save) -> None:
+def test_data_without_tags_are_refused_for_a_model_with_tags(joint: Path, multilingual, data: Path, save) -> None:
     config = (joint / "config_st.yaml").read_text()
     plain = joint / "plain.yaml"
     plain.write_text(config.replace("prepend_tgt_lang_tag: true\n", ""))
     with pytest.raises(ValueError, match=r"trained with target-language tags, but the data configuration lacks"):
-        Translator.load(model(), joint, plain.name)
+        Translator.load(multilingual(), joint, plain.name)
     for path in data.glob("spm*"):
         shutil.copy(path, joint)  # a vocabulary of the size that the other model has
     tagged = (data / "config_st.yaml").read_text() + "prepend_tgt_lang_tag: true\n"
     (joint / "tagged.yaml").write_text(tagged)
     with pytest.raises(ValueError, match=r"has no tag such as <lang:de>, but tagged.yaml has prepend_tgt_lang_tag"):
         Translator.load(save(), joint, "tagged.yaml")
-    state = torch.load(model(), weights_only=False)
+    state = torch.load(multilingual(), weights_only=False)
     state["cfg"]["model"].prepend_tgt_lang_tag = False
-    path = model().with_name("untagged.pt")
+    path = multilingual().with_name("untagged.pt")
     torch.save(state, path)
     with pytest.raises(ValueError, match=r"trained without target-language tags, but the data configuration has"):
         Translator.load(path, joint)
     del state["cfg"]["model"].prepend_tgt_lang_tag  # as in a checkpoint of fairseq
     torch.save(state, path)
     assert Translator.load(path, joint).forced("fr") == [5]
+
+
+def test_each_sentence_of_a_continuous_session_begins_with_the_tag(joint: Path, multilingual) -> None:
+    translator = Translator.load(multilingual(), joint)
+    options = SearchOptions(max_len_a=0, max_len_b=2, tgt_lang="fr")
+    session = IncrementalSession(translator, WaitKPolicy(1), options, continuous=True)
+    snapshot, found = session.snapshot(), []
+    for second in range(4):
+        found += session.push(noise(1.0, second))
+    assert sum(emission.sentence_ended for emission in found) > 2
+    assert session.search.tokens.shape[1] < 5
+    session.restore(snapshot)
+    assert [emission for second in range(4) for emission in session.push(noise(1.0, second))] == found
+
+
+def test_other_places_of_tags_are_refused(joint: Path) -> None:
+    text = (joint / "config_st.yaml").read_text().replace("prepend_tgt_lang_tag", "prepend_bos_and_append_tgt_lang_tag")
+    (joint / "appended.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"prepend_bos_and_append_tgt_lang_tag in appended\.yaml is not supported"):
+        tasks.setup_task(Namespace(task="speech_to_text_mla", data=str(joint), config_yaml="appended.yaml"))
 
 
 def test_rows_of_an_unknown_language_are_refused(joint: Path) -> None:
@@ -294,8 +280,10 @@ def test_rows_of_an_unknown_language_are_refused(joint: Path) -> None:
         task.load_dataset("tst-COMMON_it_st")
 
 
-def test_audio_files_are_translated_into_the_language(joint: Path, model, wavs: list[Path], tmp_path: Path) -> None:
-    path, limit = model(OFFLINE), ["--max-len-a", 0, "--max-len-b", 12]
+def test_audio_files_are_translated_into_the_language(
+    joint: Path, multilingual, wavs: list[Path], tmp_path: Path
+) -> None:
+    path, limit = multilingual(OFFLINE), ["--max-len-a", 0, "--max-len-b", 12]
     (tmp_path / "names").write_text("".join(f"{wav}\n" for wav in wavs), encoding="utf-8")
     task = [joint, "--task", "speech_to_text_mla", "--config-yaml", "config_st.yaml", "--cpu", "--path", path]
     found = []
@@ -312,7 +300,50 @@ def test_audio_files_are_translated_into_the_language(joint: Path, model, wavs: 
     assert found[0] != found[1]
 
 
-def test_audio_files_need_a_language(joint: Path, model, wavs: list[Path]) -> None:
+def test_audio_files_need_a_language(joint: Path, multilingual, wavs: list[Path]) -> None:
     for flags, message in (([], "choose one by --tgt-lang"), (["--tgt-lang", "es"], "use one of de, fr")):
-        done = run("mla-translate", model(OFFLINE), "--data", joint, flags, wavs[:1])
+        done = run("mla-translate", multilingual(OFFLINE), "--data", joint, flags, wavs[:1])
         assert done.code == 1 and message in done.last_line and not done.out
+
+
+TRAINED = {
+    "wait-k": "--criterion label_smoothed_cross_entropy --attn-type cosformer --waitk-lagging 1-3",
+    "latency": "--criterion latency_augmented_label_smoothed_cross_entropy_mla --latency-avg-weight 0.1 "
+    "--latency-var-weight 0.1 --simul-type infinite_lookback_fixed_pre_decision",
+    "length": "--criterion label_smoothed_cross_entropy_mla --arch s2t_transformer_mla --attn-type cosformer "
+    "--encoder-chunk-size 0 --length-predictor --target-length predicted",
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "wait-k" else pytest.mark.slow) for name in TRAINED]
+)
+def test_a_joint_training_decodes(joint: Path, tmp_path: Path, name: str) -> None:
+    """Each criterion trains on both languages, with resampled sets, and the model decodes into each."""
+    (joint / "sampled.yaml").write_text((joint / "config_st.yaml").read_text() + "sampling_alpha: 0.5\n")
+    task = [joint, "--user-dir", "mla_fairseq", "--task", "speech_to_text_mla", "--config-yaml", "sampled.yaml"]
+    sets = ["--train-subset", "train_de_st,train_fr_st", "--valid-subset", "tst-COMMON_de_st,tst-COMMON_fr_st"]
+    flags = SIZES.split() if name != "length" else SIZES.partition(" --fixed")[0].split()
+    model = ["--arch", "s2t_transformer_simul_mla", *flags, *TRAINED[name].split()]
+    training = "--max-update 4 --max-tokens 400 --lr 1e-3 --optimizer adam --cpu --num-workers 0 --no-epoch-checkpoints"
+    save = ["--ignore-prefix-size", 1, "--save-dir", tmp_path]
+    done = run("fairseq-train", task, sets, model, *training.split(), save, cwd=ROOT)
+    assert done.code == 0, done.err[-3000:]
+    path = tmp_path / "checkpoint_last.pt"
+    simul = {"wait-k": ["--simul-waitk-lagging", 2], "latency": ["--simul-log", tmp_path / "log"], "length": []}[name]
+    done = generate(joint, path, "--prefix-size", 1, "--scoring", "sacrebleu", "--beam", 1, *simul)
+    assert done.code == 0, done.err[-3000:]
+    assert len(done.hypotheses()) == 10
+    done = generate(joint, path, "--tgt-lang", "fr", "--beam", 3)
+    assert done.code == 0, done.err[-3000:]
+
+
+def test_interactive_decoding_needs_one_language(joint: Path, multilingual) -> None:
+    """fairseq ignores --prefix-size there."""
+    task = [joint, "--user-dir", "mla_fairseq", "--task", "speech_to_text_mla", "--config-yaml", "config_st.yaml"]
+    wav = joint.parent / "names"
+    wav.write_text(f"{joint.parent / 'en-de/data/tst-COMMON/wav/tst-COMMON0.wav'}\n")
+    for flags in ([], ["--prefix-size", 1]):
+        done = run("fairseq-interactive", task, "--path", multilingual(), "--cpu", "--input", wav, flags, cwd=ROOT)
+        assert done.code == 1
+        assert done.last_line.endswith("translates into several languages (de, fr): choose one by --tgt-lang")
