@@ -60,7 +60,6 @@ class Translator:
         Raises:
             ValueError: a file is missing or of another type, the model cannot stream, or an override has no effect.
         """
-        normalisation = Normalisation.load(Path(data) / config_yaml)
         level = logging.root.manager.disable
         logging.disable(max(level, logging.INFO))  # fairseq logs all options of every model that it loads
         try:
@@ -69,6 +68,7 @@ class Translator:
             model, task = load_model(Path(checkpoint), folder | dict(overrides or {}))
         finally:
             logging.disable(level)
+        normalisation = Normalisation.load(Path(data) / config_yaml)  # the task has checked the folder
         if not isinstance(model, S2TTransformerMLAModel):
             raise ValueError(
                 f"{checkpoint} holds a {type(model).__name__}, which cannot stream: give a model that was trained "

@@ -1,6 +1,7 @@
 """Loading a model to stream with: what is missing or cannot stream is reported in one line."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from tests.streaming.conftest import noise
 
 
 def test_a_folder_without_the_configuration(save, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"config_st\.yaml is missing: give the prepared data folder"):
+    with pytest.raises(ValueError, match=r"config_st\.yaml is missing \(configurations in this folder: none\)"):
         Translator.load(save(), tmp_path)
 
 
@@ -31,6 +32,61 @@ def test_features_normalised_by_utterance_cannot_stream(save, data: Path, tmp_pa
     (folder / "config_st.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(ValueError, match=r"transforms features by utterance_cmvn.*mla-prepare --cmvn global"):
         Translator.load(save(), folder)
+
+
+def cut_statistics(folder: Path) -> None:
+    (folder / "gcmvn.npz").write_bytes((folder / "gcmvn.npz").read_bytes()[:99])
+
+
+def reverse_dictionary(folder: Path) -> None:
+    dictionary = next(folder.glob("spm_*.txt"))
+    dictionary.write_text("".join(reversed(dictionary.read_text().splitlines(keepends=True))))
+
+
+def change(key: str, value: object) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        config = yaml.safe_load((folder / "config_st.yaml").read_text())
+        (folder / "config_st.yaml").write_text(yaml.safe_dump(config | {key: value}))
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        pytest.param(cut_statistics, r"gcmvn\.npz is not an npz of mean and std", id="statistics"),
+        pytest.param(reverse_dictionary, r"spm_\w+\.txt has '.+' where spm_\w+\.model has '.+'", id="dictionary"),
+        pytest.param(change("feature_transforms", ["global_cmvn"]), "feature_transforms is not a section", id="list"),
+        pytest.param(change("global_cmvn", "gcmvn.npz"), "global_cmvn is not a section", id="text"),
+        pytest.param(change("sample_rate", "16000"), r"sample_rate is not a whole number above 0 .*16000", id="rate"),
+    ],
+)
+def test_a_broken_folder_is_reported_as_in_training(
+    save, data: Path, tmp_path: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    damage(folder := Path(shutil.copytree(data, tmp_path / "data")))
+    with pytest.raises(ValueError, match=rf"{folder}.*{message}") as error:
+        Translator.load(save(), folder)
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_with_other_symbols_or_weights_that_are_not_finite(save, data: Path, tmp_path: Path) -> None:
+    state = torch.load(save(), weights_only=True)
+    torch.save(state | {"task_state": {"symbols": ["<s>", "<pad>", "</s>", "<unk>", "x"]}}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"was trained with other symbols than those of .*symbol 4 is 'x' there"):
+        Translator.load(tmp_path / "other.pt", data)
+    state["model"]["encoder.layer_norm.weight"][0] = torch.nan
+    torch.save(state, tmp_path / "nan.pt")
+    with pytest.raises(ValueError, match=r"nan\.pt has NaN or infinite numbers in 'encoder\.layer_norm\.weight'"):
+        Translator.load(tmp_path / "nan.pt", data)
+
+
+def test_a_model_of_text_to_speech(save, data: Path, tmp_path: Path) -> None:
+    state = torch.load(save(), weights_only=True)
+    state["cfg"]["model"]._name = state["cfg"]["model"].arch = "tts_transformer_mla"
+    torch.save(state, tmp_path / "speech.pt")
+    with pytest.raises(ValueError, match="the architecture is tts_transformer_mla, which is not of --task"):
+        Translator.load(tmp_path / "speech.pt", data)
 
 
 def test_missing_statistics(save, data: Path, tmp_path: Path) -> None:
