@@ -111,7 +111,7 @@ def choose_model(path: object, state: dict[str, Any], name: str, overrides: dict
         options[key] = new
     for key in options.keys() & {"load_pretrained_encoder_from", "load_pretrained_decoder_from"}:
         options[key] = overrides.get(key)  # the checkpoint has these weights, and the initial file may be gone
-    check_parts(path, state, new)
+    check_parts(path, state, new, overrides)
     if not _registered_by_user(ARCH_MODEL_REGISTRY[new]):
         check_options(path, options)
         check_sizes(path, options, state["model"])
@@ -134,10 +134,11 @@ def check_trusted(path: object, name: str) -> None:
         )
 
 
-def check_parts(path: object, state: dict[str, Any], name: str) -> None:
+def check_parts(path: object, state: dict[str, Any], name: str, overrides: Mapping[str, Any]) -> None:
     """Replace a task and a criterion that a checkpoint of the architecture ``name`` must not name.
 
-    The task becomes the one of its model here. The criterion is removed, because only ``fairseq-validate`` needs it.
+    The task becomes the one of its model here. The criterion is removed, because only ``fairseq-validate`` needs it, or
+    if an override names another.
 
     Raises:
         ValueError: the model is of a ``--user-dir``, which has no task here.
@@ -149,7 +150,9 @@ def check_parts(path: object, state: dict[str, Any], name: str) -> None:
         _options(state)["task"] = task
         if state.get("args") is None:
             state["cfg"]["task"] = Namespace(**_options(state))
-    if not _all_trusted(state, "criterion", CRITERION_REGISTRY, CRITERIONS):
+    # fairseq overrides options inside a criterion, but not the criterion itself, unless there is none
+    chosen = state.get("args") is None and "criterion" in overrides
+    if chosen or not _all_trusted(state, "criterion", CRITERION_REGISTRY, CRITERIONS):
         if state.get("args") is None:
             state["cfg"]["criterion"] = None
         else:

@@ -119,6 +119,16 @@ class FolderTask(FairseqTask):
                 check_criterion(getattr(args, "criterion", None), model)
             return model
 
+    def build_criterion(self, args: Any) -> Any:
+        """Build a criterion as fairseq does.
+
+        Raises:
+            UserError: ``fairseq-validate`` has none, because that of the checkpoint is not supported.
+        """
+        if args is None:
+            raise UserError("the checkpoint has a criterion that is not supported here: name another with --criterion")
+        return super().build_criterion(args)
+
     def check_architecture(self, args: Namespace) -> None:
         """Refuse a model of another task.
 

@@ -252,3 +252,14 @@ def test_a_resumed_training_runs_no_code_of_its_checkpoint(evil: Path, corpus: P
     done = run("fairseq-train", corpus, COMMAND, "--save-dir", tmp_path / "out")
     assert done.code == 1 and "checkpoint_last.pt" in done.last_line and "Traceback" not in done.err
     assert not (tmp_path / "it-ran").exists()
+
+
+def test_validation_takes_another_criterion_than_an_unsafe_one(change: Change, corpus: Path, tmp_path: Path) -> None:
+    path = change(section="criterion", **payload({"_name": "ctc", "wer_args": "{}"}, tmp_path / "it-ran"))
+    command = [corpus, "--task", "speech_to_text_mla", "--path", path, "--batch-size", 1, "--valid-subset", "dev"]
+    done = run("fairseq-validate", command)
+    assert done.code == 1 and "Traceback" not in done.err
+    assert done.last_line.endswith("a criterion that is not supported here: name another with --criterion")
+    done = run("fairseq-validate", command, "--criterion", "cross_entropy")
+    assert done.code == 0, done.err
+    assert not (tmp_path / "it-ran").exists()
