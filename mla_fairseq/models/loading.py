@@ -11,7 +11,8 @@ through which its commands load every checkpoint.
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,11 @@ def choose_model(path: object, state: dict[str, Any], name: str, overrides: dict
         ValueError: the architecture is unknown or not supported, its options are not safe, or an override has no
             effect.
     """
+    with _readable(path, clear=(ValueError,)):
+        _choose_model(path, state, name, overrides)
+
+
+def _choose_model(path: object, state: dict[str, Any], name: str, overrides: dict[str, Any]) -> None:
     options, new = _options(state), _wanted(overrides, name)
     if stock_model(new) and new not in ARCH_MODEL_REGISTRY:
         new = OURS[str(stock_model(new))]  # fairseq has it among its examples, which are not installed
@@ -160,12 +166,14 @@ def check_parts(path: object, state: dict[str, Any], name: str, overrides: Mappi
 
 
 def check_options(path: object, options: Mapping[str, Any]) -> None:
-    """Check that no option is a text that a stock model would evaluate.
+    """Check that no option is a text that a stock model would evaluate, and that mechanisms are names.
 
     Raises:
         ValueError: one of them is.
     """
     for option, value in options.items():
+        if option.endswith("attn_type") and not isinstance(value, str | None):
+            raise ValueError(f"{path} has an option that is not a name ({option}={value!r}): give another file")
         if (option.endswith(EVALUATED) and isinstance(value, str)) or option in ("encoder", "decoder"):
             raise ValueError(f"{path} has an option that fairseq would run as code ({option}={value!r}): do not use it")
 
@@ -216,11 +224,20 @@ def _upgrade(path: object, state: dict[str, Any], name: str, overrides: dict[str
     choose_model(path, state, name, overrides)
     # fairseq's example of simultaneous translation, where installed, registers an option that hydra refuses in args
     REGISTRIES.pop("simul_type", None)
-    try:
+    with _readable(path):
         if state.get("args") is None:
             state["cfg"] = OmegaConf.create(state["cfg"], flags={"allow_objects": True})
             overwrite_args_by_name(state["cfg"], overrides)
         return checkpoint_utils._upgrade_state_dict(state)
-    except Exception as error:  # a dozen types of hydra, omegaconf and fairseq, all for options that do not parse
+
+
+@contextmanager
+def _readable(path: object, clear: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Report options that are not what fairseq writes; exceptions of the types ``clear`` have their own message."""
+    try:
+        yield
+    except clear:
+        raise
+    except Exception as error:  # a dozen types of hydra, omegaconf, fairseq and Python
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"{path} has options that fairseq cannot read ({reason}): give another file") from error
