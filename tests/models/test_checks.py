@@ -6,13 +6,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from mla_fairseq.errors import UserError
 from mla_fairseq.models.checks import load_strictly, read_model
-from tests.models.conftest import SIZES, TRAINING, WORDS, Build, write_corpus
+from tests.models.conftest import FEATURES, SIZES, TRAINING, WORDS, Build, write_corpus
 from tests.programs import Done, run
 
 Train, Generate = Callable[..., Path], Callable[..., Done]
@@ -90,6 +91,19 @@ def test_a_truncated_archive_is_named(data: Path, fairseq_train, size: int) -> N
     archive = data / "features.zip"
     archive.write_bytes(archive.read_bytes()[:size])
     check_one_line(fairseq_train(data), f"{archive}", f"{archive.stat().st_size} bytes", "mla-prepare")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_broken_features_are_named(data: Path, fairseq_train, workers: int) -> None:
+    """In the first batch, which fairseq reads before the others, and in a thread or a worker process."""
+    lines = (data / "train.tsv").read_text().splitlines()
+    for number in range(1, 17) if workers == 0 else (9,):
+        name, _, frames, *others = lines[number].split("\t")
+        np.save(data / f"{name}.npy", np.full((int(frames), FEATURES), np.nan, np.float32))
+        lines[number] = "\t".join([name, f"{name}.npy", frames, *others])
+    (data / "train.tsv").write_text("\n".join(lines) + "\n")
+    done = fairseq_train(data, "--num-workers", workers)
+    check_one_line(done, f"{data}/train_", ".npy (utterance train_", "frame 0 of the features is not finite", "prepare")
 
 
 def test_a_missing_subset_is_named(checkpoint: Path, generate: Generate) -> None:
