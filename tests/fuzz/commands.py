@@ -2,14 +2,19 @@
 
 import hashlib
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TextIO
 
 import torch
 
+from mla_fairseq.cli import sweep, sweep_agent
 from mla_fairseq.errors import user_errors
+from mla_fairseq.evaluation import programs
 from mla_fairseq.evaluation.curves import draw_training_curve
 from mla_fairseq.evaluation.offline import read_generated
 from tests.fuzz.world import KINDS, MODELS, SPEAKER, TEXT, UPDATES, text_task
@@ -18,9 +23,26 @@ from tests.programs import ENTRY_POINTS, Done, run
 ENTRY_POINTS |= {
     "fairseq-validate": "fairseq_cli.validate:cli_main",
     "fairseq-interactive": "fairseq_cli.interactive:cli_main",
+    "sweep": "tests.fuzz.commands:sweep_here",
+    "sweep-agent": "tests.fuzz.commands:sweep_here",
     "training-curve": "tests.fuzz.commands:training_curve",
     "read-generated": "tests.fuzz.commands:generated",
 }
+
+
+def run_here(command: list[str], stdout: TextIO, stderr: TextIO, **_: object) -> subprocess.CompletedProcess:
+    """Run a program as ``subprocess.run`` does, but in a forked child."""
+    done = run(Path(command[0]).name, command[1:])
+    stderr.write(done.err)
+    stdout.write(done.out)
+    return subprocess.CompletedProcess(command, done.code)
+
+
+def sweep_here() -> None:
+    """Run ``mla-sweep`` or ``mla-sweep-agent``, and forked children in place of the programs that they start."""
+    programs.subprocess = SimpleNamespace(run=run_here)  # this process is the case's own
+    main = {"sweep": sweep.main, "sweep-agent": sweep_agent.main}[sys.argv[0]]
+    main()
 
 
 def training_curve() -> None:
@@ -182,6 +204,19 @@ COMMANDS = {
         "--output {}/out/linear.pt",
         (*MODEL, "data/train", "data/fbank", "models/offline"),
         weights("out/linear.pt"),
+    ),
+    "sweep": Command(
+        "sweep {}/data --path {}/models/simul.pt --laggings 2 --subset dev_st --max-len-a 0 --max-len-b 10 --cpu "
+        "--output {}/out --timelines",
+        (*DATA, "models/simul"),
+        files("out/points.tsv"),
+    ),
+    "sweep-agent": Command(
+        "sweep-agent --agent HoldAgent --option hold --values 1,3 --output {}/out -- "
+        + SIMULEVAL.removeprefix("simuleval ").partition(" --output")[0] % "offline"
+        + " --source-segment-size 280 --max-len-a 0.05 --max-len-b 5",
+        (*MODEL, "models/offline"),
+        lambda _, folder: [line.split("\t")[:4] for line in (folder / "out/points.tsv").read_text().splitlines()],
     ),
     "evaluate": Command("mla-evaluate {}/logs/k1 --timeline 1 --transcript 2 --pictures {}/out", ("logs/k1",), printed),
     "plot": Command("mla-plot {}/logs/points.tsv --output {}/out/plot", ("logs/points",), files("out/plot.svg")),
