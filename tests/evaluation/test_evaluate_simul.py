@@ -1,6 +1,7 @@
 """``mla-evaluate``."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -108,3 +109,11 @@ def test_a_fault_is_reported_in_one_line_and_leaves_no_file(run, write_log, tmp_
     with pytest.raises(SystemExit, match=f"^error: .*{words}[^\n]*$"):
         run(*(log if argument == "LOG" else argument for argument in arguments), "--output", "scores.json")
     assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_a_pipe_that_a_log_names_as_its_audio_is_not_read(run, write_log, tmp_path):
+    pytest.importorskip("matplotlib")
+    os.mkfifo(tmp_path / "pipe.wav")
+    log = write_log({"source": [str(tmp_path / "pipe.wav")]})
+    run(log, "--timeline", 0, "--pictures", tmp_path / "pictures")
+    assert len(list((tmp_path / "pictures").iterdir())) == 2
