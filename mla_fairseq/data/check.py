@@ -121,15 +121,20 @@ def _check_pieces(path: Path, settings: Mapping[str, Any], dictionary: Path, kno
     model = Path(section.get("sentencepiece_model") or "")
     if not model.is_file():
         raise ValueError(f"{path}: bpe_tokenizer has no sentencepiece_model: add it, such as spm_unigram8000_st.model")
-    pieces, listed = _pieces(model), frozenset(known)
+    processor, listed = _processor(model), frozenset(known)
+    pieces = _pieces(processor)
     emitted = frozenset(pieces)
     fix = "copy both files again from one folder, or prepare the data again"
     if missing := [piece for piece in pieces if piece not in listed]:
         raise ValueError(
             f"{dictionary} lacks {len(missing)} of {len(pieces)} pieces of {model.name}, such as {missing[0]!r}: {fix}"
         )
+    if not (path.parent / LEDGER).is_file():  # other programs may add symbols
+        return
+    if more := [symbol for symbol in known if processor.piece_to_id(symbol) == processor.unk_id()]:
+        raise ValueError(f"{dictionary} has {len(more)} symbols that {model.name} lacks, such as {more[0]!r}: {fix}")
     order = [symbol for symbol in known if symbol in emitted]
-    if (path.parent / LEDGER).is_file() and pieces != order:
+    if pieces != order:
         place = next(i for i, pair in enumerate(zip(pieces, order, strict=True)) if pair[0] != pair[1])
         raise ValueError(
             f"{dictionary} has {order[place]!r} where {model.name} has {pieces[place]!r} (piece {place + 1}), and a "
@@ -137,16 +142,20 @@ def _check_pieces(path: Path, settings: Mapping[str, Any], dictionary: Path, kno
         )
 
 
-def _pieces(model: Path) -> list[str]:
-    """Return the pieces that a SentencePiece model can emit, by index.
+def _processor(model: Path) -> sentencepiece.SentencePieceProcessor:
+    """Return a SentencePiece model.
 
     Raises:
         ValueError: a broken file.
     """
     try:
-        processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
+        return sentencepiece.SentencePieceProcessor(model_file=str(model))
     except (RuntimeError, OSError) as error:
         raise ValueError(f"{model} is not a SentencePiece model, or is broken: copy it again") from error
+
+
+def _pieces(processor: sentencepiece.SentencePieceProcessor) -> list[str]:
+    """Return the pieces that a SentencePiece model can emit, by index."""
     numbers = range(processor.get_piece_size())
     skipped = (processor.is_control, processor.is_unknown, processor.is_unused)
     return [processor.id_to_piece(number) for number in numbers if not any(test(number) for test in skipped)]

@@ -186,6 +186,10 @@ CASES: dict[str, tuple[Damage, str]] = {
         lines(DICTIONARY, lambda rows: rows[:-2]),
         r"spm_char_st\.txt lacks 2 of \d+ pieces of spm_char",
     ),
+    "symbol that is no piece": (
+        lines(DICTIONARY, lambda rows: [*rows, "zz 1"]),
+        r"spm_char_st\.txt has 1 symbols that spm_char_st\.model lacks, such as 'zz': copy both files again",
+    ),
     "symbol twice": (
         lines(DICTIONARY, lambda rows: [*rows, rows[4]]),
         r"spm_char_st\.txt:\d+ repeats the symbol '.' \(it is on an earlier line\)",

@@ -233,6 +233,11 @@ COMMANDS = {
         ("speech/config", "speech/gcmvn", "speech/dict", "speech/test", "speech/mel80", "models/tts"),
         files("out/*.wav"),
     ),
+    "translate": Command(
+        "mla-translate {}/models/offline.pt {}/live/one.wav --data {}/data --beam 2 --max-len-b 10",
+        (*MODEL, "models/offline", "live/one.wav"),
+        printed,
+    ),
     "agent-wait-k": Command(
         f"{SIMULEVAL % 'simul'}WaitKAgent --waitk-lagging 2",
         (*MODEL, "models/simul", "live/one.wav"),

@@ -270,7 +270,7 @@ MUTATIONS: dict[str, list[Mutation]] = {
     "config": [*CONFIG, *LINES],
     "manifest": [*MANIFEST, *LINES],
     "archive": [Mutation(name, apply, True) for name, apply in binary.ARCHIVE.items()],
-    "statistics": [Mutation(name, apply, True) for name, apply in binary.STATISTICS.items()],
+    "statistics": [Mutation(name, apply, name not in binary.HARMLESS) for name, apply in binary.STATISTICS.items()],
     "pieces": [Mutation(name, apply, True) for name, apply in binary.PIECES.items()],
     "dictionary": [*DICTIONARY, *LINES],
     "checkpoint": [
