@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ OVERWRITE = "#fairseq:overwrite"
 SPACE = "\u2581"  # begins a word in SentencePiece
 BYTE_ORDER_MARK = "\ufeff"
 LEDGER = ".prepared.json"  # of mla-prepare, whose dictionaries have the order of the pieces
+_NO_PIECE = re.compile(r"<.+>|madeupword\d+")  # what may be added to a dictionary: tags, and fairseq's padding
 VOCODERS = ("griffin_lim", "hifigan", "code_hifigan")
 
 
@@ -131,7 +133,8 @@ def _check_pieces(path: Path, settings: Mapping[str, Any], dictionary: Path, kno
         )
     if not (path.parent / LEDGER).is_file():  # other programs may add symbols
         return
-    if more := [symbol for symbol in known if processor.piece_to_id(symbol) == processor.unk_id()]:
+    others = (symbol for symbol in known if not _NO_PIECE.fullmatch(symbol))
+    if more := [symbol for symbol in others if processor.piece_to_id(symbol) == processor.unk_id()]:
         raise ValueError(f"{dictionary} has {len(more)} symbols that {model.name} lacks, such as {more[0]!r}: {fix}")
     order = [symbol for symbol in known if symbol in emitted]
     if pieces != order:
