@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import Namespace
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,10 +27,10 @@ from mla_fairseq.checkpoints import check_symbols, load_training
 from mla_fairseq.data.check import bins, read_folder
 from mla_fairseq.data.check_manifest import check_manifest
 from mla_fairseq.errors import UserError, user_errors
-from mla_fairseq.files import check_folder
 from mla_fairseq.models.checks import LAST, check_continued, check_criterion, resumed
 from mla_fairseq.models.distributed import share_statistics
 from mla_fairseq.models.loading import check_trusted
+from mla_fairseq.tasks.diverging import check_diverged
 from mla_fairseq.tasks.features import check_batches, check_features
 from mla_fairseq.tasks.flags import check_flags
 from mla_fairseq.tasks.resuming import choose_checkpoint
@@ -151,6 +151,15 @@ class FolderTask(FairseqTask):
             check_symbols("the checkpoint", {"task_state": state_dict}, known, self.args.data)
         super().load_state_dict(state_dict)
 
+    def train_step(self, sample: Any, model: Any, criterion: Any, optimizer: Any, update_num: int, *more: Any) -> Any:
+        """Compute the loss and the gradients of a batch as fairseq does.
+
+        Raises:
+            UserError: the training has diverged.
+        """
+        check_diverged(update_num)
+        return super().train_step(sample, model, criterion, optimizer, update_num, *more)
+
     def optimizer_step(self, optimizer: FairseqOptimizer, model: nn.Module, update_num: int) -> None:
         """Update the model as fairseq does, and let all processes have the same statistics in it."""
         super().optimizer_step(optimizer, model, update_num)
@@ -222,21 +231,6 @@ class FolderTask(FairseqTask):
                 texts,
                 self.speaker_to_id,
             )
-
-
-def add_output_check(parser: ArgumentParser) -> None:
-    """Let a parser of fairseq's refuse a file where fairseq would make a folder, and end with a traceback."""
-    flag = "--results-path" if "--results-path" in parser._option_string_actions else "--save-dir"
-    if action := parser._option_string_actions.get(flag):
-        action.type = _output_folder
-
-
-def _output_folder(name: str) -> str:
-    try:
-        check_folder(Path(name))
-    except ValueError as error:  # argparse would hide its message
-        raise ArgumentTypeError(str(error)) from error
-    return name
 
 
 def check_checkpoints(args: Namespace, symbols: Sequence[str]) -> None:

@@ -22,9 +22,9 @@ from mla_fairseq.streaming.delays import Clock, Reads, longest
 from mla_fairseq.streaming.policies import WaitKPolicy
 from mla_fairseq.tasks.alignment import align, check_models
 from mla_fairseq.tasks.flags import check_prefix, check_symbols
-from mla_fairseq.tasks.folder import add_output_check
 from mla_fairseq.tasks.multilingual import MultilingualTask, add_language_args
 from mla_fairseq.tasks.ngrams import RepeatedNGrams
+from mla_fairseq.tasks.outputs import add_output_check
 from mla_fairseq.tasks.recordings import Recordings, read_features
 from mla_fairseq.tasks.references import References
 from mla_fairseq.tasks.simul_log import SimulLog

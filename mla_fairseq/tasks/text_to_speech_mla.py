@@ -15,7 +15,8 @@ from mla_fairseq.data.spoken_text import WORD_END, SpokenText
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.synthesis.generator import Limits, Synthesizer
 from mla_fairseq.synthesis.vocoder import griffin_lim
-from mla_fairseq.tasks.folder import FolderTask, add_output_check
+from mla_fairseq.tasks.folder import FolderTask
+from mla_fairseq.tasks.outputs import add_output_check
 
 
 @register_task("text_to_speech_mla")

@@ -208,6 +208,16 @@ def test_outputs_in_place_of_folders_are_one_line(train: Train, generate: Genera
     assert (tmp_path / "file").read_text() == "old"
 
 
+def test_a_training_that_diverges_ends_with_one_line(corpus: Path, tmp_path: Path) -> None:
+    command = [corpus, "--task", "speech_to_text_mla", "--arch", "s2t_transformer_mla", *SIZES, *TRAINING]
+    done = run("fairseq-train", command, ["--lr", "1e30", "--max-update", 9, "--save-dir", tmp_path])
+    assert done.code == 1
+    assert "Traceback" not in done.err
+    assert re.fullmatch(
+        r"error: the training has diverged \(gradients of update \d .*\): lower --lr .*", done.last_line
+    )
+
+
 def test_two_mechanisms_are_one_ensemble(train: Train, generate: Generate) -> None:
     paths = [train(f"--attn-type {name}") for name in ("cosformer", "relu")]
     both = generate(":".join(map(str, paths)), ["--prefix-size", 1, "--lenpen", 2, "--batch-size", 4])
