@@ -95,7 +95,10 @@ class WaitKSweep:
         task += ["--config-yaml", self.config_yaml, "--gen-subset", self.subset, "--path", str(self.path)]
         limits = ["--beam", "1", "--max-len-a", str(self.max_len_a), "--max-len-b", str(self.max_len_b)]
         limits += ["--max-tokens", str(self.max_tokens), *(["--cpu"] if self.cpu else [])]
-        settings = yaml.safe_load(read_text(self.data / self.config_yaml))
+        try:
+            settings = yaml.safe_load(read_text(self.data / self.config_yaml))
+        except yaml.YAMLError:  # fairseq-generate reports it
+            settings = None
         if isinstance(settings, dict) and settings.get("prepend_tgt_lang_tag"):
             limits += ["--prefix-size", "1"]  # the tag of the target language
         return ["fairseq-generate", *task, *limits, *flags]
