@@ -7,8 +7,8 @@ import sys
 from mla_fairseq.errors import UserError
 
 
-def check_diverged(update: int) -> None:
-    """Check that this batch is not computed again because its gradients are not finite, after so many updates.
+def check_diverged() -> None:
+    """Check that a batch is not computed again because its gradients are not finite.
 
     fairseq computes it again while it handles the error, to print where the first NaN is, and ends with a traceback.
 
@@ -17,6 +17,6 @@ def check_diverged(update: int) -> None:
     """
     if isinstance(sys.exc_info()[1], FloatingPointError):
         raise UserError(
-            f"the training has diverged (gradients of update {update + 1} are NaN or infinite): lower --lr or "
-            "--clip-norm, or start from another checkpoint"
+            "the training has diverged (its gradients are NaN or infinite): lower --lr or --clip-norm, or start from "
+            "another checkpoint"
         )

@@ -151,14 +151,14 @@ class FolderTask(FairseqTask):
             check_symbols("the checkpoint", {"task_state": state_dict}, known, self.args.data)
         super().load_state_dict(state_dict)
 
-    def train_step(self, sample: Any, model: Any, criterion: Any, optimizer: Any, update_num: int, *more: Any) -> Any:
+    def train_step(self, sample: Any, *batch: Any, **kwargs: Any) -> Any:
         """Compute the loss and the gradients of a batch as fairseq does.
 
         Raises:
             UserError: the training has diverged.
         """
-        check_diverged(update_num)
-        return super().train_step(sample, model, criterion, optimizer, update_num, *more)
+        check_diverged()
+        return super().train_step(sample, *batch, **kwargs)
 
     def optimizer_step(self, optimizer: FairseqOptimizer, model: nn.Module, update_num: int) -> None:
         """Update the model as fairseq does, and let all processes have the same statistics in it."""

@@ -213,9 +213,7 @@ def test_a_training_that_diverges_ends_with_one_line(corpus: Path, tmp_path: Pat
     done = run("fairseq-train", command, ["--lr", "1e30", "--max-update", 9, "--save-dir", tmp_path])
     assert done.code == 1
     assert "Traceback" not in done.err
-    assert re.fullmatch(
-        r"error: the training has diverged \(gradients of update \d .*\): lower --lr .*", done.last_line
-    )
+    assert re.fullmatch(r"error: the training has diverged \(.*\): lower --lr .*", done.last_line)
 
 
 def test_two_mechanisms_are_one_ensemble(train: Train, generate: Generate) -> None:
