@@ -49,7 +49,8 @@ def check_dense(path: Path, weights: dict[str, Any]) -> None:
     for name, tensor in weights.items():
         if not isinstance(tensor, torch.Tensor):
             raise ValueError(f"{path} has a weight that is not a tensor ({name}): {_FIX}")
-        if tensor.layout != torch.strided or tensor.nbytes > tensor.untyped_storage().nbytes():
+        usual = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+        if not usual or tensor.nbytes > tensor.untyped_storage().nbytes():
             raise ValueError(f"{path} has a weight without its data ({name}, shape {tuple(tensor.shape)}): {_FIX}")
 
 

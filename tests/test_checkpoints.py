@@ -72,6 +72,21 @@ def test_a_weight_without_its_data_is_refused(tmp_path):
         load_checkpoint(tmp_path / "a.pt")
 
 
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.ones(2, 3, device="meta"),
+        torch.ones(2, 3).to_sparse(),
+        torch.quantize_per_tensor(torch.ones(2, 3), 0.1, 0, torch.qint8),
+    ],
+    ids=["meta", "sparse", "quantized"],
+)
+def test_a_weight_of_another_layout_is_refused(tmp_path, tensor):
+    torch.save({"model": {"weight": tensor}}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"a\.pt (has a weight without its data \(weight|is not a fairseq checkpoint)"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
 def test_a_file_with_two_sets_of_options_has_those_that_fairseq_reads(tmp_path):
     both = {"args": Namespace(arch="read"), "cfg": {"model": Namespace(_name="not_read")}, "best_loss": 1.0}
     torch.save({"model": {}, **both}, tmp_path / "a.pt")

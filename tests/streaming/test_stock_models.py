@@ -1,6 +1,7 @@
 """Sessions of a stock model: no conversion, overrides, and features normalised by utterance."""
 
 import shutil
+from argparse import ArgumentParser
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import torch
 import yaml
 from fairseq.data.audio.feature_transforms.utterance_cmvn import UtteranceCMVN
 
+from mla_fairseq.agents import AlignAttAgent
 from mla_fairseq.attention import LinearAttention
+from mla_fairseq.errors import UserError
 from mla_fairseq.speech.features import FilterBankStream
 from mla_fairseq.streaming import AlignAttPolicy, HoldPolicy, OfflineSession, Translator
 from tests.models.test_loading import FORMS
@@ -90,3 +93,16 @@ def test_norms_that_fairseq_would_leave_out_are_refused(stock, by_utterance: Pat
     path.write_text(yaml.safe_dump(config | {"utterance_cmvn": {"norm_means": True, "norm_vars": False}}))
     with pytest.raises(ValueError, match="transforms features by utterance_cmvn"):
         Translator.load(stock(), by_utterance)
+
+
+def agent(checkpoint: Path, data: Path, *flags: str) -> AlignAttAgent:
+    parser = ArgumentParser()
+    AlignAttAgent.add_args(parser)
+    return AlignAttAgent(parser.parse_args(["--model-path", str(checkpoint), "--data-bin", str(data), *flags]))
+
+
+def test_agents_take_a_stock_model_and_overrides(stock, by_utterance: Path) -> None:
+    translator = agent(stock(), by_utterance, "--model-overrides", "{'cross_attn_type': 'relu'}").translator
+    assert isinstance(translator.model.decoder.layers[0].encoder_attn.mechanism, LinearAttention)
+    with pytest.raises(UserError, match=r"--model-overrides is \{1: give a Python dictionary"):
+        agent(stock(), by_utterance, "--model-overrides", "{1")
