@@ -344,14 +344,14 @@ def test_other_numbers_of_a_row_are_read_from_the_archive(folder: Path) -> None:
     assert load(folder)[0].source.shape == (int(rows[0]["n_frames"]), 80)
 
 
-def test_the_check_of_a_large_manifest_takes_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_check_of_a_manifest_is_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "check", lambda *args, **kwargs: None)  # its cost is that of the zip's directory
     size = 128 + 320 * 100
     row = manifest.Row("a", "f.zip:0:1", 100, "ein haus am see", "spk", "a house", "en", "de")
-    manifest.write(tmp_path / "t.tsv", [replace(row, id=f"a_{i}", audio=f"f.zip:{i}:{size}") for i in range(50_000)])
+    manifest.write(tmp_path / "t.tsv", [replace(row, id=f"a_{i}", audio=f"f.zip:{i}:{size}") for i in range(10_000)])
     began = time.process_time()
     check_manifest(tmp_path / "t.tsv", tmp_path, 80)
-    assert time.process_time() - began < 2, "50,000 rows; 0.2 s were measured"
+    assert time.process_time() - began < 1, "10,000 rows; 250,000 took 1.2 s"
 
 
 SPEECH: dict[str, tuple[dict, str]] = {
