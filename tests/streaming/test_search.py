@@ -48,6 +48,29 @@ def test_a_search_starts_from_its_prefix() -> None:
     assert search.best == [A, B, C]
 
 
+@pytest.mark.parametrize("beam", [1, 2])
+def test_forced_tokens_are_searched_and_count_in_the_score_alone(beam: int) -> None:
+    """As with ``fairseq-generate --prefix-size``; the limit of one token and an empty sentence do not see them."""
+    search = BeamSearch(SearchOptions(beam), EOS, PAD, forced=[C])
+    follow = {EOS: {A: 0.9, C: 0.1}, C: {EOS: 0.6, A: 0.3, B: 0.1}, A: {B: 0.9, EOS: 0.1}, B: {B: 1.0}}
+    assert search.extend(log_probs(search, follow), 1, at_end=True).tolist() == [0]
+    assert search.tokens.tolist() == [[EOS, C]]
+    assert search.best == []
+    search.extend(log_probs(search, follow), 1, at_end=True)
+    assert search.best == [A]
+    assert search.prune(1).tolist() == [0]
+    search.extend(log_probs(search, follow), 1, at_end=True)
+    assert search.ended and search.best == [A]
+    total = torch.tensor([0.1, 0.3, 0.1]).log().sum()
+    assert search.finished[0][0] == pytest.approx(float(total) / 3)
+
+
+def test_committed_tokens_come_after_forced_ones() -> None:
+    search = BeamSearch(SearchOptions(), EOS, PAD, [A, B], forced=[C])
+    assert search.tokens.tolist() == [[EOS, C, A, B]]
+    assert search.best == [A, B]
+
+
 def test_only_the_best_may_end_a_sentence_before_the_source_has_ended() -> None:
     follow = {EOS: {A: 0.6, B: 0.4}, A: {C: 0.9, EOS: 0.1}, B: {EOS: 0.9, C: 0.1}, C: {C: 1.0}}
     search = begin()

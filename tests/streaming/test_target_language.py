@@ -252,9 +252,10 @@ def test_data_without_tags_are_refused_for_a_model_with_tags(joint: Path, multil
     assert Translator.load(path, joint).forced("fr") == [5]
 
 
-def test_each_sentence_of_a_continuous_session_begins_with_the_tag(joint: Path, multilingual) -> None:
+@pytest.mark.parametrize("beam", [1, 3])
+def test_each_sentence_of_a_continuous_session_begins_with_the_tag(joint: Path, multilingual, beam: int) -> None:
     translator = Translator.load(multilingual(), joint)
-    options = SearchOptions(max_len_a=0, max_len_b=2, tgt_lang="fr")
+    options = SearchOptions(beam, max_len_a=0, max_len_b=2, tgt_lang="fr")
     session = IncrementalSession(translator, WaitKPolicy(1), options, continuous=True)
     snapshot, found = session.snapshot(), []
     for second in range(4):
