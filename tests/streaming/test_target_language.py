@@ -36,6 +36,13 @@ MONOTONIC = "--simul-type infinite_lookback_fixed_pre_decision --cross-attn-type
 OFFLINE = "--encoder-chunk-size 0"
 MODELS = {"softmax": "", "cosformer": "--attn-type cosformer", "gla": "--decoder-attn-type gla", "monotonic": MONOTONIC}
 every_model = pytest.mark.parametrize("flags", MODELS.values(), ids=MODELS)
+agent_models = pytest.mark.parametrize(
+    "flags",
+    [
+        pytest.param(flags, id=name, marks=[] if name in ("cosformer", "monotonic") else pytest.mark.slow)
+        for name, flags in MODELS.items()
+    ],
+)
 SETS = "tst-COMMON_de_st,tst-COMMON_fr_st"
 
 
@@ -54,7 +61,7 @@ def policy_of(flags: str) -> MonotonicPolicy | WaitKPolicy:
     return MonotonicPolicy() if flags == MONOTONIC else WaitKPolicy(2)
 
 
-@every_model
+@agent_models
 def test_the_agent_emits_what_batch_decoding_logs(
     joint: Path, multilingual, wavs: list[Path], tmp_path: Path, flags: str
 ) -> None:
@@ -120,8 +127,15 @@ def test_the_tag_takes_no_step_of_wait_k(joint: Path, multilingual) -> None:
     assert len(seen) > 3
 
 
-@pytest.mark.parametrize("beam", [1, 3])
-@pytest.mark.parametrize("flags", ["", OFFLINE], ids=["chunked", "full-context"])
+@pytest.mark.parametrize(
+    ("flags", "beam"),
+    [
+        pytest.param("", 3, id="chunked-3"),
+        pytest.param(OFFLINE, 1, id="full-context-1"),
+        pytest.param("", 1, id="chunked-1", marks=pytest.mark.slow),
+        pytest.param(OFFLINE, 3, id="full-context-3", marks=pytest.mark.slow),
+    ],
+)
 def test_sessions_of_whole_recordings_give_what_fairseq_generate_gives(
     joint: Path, multilingual, wavs: list[Path], beam: int, flags: str
 ) -> None:
@@ -171,19 +185,16 @@ def test_no_translation_is_empty_and_the_limit_does_not_count_the_tag(joint: Pat
     state["model"]["decoder.layer_norm.bias"][:] = 0
     path = multilingual().with_name("short.pt")
     torch.save(state, path)
-    for limit in (1, 3):
-        longest = ["--max-len-a", 0, "--max-len-b", limit]
-        counts = []
-        for flags in ([], ["--simul-waitk-lagging", 2]):
-            done = generate(joint, path, "--beam", 1, "--prefix-size", 1, *longest, *flags)
-            assert done.code == 0, done.err[-3000:]
-            counts += [len(line.split("\t")[2].split()) for line in done.lines("H-")]
-        assert max(counts) == limit
-        assert min(counts) >= 1
-        translator = Translator.load(path, joint)
-        session = IncrementalSession(translator, WaitKPolicy(2), SearchOptions(1, 1.0, 0, limit, "de"))
-        session.push(noise(3.0, 3), final=True)
-        assert 1 <= len(session.committed) <= limit
+    counts = []
+    for flags in ([], ["--simul-waitk-lagging", 2]):
+        longest = ["--max-len-a", 0, "--max-len-b", 1]
+        done = generate(joint, path, "--beam", 1, "--prefix-size", 1, *longest, *flags)
+        assert done.code == 0, done.err[-3000:]
+        counts += [len(line.split("\t")[2].split()) for line in done.lines("H-")]
+    assert set(counts) == {1}
+    session = IncrementalSession(Translator.load(path, joint), WaitKPolicy(2), SearchOptions(1, 1.0, 0, 1, "de"))
+    session.push(noise(3.0, 3), final=True)
+    assert len(session.committed) == 1
 
 
 @pytest.mark.parametrize(
@@ -218,8 +229,7 @@ def test_agents_need_a_language(joint: Path, multilingual, wavs: list[Path], tmp
     ("flags", "message"),
     [
         ([], "choose one by --tgt-lang, or decode each row into its language by --prefix-size 1"),
-        (["--simul-waitk-lagging", 2, "--beam", 1], "choose one by --tgt-lang, or decode each row"),
-        (["--prefix-size", 2], "choose one by --tgt-lang, or decode each row"),
+        (["--prefix-size", 2, "--simul-waitk-lagging", 2, "--beam", 1], "choose one by --tgt-lang, or decode each row"),
         (["--tgt-lang", "it"], "'it' is no target language of this model: use one of de, fr"),
     ],
 )

@@ -128,6 +128,7 @@ def test_commands_take_several_sets(folder: Path, tmp_path: Path) -> None:
     assert lines["dev"] == lines["dev_x,dev_y"]
 
 
+@pytest.mark.slow
 def test_several_sets_of_one_speaker(tmp_path: Path) -> None:
     data = prepare(write_voice(tmp_path / "voice"), tmp_path / "data", Options(dev=2, test=3)).parent
     divide(data, "train", {"train_x": "en", "train_y": "en"})
