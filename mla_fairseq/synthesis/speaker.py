@@ -35,6 +35,7 @@ class Speaker:
         device: a torch device.
 
     Attributes:
+        checkpoint: the file, for error messages.
         features: the ``features`` settings of the data configuration.
         sample_rate: samples per second (Hz).
         seconds_per_frame: duration of a log-mel frame in seconds.
@@ -57,6 +58,7 @@ class Speaker:
     ) -> None:
         register()
         check_device(device)
+        self.checkpoint = checkpoint
         _, name = load_training(Path(checkpoint))
         if not name.startswith("tts_transformer"):
             raise ValueError(
@@ -170,7 +172,10 @@ class Speaker:
         device = next(self.model.parameters()).device
         began = time.perf_counter()
         sample = utils.apply_to_sample(lambda tensor: tensor.to(device), sample)
-        found = self.generator.generate(self.model, sample, **how)  # returns when the device is done: the vocoder waits
+        try:
+            found = self.generator.generate(self.model, sample, **how)  # returns when the device is done: it speaks too
+        except ValueError as error:
+            raise ValueError(f"{self.checkpoint}: {error}") from error
         self.seconds += time.perf_counter() - began
         return found
 

@@ -1,8 +1,11 @@
-"""Report a training that has diverged in one line, in place of a traceback."""
+"""Report a training or a model that has diverged in one line, in place of fairseq's traceback."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 from mla_fairseq.errors import UserError
 
@@ -20,3 +23,20 @@ def check_diverged() -> None:
             "the training has diverged (its gradients are NaN or infinite): lower --lr or --clip-norm, or start from "
             "another checkpoint"
         )
+
+
+@contextmanager
+def finite_scores(sample: Mapping[str, Any]) -> Iterator[None]:
+    """Report a batch in which fairseq's search finds no hypothesis, because all scores of the model are NaN.
+
+    Raises:
+        UserError: the search has failed.
+    """
+    try:
+        yield
+    except AssertionError as error:  # of the search, which has reached its last step
+        first = sample["id"].tolist()[0]
+        raise UserError(
+            f"the model's scores are not finite (a batch with sentence {first}): use another checkpoint, or prepare "
+            "the features again"
+        ) from error

@@ -21,6 +21,7 @@ from mla_fairseq.models.checks import check_length_rule
 from mla_fairseq.streaming.delays import Clock, Reads, longest
 from mla_fairseq.streaming.policies import WaitKPolicy
 from mla_fairseq.tasks.alignment import align, check_models
+from mla_fairseq.tasks.diverging import finite_scores
 from mla_fairseq.tasks.flags import check_prefix, check_symbols
 from mla_fairseq.tasks.multilingual import MultilingualTask, add_language_args
 from mla_fairseq.tasks.ngrams import RepeatedNGrams
@@ -141,7 +142,8 @@ class SpeechToTextMLATask(MultilingualTask, SpeechToTextTask):
         """
         sample["net_input"] |= self.decoding_inputs(models, sample)
         prefix_tokens = self.prefix_of(sample, prefix_tokens)
-        found = super().inference_step(generator, models, sample, prefix_tokens, constraints)
+        with finite_scores(sample):
+            found = super().inference_step(generator, models, sample, prefix_tokens, constraints)
         if not isinstance(generator, SequenceScorer):  # --score-reference decodes nothing
             self.finish_simultaneous(generator, models, sample, found)
         if self.alignment is not None:

@@ -113,7 +113,7 @@ def is_clear(line: str, case: Case) -> bool:
     """Tell whether an error names a file, a flag or a value."""
     path = Path(case.file)
     named = path.name in line or path.stem in line or path.parent.name in line
-    return "error: " in line and (named or bool(re.search(r"--[a-z]|'.+'|\(.+\)|\d", line)))
+    return "error: " in line and (named or bool(re.search(r"--[a-z]|'.+'|\(.+\)|\d|is missing", line)))
 
 
 def campaign(seed: int, numbers: range, seconds: float, world: Path, place: Path) -> Iterator[Outcome]:

@@ -216,6 +216,18 @@ def test_a_training_that_diverges_ends_with_one_line(corpus: Path, tmp_path: Pat
     assert re.fullmatch(r"error: the training has diverged \(.*\): lower --lr .*", done.last_line)
 
 
+def test_scores_that_are_not_finite_end_decoding_with_one_line(
+    train: Train, generate: Generate, tmp_path: Path
+) -> None:
+    state = torch.load(train(EVERYWHERE["softmax"]), weights_only=True)
+    state["model"]["encoder.transformer_layers.0.fc1.weight"] *= 1e30
+    state["model"]["encoder.transformer_layers.0.fc2.weight"] *= 1e30
+    torch.save(state, tmp_path / "huge.pt")
+    done = generate(tmp_path / "huge.pt")
+    assert done.code == 1 and "Traceback" not in done.err
+    assert done.last_line.startswith("error: the model's scores are not finite (a batch with sentence ")
+
+
 def test_two_mechanisms_are_one_ensemble(train: Train, generate: Generate) -> None:
     paths = [train(f"--attn-type {name}") for name in ("cosformer", "relu")]
     both = generate(":".join(map(str, paths)), ["--prefix-size", 1, "--lenpen", 2, "--batch-size", 4])
