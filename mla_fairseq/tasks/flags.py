@@ -27,6 +27,7 @@ EVERYWHERE: Fixes = {
     "bf16": "use --fp16, fairseq has bfloat16 on TPUs only",
     "memory_efficient_bf16": "use --memory-efficient-fp16, fairseq has bfloat16 on TPUs only",
     "tpu": "use a GPU or --cpu",
+    **dict.fromkeys(("checkpoint_suffix", "checkpoint_shard_count"), "remove it, a checkpoint is one file"),
 }
 TRAIN: Fixes = {
     "combine_valid_subsets": "list the sets, as in --valid-subset valid,dev",
@@ -59,14 +60,20 @@ VALIDATE: Fixes = {
     "results_path": "redirect the output to a file",
     "quiet": "remove it, validation prints no text",
 }
+SPEECH: Fixes = {
+    "store_ema": "remove it, fairseq cannot average the counters of batch normalisation",
+    **dict.fromkeys(("vocoder", "spec_bwd_max_iter", "eval_tb_nsample"), "remove it, mla-synthesize has vocoders"),
+}
+"""Further flags that text to speech does not support."""
 
 DEFAULTS: dict[str, Any] = {
     field.name: field.default
     for config in (
-        configs.CommonConfig, configs.DatasetConfig, configs.CommonEvalConfig, configs.GenerationConfig,
+        configs.CommonConfig, configs.DatasetConfig, configs.CheckpointConfig, configs.CommonEvalConfig,
+        configs.GenerationConfig,
     )
     for field in dataclasses.fields(config)
-} | {"scoring": "bleu"}  # fmt: skip
+} | {"scoring": "bleu", "vocoder": "griffin_lim", "spec_bwd_max_iter": 8, "eval_tb_nsample": 8}  # fmt: skip
 
 SCORERS = {
     "wer": ("editdistance", "editdistance"),
@@ -106,7 +113,7 @@ def refuse(args: Namespace, fixes: Fixes, command: str) -> None:
     """
     for name, fix in fixes.items():
         value = getattr(args, name, None)
-        if value is not None and value != DEFAULTS.get(name):
+        if value is not None and value is not False and value != DEFAULTS.get(name):
             given = "" if isinstance(value, bool) else f" ({value})"
             raise UserError(f"--{name.replace('_', '-')} is not supported in {command}{given}: {fix}")
 

@@ -65,6 +65,12 @@ class FolderDataConfig(S2TDataConfig):
         super().__init__(yaml_path)
         self.config = settings
 
+    def leave_out_augmentation(self) -> None:
+        """Read training sets as evaluation sets: fairseq masks every set named train..., in decoding too."""
+        for name, transforms in self.config.items():
+            if name.endswith("transforms") and "_train" in transforms:
+                transforms["_train"] = transforms.get("_eval", transforms.get("*", []))
+
 
 class FolderTask(FairseqTask):
     """A mixin for fairseq's tasks that read manifests from ``args.data``; it must be the first base class."""
@@ -100,6 +106,9 @@ class FolderTask(FairseqTask):
         super().__init__(args, dictionary)
         self.state.merge_state_dict({"symbols": list(dictionary.symbols)})  # saved in checkpoints
         self.data_cfg = FolderDataConfig(Path(args.data) / args.config_yaml, self.command, self.needed)
+        self.evaluates = getattr(args, "path", None) is not None  # of fairseq's commands only training has no --path
+        if self.evaluates:
+            self.data_cfg.leave_out_augmentation()
 
     def build_model(self, args: Namespace, from_checkpoint: bool = False) -> Any:
         """Build a model as fairseq does.
@@ -186,13 +195,14 @@ class FolderTask(FairseqTask):
 
     def get_batch_iterator(self, dataset: FairseqDataset, *args: Any, **kwargs: Any) -> Any:
         """Return fairseq's iterator over batches, without its loss of sentences in evaluation sets."""
-        if not dataset.is_train_split:
+        if self.evaluates or not dataset.is_train_split:
             # fairseq cuts batches to multiples of this number (8) and drops the rest of the set (its issue 5036):
             # of 433 test sentences it would score 432
             kwargs["required_batch_size_multiple"] = 1
         if (shards := getattr(self.args, "num_shards", 1)) > 1:  # fairseq's own commands ignore it
             kwargs |= {"num_shards": shards, "shard_id": self.args.shard_id}
-        batches = super().get_batch_iterator(dataset, *args, **kwargs)
+        with user_errors("increase --max-tokens or --max-tokens-valid: ", (AssertionError,)):
+            batches = super().get_batch_iterator(dataset, *args, **kwargs)
         if shards > 1 and len(batches.frozen_batches) < shards:
             found = len(batches.frozen_batches)
             raise UserError(f"--num-shards is above the number of batches ({shards} > {found}): decrease it")

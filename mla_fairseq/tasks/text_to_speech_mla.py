@@ -15,6 +15,7 @@ from mla_fairseq.data.spoken_text import WORD_END, SpokenText
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.synthesis.generator import Limits, Synthesizer
 from mla_fairseq.synthesis.vocoder import griffin_lim
+from mla_fairseq.tasks.flags import SPEECH, refuse
 from mla_fairseq.tasks.folder import FolderTask
 from mla_fairseq.tasks.outputs import add_output_check
 
@@ -55,6 +56,10 @@ class TextToSpeechMLATask(FolderTask, TextToSpeechTask):
         """
         if getattr(args, "eval_inference", False):
             raise UserError("--eval-inference is not supported, it needs torchaudio: remove it, use mla-synthesize")
+        if not kwargs.get("from_checkpoint"):
+            refuse(args, SPEECH, "text to speech")
+        if hasattr(args, "beam") and not hasattr(args, "dump_waveforms"):  # fairseq's example for speech has both
+            raise UserError("--task text_to_speech_mla is not supported in a command for text: use mla-synthesize")
         task = super().setup_task(args, **kwargs)
         if task.data_cfg.prepend_tgt_lang_tag:
             raise UserError("prepend_tgt_lang_tag is not supported in text to speech: remove it from the configuration")

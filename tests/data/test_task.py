@@ -76,6 +76,17 @@ def test_only_training_data_is_masked(pair: Path) -> None:
     assert "SpecAugmentTransform" not in repr(load(pair, "dev_st"))
 
 
+def test_training_data_is_not_masked_in_decoding(pair: Path) -> None:
+    prepare(pair, None, replace(OPTIONS, specaugment="ld"))
+    args = Namespace(data=str(pair), config_yaml="config_st.yaml", seed=1, path="")
+    task = SpeechToTextMLATask.setup_task(args)
+    task.load_dataset("train_st")
+    dataset = task.datasets["train_st"]
+    assert "UtteranceCMVN" in repr(dataset) and "SpecAugmentTransform" not in repr(dataset)
+    batches = task.get_batch_iterator(dataset, max_sentences=5, required_batch_size_multiple=8).frozen_batches
+    assert sum(map(len, batches)) == len(dataset)
+
+
 def test_absolute_paths_stay(pair: Path, tmp_path: Path) -> None:
     """fairseq's preparation scripts write absolute paths."""
     prepare(pair, tmp_path / "features", OPTIONS)

@@ -57,6 +57,8 @@ def test_defaults_are_accepted(program: str) -> None:
         ("train", "--cpu --fp16", "--fp16 needs a GPU in training: remove it, or use --memory-efficient-fp16"),
         ("train", "--multitask-config-yaml x", "--multitask-config-yaml is not supported in training (x): remove it"),
         ("train", "--use-plasma-view", "--use-plasma-view is not supported in training: remove it"),
+        ("train", "--checkpoint-suffix=-x", "--checkpoint-suffix is not supported in training (-x): remove it"),
+        ("generate", "--checkpoint-suffix=-x", "--checkpoint-suffix is not supported in decoding (-x): remove it"),
         ("generate", "--sacrebleu", "--sacrebleu is not supported in decoding: use --scoring sacrebleu"),
         ("generate", "--no-early-stop", "--no-early-stop is not supported in decoding: remove it"),
         (
@@ -110,6 +112,7 @@ def test_flags_without_effect_are_refused(
         ("--eos-token nope", "--eos-token is not in the vocabulary (nope): give one of its symbols"),
         ("--temperature 0", "--temperature must be greater than 0"),
         ("--num-shards 7 --shard-id 6", "--num-shards is above the number of batches (7 > 1): decrease it"),
+        ("--max-tokens 20", "increase --max-tokens or --max-tokens-valid: Sentences lengths should not exceed"),
         ("--max-source-positions 20", "utterance 4 is too long (source and target: (62, 7), at most (20, 1024)): incr"),
     ],
 )

@@ -254,3 +254,21 @@ def test_only_griffin_lim_needs_librosa() -> None:
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert 'Griffin-Lim needs librosa: install the extra tts: pip install -c constraints.txt ".[tts]"' in done.stderr
+
+
+@pytest.mark.parametrize("flag", ["--store-ema", "--vocoder hifigan", "--spec-bwd-max-iter 3"])
+def test_flags_without_effect_are_refused(data: Path, tmp_path: Path, flag: str) -> None:
+    done = run(
+        "fairseq-train", data, shlex.split(f"{TRAINING} {SIZES} --criterion tacotron2 {flag}"), "--save-dir", tmp_path
+    )
+    assert done.code == 1
+    assert done.last_line.startswith(f"error: {flag.split()[0]} is not supported in text to speech")
+
+
+@pytest.mark.parametrize("command", ["fairseq-generate", "fairseq-interactive"])
+def test_commands_for_text_are_refused(data: Path, trained: Path, command: str) -> None:
+    done = run(command, data, "--task", "text_to_speech_mla", "--path", trained, "--cpu")
+    assert done.code == 1
+    assert (
+        done.last_line == "error: --task text_to_speech_mla is not supported in a command for text: use mla-synthesize"
+    )
