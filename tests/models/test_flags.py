@@ -7,12 +7,13 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+import torch
 from fairseq import options
 
 from mla_fairseq.errors import UserError
-from mla_fairseq.tasks.flags import check_flags
+from mla_fairseq.tasks.flags import DECODE, EVERYWHERE, INTERACTIVE, SPEECH, TRAIN, VALIDATE, check_flags
 from tests.models.conftest import SIZES, TRAINING
-from tests.programs import Done, run
+from tests.programs import ROOT, Done, run
 
 WAIT_K = "--waitk-lagging 1-3 --fixed-pre-decision-ratio 2 --max-update 16"
 DROPOUT = "--dropout 0.3 --attention-dropout 0.3 --activation-dropout 0.3 --max-update 16"
@@ -102,6 +103,47 @@ def test_flags_without_effect_are_refused(
     monkeypatch.setattr("mla_fairseq.tasks.flags.find_spec", lambda name: None if name == "editdistance" else name)
     with pytest.raises(UserError, match=f"^error: {re.escape(message)}"):
         check_flags(parse(program, flags))
+
+
+def test_every_flag_is_on_the_page() -> None:
+    page = (ROOT / "docs/reference/fairseq_flags.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"`(--[\w-]+)[^`\n]*`", page))
+    parsers = [make() for make in (*PARSERS.values(), options.get_validation_parser)]
+    actions = [action for parser in parsers for action in parser._actions if action.dest != "help"]
+    missing = {action.dest for action in actions if action.option_strings and not shown & set(action.option_strings)}
+    assert not missing
+    refused = {
+        f"--{name.replace('_', '-')}"
+        for table in (EVERYWHERE, TRAIN, DECODE, INTERACTIVE, VALIDATE, SPEECH)
+        for name in table
+    }
+    assert refused <= shown
+    known = {option for action in actions for option in action.option_strings}
+    ours = {"--simul-log", "--multitask-config-yaml", "--vocoder", "--spec-bwd-max-iter", "--eval-tb-nsample"}
+    assert refused - known == ours, "flags of the tasks"
+
+
+OPTIONS = (
+    {"max_len_b": 3}, {"max_len_a": 0.05, "max_len_b": 0}, {"min_len": 7}, {"lenpen": 3.0}, {"unnormalized": True},
+    {"unkpen": -50.0}, {"temperature": 3.0}, {"sampling": True}, {"sampling": True, "sampling_topk": 1},
+    {"sampling": True, "sampling_topp": 0.1}, {"diverse_beam_groups": 5}, {"diversity_rate": 2.0},
+    {"no_repeat_ngram_size": 1},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: "-".join(option))
+def test_each_option_of_the_search_changes_what_is_found(build, option: dict[str, float]) -> None:
+    built = build(flags="--task speech_to_text_mla --attn-type relu", seed=2)
+    batch = built.batch(split="dev")
+    built.task.args.simul_segment_size, models = 280, [built.model.eval()]
+
+    def search(**options: float) -> list[tuple[list[int], float]]:
+        torch.manual_seed(5)
+        generator = built.task.build_generator(models, Namespace(**{"beam": 5, "max_len_b": 9} | options))
+        found = built.task.inference_step(generator, models, batch)
+        return [(one["tokens"].tolist(), float(one["score"])) for hypotheses in found for one in hypotheses]
+
+    assert search(**option) == search(**option) != search()
 
 
 @pytest.mark.parametrize(
@@ -196,6 +238,9 @@ def test_references_have_the_scores_of_validation(softmax, wait_k, generate, cor
         (found,) = re.findall(r"nll_loss ([\d.]+) .* wpb ([\d.]+)", done.out + done.err)
         loss, tokens = map(float, found)
         assert score_references(path, generate, flags) == pytest.approx(loss * tokens, rel=1e-3)
+    half = run("fairseq-validate", command, "--batch-size", 2, "--cpu", "--fp16", "--num-shards", 3, "--shard-id", 1)
+    (found,) = re.findall(r"nll_loss ([\d.]+) .* wpb ([\d.]+)", half.out + half.err)
+    assert float(found[0]) < 2 * loss and float(found[1]) < tokens
     whole, one = (
         score_references(wait_k, generate, ["--beam", 1, *more]) for more in ([], ["--simul-waitk-lagging", 1])
     )
@@ -267,7 +312,11 @@ def test_a_language_model_changes_the_scores(softmax, generate, corpus: Path, tm
 
 
 @pytest.mark.parametrize(
-    "flags", ["", "--attn-type cosformer --length-predictor --criterion label_smoothed_cross_entropy_mla"]
+    "flags",
+    [
+        "--memory-efficient-fp16 --ema-fp32",
+        "--attn-type cosformer --length-predictor --criterion label_smoothed_cross_entropy_mla",
+    ],
 )
 def test_the_moving_average_of_the_weights_decodes(corpus: Path, generate, tmp_path: Path, flags: str) -> None:
     command = [corpus, "--task", "speech_to_text_mla", "--arch", "s2t_transformer_mla", *SIZES, *TRAINING]
