@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pytest
 import simuleval
 from fairseq import options
+from fairseq_cli import score
 from torch.distributed.run import get_args_parser
 
 from mla_fairseq import (
@@ -152,7 +153,12 @@ TRAININGS = [
 @pytest.fixture(scope="module")
 def flags() -> set[str]:
     """Return the flags of all programs."""
-    parsers = [options.get_generation_parser(default_task="speech_to_text_mla")]
+    parsers = [
+        options.get_generation_parser(default_task="speech_to_text_mla"),
+        options.get_interactive_generation_parser(),
+        options.get_validation_parser(),
+        score.get_parser(),
+    ]
     for arch, task, criterion in TRAININGS:
         parsers.append(parser := options.get_training_parser(default_task=task))
         options.parse_args_and_arch(parser, ["DATA", "--arch", arch, "--criterion", criterion])

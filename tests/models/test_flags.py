@@ -124,7 +124,7 @@ def test_every_flag_is_on_the_page() -> None:
 
 
 OPTIONS = (
-    {"max_len_b": 3}, {"max_len_a": 0.05, "max_len_b": 0}, {"min_len": 7}, {"lenpen": 3.0}, {"unnormalized": True},
+    {"max_len_b": 3}, {"max_len_a": 0.05, "max_len_b": 0}, {"lenpen": 3.0}, {"unnormalized": True},
     {"unkpen": -50.0}, {"temperature": 3.0}, {"sampling": True}, {"sampling": True, "sampling_topk": 1},
     {"sampling": True, "sampling_topp": 0.1}, {"diverse_beam_groups": 5}, {"diversity_rate": 2.0},
     {"no_repeat_ngram_size": 1},
