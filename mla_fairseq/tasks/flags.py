@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from fairseq.data import Dictionary
 from fairseq.dataclass import configs
-from fairseq.models import FairseqLanguageModel
 
 from mla_fairseq.errors import UserError
 
@@ -39,6 +38,8 @@ DECODE: Fixes = {
     "match_source_len": "limit the length by --max-len-a and --max-len-b, the source's length is in frames",
     "constraints": "remove it, fairseq reads constraints from text input only",
     "post_process": "remove it, D- lines are the text without pieces of words",
+    # transformer_lm evaluates one of its options, so no checkpoint of it is loaded
+    **dict.fromkeys(("lm_path", "lm_weight"), "remove it, a language model of fairseq may run code from its file"),
     "replace_unk": "remove it, speech has no words to copy",
     **dict.fromkeys(("beam_mt", "lenpen_mt", "max_len_a_mt", "max_len_b_mt"), "remove it, there is one decoder"),
     **dict.fromkeys(
@@ -51,7 +52,6 @@ DECODE: Fixes = {
 }  # fmt: skip
 INTERACTIVE: Fixes = {
     **dict.fromkeys(("score_reference", "scoring", "simul_log"), "use fairseq-generate, which has references"),
-    **dict.fromkeys(("lm_path", "lm_weight"), "use fairseq-generate"),
     "results_path": "redirect the output to a file",
     "quiet": "remove it, fairseq-interactive prints every translation",
     **dict.fromkeys(("num_shards", "shard_id"), "divide the input"),
@@ -155,8 +155,6 @@ def check_search(args: Namespace) -> None:
         raise UserError(f"--min-len is above --max-len-b ({args.min_len} > {args.max_len_b}): decrease it")
     if args.score_reference and getattr(args, "simul_log", None):
         raise UserError(f"--score-reference decodes nothing to log (--simul-log {args.simul_log}): remove one of them")
-    if args.lm_weight and not args.lm_path:
-        raise UserError(f"--lm-weight has no effect without --lm-path ({args.lm_weight}): give both")
     if (owners := args.retain_dropout_modules) and not args.retain_dropout:
         raise UserError(f"--retain-dropout-modules has no effect without --retain-dropout ({owners}): give both")
     module, package = SCORERS.get(args.scoring, ("torch", "torch"))
@@ -174,22 +172,11 @@ def check_prefix(args: Any) -> None:
         raise ValueError(f"--prefix-size is not supported in fairseq-interactive ({size}): use fairseq-generate")
 
 
-def check_symbols(args: Any, language_model: Any, dictionary: Dictionary) -> None:
-    """Check the symbols of a search.
-
-    Args:
-        args: its flags.
-        language_model: the model of ``--lm-path``, or ``None``.
-        dictionary: the target dictionary.
+def check_symbols(args: Any, dictionary: Dictionary) -> None:
+    """Check that the end of sentence of a search is in the dictionary.
 
     Raises:
-        ValueError: an end of sentence that the dictionary lacks, or a language model of other symbols.
+        ValueError: it is not.
     """
     if (end := getattr(args, "eos_token", None)) is not None and end not in dictionary:
         raise ValueError(f"--eos-token is not in the vocabulary ({end}): give one of its symbols")
-    if language_model is None:
-        return
-    if not isinstance(language_model, FairseqLanguageModel):
-        raise ValueError(f"--lm-path is not a language model ({type(language_model).__name__}): give one")
-    if language_model.decoder.dictionary != dictionary:
-        raise ValueError("--lm-path has other symbols than the translation model: train it with the same dictionary")

@@ -97,7 +97,7 @@ class SpeechToTextMLATask(MultilingualTask, SpeechToTextTask):
                 check_models(models)
             if hasattr(self.args, "buffer_size") and not self.data_cfg.prepend_tgt_lang_tag:
                 check_prefix(args)
-            check_symbols(args, (kwargs.get("extra_gen_cls_kwargs") or {}).get("lm_model"), self.target_dictionary)
+            check_symbols(args, self.target_dictionary)
             generator = super().build_generator(models, args, *more, **kwargs)
         if (size := getattr(args, "no_repeat_ngram_size", 0)) > 0:
             generator.repeat_ngram_blocker = RepeatedNGrams(size)

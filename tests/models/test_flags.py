@@ -2,7 +2,6 @@
 
 import csv
 import re
-import shutil
 from argparse import Namespace
 from pathlib import Path
 
@@ -79,7 +78,8 @@ def test_defaults_are_accepted(program: str) -> None:
         ("generate", "--nbest 6", "--nbest is above --beam (6 > 5): increase --beam"),
         ("generate", "--diverse-beam-groups 2", "--beam is not a multiple of --diverse-beam-groups (5, 2): change one"),
         ("generate", "--min-len 9 --max-len-b 8", "--min-len is above --max-len-b (9 > 8): decrease it"),
-        ("generate", "--lm-weight 0.1", "--lm-weight has no effect without --lm-path (0.1): give both"),
+        ("generate", "--lm-path x --lm-weight 0.1", "--lm-path is not supported in decoding (x): remove it, a lang"),
+        ("generate", "--lm-weight 0.1", "--lm-weight is not supported in decoding (0.1): remove it"),
         ("generate", "--retain-dropout-modules x", "--retain-dropout-modules has no effect without --retain-dropout"),
         ("generate", "--scoring wer", "--scoring wer needs the package editdistance: pip install editdistance"),
         ("generate", "--score-reference --simul-log x", "--score-reference decodes nothing to log (--simul-log x)"),
@@ -89,7 +89,6 @@ def test_defaults_are_accepted(program: str) -> None:
             "--score-reference is not supported in fairseq-interactive: use fairseq-g",
         ),
         ("interactive", "--scoring chrf", "--scoring is not supported in fairseq-interactive (chrf): use fairseq-gen"),
-        ("interactive", "--lm-path x --lm-weight 1", "--lm-path is not supported in fairseq-interactive (x): use fai"),
         ("interactive", "--results-path x", "--results-path is not supported in fairseq-interactive (x): redirect"),
         ("interactive", "--quiet", "--quiet is not supported in fairseq-interactive: remove it"),
         ("interactive", "--num-shards 2", "--num-shards is not supported in fairseq-interactive (2): divide the input"),
@@ -293,22 +292,6 @@ def test_fairseq_score_gives_the_bleu_that_generate_prints(softmax, generate, co
     bleu = scored.out.strip().splitlines()[-1]
     assert done.lines("Generate dev") == [f"Generate dev with beam=5: {bleu}"]
     assert float(re.match(r"BLEU4 = ([\d.]+)", bleu)[1]) > 10
-
-
-def test_a_language_model_changes_the_scores(softmax, generate, corpus: Path, tmp_path: Path) -> None:
-    shutil.copy(corpus / "dict.txt", tmp_path)
-    (tmp_path / "train").write_text("w01 w02 w03\n" * 64)  # --dataset-impl raw reads texts
-    sizes = "--decoder-layers 1 --decoder-embed-dim 8 --decoder-ffn-embed-dim 8 --decoder-attention-heads 1"
-    command = [tmp_path, "--task", "language_modeling", "--dataset-impl", "raw", "--arch", "transformer_lm"]
-    more = f"{sizes} --optimizer adam --max-tokens 64 --tokens-per-sample 16 --max-update 2 --cpu --num-workers 0"
-    trained = run("fairseq-train", command, more.split(), "--disable-validation", "--save-dir", tmp_path / "model")
-    assert trained.code == 0, trained.err
-    path = ["--lm-path", tmp_path / "model/checkpoint_last.pt"]
-    none, without, with_weight = (generate(softmax, flags) for flags in ([], path, [*path, "--lm-weight", 0.5]))
-    assert scores(without) == pytest.approx(scores(none))
-    assert max(scores(with_weight)) < min(scores(none))
-    done = generate(softmax, ["--lm-path", softmax, "--lm-weight", 0.5])
-    assert done.last_line == "error: --lm-path is not a language model (S2TTransformerMLAModel): give one"
 
 
 @pytest.mark.parametrize(
