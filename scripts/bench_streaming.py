@@ -32,6 +32,7 @@ from mla_fairseq.streaming import (
     AlignAttPolicy,
     IncrementalSession,
     LocalAgreementPolicy,
+    LongSession,
     MonotonicPolicy,
     OfflineSession,
     SearchOptions,
@@ -135,13 +136,13 @@ class Curve:
     growth: float
 
 
-def begin(args: argparse.Namespace, translator: Translator) -> Session:
+def begin(args: argparse.Namespace, translator: Translator) -> LongSession:
     policy = WaitKPolicy(args.waitk_lagging, translator.wait_k.ratio)
     options = SearchOptions(max_len_a=0, max_len_b=SENTENCE)
-    return IncrementalSession(translator, policy, options, continuous=True)
+    return LongSession(IncrementalSession(translator, policy, options))
 
 
-def push(session: Session, segment: np.ndarray) -> float:
+def push(session: Session | LongSession, segment: np.ndarray) -> float:
     """Return the milliseconds that a segment takes."""
     start = time.perf_counter()
     session.push(segment)

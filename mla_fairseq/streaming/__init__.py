@@ -1,10 +1,12 @@
 """Simultaneous translation: samples in as they arrive, whole words out.
 
-A ``Session`` translates one recording with a ``Translator`` under a policy. The package does not import SimulEval: the
-agents in ``mla_fairseq.agents`` do.
+A ``Session`` translates one recording with a ``Translator`` under a policy, a ``LongSession`` a recording of any
+length. The package does not import SimulEval: the agents in ``mla_fairseq.agents`` do.
 """
 
+from mla_fairseq.streaming.detectors import Detector, EnergyDetector
 from mla_fairseq.streaming.incremental import IncrementalSession
+from mla_fairseq.streaming.long import LongSession
 from mla_fairseq.streaming.offline import OfflineSession
 from mla_fairseq.streaming.offline_policies import (
     AlignAttPolicy,
@@ -31,11 +33,14 @@ __all__ = [
     "READ",
     "AlignAttPolicy",
     "Decision",
+    "Detector",
     "EDAttPolicy",
     "Emission",
+    "EnergyDetector",
     "HoldPolicy",
     "IncrementalSession",
     "LocalAgreementPolicy",
+    "LongSession",
     "MonotonicPolicy",
     "OfflinePolicy",
     "OfflineSession",

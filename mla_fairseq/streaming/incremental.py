@@ -8,7 +8,6 @@ from typing import Self
 from torch import Tensor
 
 from mla_fairseq.attention import State, fork, nbytes, reorder
-from mla_fairseq.speech.features import as_bool
 from mla_fairseq.streaming.policies import READ, Decision, Policy, Progress, WaitKPolicy
 from mla_fairseq.streaming.search import GREEDY, SearchOptions
 from mla_fairseq.streaming.session import Emission, Session
@@ -26,21 +25,16 @@ class IncrementalSession(Session):
     how the audio is split into segments, and no word depends on audio that has not arrived.
 
     A sentence has at most ``max_len_a * frames + max_len_b`` tokens, where ``frames`` counts the filter-bank frames
-    that its last token may depend on.
+    that its last token may depend on. Once the model has ended it, the rest of the audio is not translated; a
+    ``LongSession`` translates recordings of several sentences.
 
     Args:
         translator: a model with a chunked encoder.
         policy: decides whether to read more source (``READ``) or to emit a token (``Decision(n)``). A ``WaitKPolicy``
             without a ratio gets that of the model.
         options: beam and limits.
-        continuous: start another sentence after the model has ended one; otherwise the rest of the audio is not
-            translated. The next sentence starts with the first encoder state that was not read, so speech that was
-            already read for the last one is lost: use it for recordings with a pause between sentences. The state of
-            the encoder continues. A model trained on single sentences gets worse after a few of them: train it on
-            longer recordings, or start a new session at each pause.
 
     Attributes:
-        first_frame: filter-bank frame at which the sentence starts.
         hypotheses: decoder state of the sentence.
         search: beam search of the sentence.
 
@@ -52,9 +46,7 @@ class IncrementalSession(Session):
     policy_class = Policy
     policy: Policy
 
-    def __init__(
-        self, translator: Translator, policy: Policy, options: SearchOptions = GREEDY, continuous: bool = False
-    ) -> None:
+    def __init__(self, translator: Translator, policy: Policy, options: SearchOptions = GREEDY) -> None:
         super().__init__(translator, policy, options)
         if not translator.model.encoder.streams:
             raise ValueError(
@@ -66,8 +58,7 @@ class IncrementalSession(Session):
             raise ValueError(f"this model {has} monotonic attention ({policy}): use {suitable}")
         if isinstance(policy, WaitKPolicy):
             self.policy = policy.for_model(translator.wait_k.ratio if translator.wait_k else None)
-        self.continuous = as_bool(continuous, "continuous")
-        self._begin_sentence(0)
+        self.hypotheses, self.search = Hypotheses(self.source), self._search()
 
     def snapshot(self) -> Self:
         """Return an independent copy for ``restore``. Copies no tensor."""
@@ -80,11 +71,6 @@ class IncrementalSession(Session):
         """Return the bytes of tensors and samples kept from one push to the next."""
         return super().nbytes + nbytes(self.hypotheses.state)
 
-    def _begin_sentence(self, frame: int) -> None:
-        """Start a sentence at ``frame``, with the first encoder state that is not taken."""
-        self.first_frame, self.committed = frame, []
-        self.hypotheses, self.search = Hypotheses(self.source), self._search()
-
     def _decode(self) -> list[Emission]:
         emissions = []
         while not self.search.ended:
@@ -92,12 +78,9 @@ class IncrementalSession(Session):
             log_probs = self.hypotheses.step(self.search.tokens[:, -1], self.source, states) if states else None
             if log_probs is None:
                 break
-            frame = self._last_frame(at_end)
-            longest = self.options.longest(frame - self.first_frame)  # the same however the audio is split
+            longest = self.options.longest(self._last_frame(at_end))  # the same however the audio is split
             self.hypotheses.keep(self.search.extend(log_probs, longest, at_end or self.hypotheses.at_end))
             emissions += self._commit_words()
-            if self.search.ended and self.continuous:
-                self._begin_sentence(frame)
         if self.search.ended:
             self.source.discard()
         return emissions
@@ -109,7 +92,7 @@ class IncrementalSession(Session):
             The number of encoder states that the token may read, 0 if it waits, and whether it may read them only
             because the source has ended (the policy returned ``READ``).
         """
-        available = self.source.available - self.hypotheses.start
+        available = self.source.available
         states = self._decide(available).states
         return (states, False) if states or not self.source.ended else (available, True)
 
@@ -149,7 +132,6 @@ class Hypotheses:
     """The decoder state of one sentence; dim 0 of its tensors is the hypothesis.
 
     Attributes:
-        start: number of encoder states taken by earlier sentences.
         state: the decoder's state; replaced, never changed in place.
         decoded: number of tokens decoded.
         size: number of hypotheses.
@@ -161,14 +143,13 @@ class Hypotheses:
 
     def __init__(self, source: Source) -> None:
         self.decoder = source.translator.model.decoder
-        self.start = self.fed = source.taken
         self.state: State = {}
-        self.decoded, self.size = 0, 1
+        self.fed, self.decoded, self.size = 0, 0, 1
         self.fed_all = self.waiting = self.at_end = False
 
     def states_read(self, source: Source) -> int:
         """Return how many encoder states of the sentence the decoder was given."""
-        return max(self.fed, source.taken) - self.start
+        return max(self.fed, source.taken)
 
     def step(self, tokens: Tensor, source: Source, states: int) -> Tensor | None:
         """Return log-probabilities (B, V) of the tokens after ``tokens`` (B,), given the first ``states`` states.
@@ -176,13 +157,13 @@ class Hypotheses:
         Monotonic heads read as many of these encoder states of the sentence as they need. If they need more, return
         ``None`` and decode nothing.
         """
-        tokens, upto = tokens.to(source.states.device).unsqueeze(1), self.start + states
+        tokens = tokens.to(source.states.device).unsqueeze(1)
         if self.decoder.monotonic:
-            scores = self._attempt(tokens, source, upto)
+            scores = self._attempt(tokens, source, states)
             if scores is None:
                 return None
         else:
-            new = source.take(upto).expand(-1, len(tokens), -1)
+            new = source.take(states).expand(-1, len(tokens), -1)
             scores = self.decoder.step(tokens, new if len(new) else None, self.state)
         self.decoded += 1
         return scores.float().log_softmax(-1)
@@ -201,7 +182,7 @@ class Hypotheses:
         if self.at_end and not self.fed_all:  # more states may follow: undo the attempt
             self.state, self.waiting = before, True
             return None
-        source.take(self.start + int(seen.max()))
+        source.take(int(seen.max()))
         return scores
 
     def keep(self, parents: Tensor) -> None:

@@ -15,7 +15,7 @@ from typing import ClassVar, Self
 import torch
 from numpy.typing import ArrayLike
 
-from mla_fairseq.speech.features import as_bool
+from mla_fairseq.speech.features import SAMPLE_RATE, as_bool
 from mla_fairseq.streaming.offline_policies import OfflinePolicy
 from mla_fairseq.streaming.policies import Policy
 from mla_fairseq.streaming.search import BeamSearch, SearchOptions
@@ -29,13 +29,18 @@ class Emission:
 
     Attributes:
         text: one or more whole words; empty only where a sentence ends without a new word.
-        states: encoder states available at that moment, counted from the start of the recording (40 ms each).
+        states: encoder states available at that moment, counted from the start of the recording, or of the stretch of
+            speech (40 ms each).
         sentence_ended: whether the sentence ends after these words.
+        milliseconds: audio available at that moment, counted from the start of the recording.
+        stretch: index of the stretch of speech in a ``LongSession``; 0 in other sessions.
     """
 
     text: str
     states: int
     sentence_ended: bool = False
+    milliseconds: float = 0.0
+    stretch: int = 0
 
 
 class Session(ABC):
@@ -130,7 +135,9 @@ class Session(ABC):
         """Make ``tokens`` final and return the new words; they start with the tokens committed before."""
         text = self.translator.text(tokens[len(self.committed) :])
         self.committed = list(tokens)
-        return [Emission(text, self.source.available, sentence_ended)] if text or sentence_ended else []
+        if not (text or sentence_ended):
+            return []
+        return [Emission(text, self.source.available, sentence_ended, self.source.samples * 1000 / SAMPLE_RATE)]
 
     def _search(self) -> BeamSearch:
         """Return a search that starts from the committed tokens."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from mla_fairseq.attention import State, fork, nbytes
+from mla_fairseq.streaming.boundary import BoundaryStream
 from mla_fairseq.streaming.frontend import FeatureStream
 from mla_fairseq.streaming.translator import Translator
 
@@ -26,10 +28,12 @@ class Source:
         states: (n, 1, C), encoder states that are available and not taken.
         encoder_state: state of a chunked encoder; replaced, never changed in place.
         recording: (1, T, F), all filter banks so far; kept only for a full-context encoder.
+        samples: number of samples so far.
         frames: number of filter-bank frames so far (10 ms each).
         taken: number of encoder states taken.
         ended: whether the recording has ended.
         discarding: whether new audio is checked and dropped, because no token will be decoded from it.
+        judge: sees every new state of a chunked encoder, also while ``discarding``; ``None`` outside long sessions.
     """
 
     translator: Translator
@@ -37,10 +41,12 @@ class Source:
     states: Tensor
     recording: Tensor
     encoder_state: State = field(default_factory=dict)
+    samples: int = 0
     frames: int = 0
     taken: int = 0
     ended: bool = False
     discarding: bool = False
+    judge: BoundaryStream | None = None
 
     @classmethod
     def begin(cls, translator: Translator) -> Source:
@@ -59,7 +65,8 @@ class Source:
     def nbytes(self) -> int:
         """Return the bytes of tensors and samples kept from one push to the next."""
         tail = self.features.banks.tail
-        return nbytes(self.encoder_state) + sum(held.nbytes for held in (self.states, self.recording, tail))
+        judged = self.judge.nbytes if self.judge else 0
+        return nbytes(self.encoder_state) + judged + sum(held.nbytes for held in (self.states, self.recording, tail))
 
     def push(self, samples: ArrayLike, final: bool = False) -> None:
         """Process the next samples (N,) at 16 kHz; ``final`` ends the recording.
@@ -69,15 +76,20 @@ class Source:
             RuntimeError: the recording has ended.
         """
         frames = self.features.push(samples, final)
+        self.samples += np.size(samples)
         self.frames += len(frames)
         self.ended = final
-        if (len(frames) or final) and not self.discarding:
+        if (len(frames) or final) and (self.judge or not self.discarding):
             self._encode(torch.from_numpy(frames).to(self.translator.parameter).unsqueeze(0), final)
 
     def _encode(self, frames: Tensor, final: bool) -> None:
         encoder = self.translator.model.encoder
         if encoder.streams:
-            self.states = torch.cat((self.states, encoder.stream(frames, self.encoder_state, final)))
+            new = encoder.stream(frames, self.encoder_state, final)
+            if self.judge:
+                self.judge.push(new, final)
+            if not self.discarding:
+                self.states = torch.cat((self.states, new))
         elif frames.shape[1]:
             self.recording = torch.cat((self.recording, frames), dim=1)
             length = torch.tensor([self.recording.shape[1]], device=frames.device)
@@ -93,9 +105,12 @@ class Source:
         return taken
 
     def discard(self) -> None:
-        """Free the encoder states and encode nothing more."""
-        self.discarding, self.states, self.encoder_state = True, self.states[:0].clone(), {}
+        """Free the encoder states and encode nothing more, unless a judge still listens."""
+        self.discarding, self.states = True, self.states[:0].clone()
+        if not self.judge:
+            self.encoder_state = {}
 
     def fork(self) -> Source:
         """Return an independent copy. Copies no tensor."""
-        return replace(self, features=self.features.fork(), encoder_state=fork(self.encoder_state))
+        judge = self.judge.fork() if self.judge else None
+        return replace(self, features=self.features.fork(), encoder_state=fork(self.encoder_state), judge=judge)

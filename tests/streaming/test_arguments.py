@@ -95,7 +95,7 @@ def test_other_samples_are_refused_and_leave_the_session_as_it_was(
 
 def test_numbers_of_numpy_are_numbers(translator) -> None:
     options = SearchOptions(np.int64(2), np.float32(1), np.float64(0.1), np.int32(20))
-    given = IncrementalSession(translator(), WaitKPolicy(np.int64(2), np.int32(3)), options, np.bool_(False))
+    given = IncrementalSession(translator(), WaitKPolicy(np.int64(2), np.int32(3)), options)
     plain = IncrementalSession(translator(), WaitKPolicy(2, 3), SearchOptions(2))
     assert given.push(INT16, True) == plain.push(INT16, True)
     attending = OfflineSession(translator(), AlignAttPolicy(np.int64(2)), layer=np.int64(0), heads=np.array([0, 1]))
@@ -108,8 +108,6 @@ def test_a_session_needs_a_translator(translator, given: object) -> None:
         IncrementalSession(given, WaitKPolicy(2, 3))
     with pytest.raises(ValueError, match="is not a Translator"):
         OfflineSession(translator().model, AlignAttPolicy(2))
-    with pytest.raises(ValueError, match="continuous must be true or false, but is 'no'"):
-        IncrementalSession(translator(), WaitKPolicy(2, 3), continuous="no")
 
 
 def test_paths_may_be_texts(translator, data, tmp_path) -> None:

@@ -311,35 +311,6 @@ def test_a_beam_finds_likelier_sentences(translator) -> None:
     assert scores[4] > scores[1]
 
 
-@pytest.mark.parametrize("flags", [MIXES["cosformer"], MIXES["relu"]])
-def test_a_continuous_session_needs_constant_memory(translator, flags: str) -> None:
-    options = SearchOptions(max_len_a=0, max_len_b=10)
-    session = IncrementalSession(translator(flags), policy_of(flags, 1), options, continuous=True)
-    sizes, sentences = [], 0
-    for second in range(40):
-        sentences += sum(emission.sentence_ended for emission in session.push(noise(1.0, second)))
-        sizes.append(session.nbytes)
-    assert sentences > 1
-    assert max(sizes[20:]) <= 1.2 * max(sizes[5:20])
-
-
-@pytest.mark.parametrize("flags", [MIXES["relu"], MIXES["infinite_lookback-relu"]])
-@pytest.mark.parametrize("beam", [1, 3])
-def test_a_continuous_session_counts_from_the_start(translator, flags: str, beam: int) -> None:
-    """Limits count the frames of a sentence; emissions count encoder states from the start of the recording."""
-    options = SearchOptions(beam, max_len_a=0.02, max_len_b=4)
-    session = IncrementalSession(translator(flags), policy_of(flags, 1), options, continuous=True)
-    found, available = [], []
-    for second in range(30):
-        found += session.push(noise(1.0, second))
-        available.append(session.source.available)
-    found += session.finish()
-    states = [emission.states for emission in found]
-    assert states == sorted(states)
-    assert sum(emission.sentence_ended for emission in found) > 2
-    assert states[-1] > available[-2]
-
-
 @pytest.mark.parametrize("limits", [(0, 0), (-0.1, 20), (0.1, -1), (float("nan"), 20), (0.1, float("inf")), ("1", 2)])
 def test_limits_that_allow_no_token_are_refused(limits: tuple) -> None:
     with pytest.raises(ValueError, match="--max-len-a and --max-len-b must be finite and at least 0"):

@@ -262,20 +262,6 @@ def test_data_without_tags_are_refused_for_a_model_with_tags(joint: Path, multil
     assert Translator.load(path, joint).forced("fr") == [5]
 
 
-@pytest.mark.parametrize("beam", [1, 3])
-def test_each_sentence_of_a_continuous_session_begins_with_the_tag(joint: Path, multilingual, beam: int) -> None:
-    translator = Translator.load(multilingual(), joint)
-    options = SearchOptions(beam, max_len_a=0, max_len_b=2, tgt_lang="fr")
-    session = IncrementalSession(translator, WaitKPolicy(1), options, continuous=True)
-    snapshot, found = session.snapshot(), []
-    for second in range(4):
-        found += session.push(noise(1.0, second))
-    assert sum(emission.sentence_ended for emission in found) > 2
-    assert session.search.tokens.shape[1] < 5
-    session.restore(snapshot)
-    assert [emission for second in range(4) for emission in session.push(noise(1.0, second))] == found
-
-
 def test_other_places_of_tags_are_refused(joint: Path) -> None:
     text = (joint / "config_st.yaml").read_text().replace("prepend_tgt_lang_tag", "prepend_bos_and_append_tgt_lang_tag")
     (joint / "appended.yaml").write_text(text)

@@ -1,0 +1,73 @@
+"""Detectors of speech: one answer for each block of samples."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Protocol, Self
+
+import numpy as np
+
+from mla_fairseq.speech.pauses import PauseDetector
+
+BLOCK = 640
+"""Samples in one block: 40 ms, the length of an encoder state."""
+
+
+class Detector(Protocol):
+    """Answers for one block after another whether it is speech."""
+
+    def push(self, block: np.ndarray) -> bool:
+        """Return whether the next block, (640,) float32 in [-1, 1], is speech at its end."""
+
+    def fork(self) -> Self:
+        """Return an independent copy."""
+
+
+class EnergyDetector:
+    """A detector by energy: speech is ``MARGIN`` above the noise floor that ``PauseDetector`` follows.
+
+    It needs a quiet recording: noise above -50 dB, or noise that begins within a recording, is taken for speech.
+    """
+
+    def __init__(self) -> None:
+        self.levels = PauseDetector()
+
+    def push(self, block: np.ndarray) -> bool:
+        """Return whether the last 20 ms of the next block (640,) are speech."""
+        self.levels.push(block)
+        # one frame of two, so that every pause of 8 frames has 4 blocks without speech
+        return self.levels.loud_until == self.levels.sample
+
+    def fork(self) -> EnergyDetector:
+        """Return an independent copy."""
+        other = copy.copy(self)
+        other.levels = copy.copy(self.levels)
+        return other
+
+
+def onset(speech: Sequence[bool], pause: int) -> int:
+    """Return the first block of speech after the last pause; ``len(speech)`` if there is none.
+
+    Args:
+        speech: whether each block is speech.
+        pause: blocks without speech that make a pause.
+    """
+    first, quiet = len(speech), 0
+    for place, loud in enumerate(speech):
+        quiet = 0 if loud else quiet + 1
+        if quiet >= pause:
+            first = len(speech)
+        elif loud and first == len(speech):
+            first = place
+    return first
+
+
+def first_pause(speech: Sequence[bool], pause: int, after: int) -> int | None:
+    """Return the first of ``pause`` blocks without speech, not before block ``after``; ``None``: there are none."""
+    quiet = 0
+    for place in range(after, len(speech)):
+        quiet = 0 if speech[place] else quiet + 1
+        if quiet == pause:
+            return place - pause + 1
+    return None
