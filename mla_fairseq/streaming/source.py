@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from mla_fairseq.attention import State, fork, nbytes
+from mla_fairseq.speech.features import as_array
 from mla_fairseq.streaming.boundary import BoundaryStream
 from mla_fairseq.streaming.frontend import FeatureStream
 from mla_fairseq.streaming.translator import Translator
@@ -76,7 +76,7 @@ class Source:
             RuntimeError: the recording has ended.
         """
         frames = self.features.push(samples, final)
-        self.samples += np.size(samples)
+        self.samples += len(as_array(samples, "samples"))
         self.frames += len(frames)
         self.ended = final
         if (len(frames) or final) and (self.judge or not self.discarding):

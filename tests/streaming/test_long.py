@@ -22,7 +22,7 @@ from mla_fairseq.streaming import (
     WaitKPolicy,
 )
 from mla_fairseq.streaming.boundary import BoundaryStream, sentence_end
-from tests.streaming.conftest import RATE, noise
+from tests.streaming.conftest import RATE
 
 MONOTONIC = "--simul-type infinite_lookback --cross-attn-type relu"
 SHORT = SearchOptions(max_len_a=0.1, max_len_b=4)
