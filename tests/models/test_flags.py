@@ -192,6 +192,7 @@ def test_shards_are_the_parts_of_a_set(softmax, generate) -> None:
         assert (one[0], one[2]) == (other[0], other[2]) and one[1] == pytest.approx(other[1])
 
 
+@pytest.mark.slow
 def test_half_precision_decodes_as_full_precision(softmax, wait_k, generate) -> None:
     for path, flags in ((softmax, []), (wait_k, ["--beam", 1, "--simul-waitk-lagging", 1])):
         full, half = (generate(path, flags, *more) for more in ([], ["--fp16"]))
@@ -199,6 +200,7 @@ def test_half_precision_decodes_as_full_precision(softmax, wait_k, generate) -> 
         assert scores(half) != scores(full)
 
 
+@pytest.mark.slow
 def test_the_search_flags_have_their_effect(softmax, generate) -> None:
     best = generate(softmax, ["--min-len", 6])
     assert len(generate(softmax, ["--nbest", 3]).hypotheses()) == 3 * 6
@@ -215,6 +217,7 @@ def test_the_search_flags_have_their_effect(softmax, generate) -> None:
     assert starts[0] < starts[1] == 5
 
 
+@pytest.mark.slow
 def test_results_go_to_a_folder(softmax, generate, tmp_path: Path) -> None:
     done = generate(softmax, ["--results-path", tmp_path])
     assert not done.lines("H-")
@@ -261,10 +264,9 @@ def interactive(path: Path, corpus: Path, folder: Path, *flags: object) -> Done:
 
 def test_interactive_translates_as_generate(softmax, wait_k, generate, corpus: Path, tmp_path: Path) -> None:
     decodings = (
-        (softmax, ["--nbest", 2]),
+        (softmax, ["--nbest", 2, "--print-alignment", "hard"]),
         (wait_k, ["--buffer-size", 3, "--batch-size", 3]),
         (wait_k, ["--beam", 1, "--simul-waitk-lagging", 1]),
-        (softmax, ["--print-alignment", "hard"]),
     )
     for path, flags in decodings:
         expected = generate(path, [flag for flag in flags if flag not in ("--buffer-size", "--batch-size", 3)])
@@ -297,7 +299,7 @@ def test_fairseq_score_gives_the_bleu_that_generate_prints(softmax, generate, co
 @pytest.mark.parametrize(
     "flags",
     [
-        "--memory-efficient-fp16 --ema-fp32",
+        pytest.param("--memory-efficient-fp16 --ema-fp32", marks=pytest.mark.slow),
         "--attn-type cosformer --length-predictor --criterion label_smoothed_cross_entropy_mla",
     ],
 )

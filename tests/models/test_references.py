@@ -79,6 +79,7 @@ def test_bleu_is_that_of_the_texts(folder: Path, texts, name: str) -> None:
     assert quiet.lines("Generate") == done.lines("Generate") and not quiet.lines("T-")
 
 
+@pytest.mark.slow
 def test_other_scores_are_those_of_the_texts(
     folder: Path, texts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
