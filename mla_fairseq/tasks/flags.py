@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 from argparse import Namespace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
 from fairseq.data import Dictionary
 from fairseq.dataclass import configs
 
-from mla_fairseq.errors import UserError
+from mla_fairseq.errors import UserError, user_errors
+from mla_fairseq.files import read_text
 
 Fixes = dict[str, str]
 """Flags that are not supported, and what to do instead."""
@@ -130,14 +132,20 @@ def check_precision(args: Namespace) -> None:
 
 
 def check_interactive(args: Namespace) -> None:
-    """Refuse flags that ``fairseq-interactive`` ignores.
+    """Refuse flags that ``fairseq-interactive`` ignores, and an ``--input`` that it could not read to the end.
 
     Raises:
-        UserError: one of them is set.
+        UserError: one of them is set, or the input is missing, a folder or not UTF-8.
     """
     refuse(args, INTERACTIVE, "fairseq-interactive")
     if args.print_alignment == "soft":
         raise UserError("--print-alignment soft is not supported in fairseq-interactive: use fairseq-generate")
+    path = Path(args.input)
+    if args.input != "-" and not path.exists():
+        raise UserError(f"--input does not exist ({path}): name a file with a line for each audio file, or use -")
+    if path.is_file() or path.is_dir():  # a pipe can be read once only
+        with user_errors("--input: "):
+            read_text(path)
 
 
 def check_search(args: Namespace) -> None:

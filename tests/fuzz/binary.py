@@ -139,6 +139,7 @@ PIECES: dict[str, Apply] = {"of other texts": train_pieces(10), "of no text": tr
 HARMLESS = {
     "24 bits", "32-bit floats", "FLAC", "another rate", "half", "loud floats", "silence", "ten samples",
     "as in 2020", "half precision", "huge weight", "huge: mean", "huge: std",
+    "mechanism", "one frame less", "option", "option of the criterion", "option of the task",
     "other dropout", "weight of integers", "without optimizer",
 }  # fmt: skip
 """What changes a result and is no mistake that a program could see."""

@@ -79,6 +79,7 @@ class Campaign:
             done = case.command.run(self.place)
             assert done.code == 0, f"{case.name} fails without any mutation: {done.err[-3000:]}"
             self.usual[case.name] = case.command.result(done, self.place)
+            assert self.usual[case.name], f"{case.name} has no result to compare with"
         self.copy()
         changed = case.mutation.apply(case.random, self.place / case.file)
         begin = time.monotonic()
@@ -94,18 +95,19 @@ class Campaign:
         """Return one of ``GOOD`` or ``BAD``."""
         if list(self.place.rglob("executed")) or Path("executed").exists():
             return "code ran"
+        theirs = case.command.line.startswith("simuleval") and case.file.endswith(".wav")  # SimulEval opens the audio
         if done.code < 0 or done.code in (134, 139):
-            return "hang" if seconds >= case.command.seconds else "crash"
+            return "of SimulEval" if theirs else "hang" if seconds >= case.command.seconds else "crash"
         if "Traceback (most recent call last)" in done.err + done.out:
-            ours = "mla_fairseq/" in done.err.rpartition("simuleval/")[2]  # SimulEval opens the audio itself
-            return "of SimulEval" if case.command.line.startswith("simuleval") and not ours else "traceback"
+            ours = "mla_fairseq/" in done.err.rpartition("simuleval/")[2]
+            return "of SimulEval" if theirs and not ours else "traceback"
         if done.code:
             return "clear error" if is_clear(done.last_line, case) else "unclear error"
         try:
             same = case.command.result(done, self.place) == self.usual[case.name]
         except Exception as error:  # no result is one that differs
             same = isinstance(error, AssertionError)
-        harmful = case.mutation.harmful and not (case.mutation.name == "cut" and KINDS[case.file] == "log")
+        harmful = case.mutation.harmful and not (case.mutation.name == "cut" and KINDS[case.file] in ("lines", "log"))
         return "right" if same or not harmful or WARNING.search(done.err + done.out) else "silent"
 
 

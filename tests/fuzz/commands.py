@@ -173,7 +173,7 @@ COMMANDS = {
         f"fairseq-validate {{}}/data {text_task('validate')} --path {{}}/models/offline.pt --valid-subset dev_st --cpu "
         "--num-workers 0 --batch-size 4",
         (*DATA, "models/offline"),
-        lambda done, _: [line.partition("|")[2] for line in done.out.splitlines() if "loss" in line],
+        lambda done, _: [line.partition("|")[2] for line in done.out.splitlines() if "| loss " in line],
     ),
     "interactive": Command(
         f"fairseq-interactive {GENERATE.replace('--gen-subset dev_st', '')} --path {{}}/models/offline.pt "

@@ -75,8 +75,8 @@ def become_loop(_: Random, path: Path) -> None:
 
 
 def become_other(random: Random, path: Path) -> str:
-    """Replace the file by one of another folder."""
-    others = sorted(one for one in path.parents[2].glob("**/*.*") if one.is_file() and one.parent != path.parent)
+    """Replace the file by one of another folder and of another type."""
+    others = sorted(one for one in path.parents[2].glob("**/*.*") if one.is_file() and one.suffix != path.suffix)
     other = random.choice(others)
     shutil.copy(other, path)
     return other.name
@@ -279,12 +279,12 @@ MUTATIONS: dict[str, list[Mutation]] = {
     "listing": [*YAML, *LINES],
     "lines": LINES,
     "audio": [Mutation(name, apply, name not in binary.HARMLESS) for name, apply in binary.AUDIO.items()],
-    "array": [Mutation(name, apply, True) for name, apply in binary.ARRAY.items()],
+    "array": [Mutation(name, apply, name not in binary.HARMLESS) for name, apply in binary.ARRAY.items()],
     "instances": [
         *[Mutation("odd value", json_line()), Mutation("key dropped", json_line(drop=True))] * 3,
         *LINES,
     ],
-    "points": [*TABLE, *LINES],
+    "points": [Mutation("column dropped", drop_column), *TABLE[::2], *LINES],
     "log": LINES,
     "recipe": [*YAML, *LINES],
 }

@@ -1,5 +1,6 @@
 """``mla-translate`` and ``fairseq-interactive`` give for audio files what ``fairseq-generate`` gives for the set."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -224,6 +225,25 @@ def stored(data: Path, folder: Path) -> list[str]:
     path, offset, length = manifest.SLICE.fullmatch(places[0]).groups()
     np.save(folder / "first.npy", archive.read(Path(path), int(offset), int(length)))
     return [str(folder / "first.npy"), *places[1:]]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, r"error: --input does not exist \(.*/names\): name a file"),
+        (Path.mkdir, "error: --input: .*/names is not a file"),
+        (lambda path: path.write_bytes(b"a.wav\n\xff.wav\n"), r"error: --input: .*/names is not UTF-8 \(line 2"),
+    ],
+    ids=["missing", "folder", "Latin-1"],
+)
+def test_interactive_reports_an_input_that_it_cannot_read(
+    save: Save, data: Path, tmp_path: Path, make: Callable[[Path], object], message: str
+) -> None:
+    make(tmp_path / "names")
+    options = ["--config-yaml", "config_st.yaml", "--path", save(OFFLINE), "--input", tmp_path / "names"]
+    done = run("fairseq-interactive", data, TASK, options)
+    assert done.code == 1 and "Traceback" not in done.err
+    assert re.match(message, done.last_line)
 
 
 def test_interactive_ends_at_a_source_that_it_cannot_translate(
