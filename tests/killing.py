@@ -65,7 +65,8 @@ def killed(function: Callable[..., object], *arguments: object, signal_: int = s
 
 def _quiet(function: Callable[..., object], *arguments: object) -> None:
     """Call a function as a program of its own does: pytest's handlers would end it later than a signal does."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for one in (signal.SIGTERM, signal.SIGHUP):  # under nohup, SIGHUP is ignored
+        signal.signal(one, signal.SIG_DFL)
     function(*arguments)
 
 
