@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tqdm import tqdm
 
 from mla_fairseq.cli.options import Help, add_user_dir, import_user_dir, run_command
+from mla_fairseq.data import manifest
 from mla_fairseq.speech import NUM_BINS, SAMPLE_RATE, load_audio
 from mla_fairseq.speech.pauses import stretches
 
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 LIMIT = "most tokens of a translation: A * frames (10 ms) + B; this is {}"
-SECONDS = 30.0  # what models of sentences have seen at most in training, and less than the limits of their positions
+DEFAULT = "(default: the longest recording of the training sets in --data)"
+SECONDS = 30.0  # where the data folder has no training set: what models of sentences have seen at most
 
 
 class Recording(NamedTuple):
@@ -53,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--max-len-a", type=float, default=0.0, metavar="A", help=LIMIT.format("A"))
     add("--max-len-b", type=int, default=200, metavar="B", help=LIMIT.format("B"))
     add("--tgt-lang", metavar="LANG", help="target language of a multilingual model, such as de (default: none)")
-    add("--max-seconds", type=float, metavar="S", help=f"longest stretch of audio in seconds (default: {SECONDS:g})")
+    add("--max-seconds", type=float, metavar="S", help="longest stretch of audio in seconds " + DEFAULT)
     add("--pause", type=float, metavar="S", help="cut every file at each pause of at least S seconds, such as 0.3")
     add("--max-tokens", type=int, default=20_000, metavar="N", help="frames (10 ms) in a batch")
     add("--device", default="cpu", help="torch device")
@@ -104,7 +106,16 @@ def seconds(args: argparse.Namespace, translator: BatchTranslator) -> float:
     limit = translator.longest / 100
     if args.max_seconds is not None and args.max_seconds > limit:
         raise ValueError(f"--max-seconds is {args.max_seconds:g}, but the model accepts {limit:g} s: lower it")
-    return args.max_seconds or min(SECONDS, limit)
+    return args.max_seconds or min(longest_trained(args.data) or SECONDS, limit)
+
+
+def longest_trained(data: Path) -> float | None:
+    """Return the longest recording of the training sets in a data folder, in seconds; ``None`` if it has none.
+
+    A model of sentences that is given more at once may translate nothing of it.
+    """
+    found = [int(row["n_frames"]) for path in data.glob("train*.tsv") for _, row in manifest.rows(path)]
+    return max(1.0, max(found) / 100) if found else None
 
 
 def read(name: str, longest: float, pause: float | None) -> Recording:

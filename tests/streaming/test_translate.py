@@ -9,6 +9,7 @@ import pytest
 import soundfile
 import yaml
 
+from mla_fairseq.cli.translate import longest_trained
 from mla_fairseq.data import archive, manifest
 from mla_fairseq.speech import load_audio
 from mla_fairseq.speech.pauses import stretches
@@ -123,8 +124,14 @@ def test_a_long_file_is_cut_at_pauses(save: Save, data: Path, long: tuple[Path, 
     assert cut.out == f"{talk}\t{expected}\n"
     assert cut.err == f"{talk}: 10.9 s of audio, cut at pauses into stretches: 3\n"
     assert translate(path, data, [talk], "--pause", 0.9).out == cut.out
-    whole = translate(path, data, [talk])
+    whole = translate(path, data, [talk], "--max-seconds", 11)
     assert whole.out.startswith(f"{talk}\t") and not whole.err
+
+
+def test_the_longest_training_recording_is_the_default_limit(save: Save, data: Path, tmp_path: Path) -> None:
+    frames = [int(row["n_frames"]) for path in data.glob("train*.tsv") for _, row in manifest.rows(path)]
+    assert longest_trained(data) == max(frames) / 100
+    assert longest_trained(tmp_path) is None
 
 
 def test_a_long_silence_has_no_translation(save: Save, data: Path, tmp_path: Path) -> None:
