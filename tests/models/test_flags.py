@@ -231,6 +231,7 @@ def score_references(path: Path, generate, *flags: object) -> float:
     return -sum(float(bits) for line in done.lines("P-") for bits in line.split("\t")[1].split())
 
 
+@pytest.mark.slow
 def test_references_have_the_scores_of_validation(softmax, wait_k, generate, corpus: Path) -> None:
     """The scores are printed with 4 digits, the loss with 3."""
     for path, flags in ((softmax, []), (wait_k, ["--beam", 1, "--simul-waitk-lagging", 2])):  # 2: the middle of 1-3
@@ -262,6 +263,7 @@ def interactive(path: Path, corpus: Path, folder: Path, *flags: object) -> Done:
     return run("fairseq-interactive", command, "--input", folder / "names", *flags)
 
 
+@pytest.mark.slow
 def test_interactive_translates_as_generate(softmax, wait_k, generate, corpus: Path, tmp_path: Path) -> None:
     decodings = (
         (softmax, ["--nbest", 2, "--print-alignment", "hard"]),

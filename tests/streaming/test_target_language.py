@@ -157,7 +157,7 @@ def test_sessions_of_whole_recordings_give_what_fairseq_generate_gives(
             assert found == texts[index]
 
 
-@pytest.mark.parametrize("beam", [1, 2])
+@pytest.mark.parametrize("beam", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_offline_policies_decode_after_the_tag(joint: Path, multilingual, beam: int) -> None:
     """The tag is the first input of every re-decoding; it is neither committed nor emitted, and it matters."""
     translator, differ, early = Translator.load(multilingual(OFFLINE), joint), 0, 0
@@ -289,7 +289,7 @@ def test_audio_files_are_translated_into_the_language(
         done = generate(joint, path, "--beam", 5, *flags, subset=f"tst-COMMON_{language}_st")
         lines = {line.split("\t")[0]: line.split("\t")[2] for line in done.lines("D-")}
         expected = [lines[f"D-{index}"] for index in range(len(wavs))]
-        files = run("mla-translate", path, "--data", joint, *flags, wavs)
+        files = run("mla-translate", path, "--data", joint, "--max-seconds", 11, *flags, wavs)
         assert [line.split("\t")[1] for line in files.out.splitlines()] == expected
         piped = run("fairseq-interactive", task, "--input", tmp_path / "names", *flags, "--beam", 5)
         assert [line.split("\t")[2] for line in piped.lines("D-")] == expected
