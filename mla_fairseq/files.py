@@ -1,6 +1,6 @@
 """Write files completely or not at all, and check names that come from files before they become paths.
 
-No reader meets half of a file, and no killed run leaves one. An output is written under a temporary name and renamed.
+No reader sees a partial file, and no killed run leaves one under its name. An output is written under a temporary name and renamed.
 A rename would replace a device or a link itself, so an output that exists must be a regular file.
 """
 
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-# also what some programs take for the end of a line, and halves of characters, which UTF-8 does not have
+# also what some programs take for the end of a line, and surrogates, which UTF-8 cannot encode
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -134,11 +134,11 @@ def make_folder(path: Path) -> Path:
 
 
 def check_output(path: Path) -> Path:
-    """Return the path of a file to write, if nothing but a regular file has its name.
+    """Return the path of a file to write, if it does not exist or is a regular file.
 
     Raises:
-        ValueError: a folder, a link (also to a file, because a rename would replace the link) or a device does, or
-            its folder cannot be made.
+        ValueError: it is a folder, a link (also to a file, because a rename would replace the link) or a device, or its
+            folder cannot be made.
     """
     path = Path(path)
     if path.is_symlink() or (path.exists() and not path.is_file()):

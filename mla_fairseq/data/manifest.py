@@ -41,7 +41,7 @@ def write(path: Path, rows: Iterable[Row]) -> None:
     """Write a manifest atomically. All rows have the same class.
 
     Raises:
-        ValueError: a value has a tab, a line break or half a character, so that another one would be read back.
+        ValueError: a value has a tab, a line break or a surrogate, so that another value would be read back.
     """
     rows = list(rows)
     for row in rows:

@@ -71,7 +71,8 @@ def _pump(source: int, log: Callable[[bytes], object], display: Callable[[bytes]
 def _display(recipe: Recipe, name: str) -> Callable[[bytes], None]:
     """Return what shows a program's output.
 
-    Of our programs it shows everything, of fairseq's only the progress bar, of a training a bar made from its log.
+    Programs of this package show all of their output, fairseq's only their progress bar. A training shows a bar made
+    from its log.
     """
     if name == "train":
         return _training_bar(recipe.name, recipe.tree["train"].get("max_update"))
