@@ -18,6 +18,16 @@ torch.serialization.add_safe_globals([Namespace])
 _FIX = "give a checkpoint that fairseq-train saved"
 _FOREIGN = f"{{}} is not a fairseq checkpoint, or is broken: {_FIX}"
 
+_SECTIONS = {
+    "args": Namespace,
+    "cfg": dict,
+    "task_state": dict,
+    "extra_state": dict,
+    "optimizer_history": list,
+    "last_optimizer_state": dict,
+}
+"""Sections of a checkpoint and their types; each may be missing or ``None``."""
+
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Return a checkpoint's content, on the CPU: tensors and plain values only.
@@ -33,11 +43,29 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise ValueError(_FOREIGN.format(path)) from error
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
         raise ValueError(_FOREIGN.format(path))
+    _check_sections(path, state)
     check_dense(path, state["model"])
     check_finite(path, state["model"])
     if state.get("args") is not None:
         state["cfg"] = None  # fairseq builds from args if a file has both: nothing here may look at the other
     return state
+
+
+def _check_sections(path: Path, state: dict[str, Any]) -> None:
+    """Check that what fairseq and this package read beside the weights has the type that fairseq saves.
+
+    Raises:
+        ValueError: a section has another type.
+    """
+    for name, expected in _SECTIONS.items():
+        if not isinstance(state.get(name), expected | None):
+            raise ValueError(f"{path} has {name} of another type than fairseq saves: {_FIX}")
+    for entry in state.get("optimizer_history") or []:
+        if not isinstance(entry, dict) or not isinstance(entry.get("num_updates", 0), int):
+            raise ValueError(f"{path} has optimizer_history of another type than fairseq saves: {_FIX}")
+    symbols = (state.get("task_state") or {}).get("symbols") or []
+    if not isinstance(symbols, list | tuple) or not all(isinstance(symbol, str) for symbol in symbols):
+        raise ValueError(f"{path} has symbols that are not a list of texts: {_FIX}")
 
 
 def check_dense(path: Path, weights: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mla_fairseq.checkpoints import check_symbols, load_checkpoint, load_training
+from mla_fairseq.tasks.resuming import choose_checkpoint
 
 
 class Evil:
@@ -44,6 +45,33 @@ def test_a_bad_file_is_reported(tmp_path, content, words):
         torch.save(content, path)
     with pytest.raises(ValueError, match=rf"a\.pt.*{words}"):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"task_state": [1]}, "task_state"),
+        ({"task_state": {"symbols": 3}}, "symbols"),
+        ({"task_state": {"symbols": [3]}}, "symbols"),
+        ({"extra_state": [1]}, "extra_state"),
+        ({"optimizer_history": {"num_updates": 7}}, "optimizer_history"),
+        ({"optimizer_history": [7]}, "optimizer_history"),
+        ({"optimizer_history": [{"num_updates": "7"}]}, "optimizer_history"),
+        ({"last_optimizer_state": 7}, "last_optimizer_state"),
+        ({"cfg": [1]}, "cfg"),
+        ({"args": {"arch": "a"}}, "args"),
+    ],
+    ids=str,
+)
+def test_a_section_of_another_type_is_broken(tmp_path, caplog, section, words):
+    whole = {"model": {}, "optimizer_history": [{"num_updates": 3}]}
+    torch.save(whole | section, tmp_path / "checkpoint_last.pt")
+    torch.save(whole, tmp_path / "checkpoint_1_3.pt")
+    with pytest.raises(ValueError, match=rf"checkpoint_last\.pt has {words} .*: give a checkpoint that fairseq-train"):
+        load_checkpoint(tmp_path / "checkpoint_last.pt")
+    choose_checkpoint(Namespace(save_dir=str(tmp_path), restore_file="checkpoint_last.pt"))
+    assert "checkpoint_last.pt is broken: resuming from" in caplog.text
+    assert load_checkpoint(tmp_path / "checkpoint_last.pt") == whole
 
 
 @pytest.mark.parametrize("more", [{}, {"cfg": None, "args": None}, {"cfg": {"model": {"_name": "a"}}}], ids=str)
