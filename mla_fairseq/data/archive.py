@@ -69,11 +69,16 @@ def read(path: Path, offset: int, length: int) -> np.ndarray:
         ValueError: no array is stored there.
     """
     with Path(path).open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if offset + length > size:  # reading would reserve the memory first
+            raise ValueError(
+                f"{path} has {size} bytes, but byte {offset} and {length} bytes from there are needed: {FIX}"
+            )
         file.seek(offset)
         data = file.read(length)
     try:
         return np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, MemoryError) as error:  # a broken header may name any shape
         raise ValueError(f"{path} has no array of {length} bytes at byte {offset} ({error}): {FIX}") from error
 
 

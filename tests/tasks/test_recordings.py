@@ -27,6 +27,9 @@ def folder(tmp_path: Path) -> Path:
     np.save(tmp_path / "pickled.npy", np.array([[print]], dtype=object))
     (tmp_path / "text.npy").write_text("text", encoding="utf-8")
     (tmp_path / "cut.npy").write_bytes((tmp_path / "one.npy").read_bytes()[:200])
+    with (tmp_path / "huge.npy").open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (10**14, 80)}
+        np.lib.format.write_array_header_1_0(file, header)
     soundfile.write(tmp_path / "short.wav", np.zeros(399), 16_000)
     return tmp_path
 
@@ -57,6 +60,11 @@ def test_audio_gives_filter_banks(folder: Path) -> None:
         ("missing.npy", r"missing\.npy has no features \(.*No such file"),
         ("features.zip:7:10", r"features\.zip:7:10 has no features"),
         ("features.zip:99999:10", r"features\.zip:99999:10 has no features"),
+        (
+            "features.zip:7:999999999999999999",
+            r"features\.zip:7:9+ has no features \(.*features\.zip has \d+ bytes, but",
+        ),
+        ("huge.npy", r"huge\.npy has no features \(.* has no array"),
         ("missing.zip:1:2", r"missing\.zip:1:2 has no features"),
         ("short.wav", r"short\.wav: audio of 399 samples is too short: leave it out"),
         ("missing.wav", r"missing\.wav is missing: correct the name"),
