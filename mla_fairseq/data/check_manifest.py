@@ -10,6 +10,7 @@ import numpy as np
 from mla_fairseq.data import archive, manifest
 
 PLAIN = (".npy", ".wav", ".flac", ".ogg")  # audio that fairseq reads from files of its own
+SHOWN = 200  # characters of a wrong value in a message
 FIX = "correct the line, or prepare the data again"
 
 
@@ -53,9 +54,10 @@ def _fault(row: dict[str, str], texts: bool, speakers: Collection[str] | None) -
     if not row["id"]:
         return "has no id"
     if not _is_count(row["n_frames"]):
-        return f"has an n_frames that is not a whole number above 0 ({row['n_frames']!r})"
-    if not manifest.SLICE.fullmatch(row["audio"]) and not row["audio"].endswith(PLAIN):
-        return f"has an audio that is neither ARCHIVE:OFFSET:LENGTH nor a file of {', '.join(PLAIN)} ({row['audio']!r})"
+        return f"has an n_frames that is not a whole number above 0 ({row['n_frames'][:SHOWN]!r})"
+    if not manifest.SLICE.fullmatch(audio := row["audio"]) and not audio.endswith(PLAIN):
+        wanted = f"neither ARCHIVE:OFFSET:LENGTH nor a file of {', '.join(PLAIN)}"
+        return f"has an audio that is {wanted} ({audio[:SHOWN]!r})"
     if texts and not row["tgt_text"].strip():
         return f"has an empty tgt_text (id {row['id']})"
     if speakers is not None and row.get("speaker", "") not in speakers:
@@ -65,8 +67,8 @@ def _fault(row: dict[str, str], texts: bool, speakers: Collection[str] | None) -
 
 def _duration_fault(row: dict[str, str], durations: list[str]) -> str | None:
     """Return what is wrong with the frames of each symbol of a row; ``None``: nothing."""
-    if wrong := [value for value in durations if not (value.isascii() and value.isdecimal())]:
-        return f"has a duration that is not a number of frames ({wrong[0]!r})"
+    if wrong := [value for value in durations if not _is_number(value)]:
+        return f"has a duration that is not a number of frames ({wrong[0][:SHOWN]!r})"
     if len(durations) != (symbols := len(row["tgt_text"].split(" "))):
         return f"has {len(durations)} durations for {symbols} symbols"
     if abs((total := sum(map(int, durations))) - int(row["n_frames"])) > manifest.ROUNDING:
@@ -75,7 +77,11 @@ def _duration_fault(row: dict[str, str], durations: list[str]) -> str | None:
 
 
 def _is_count(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and int(text) > 0
+    return _is_number(text) and int(text) > 0
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 10  # int() refuses thousands of digits
 
 
 def _check_lengths(path: Path, file: Path, places: dict[tuple[int, int], tuple[int, int]], bins: int) -> None:

@@ -25,7 +25,7 @@ class Row:
 
 
 _UNFIT = re.compile(r"[\t\r\n\ud800-\udfff]")
-SLICE = re.compile(r"(.+):(\d+):(\d+)")
+SLICE = re.compile(r"(.+):([0-9]{1,18}):([0-9]{1,18})")  # 18 digits: what a file position can have
 ROUNDING = 2  # frames by which the sum of durations may differ: aligners have other frame borders than spectrograms
 NEEDED = ("id", "audio", "n_frames", "tgt_text")  # by fairseq
 
@@ -68,6 +68,8 @@ def rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             "prepare the data (mla-prepare or mla-prepare-tts), or correct the name of the subset"
         )
     header, *lines = read_text(path, mark=True).rstrip("\n").split("\n")
+    if header.startswith("\ufeff"):
+        raise ValueError(f"{path} begins with a byte order mark: save it as UTF-8 without one")
     columns = header.split("\t")
     if missing := [name for name in NEEDED if name not in columns]:
         raise ValueError(f"{path} lacks the column {missing[0]!r} (it has {columns}): prepare the data again")

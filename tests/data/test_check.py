@@ -216,6 +216,11 @@ CASES: dict[str, tuple[Damage, str]] = {
     ),
     "fewer frames than none": (cell("n_frames", "-3"), r"n_frames that is not a whole number above 0 \('-3'\)"),
     "half a frame": (cell("n_frames", "48.5"), r"n_frames that is not a whole number above 0 \('48\.5'\)"),
+    "frames of thousands of digits": (
+        cell("n_frames", "9" * 5000),
+        r"tsv:2 has an n_frames that is not .*\('9{200}'\)",
+    ),
+    "place of thousands of digits": (cell("audio", f"{ARCHIVE}:{'9' * 5000}:1"), r"tsv:2 has an audio that is neither"),
     "wrong number of frames": (
         cell("n_frames", "47"),
         r"train_st\.tsv:2 is an array of shape \(78, 80\) in .*fbank80\.zip, but n_frames is 47",

@@ -30,6 +30,7 @@ def test_places_are_gathered_by_archive(tmp_path: Path) -> None:
     [
         pytest.param("id\tpath\n", r"lacks the column 'audio' \(it has \['id', 'path'\]\)", id="no audio"),
         pytest.param("id\taudio\ttgt_text\n", "lacks the column 'n_frames'", id="no lengths"),
+        pytest.param(f"\ufeff{COLUMNS}\n", r"train_st\.tsv begins with a byte order mark: save it", id="mark"),
         pytest.param(f"{COLUMNS}\n", r"train_st\.tsv contains no utterance", id="empty"),
         pytest.param(f"{COLUMNS}\na\tb\t1\tx\tc\n", r"train_st\.tsv:2 has 5 of 4 columns", id="a column too many"),
         pytest.param(f"{COLUMNS}\na\tb\t1\tx\nc\n", r"train_st\.tsv:3 has 1 of 4 columns", id="cut short"),
