@@ -88,7 +88,7 @@ class FolderTask(FairseqTask):
                 flag is not supported.
         """
         check_flags(args, bool(kwargs.get("from_checkpoint")))
-        for name in (getattr(args, "train_subset", None) or "train").split(","):
+        for name in set_names(getattr(args, "train_subset", None) or "train"):
             if not name.startswith("train"):
                 raise UserError(
                     f"--train-subset does not begin with train ({name}): rename the set, fairseq trains on no other"
@@ -180,7 +180,7 @@ class FolderTask(FairseqTask):
         Raises:
             UserError: a missing or broken manifest, an incomplete archive, or sets that cannot be combined.
         """
-        names = split.split(",")
+        names = set_names(split)
         for name in names:
             self.check_split(name)
         with user_errors():
@@ -241,6 +241,17 @@ class FolderTask(FairseqTask):
                 texts,
                 self.speaker_to_id,
             )
+
+
+def set_names(names: str) -> list[str]:
+    """Return the sets in a list such as ``train_a,train_b``.
+
+    Raises:
+        UserError: a name is empty.
+    """
+    if "" in (found := names.split(",")):
+        raise UserError(f"the list of sets has an empty name ({names!r}): remove a comma, or give a name")
+    return found
 
 
 def check_checkpoints(args: Namespace, symbols: Sequence[str]) -> None:

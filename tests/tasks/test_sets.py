@@ -13,6 +13,7 @@ import yaml
 from mla_fairseq.data.prepare_speech import Options, prepare
 from mla_fairseq.errors import UserError
 from mla_fairseq.synthesis.speaker import Speaker
+from mla_fairseq.tasks.folder import set_names
 from mla_fairseq.tasks.speech_to_text_mla import SpeechToTextMLATask
 from tests.data.voice import write_voice
 from tests.models import test_speech_commands as speech
@@ -149,3 +150,9 @@ def test_several_sets_of_one_speaker(tmp_path: Path) -> None:
     assert texts[0] == texts[1]
     with pytest.raises(ValueError, match=r"dev,dev has 2 utterances with the id .*: synthesize one set at a time"):
         list(speaker.synthesize_set("dev,dev", 10_000))
+
+
+@pytest.mark.parametrize("names", ["a,", ",a", "a,,b", ""])
+def test_an_empty_name_in_a_list_of_sets_is_refused(names: str) -> None:
+    with pytest.raises(UserError, match=f"^error: the list of sets has an empty name \\('{names}'\\): remove a comma"):
+        set_names(names)
