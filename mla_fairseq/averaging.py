@@ -18,9 +18,14 @@ _NUMBERED = re.compile(r"^checkpoint(?:_\d+)?_?(\d+)\.pt$")
 _LAST = "checkpoint_last.pt"
 _SAME = "average checkpoints of one training"
 _DEFINING = re.compile(
-    r"attention_heads|normalize_before|activation_fn|chunk|simul_type|waitk|pre_decision|(source|target)_length"
+    r"attention_(heads|eps)|norm|activation_fn|chunk|simul_type|waitk|pre_decision|(source|target)_length|embedding|"
+    r"learned_pos|energy_bias|mass_preservation|adaptive_(input|softmax_cutoff)|^conv_|input_(channels|feat)|"
+    r"(layers|_dim|kernel_size)$|frames_per_step|share_|no_cross_attention|cross_self_attention|length_predictor"
 )
-"""Options of a model that change its output but not the shapes of its weights; mechanisms are compared separately."""
+"""Options of a model that may change its output; mechanisms are compared separately, and dropout changes only training.
+
+Options that only training reads match none of these.
+"""
 _DRAWN = (".mechanism.directions", ".mechanism.features.directions")  # the second: version 0.1
 
 

@@ -1,15 +1,22 @@
 """The mean of checkpoints: exact, safe to load, and never half written."""
 
 import argparse
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mla_fairseq.averaging import average_checkpoints, last_checkpoints, load_checkpoint, save_checkpoint
+from mla_fairseq.averaging import _DEFINING, average_checkpoints, last_checkpoints, load_checkpoint, save_checkpoint
 from mla_fairseq.cli.average import main
+from mla_fairseq.models.options import add_attention_args
+from mla_fairseq.models.registration import register
+from mla_fairseq.models.stock import OURS
+
+register()
 
 
 def checkpoint(path: Path, updates: int = 0, **weights) -> Path:
@@ -180,6 +187,7 @@ def described(path: Path, symbols: list[str] | None = None, arch: str = "s2t_tra
             id="option",
         ),
         pytest.param({"encoder_attention_heads": 4}, {"encoder_attention_heads": 8}, "heads: 4 and 8", id="heads"),
+        pytest.param({"no_scale_embedding": True}, {"no_scale_embedding": False}, "no_scale_embedding", id="scale"),
         pytest.param({}, {"arch": "s2t_transformer"}, "architecture: s2t_transformer_mla and", id="architecture"),
         pytest.param({"symbols": ["a", "b"]}, {"symbols": ["b", "a"]}, "symbols", id="symbols"),
     ],
@@ -188,6 +196,24 @@ def test_models_that_differ_only_in_options_are_refused(tmp_path, one, two, word
     paths = [described(tmp_path / "one.pt", **one), described(tmp_path / "two.pt", **two)]
     with pytest.raises(ValueError, match=rf"one\.pt.*two\.pt are of different models \(.*{words}.*\): average"):
         average_checkpoints(paths)
+
+
+HARMLESS = re.compile(
+    r"dropout|layerdrop|freezing|load_pretrained|noise|length_gradient|quant_noise|train_target_length"
+)
+"""Options of models that only training reads, and the names of the mechanisms, which are compared separately."""
+
+
+@pytest.mark.parametrize("name", sorted(set(OURS.values())))
+def test_every_option_of_a_model_is_compared_or_harmless(name):
+    parser, options = argparse.ArgumentParser(conflict_handler="resolve"), argparse.Namespace()
+    ARCH_MODEL_REGISTRY[name].add_args(parser)
+    ARCH_CONFIG_REGISTRY[name](options)
+    mechanisms = argparse.ArgumentParser()
+    add_attention_args(mechanisms)
+    separate = {action.dest for action in mechanisms._actions}
+    for option in ({action.dest for action in parser._actions} | vars(options).keys()) - separate:
+        assert _DEFINING.search(option) or HARMLESS.search(option), option
 
 
 def test_options_that_are_spelled_differently_are_the_same_model(tmp_path):
