@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from mla_fairseq.files import unusable
+
 # fairseq saves its options as a Namespace: with this one class known, its checkpoints load with `weights_only=True`
 torch.serialization.add_safe_globals([Namespace])
 
@@ -35,8 +37,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: the file is missing, broken, not a fairseq checkpoint, or has weights that are not finite.
     """
-    if not path.is_file():
-        raise ValueError(f"no checkpoint {path}: check the path")
+    if fault := unusable(path):
+        raise ValueError(f"no checkpoint {path}: it {fault}, check the path")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen types here, all for a file that cannot be used

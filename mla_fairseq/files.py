@@ -1,7 +1,7 @@
 """Write files completely or not at all, and check names that come from files before they become paths.
 
-No reader sees a partial file, and no killed run leaves one under its name. An output is written under a temporary name and renamed.
-A rename would replace a device or a link itself, so an output that exists must be a regular file.
+No reader sees a partial file, and no killed run leaves one under its name. An output is written under a temporary name
+and renamed. A rename would replace a device or a link itself, so an output that exists must be a regular file.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -17,6 +18,7 @@ from typing import Any
 
 # also what some programs take for the end of a line, and surrogates, which UTF-8 cannot encode
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+LONGEST = 200  # bytes of a name; file systems allow 255, and outputs get suffixes and temporary names
 
 
 def user_dir() -> str:
@@ -83,6 +85,17 @@ def read_tsv(path: Path) -> list[dict[str, str]]:
     return [dict(zip(columns, line.split("\t"), strict=False)) for line in lines if line]
 
 
+def unusable(path: Path) -> str:
+    """Return why a path is not a regular file that exists, such as "is missing"; empty if it is one."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return "is missing"
+    except (OSError, ValueError) as error:  # ValueError: the name has a null character
+        return f"cannot be opened ({getattr(error, 'strerror', None) or error})"
+    return "" if stat.S_ISREG(mode) else "is a folder" if stat.S_ISDIR(mode) else "is not a regular file"
+
+
 def file_name(name: object, source: str) -> str:
     """Return a name that comes from a file, if it can name one file in a folder.
 
@@ -91,10 +104,12 @@ def file_name(name: object, source: str) -> str:
         source: where the name comes from, for the message: file and line.
 
     Raises:
-        ValueError: the name is empty, a path, which could be in another folder, or has control characters.
+        ValueError: the name is empty, too long, a path, which could be in another folder, or has control characters.
     """
     if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or _CONTROL.search(name):
         raise ValueError(f"{source} cannot name a file ({name!r}): use one name without slashes and control characters")
+    if len(name.encode()) > LONGEST:
+        raise ValueError(f"{source} is too long for a file name ({name[:20]!r}...): use at most {LONGEST} bytes")
     return name
 
 

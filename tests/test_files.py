@@ -156,6 +156,12 @@ def test_a_path_from_a_file_stays_inside_its_folder(tmp_path: Path, name: object
         inside(tmp_path, name, "a wav in x.yaml")
 
 
+def test_a_name_that_no_file_system_takes_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^an id in x\.tsv is too long for a file name \('é.*: use at most 200 bytes"):
+        file_name("é" * 101, "an id in x.tsv")
+    assert file_name("é" * 100, "") == "é" * 100
+
+
 def test_usual_names_are_kept(tmp_path: Path) -> None:
     for name in ("ted_1_0", "a.b", "..a", "é 漢\u200c字", "-x"):
         assert file_name(name, "") == name

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
-from mla_fairseq.speech.features import SAMPLE_RATE
+from mla_fairseq.files import unusable
+from mla_fairseq.speech.features import LARGEST_FLOAT, SAMPLE_RATE
 from mla_fairseq.speech.resample import Samples
 
 BLOCK = 1 << 20  # samples of each channel that are read at once
@@ -24,10 +27,11 @@ def audio_length(path: Path | str) -> int:
         ValueError: a file that is missing, not readable, empty or of another format; the message names the file.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path} is missing: copy it again, or remove its segments from the list")
+    if fault := unusable(path):
+        raise ValueError(f"{path} {fault}: copy it again, or remove its segments from the list")
     try:
-        info = soundfile.info(str(path))
+        with _opened(path) as info:
+            pass
     except (soundfile.LibsndfileError, OSError) as error:
         raise ValueError(f"{path}: cannot be read as audio ({error}): record or copy it again") from error
     fix = f"convert it, for example with `sox {path.name} -r {SAMPLE_RATE} -c 1 OUT.wav`"
@@ -44,8 +48,8 @@ def read_audio(path: Path | str, offset: int = 0, frames: int = -1) -> np.ndarra
     """Return samples [offset, offset + frames) of a mono 16 kHz file, (frames,) float32 in [-1, 1]; -1: to the end.
 
     Raises:
-        ValueError: a file that ``audio_length`` refuses, samples beyond its end or that are not finite, or numbers that
-            are no integers; the message names the file.
+        ValueError: a file that ``audio_length`` refuses, samples beyond its end, not finite or far above full scale,
+            or numbers that are no integers; the message names the file.
     """
     path = Path(path)
     try:
@@ -60,14 +64,17 @@ def read_audio(path: Path | str, offset: int = 0, frames: int = -1) -> np.ndarra
             "cut short, or use the segment list of this file"
         )
     try:
-        samples, _ = soundfile.read(str(path), start=offset, frames=stop - offset, dtype="float32")
+        with _opened(path) as file:
+            file.seek(offset)
+            samples = file.read(stop - offset, dtype="float32")
     except (soundfile.LibsndfileError, OSError) as error:
         raise ValueError(f"{path}: cannot be read as audio ({error}): record or copy it again") from error
     if len(samples) != stop - offset:  # the header promises more than the file has
         raise ValueError(f"{path}: ends after {offset + len(samples)} of {length} samples: copy it again")
-    if not np.isfinite(samples).all():
-        second = (offset + np.flatnonzero(~np.isfinite(samples))[0]) / SAMPLE_RATE
-        raise ValueError(f"{path}: not finite at {second:.2f} s: repair the recording, or leave it out")
+    try:
+        _check_samples(samples[:, None], offset, SAMPLE_RATE)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     return samples
 
 
@@ -80,26 +87,51 @@ def load_audio(path: Path) -> np.ndarray:
         ValueError: a file that is missing, not readable, empty, or without usable samples; the message names the file.
     """
     path = Path(path)
-    if not path.is_file():
-        problem = "is a folder: give the files in it" if path.is_dir() else "is missing: correct the name"
-        raise ValueError(f"{path} {problem}")
+    if fault := unusable(path):
+        raise ValueError(f"{path} {fault}: {'give the files in it' if os.path.isdir(path) else 'correct the name'}")
     try:
         blocks = list(_blocks(path))
-    except (soundfile.LibsndfileError, OSError, TypeError) as error:  # a TypeError for .raw, which has no header
+    except (soundfile.LibsndfileError, OSError) as error:
         raise ValueError(f"{path}: cannot be read as audio ({error}): record or copy it again") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return np.concatenate(blocks)
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
+    """Open a file by its descriptor: soundfile encodes names as UTF-8, which they need not be."""
+    with path.open("rb") as file, soundfile.SoundFile(file.fileno(), closefd=False) as sound:
+        yield sound
+
+
+def _check_samples(samples: np.ndarray, start: int, rate: int) -> None:
+    """Check samples (N, channels) of a file, of which the first is its sample ``start``.
+
+    Raises:
+        ValueError: one is not finite or far beyond full scale; the message names its place in seconds.
+    """
+    loudest = np.abs(samples).max(axis=1, initial=0)
+    bad = np.flatnonzero(~(loudest <= LARGEST_FLOAT))  # ``not <=`` is true for NaN
+    if len(bad):
+        value, second = loudest[bad[0]], (start + bad[0]) / rate
+        if np.isfinite(value):
+            raise ValueError(
+                f"the sample at {second:.2f} s is {value:g} times full scale: export the recording again with a lower "
+                "level, or leave it out"
+            )
+        raise ValueError(f"not finite at {second:.2f} s: repair the recording, or leave it out")
+
+
 def _blocks(path: Path) -> Iterator[np.ndarray]:
     """Yield the samples of a file block by block, so that only the converted ones are in memory."""
     samples = Samples()
-    with soundfile.SoundFile(path) as file:
+    with _opened(path) as file:
         if not RATES[0] <= file.samplerate <= RATES[1]:
             raise ValueError(f"{file.samplerate} samples per second are no rate of speech: repair the file")
         count, promised = 0, file.frames
         while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+            _check_samples(block, count, file.samplerate)
             samples.add(block.mean(axis=1), file.samplerate)
             yield samples.take(final=False)
             count += len(block)

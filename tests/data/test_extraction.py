@@ -227,7 +227,7 @@ def test_a_lock_is_not_written_through_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "other").read_text() == "kept"
 
 
-def test_samples_that_are_not_finite_are_named(tmp_path: Path) -> None:
+def test_samples_that_are_not_finite_or_too_loud_are_named(tmp_path: Path) -> None:
     """One recording of thousands: which, and where."""
     samples = np.zeros(32_000, np.float32)
     samples[20_000] = np.nan
@@ -237,7 +237,7 @@ def test_samples_that_are_not_finite_are_named(tmp_path: Path) -> None:
         segment_features(tmp_path / "talk.wav", 16_000, 16_000)
     samples[20_000] = 3
     soundfile.write(tmp_path / "talk.wav", samples, 16_000, subtype="FLOAT")
-    with pytest.raises(ValueError, match=r"talk\.wav, segment from 1\.00 to 2\.00 s: samples reach 3\.0, but"):
+    with pytest.raises(ValueError, match=r"talk\.wav: the sample at 1\.25 s is 3 times full scale: "):
         segment_features(tmp_path / "talk.wav", 16_000, 16_000)
 
 

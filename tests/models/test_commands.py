@@ -162,7 +162,7 @@ def test_a_bad_override_ends_decoding_with_one_line(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (None, "no checkpoint .*new.pt: check the path"),
+        (None, "no checkpoint .*new.pt: it is missing, check the path"),
         (lambda state: {"model": state["model"]}, ".*new.pt has weights without fairseq's options"),
         (rename, ".*new.pt has an unknown architecture \\(somebody_elses\\): add its --user-dir"),
     ],

@@ -1,5 +1,6 @@
 """Audio files: exact samples, and clear errors."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,10 @@ def test_lossy_formats_are_read(tmp_path: Path, name: str) -> None:
     assert len(found) == 16_000 and np.abs(found[4_000:12_000]).max() == pytest.approx(0.3, abs=0.03)
 
 
+def _with(value: float) -> np.ndarray:
+    return np.where(np.arange(1_600) == 640, value, 0.1)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -99,8 +104,8 @@ def test_lossy_formats_are_read(tmp_path: Path, name: str) -> None:
         ("talk.wav", b"no audio at all" * 100, "cannot be read as audio"),
         ("talk.raw", bytes(8_000), "cannot be read as audio"),
         ("talk.wav", np.zeros(0), "empty audio: record or copy it again"),
-        ("talk.wav", np.full(800, np.nan), "samples reach nan.*repair the recording"),
-        ("talk.wav", np.full(800, 9_000.0), "samples reach 9000"),
+        ("talk.wav", _with(np.nan), r"not finite at 0\.04 s: repair the recording"),
+        ("talk.wav", _with(-9_000.0), r"the sample at 0\.04 s is 9000 times full scale: export"),
     ],
     ids=["no bytes", "text", "raw", "empty", "nan", "too loud"],
 )
@@ -128,6 +133,23 @@ def test_a_compressed_file_that_was_cut_short_is_named(tmp_path: Path, name: str
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-3_000])
     with pytest.raises(ValueError, match=rf"{name}: .*copy it again"):
         load_audio(tmp_path / name)
+
+
+def test_a_file_name_need_not_be_utf8(tmp_path: Path, samples: np.ndarray) -> None:
+    soundfile.write(tmp_path / "talk.wav", samples, 16_000)
+    path = (tmp_path / "talk.wav").rename(tmp_path / "bad\udcff.wav")
+    assert np.array_equal(load_audio(path) * 32_768, samples)
+    assert np.array_equal(read_audio(path) * 32_768, samples)
+
+
+def test_what_is_no_regular_file_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    for load in (load_audio, audio_length):
+        for path in (tmp_path / "pipe.wav", Path("/dev/null")):
+            with pytest.raises(ValueError, match=f"{path} is not a regular file: "):
+                load(path)
+        with pytest.raises(ValueError, match=r"x\.wav cannot be opened \(File name too long\): "):
+            load(tmp_path / ("x" * 300 + ".wav"))
 
 
 def test_a_folder_and_a_missing_file_are_named(tmp_path: Path) -> None:

@@ -161,7 +161,8 @@ def test_each_broken_file_is_reported_and_the_others_are_translated(
             soundfile.write(tmp_path / name, content, 16_000, subtype="FLOAT")
     soundfile.write(tmp_path / "cut.flac", noise(1.0), 16_000)
     (tmp_path / "cut.flac").write_bytes((tmp_path / "cut.flac").read_bytes()[:5_000])
-    files = [wavs[0], *(tmp_path / name for name in broken), tmp_path, tmp_path / "missing.wav", wavs[1]]
+    files = [wavs[0], *(tmp_path / name for name in broken), tmp_path, tmp_path / "missing.wav"]
+    files += [tmp_path / ("x" * 300), Path("/dev/null"), wavs[1]]
     done = translate(save(OFFLINE), data, files)
     assert done.code == 1
     assert [line.split("\t")[0] for line in done.out.splitlines()] == [str(wavs[0]), str(wavs[1])]
@@ -169,7 +170,8 @@ def test_each_broken_file_is_reported_and_the_others_are_translated(
     assert len(errors) == len(files) - 2
     for name in [*broken, "missing.wav"]:
         assert any(repr(name)[1:-1] in error and ": " in error.partition("error: ")[2] for error in errors), name
-    assert any(f"{tmp_path} is a folder" in error for error in errors)
+    for message in (f"{tmp_path} is a folder", "x cannot be opened (File name too long)", "null is not a regular file"):
+        assert any(message in error for error in errors), message
     assert "Traceback" not in done.err
 
 
