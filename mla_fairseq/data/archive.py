@@ -66,8 +66,10 @@ def read(path: Path, offset: int, length: int) -> np.ndarray:
     """Return the array that is stored in ``length`` bytes from byte ``offset``.
 
     Raises:
-        ValueError: no array is stored there.
+        ValueError: no array is stored there, or the file is a pipe, which would be waited for.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"{path} is not a file: {FIX}")
     with Path(path).open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         if offset + length > size:  # reading would reserve the memory first

@@ -41,7 +41,8 @@ def check_sizes(path: object, options: Mapping[str, Any], weights: Mapping[str, 
     """
     for option, value in options.items():
         most = _largest(option, weights)
-        if most is None or (value is None and not option.endswith("coder_attention_heads")):  # which have no default
+        needed = option.endswith("coder_attention_heads") or option in LAYERS
+        if most is None or (value is None and not (most and needed)):
             continue
         numbers = str(value).split(",") if isinstance(value, str) else [value]  # such as the kernel sizes "5,5"
         if len(numbers) > LIMITS[0][1] or not all(0 <= (_number(number)) <= most for number in numbers):

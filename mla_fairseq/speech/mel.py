@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from mla_fairseq.speech.features import INT16_RANGE, as_array, to_kaldi_scale
 
 FLOOR = 1e-5  # of magnitudes, before the logarithm
+LOUDEST = 1e30  # magnitude of which samples in float32 do not overflow
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class MelSpectrogram:
         Linear magnitudes come from the pseudo-inverse of the filters. The initial phase is random, from ``seed``.
 
         Raises:
-            ValueError: frames of another shape.
+            ValueError: frames of another shape, or so loud that samples would overflow.
         """
         import librosa
 
@@ -93,6 +94,8 @@ class MelSpectrogram:
             raise ValueError(f"frames have shape {frames.shape}, but (T, {self.n_mels}) is needed")
         # the pseudo-inverse may give negative numbers, which are no magnitudes
         magnitudes = np.maximum(np.linalg.pinv(self.filters) @ np.exp(frames.T.astype(np.float64)), 1e-10)
+        if not magnitudes.max(initial=0) < LOUDEST:  # also if it is NaN
+            raise ValueError(f"the frames are no speech (up to {frames.max():g}, in log): check model and statistics")
         samples = librosa.griffinlim(
             magnitudes.astype(np.float32), n_iter=iterations, random_state=seed, pad_mode="constant", **self._framing
         )

@@ -35,8 +35,7 @@ def finite_scores(sample: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     except AssertionError as error:  # of the search, which has reached its last step
-        first = sample["id"].tolist()[0]
+        where = f" for sentence {sample['id'].tolist()[0]} or its batch" if "id" in sample else ""
         raise UserError(
-            f"the model's scores are not finite (a batch with sentence {first}): use another checkpoint, or prepare "
-            "the features again"
+            f"the model's scores are not finite{where}: use another checkpoint, or prepare the features again"
         ) from error

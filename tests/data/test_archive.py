@@ -1,6 +1,7 @@
 """The archive: arrays are read in place, and an incomplete archive is always detected."""
 
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -119,3 +120,9 @@ def test_a_manifest_of_another_archive_is_reported(path: Path) -> None:
     archive.check(path, archive.members(path).values())
     with pytest.raises(ValueError, match=r"train_st\.tsv does not match .*1 places.*first at byte 7"):
         archive.check(path, [*archive.members(path).values(), (7, 100)], wanted_by=Path("train_st.tsv"))
+
+
+def test_a_pipe_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.zip")
+    with pytest.raises(ValueError, match=r"a\.zip is not a file"):
+        archive.read(tmp_path / "a.zip", 0, 10)

@@ -169,6 +169,8 @@ def test_every_option_that_is_evaluated_somewhere_in_fairseq_is_harmless(
         {"max_source_positions": 10**10},
         {"encoder_layers": "10"},
         {"decoder_attention_heads": -1},
+        {"decoder_attention_heads": None},
+        {"encoder_layers": None},
     ],
     ids=lambda options: next(iter(options)),
 )

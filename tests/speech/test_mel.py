@@ -65,3 +65,8 @@ def test_settings_come_from_a_data_configuration() -> None:
     assert MelSpectrogram.from_config({"type": "x", "sample_rate": 16000, "hop_length": 200}) == MelSpectrogram(
         sample_rate=16000, hop_length=200
     )
+
+
+def test_frames_that_would_overflow_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"the frames are no speech \(up to 400, in log\)"):
+        MEL.griffin_lim(np.full((20, MEL.n_mels), 400.0, np.float32))
