@@ -32,9 +32,7 @@ RULES = {
     "processes": Rule(inside=("files",), outside=()),
     "checkpoints": Rule(inside=("files",), outside=("torch",)),
     "averaging": Rule(inside=("attention", "checkpoints", "files", "models.options"), outside=("torch",)),
-    "speech": Rule(
-        inside=("files",), outside=("torch", "numpy", "kaldi_native_fbank", "librosa", "soundfile", "soxr")
-    ),
+    "speech": Rule(inside=("files",), outside=("torch", "numpy", "kaldi_native_fbank", "librosa", "soundfile", "soxr")),
     "models": Rule(inside=("attention", "checkpoints", "errors", "speech")),
     "criterions": Rule(inside=("errors", "models")),
     "streaming": Rule(inside=("attention", "checkpoints", "errors", "models", "speech")),

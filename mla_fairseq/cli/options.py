@@ -5,12 +5,24 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mla_fairseq.errors import user_errors
 
 STOPPED = "stopped: run the same command again to continue"
+ENDED = "stopped: the same command would start from the beginning"
+
+# fairseq always sets pin_memory, and uses hydra as its version 1.0 wanted it; some messages begin with a line break
+FOREIGN_WARNINGS = (
+    "'pin_memory' argument is set",
+    r"In 'config': ",
+    r"hydra\.experimental",
+    r"\s*The strict flag in the compose API",
+    r"\s*The version_base parameter is not specified",
+    r"\s*'config' is validated against ConfigStore schema",
+)
 
 
 def run_command(
@@ -18,18 +30,21 @@ def run_command(
     run: Callable[[argparse.Namespace], None],
     argv: Sequence[str] | None,
     level: int = logging.WARNING,
+    continues: bool = False,
 ) -> None:
     """Parse ``argv`` (``None``: the command line) and run a command, whose mistakes are reported in one line each.
 
-    Messages of ``level`` and above are printed.
+    Messages of ``level`` and above are printed. ``continues``: the same command continues one that was stopped.
     """
     args = parser.parse_args(argv)
     logging.basicConfig(level=level, format="%(message)s", force=True)  # fairseq has configured its own
+    for message in FOREIGN_WARNINGS:
+        warnings.filterwarnings("ignore", message, UserWarning)
     try:
         with user_errors(types=(ValueError, OSError)):
             run(args)
     except KeyboardInterrupt:
-        raise SystemExit(STOPPED) from None
+        raise SystemExit(STOPPED if continues else ENDED) from None
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

@@ -70,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``mla-prepare``."""
-    run_command(build_parser(), run, argv, logging.INFO)
+    run_command(build_parser(), run, argv, logging.INFO, continues=True)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -98,4 +98,4 @@ def show(args: argparse.Namespace, sweep: WaitKSweep, k: int, pictures: bool) ->
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``mla-sweep``."""
-    run_command(build_parser(), run, argv)
+    run_command(build_parser(), run, argv, continues=True)

@@ -83,4 +83,4 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``mla-sweep-agent``."""
-    run_command(build_parser(), run, argv)
+    run_command(build_parser(), run, argv, continues=True)

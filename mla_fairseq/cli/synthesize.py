@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -175,7 +174,6 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ValueError, OSError: flags or files are wrong.
     """
-    warnings.filterwarnings("ignore", "'pin_memory' argument is set", UserWarning)  # fairseq always sets it
     if not args.no_pictures:
         with needs("plots"):
             import matplotlib  # noqa: F401 -- before the work begins
