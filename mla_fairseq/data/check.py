@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from mla_fairseq.files import read_text
 from mla_fairseq.speech import GlobalCMVN
 from mla_fairseq.speech.mel import MelSpectrogram
 
+log = logging.getLogger(__name__)
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # fairseq puts them in front of every dictionary
 OVERWRITE = "#fairseq:overwrite"
 SPACE = "\u2581"  # begins a word in SentencePiece
@@ -92,6 +95,21 @@ def symbols(path: Path) -> list[str]:
             raise ValueError(f"{path}:{number} repeats the symbol {symbol!r} ({where}): {fix}")
         found[symbol] = None
     return list(found)
+
+
+@lru_cache  # once for a folder
+def warn_of_unknown_order(folder: str) -> None:
+    """Log that nothing can tell whether a dictionary has the order that a checkpoint without symbols needs.
+
+    Of a folder that mla-prepare made, the order is checked against the SentencePiece model.
+    """
+    if not Path(folder, LEDGER).is_file():
+        log.warning(
+            "the order of the dictionary in %s cannot be checked, because the checkpoint has no symbols and the folder "
+            "no %s: make sure that the model was trained with this dictionary",
+            folder,
+            LEDGER,
+        )
 
 
 def _resolved(path: Path, name: object, key: str, command: str) -> Path:

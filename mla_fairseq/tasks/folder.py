@@ -24,7 +24,7 @@ from fairseq.tasks import FairseqTask
 from torch import nn
 
 from mla_fairseq.checkpoints import check_symbols, load_training
-from mla_fairseq.data.check import bins, read_folder
+from mla_fairseq.data.check import bins, read_folder, warn_of_unknown_order
 from mla_fairseq.data.check_manifest import check_manifest
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.models.checks import LAST, check_continued, check_criterion, resumed
@@ -158,6 +158,8 @@ class FolderTask(FairseqTask):
         with user_errors():
             known = self.state.state_dict["symbols"]
             check_symbols("the checkpoint", {"task_state": state_dict}, known, self.args.data)
+        if "symbols" not in state_dict:
+            warn_of_unknown_order(self.args.data)
         super().load_state_dict(state_dict)
 
     def train_step(self, sample: Any, *batch: Any, **kwargs: Any) -> Any:
@@ -274,3 +276,5 @@ def check_checkpoints(args: Namespace, symbols: Sequence[str]) -> None:
             state, name = load_training(Path(path))
             check_trusted(path, name)
             check_symbols(path, state, symbols, args.data)
+            if "symbols" not in (state.get("task_state") or {}):
+                warn_of_unknown_order(args.data)
