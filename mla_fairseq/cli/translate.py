@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import io
 import logging
+import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -74,6 +75,9 @@ def check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and not value >= least:  # ``not >=`` is true for NaN
             raise ValueError(f"--{name.replace('_', '-')} is {value}: give at least {least}")
+    for name in ("lenpen", "max_len_a"):
+        if not math.isfinite(value := getattr(args, name)):
+            raise ValueError(f"--{name.replace('_', '-')} is {value}: give a finite number")
 
 
 def load(args: argparse.Namespace) -> BatchTranslator:

@@ -33,6 +33,7 @@ EVERYWHERE: Fixes = {
 TRAIN: Fixes = {
     "combine_valid_subsets": "list the sets, as in --valid-subset valid,dev",
     **dict.fromkeys(("num_shards", "shard_id"), "remove it, the processes of a training divide the data themselves"),
+    "tgt_lang": "remove it, each row has its language",
 }
 DECODE: Fixes = {
     "sacrebleu": "use --scoring sacrebleu",
@@ -61,6 +62,7 @@ INTERACTIVE: Fixes = {
 VALIDATE: Fixes = {
     "results_path": "redirect the output to a file",
     "quiet": "remove it, validation prints no text",
+    "tgt_lang": "remove it, each row has its language",
 }
 SPEECH: Fixes = {
     "store_ema": "remove it, fairseq cannot average the counters of batch normalisation",
@@ -83,6 +85,42 @@ SCORERS = {
     "bert_score": ("bert_score", "bert-score"),
 }
 """Scorers of fairseq: the module that they import, and the package that has it."""
+
+
+RANGES: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**32 - 1 - 10**6),  # fairseq adds the epoch or the update
+    "num_workers": (0, 1000),
+    "max_tokens": (1, 10**9),
+    "batch_size": (1, 10**9),
+    "beam": (1, 10**6),
+    "nbest": (1, 10**6),
+    **dict.fromkeys(("lenpen", "unkpen", "max_len_a", "diverse_beam_strength", "diversity_rate"), (-1e6, 1e6)),
+    "max_len_b": (0, 10**9),
+    "sampling_topp": (-1, 1),
+}
+"""The least and the largest number of a flag, checked before fairseq's commands use them."""
+
+
+def check_numbers(args: Namespace) -> None:
+    """Check numbers that a command uses before it sets up its task, and those that end it with a traceback.
+
+    Raises:
+        UserError: one is out of range, or does not fit another one.
+    """
+    for name, (least, most) in RANGES.items():
+        value = getattr(args, name, None)
+        if value is not None and not least <= value <= most:  # ``not <=`` is true for NaN
+            raise UserError(f"--{name.replace('_', '-')} is {value}: give a number from {least:,} to {most:,}")
+    sizes = getattr(args, "max_tokens", None), (batch := getattr(args, "batch_size", None))
+    if not hasattr(args, "beam"):
+        if hasattr(args, "path") and sizes == (None, None):  # fairseq-validate has no default
+            raise UserError("the size of batches is missing: add --max-tokens or --batch-size")
+        return
+    if args.sampling and args.nbest != args.beam:
+        raise UserError(f"--sampling needs --nbest equal to --beam ({args.nbest}, {args.beam}): change one of them")
+    buffer = max(getattr(args, "buffer_size", batch or 1), 1)
+    if batch is not None and batch > buffer:
+        raise UserError(f"--batch-size is above --buffer-size ({batch} > {buffer}): increase --buffer-size")
 
 
 def check_flags(args: Namespace, from_checkpoint: bool = False) -> None:
@@ -181,10 +219,12 @@ def check_prefix(args: Any) -> None:
 
 
 def check_symbols(args: Any, dictionary: Dictionary) -> None:
-    """Check that the end of sentence of a search is in the dictionary.
+    """Check that the end of sentence of a search is in the dictionary, and that it has enough symbols to sample from.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is not, or it has not.
     """
+    if (size := getattr(args, "sampling_topk", -1)) > len(dictionary):
+        raise ValueError(f"--sampling-topk is {size}, but the vocabulary has {len(dictionary)} symbols: decrease it")
     if (end := getattr(args, "eos_token", None)) is not None and end not in dictionary:
         raise ValueError(f"--eos-token is not in the vocabulary ({end}): give one of its symbols")

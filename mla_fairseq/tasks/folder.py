@@ -208,6 +208,11 @@ class FolderTask(FairseqTask):
         if shards > 1 and len(batches.frozen_batches) < shards:
             found = len(batches.frozen_batches)
             raise UserError(f"--num-shards is above the number of batches ({shards} > {found}): decrease it")
+        if not len(batches.frozen_batches):  # fairseq drops a last batch that is no multiple
+            raise UserError(
+                "the set has fewer utterances than --required-batch-size-multiple "
+                f"({kwargs.get('required_batch_size_multiple')}): decrease it"
+            )
         return check_batches(batches)
 
     def filter_indices_by_size(
@@ -224,6 +229,11 @@ class FolderTask(FairseqTask):
                 f"utterance {ignored[0]} is too long (source and target: {dataset.size(ignored[0])}, at most "
                 f"{max_positions}): increase --max-source-positions and --max-target-positions, or leave out such "
                 "utterances with --skip-invalid-size-inputs-valid-test"
+            )
+        if len(ignored) == len(indices):
+            raise UserError(
+                f"every utterance is too long (utterance {ignored[0]}, source and target: {dataset.size(ignored[0])}, "
+                f"at most {max_positions}): increase --max-tokens, --max-source-positions or --max-target-positions"
             )
         return super().filter_indices_by_size(indices, dataset, max_positions, ignore_invalid_inputs)
 

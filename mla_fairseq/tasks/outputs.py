@@ -1,15 +1,33 @@
-"""Check fairseq's own flags for outputs."""
+"""Check fairseq's own flags for outputs and numbers while they are parsed."""
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
+from typing import Any
 
 from mla_fairseq.files import check_folder
+from mla_fairseq.tasks.flags import check_numbers
 
 
-def add_output_check(parser: ArgumentParser) -> None:
-    """Let a parser of fairseq's refuse a file where fairseq would make a folder, and end with a traceback."""
+class CheckedParser(ArgumentParser):
+    """A parser of fairseq's, with checks of numbers: its commands use some of them before they set up the task."""
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> tuple[Namespace, list[str]]:  # type: ignore[override]
+        """Parse flags as argparse does.
+
+        Raises:
+            UserError: a number is out of range.
+        """
+        found, rest = super().parse_known_args(*args, **kwargs)
+        check_numbers(found)
+        return found, rest
+
+
+def add_checks(parser: ArgumentParser) -> None:
+    """Let a parser of fairseq's refuse numbers out of range, and a file where fairseq would make a folder."""
+    if type(parser) is ArgumentParser:
+        parser.__class__ = CheckedParser  # fairseq parses again by the same object
     flag = "--results-path" if "--results-path" in parser._option_string_actions else "--save-dir"
     if action := parser._option_string_actions.get(flag):
         action.type = _output_folder

@@ -53,6 +53,7 @@ def test_defaults_are_accepted(program: str) -> None:
         ("train", "--required-seq-len-multiple 8", "--required-seq-len-multiple is not supported in training (8)"),
         ("train", "--combine-valid-subsets", "--combine-valid-subsets is not supported in training: list the sets"),
         ("train", "--num-shards 2", "--num-shards is not supported in training (2): remove it"),
+        ("train", "--tgt-lang de", "--tgt-lang is not supported in training (de): remove it, each row has its lang"),
         ("train", "--bf16", "--bf16 is not supported in training: use --fp16"),
         ("train", "--cpu --fp16", "--fp16 needs a GPU in training: remove it, or use --memory-efficient-fp16"),
         ("train", "--multitask-config-yaml x", "--multitask-config-yaml is not supported in training (x): remove it"),
@@ -104,6 +105,54 @@ def test_flags_without_effect_are_refused(
         check_flags(parse(program, flags))
 
 
+@pytest.mark.parametrize(
+    ("program", "flags", "message"),
+    [
+        ("train", "--seed -1", "--seed is -1: give a number from 0 to"),
+        ("generate", "--seed 4294967296", "--seed is 4294967296: give a number from 0 to"),
+        ("train", "--num-workers -1", "--num-workers is -1: give a number from 0 to"),
+        ("train", "--max-tokens 0", "--max-tokens is 0: give a number from 1 to"),
+        ("generate", "--beam 0", "--beam is 0: give a number from 1 to"),
+        ("generate", "--nbest 0", "--nbest is 0: give a number from 1 to"),
+        ("generate", "--lenpen nan", "--lenpen is nan: give a number from"),
+        ("interactive", "--unkpen inf", "--unkpen is inf: give a number from"),
+        ("generate", "--sampling --sampling-topp 2", "--sampling-topp is 2.0: give a number from -1 to 1"),
+        ("generate", "--sampling", "--sampling needs --nbest equal to --beam (1, 5): change one of them"),
+        ("interactive", "--batch-size 3", "--batch-size is above --buffer-size (3 > 1): increase --buffer-size"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_when_they_are_parsed(program: str, flags: str, message: str) -> None:
+    with pytest.raises(UserError, match=f"^error: {re.escape(message)}"):
+        parse(program, flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("", "the size of batches is missing: add --max-tokens or --batch-size"),
+        ("--batch-size 2 --tgt-lang de", "--tgt-lang is not supported in fairseq-validate (de): remove it"),
+    ],
+)
+def test_validation_refuses_flags_in_one_line(softmax, corpus: Path, flags: str, message: str) -> None:
+    command = [corpus, "--task", "speech_to_text_mla", "--path", softmax, "--valid-subset", "dev", "--cpu"]
+    done = run("fairseq-validate", command, flags.split())
+    assert (done.code, done.last_line.startswith(f"error: {message}")) == (1, True), done.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--max-tokens 5", "every utterance is too long (utterance "),
+        ("--max-tokens 5 --required-batch-size-multiple 8", "every utterance is too long (utterance "),
+        ("--required-batch-size-multiple 32 --batch-size 32", "the set has fewer utterances than --required-batch-siz"),
+    ],
+)
+def test_a_training_without_a_batch_is_refused(corpus: Path, tmp_path: Path, flags: str, message: str) -> None:
+    command = [corpus, "--task", "speech_to_text_mla", "--arch", "s2t_transformer_mla", *SIZES, *TRAINING]
+    done = run("fairseq-train", command, "--save-dir", tmp_path, flags.split())
+    assert (done.code, done.last_line.startswith(f"error: {message}")) == (1, True), done.err
+
+
 def test_every_flag_is_on_the_page() -> None:
     page = (ROOT / "docs/reference/fairseq_flags.md").read_text(encoding="utf-8")
     shown = set(re.findall(r"`(--[\w-]+)[^`\n]*`", page))
@@ -118,7 +167,14 @@ def test_every_flag_is_on_the_page() -> None:
     }
     assert refused <= shown
     known = {option for action in actions for option in action.option_strings}
-    ours = {"--simul-log", "--multitask-config-yaml", "--vocoder", "--spec-bwd-max-iter", "--eval-tb-nsample"}
+    ours = {
+        "--tgt-lang",
+        "--simul-log",
+        "--multitask-config-yaml",
+        "--vocoder",
+        "--spec-bwd-max-iter",
+        "--eval-tb-nsample",
+    }
     assert refused - known == ours, "flags of the tasks"
 
 
@@ -151,6 +207,7 @@ def test_each_option_of_the_search_changes_what_is_found(build, option: dict[str
         ("--print-step", "--print-step is not supported in decoding: remove it, these models do not refine"),
         ("--retain-dropout --retain-dropout-modules Conv1d", "--retain-dropout-modules names no module with dropout"),
         ("--eos-token nope", "--eos-token is not in the vocabulary (nope): give one of its symbols"),
+        ("--sampling --nbest 5 --sampling-topk 99", "--sampling-topk is 99, but the vocabulary has 32 symbols: decre"),
         ("--temperature 0", "--temperature must be greater than 0"),
         ("--num-shards 7 --shard-id 6", "--num-shards is above the number of batches (7 > 1): decrease it"),
         ("--max-tokens 20", "increase --max-tokens or --max-tokens-valid: Sentences lengths should not exceed"),
@@ -283,6 +340,12 @@ def test_interactive_has_no_prefixes(softmax, corpus: Path, tmp_path: Path) -> N
     done = interactive(softmax, corpus, tmp_path, "--prefix-size", 1)
     assert done.code == 1
     assert done.last_line == "error: --prefix-size is not supported in fairseq-interactive (1): use fairseq-generate"
+
+
+def test_interactive_reports_too_small_batches(softmax, corpus: Path, tmp_path: Path) -> None:
+    done = interactive(softmax, corpus, tmp_path, "--max-tokens", 5)
+    assert done.code == 1
+    assert done.last_line.startswith("error: increase --max-tokens")
 
 
 def test_fairseq_score_gives_the_bleu_that_generate_prints(softmax, generate, corpus: Path, tmp_path: Path) -> None:

@@ -179,6 +179,7 @@ def test_each_broken_file_is_reported_and_the_others_are_translated(
     ("flags", "message"),
     [
         (["--beam", 0], "error: --beam is 0: give at least 1"),
+        (["--lenpen", "nan"], "error: --lenpen is nan: give a finite number"),
         (["--max-seconds", "nan"], "error: --max-seconds is nan: give at least 1"),
         (["--max-seconds", 61], "error: --max-seconds is 61, but the model accepts 60 s: lower it"),
         (["--device", "cuda:99"], "error: --device is cuda:99, which torch cannot use"),
