@@ -27,7 +27,7 @@ from omegaconf import OmegaConf
 from mla_fairseq.checkpoints import load_training
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.models.limits import check_sizes
-from mla_fairseq.models.overrides import check_overrides
+from mla_fairseq.models.overrides import check_overrides, require_dictionary
 from mla_fairseq.models.stock import OURS, adopt, as_ours, stock_model
 
 TASKS = ("speech_to_text", "text_to_speech")
@@ -54,7 +54,7 @@ def load_checkpoint_to_cpu(
     """
     with user_errors():
         state, name = load_training(Path(path))
-        return _upgrade(path, state, name, dict(arg_overrides or {}))
+        return _upgrade(path, state, name, require_dictionary(arg_overrides))
 
 
 def load_as_ours(path: Path) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def load_model(checkpoint: Path, overrides: Mapping[str, Any]) -> tuple[Any, Any
     """
     try:
         state, name = load_training(checkpoint)
-        state = _upgrade(checkpoint, state, name, as_ours(name) | dict(overrides))
+        state = _upgrade(checkpoint, state, name, as_ours(name) | require_dictionary(overrides))
         models, _, task = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint)], state=state)
     except UserError as error:  # a SystemExit, which would end the program of the caller
         raise ValueError(str(error).removeprefix("error: ")) from error

@@ -64,13 +64,24 @@ def parse_model_overrides(text: str) -> dict[str, Any]:
         ValueError: the text is not a Python dictionary.
     """
     try:
-        return dict(ast.literal_eval(text))
-    except (ValueError, SyntaxError, TypeError) as error:
+        return require_dictionary(ast.literal_eval(text))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         raise ValueError(f"--model-overrides is {text}: give a Python dictionary") from error
 
 
+def require_dictionary(overrides: Any) -> dict[str, Any]:
+    """Return overrides of a model's options as a new dictionary; ``None``: no overrides.
+
+    Raises:
+        ValueError: they are not a dictionary.
+    """
+    if not isinstance(overrides, Mapping | None):
+        raise ValueError(f"--model-overrides is {overrides!r}: give a Python dictionary")
+    return dict(overrides or {})
+
+
 def check_overrides(name: str, state: dict[str, Any], overrides: Mapping[str, Any]) -> None:
-    """Check that each option to change exists and has an effect on a model of the architecture ``name``.
+    """Check that each option to change exists, takes its value, and belongs to a model of the architecture ``name``.
 
     Args:
         name: the architecture to build.
@@ -78,20 +89,48 @@ def check_overrides(name: str, state: dict[str, Any], overrides: Mapping[str, An
         overrides: options and their new values.
 
     Raises:
-        ValueError: one of them has no effect.
+        ValueError: one of them has no effect, or a value that its flag does not take.
     """
     if not overrides:
         return
     saved = saved_options(state) or Namespace()
+    actions = _actions(ARCH_MODEL_REGISTRY[name])
     known = _known_options(name, saved, state, overrides)
     for option in overrides:
         if option not in known:
             near = difflib.get_close_matches(str(option), sorted(known), 1, 0)[0]
             fix = f"did you mean {near!r}?"
-            if (model := stock_model(name)) and option in _flags(ARCH_MODEL_REGISTRY[OURS[model]]):
+            if (model := stock_model(name)) and option in _actions(ARCH_MODEL_REGISTRY[OURS[model]]):
                 fix = f"add '_name': '{OURS[model]}'"
             raise ValueError(f"--model-overrides names {option!r}, which is not an option of {name}: {fix}")
+    for option, value in overrides.items():
+        if value is not None:
+            _check_value(option, value, actions.get(option), getattr(saved, option, None))
     _check_mechanisms(saved, Namespace(**{**vars(saved), **overrides}), overrides)
+
+
+def _check_value(option: str, value: Any, action: argparse.Action | None, saved: Any) -> None:
+    """Check that an option takes a value: as its flag does, or the type that the checkpoint has if there is no flag.
+
+    Raises:
+        ValueError: it does not.
+    """
+    wrong = f"--model-overrides has {option!r}: {value!r}: give "
+    if isinstance(saved, bool) if action is None else action.nargs == 0:  # a switch: a text would be true
+        if not isinstance(value, bool):
+            raise ValueError(wrong + "True or False")
+    elif action is None:
+        if isinstance(saved, int | float) and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(wrong + "a number")
+    elif action.choices is not None:
+        if value not in action.choices:
+            raise ValueError(wrong + f"one of {', '.join(map(str, action.choices))}")
+    elif action.type in (int, float):
+        types = int if action.type is int else (int, float)
+        if isinstance(value, bool) or not isinstance(value, types):
+            raise ValueError(wrong + ("an integer" if action.type is int else "a number"))
+    elif (action.type is str or option.endswith("attn_type")) and not isinstance(value, str):
+        raise ValueError(wrong + "a text")
 
 
 def _check_mechanisms(before: Namespace, after: Namespace, overrides: Mapping[str, Any]) -> None:
@@ -120,15 +159,15 @@ def _known_options(name: str, saved: Namespace, state: dict[str, Any], overrides
         known |= vars(section).keys() if isinstance(section, Namespace) else dict(section or {}).keys()
     for field in dataclasses.fields(FairseqConfig):
         known |= {field.name, *getattr(field.type, "__dataclass_fields__", ())}
-    known |= _flags(ARCH_MODEL_REGISTRY[name])
+    known |= _actions(ARCH_MODEL_REGISTRY[name]).keys()
     for part, registry in (("task", TASK_REGISTRY), ("criterion", CRITERION_REGISTRY)):
         chosen = registry.get(overrides.get(part, getattr(saved, part, None)))
-        known |= set() if chosen is None else _flags(chosen)
+        known |= set() if chosen is None else _actions(chosen).keys()
     return known
 
 
-def _flags(owner: Any) -> set[str]:
-    """Return the options that a model, task or criterion adds to fairseq's parser."""
+def _actions(owner: Any) -> dict[str, argparse.Action]:
+    """Return the flags that a model, task or criterion adds to fairseq's parser, by option."""
     parser = argparse.ArgumentParser(add_help=False, conflict_handler="resolve")
     owner.add_args(parser)
-    return {action.dest for action in parser._actions}
+    return {action.dest: action for action in parser._actions}

@@ -93,6 +93,29 @@ def test_an_override_without_effect_is_an_error(change: Change, form: str, overr
         load(change(form), overrides)
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"no_scale_embedding": "False"}, "has 'no_scale_embedding': 'False': give True or False"),
+        ({"no_token_positional_embeddings": "False"}, "has 'no_token.*: 'False': give True or False"),
+        ({"dropout": "x"}, "has 'dropout': 'x': give a number"),
+        ({"decoder_layerdrop": "x"}, "has 'decoder_layerdrop': 'x': give a number"),
+        ({"activation_fn": "x"}, "has 'activation_fn': 'x': give one of relu"),
+        ({"_name": "s2t_transformer_mla", "encoder_chunk_size": "x"}, "has 'encoder_chunk_size': 'x': give an integer"),
+        ({"conv_kernel_sizes": 5}, "has 'conv_kernel_sizes': 5: give a text"),
+        (5, "is 5: give a Python dictionary"),
+        ([], r"is \[\]: give a Python dictionary"),
+    ],
+    ids=str,
+)
+def test_an_override_of_another_type_is_an_error(change: Change, form: str, overrides: Any, words: str) -> None:
+    with pytest.raises(UserError, match=f"^error: --model-overrides {words}"):
+        load(change(form), overrides)
+    with pytest.raises(ValueError, match=f"^--model-overrides {words}"):
+        load_model(change(form), overrides)
+
+
 def test_options_of_commands_may_be_overridden(change: Change) -> None:
     """``fairseq-validate`` overrides with all flags of its command line."""
     load(change(), {"max_tokens": 100, "batch_size": 1, "config_yaml": "config.yaml", "task": "speech_to_text_mla"})
