@@ -37,7 +37,7 @@ def check_sizes(path: object, options: Mapping[str, Any], weights: Mapping[str, 
     """Check that the model's options ask for no larger model than the weights of their file are.
 
     Raises:
-        ValueError: a size is too large, negative, or no number.
+        ValueError: a size is too large, negative, no number, or 0 attention heads.
     """
     for option, value in options.items():
         most = _largest(option, weights)
@@ -45,9 +45,10 @@ def check_sizes(path: object, options: Mapping[str, Any], weights: Mapping[str, 
         if most is None or (value is None and not (most and needed)):
             continue
         numbers = str(value).split(",") if isinstance(value, str) else [value]  # such as the kernel sizes "5,5"
-        if len(numbers) > LIMITS[0][1] or not all(0 <= (_number(number)) <= most for number in numbers):
+        least = int(option.endswith("_attention_heads"))
+        if len(numbers) > LIMITS[0][1] or not all(least <= _number(number) <= most for number in numbers):
             raise ValueError(
-                f"{path} asks for another size than its weights have ({option}={str(value)[:40]}, at most {most}): "
+                f"{path} asks for another size than its weights have ({option}={str(value)[:40]}, {least} to {most}): "
                 "give a checkpoint that fairseq-train saved, or correct --model-overrides"
             )
 

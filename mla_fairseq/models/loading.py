@@ -22,6 +22,7 @@ from fairseq.dataclass.utils import overwrite_args_by_name
 from fairseq.models import ARCH_MODEL_NAME_REGISTRY, ARCH_MODEL_REGISTRY
 from fairseq.registry import REGISTRIES
 from fairseq.tasks import TASK_REGISTRY
+from fairseq.utils import get_available_activation_fns
 from omegaconf import OmegaConf
 
 from mla_fairseq.checkpoints import load_training
@@ -166,12 +167,14 @@ def check_parts(path: object, state: dict[str, Any], name: str, overrides: Mappi
 
 
 def check_options(path: object, options: Mapping[str, Any]) -> None:
-    """Check that no option is a text that a stock model would evaluate, and that mechanisms are names.
+    """Check that no option is a text that a stock model would evaluate, and that names are known.
 
     Raises:
         ValueError: one of them is.
     """
     for option, value in options.items():
+        if option == "activation_fn" and value not in (None, *get_available_activation_fns()):
+            raise ValueError(f"{path} has an unknown activation_fn ({value!r}): give another file")
         if option.endswith("attn_type") and not isinstance(value, str | None):
             raise ValueError(f"{path} has an option that is not a name ({option}={value!r}): give another file")
         if (option.endswith(EVALUATED) and isinstance(value, str)) or option in ("encoder", "decoder"):

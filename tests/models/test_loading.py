@@ -116,6 +116,12 @@ def test_an_override_of_another_type_is_an_error(change: Change, form: str, over
         load_model(change(form), overrides)
 
 
+@pytest.mark.parametrize("options", [{"encoder_attention_heads": 0}, {"activation_fn": "x"}], ids=str)
+def test_an_option_that_breaks_the_build_names_the_file(change: Change, options: dict[str, object]) -> None:
+    with pytest.raises(UserError, match=r"^error: .*changed\.pt (asks|has an unknown activation_fn)"):
+        load(change(**options))
+
+
 def test_options_of_commands_may_be_overridden(change: Change) -> None:
     """``fairseq-validate`` overrides with all flags of its command line."""
     load(change(), {"max_tokens": 100, "batch_size": 1, "config_yaml": "config.yaml", "task": "speech_to_text_mla"})
