@@ -26,8 +26,12 @@ def check_diverged() -> None:
 
 
 @contextmanager
-def finite_scores(sample: Mapping[str, Any]) -> Iterator[None]:
+def finite_scores(sample: Mapping[str, Any], path: str | None) -> Iterator[None]:
     """Report a batch in which fairseq's search finds no hypothesis, because all scores of the model are NaN.
+
+    Args:
+        sample: the batch.
+        path: the checkpoint, if it is known.
 
     Raises:
         UserError: the search has failed.
@@ -37,5 +41,6 @@ def finite_scores(sample: Mapping[str, Any]) -> Iterator[None]:
     except AssertionError as error:  # of the search, which has reached its last step
         where = f" for sentence {sample['id'].tolist()[0]} or its batch" if "id" in sample else ""
         raise UserError(
-            f"the model's scores are not finite{where}: use another checkpoint, or prepare the features again"
+            f"the scores of {path or 'the model'} are not finite{where}: use another checkpoint, or prepare the "
+            "features again"
         ) from error

@@ -142,7 +142,7 @@ class SpeechToTextMLATask(MultilingualTask, SpeechToTextTask):
         """
         sample["net_input"] |= self.decoding_inputs(models, sample)
         prefix_tokens = self.prefix_of(sample, prefix_tokens)
-        with finite_scores(sample):
+        with finite_scores(sample, getattr(self.args, "path", None)):
             found = super().inference_step(generator, models, sample, prefix_tokens, constraints)
         if not isinstance(generator, SequenceScorer):  # --score-reference decodes nothing
             self.finish_simultaneous(generator, models, sample, found)

@@ -225,7 +225,7 @@ def test_scores_that_are_not_finite_end_decoding_with_one_line(
     torch.save(state, tmp_path / "huge.pt")
     done = generate(tmp_path / "huge.pt")
     assert done.code == 1 and "Traceback" not in done.err
-    assert done.last_line.startswith("error: the model's scores are not finite for sentence ")
+    assert done.last_line.startswith(f"error: the scores of {tmp_path / 'huge.pt'} are not finite for sentence ")
 
 
 def test_two_mechanisms_are_one_ensemble(train: Train, generate: Generate) -> None:
