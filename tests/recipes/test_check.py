@@ -74,7 +74,7 @@ def test_there_are_few_configs():
         ("train.waitk_lagging=3", r": it belongs to another arch, such as s2t_transformer_simul_mla_tiny$"),
         ("train.user_dir=/nowhere", r"train\.user_dir is /nowhere, which does not exist: name the folder"),
         ("train.help=true", "train: a recipe shows no help: run fairseq-train --help$"),
-        ("generate.beam=0", r"generate\.beam is 0: give 1 or more"),
+        ("generate.beam=0", "generate: --beam is 0: give a number from 1 to"),
         ("corpus={output: x, sentences: -5}", r"corpus\.sentences is -5: give 1 or more"),
         ("train.data=null", "train: the following arguments are required: data"),
         ("prepare.pairs=null", "prepare: the following arguments are required: --pairs"),
