@@ -37,8 +37,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: the file is missing, broken, not a fairseq checkpoint, or has weights that are not finite.
     """
-    if fault := unusable(path):
-        raise ValueError(f"no checkpoint {path}: it {fault}, check the path")
+    check_exists(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen types here, all for a file that cannot be used
@@ -51,6 +50,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if state.get("args") is not None:
         state["cfg"] = None  # fairseq builds from args if a file has both: nothing here may look at the other
     return state
+
+
+def check_exists(path: Path) -> None:
+    """Check that a file exists, before it is loaded.
+
+    Raises:
+        ValueError: it does not, or is not a regular file.
+    """
+    if fault := unusable(path):
+        raise ValueError(f"no checkpoint {path}: it {fault}, check the path")
 
 
 def _check_sections(path: Path, state: dict[str, Any]) -> None:

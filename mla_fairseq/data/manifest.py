@@ -101,6 +101,4 @@ def places(path: Path) -> dict[str, set[tuple[int, int]]]:
 
 def languages(path: Path) -> set[tuple[str, str]]:
     """Return the (source, target) languages of a manifest's rows; a column that is missing gives empty texts."""
-    header, *lines = Path(path).read_text(encoding="utf-8").rstrip("\n").split("\n")
-    rows = (dict(zip(header.split("\t"), line.split("\t"), strict=False)) for line in lines)
-    return {(row.get("src_lang", ""), row.get("tgt_lang", "")) for row in rows}
+    return {(row.get("src_lang", ""), row.get("tgt_lang", "")) for _, row in rows(path)}

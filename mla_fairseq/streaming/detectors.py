@@ -64,7 +64,7 @@ def onset(speech: Sequence[bool], pause: int) -> int:
 
 
 def first_pause(speech: Sequence[bool], pause: int, after: int) -> int | None:
-    """Return the first of ``pause`` blocks without speech, not before block ``after``; ``None``: there are none."""
+    """Return the first of ``pause`` blocks without speech, from block ``after`` on; ``None`` without a pause."""
     quiet = 0
     for place in range(after, len(speech)):
         quiet = 0 if speech[place] else quiet + 1

@@ -1,4 +1,4 @@
-"""Sessions of recordings without an end: a fresh session for each stretch of speech, nothing for silence."""
+"""Sessions of recordings of any length: a fresh session for each stretch of speech, and none for silence."""
 
 from __future__ import annotations
 

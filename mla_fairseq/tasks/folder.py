@@ -23,7 +23,7 @@ from fairseq.optim import FairseqOptimizer
 from fairseq.tasks import FairseqTask
 from torch import nn
 
-from mla_fairseq.checkpoints import check_symbols, load_training
+from mla_fairseq.checkpoints import check_exists, check_symbols, load_training
 from mla_fairseq.data.check import bins, read_folder, warn_of_unknown_order
 from mla_fairseq.data.check_manifest import check_manifest
 from mla_fairseq.errors import UserError, user_errors
@@ -35,9 +35,6 @@ from mla_fairseq.tasks.features import check_batches, check_features
 from mla_fairseq.tasks.flags import check_flags
 from mla_fairseq.tasks.resuming import choose_checkpoint
 from mla_fairseq.tasks.sets import Sets, check_combined
-
-INITIAL = ("load_pretrained_encoder_from", "load_pretrained_decoder_from")
-"""Options that name files whose weights a new training starts from."""
 
 
 class FolderDataConfig(S2TDataConfig):
@@ -120,9 +117,6 @@ class FolderTask(FairseqTask):
             self.check_architecture(args)
             if not from_checkpoint:
                 check_continued(args, self.state.state_dict["symbols"])
-            for name in INITIAL if from_checkpoint else ():
-                if getattr(args, name, None):
-                    setattr(args, name, None)  # the checkpoint has these weights
             model = super().build_model(args, from_checkpoint)
             if not from_checkpoint and getattr(args, "path", None) is None:  # --path: decoding, no criterion
                 check_criterion(getattr(args, "criterion", None), model)
@@ -269,19 +263,22 @@ def set_names(names: str) -> list[str]:
 def check_checkpoints(args: Namespace, symbols: Sequence[str]) -> None:
     """Check the checkpoints that fairseq is about to load, because it would end with a traceback.
 
-    They are those of ``--path``, ``--restore-file`` and, unless the training resumes, ``--finetune-from-model``.
-    ``symbols`` are those of the data.
+    Those of ``--path`` must exist; the task checks them when it loads them. Those that a training starts from,
+    ``--restore-file`` and, unless it resumes, ``--finetune-from-model``, must have the ``symbols`` of the data, which
+    fairseq does not check.
 
     Raises:
         UserError: a file that is missing, not a fairseq checkpoint, of other symbols, or of an architecture that is
             unknown or not supported.
     """
-    paths = utils.split_paths(getattr(args, "path", None) or "")
+    paths = []
     if resumed(args) is None:
         paths.append(getattr(args, "finetune_from_model", None))
     if (start := getattr(args, "restore_file", None)) != LAST:  # the default, which may be missing
         paths.append(start)
     with user_errors():
+        for path in filter(None, utils.split_paths(getattr(args, "path", None) or "")):
+            check_exists(Path(path))
         for path in filter(None, paths):
             state, name = load_training(Path(path))
             check_trusted(path, name)

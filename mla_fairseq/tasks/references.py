@@ -11,10 +11,9 @@ from fairseq.data import Dictionary
 from fairseq.data.audio.data_cfg import S2TDataConfig
 from torch import Tensor
 
-log = logging.getLogger(__name__)
+from mla_fairseq.streaming.words import SPACE
 
-SPACE = "\u2581"
-"""What SentencePiece writes for a space."""
+log = logging.getLogger(__name__)
 
 
 class References:

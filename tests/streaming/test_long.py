@@ -1,4 +1,4 @@
-"""Long sessions: each stretch of speech is a session on its samples, however the audio arrives; silence is nothing."""
+"""Long sessions: each stretch of speech is a session on its samples, however the audio arrives."""
 
 import functools
 
