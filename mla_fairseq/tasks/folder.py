@@ -1,72 +1,33 @@
-"""Share between tasks a data folder that may be moved, whose faults are reported in one line before training.
-
-fairseq resolves ``audio_root`` and the path of the CMVN statistics in its working directory, and prefers files there
-to those of the data folder. These tasks resolve every path of the configuration in the configuration's folder.
-"""
+"""Share between tasks a data folder that may be moved, whose faults are reported in one line before training."""
 
 from __future__ import annotations
 
 import csv
 import sys
 from argparse import Namespace
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from fairseq import utils
-from fairseq.data import Dictionary, FairseqDataset, encoders
-from fairseq.data.audio.data_cfg import S2TDataConfig
-from fairseq.data.audio.dataset_transforms import AUDIO_DATASET_TRANSFORM_REGISTRY
-from fairseq.data.audio.feature_transforms import AUDIO_FEATURE_TRANSFORM_REGISTRY
-from fairseq.data.audio.waveform_transforms import AUDIO_WAVEFORM_TRANSFORM_REGISTRY
+from fairseq.data import Dictionary, FairseqDataset
 from fairseq.optim import FairseqOptimizer
 from fairseq.tasks import FairseqTask
 from torch import nn
 
 from mla_fairseq.checkpoints import check_exists, check_symbols, load_training
-from mla_fairseq.data.check import bins, read_folder, warn_of_unknown_order
+from mla_fairseq.data.check import bins, warn_of_unknown_order
 from mla_fairseq.data.check_manifest import check_manifest
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.models.checks import LAST, check_continued, check_criterion, resumed
 from mla_fairseq.models.distributed import share_statistics
 from mla_fairseq.models.loading import check_trusted
+from mla_fairseq.tasks.data_config import FolderDataConfig
 from mla_fairseq.tasks.diverging import check_diverged
 from mla_fairseq.tasks.features import check_batches, check_features
 from mla_fairseq.tasks.flags import check_flags
 from mla_fairseq.tasks.resuming import choose_checkpoint
-from mla_fairseq.tasks.sets import Sets, check_combined
-
-
-class FolderDataConfig(S2TDataConfig):
-    """fairseq's data configuration, with relative paths resolved in the folder of the yaml file.
-
-    Args:
-        yaml_path: the configuration.
-        command: the command that prepares such a folder, for error messages.
-        needed: sections that the task needs.
-
-    Raises:
-        UserError: the configuration, or a file that it names, is missing or broken.
-    """
-
-    def __init__(self, yaml_path: Path, command: str = "mla-prepare", needed: Collection[str] = ()) -> None:
-        known = {
-            "feature": AUDIO_FEATURE_TRANSFORM_REGISTRY.keys(),
-            "waveform": AUDIO_WAVEFORM_TRANSFORM_REGISTRY.keys(),
-            "dataset": AUDIO_DATASET_TRANSFORM_REGISTRY.keys(),
-            "bpe": encoders.BPE_REGISTRY.keys(),
-            "tokenizer": encoders.TOKENIZER_REGISTRY.keys(),
-        }
-        with user_errors():
-            settings = read_folder(yaml_path, known, command, needed)
-        super().__init__(yaml_path)
-        self.config = settings
-
-    def leave_out_augmentation(self) -> None:
-        """Read training sets as evaluation sets: fairseq masks every set named train..., in decoding too."""
-        for name, transforms in self.config.items():
-            if name.endswith("transforms") and "_train" in transforms:
-                transforms["_train"] = transforms.get("_eval", transforms.get("*", []))
+from mla_fairseq.tasks.sets import Sets, check_combined, set_names
 
 
 class FolderTask(FairseqTask):
@@ -247,17 +208,6 @@ class FolderTask(FairseqTask):
                 texts,
                 self.speaker_to_id,
             )
-
-
-def set_names(names: str) -> list[str]:
-    """Return the sets in a list such as ``train_a,train_b``.
-
-    Raises:
-        UserError: a name is empty.
-    """
-    if "" in (found := names.split(",")):
-        raise UserError(f"the list of sets has an empty name ({names!r}): remove a comma, or give a name")
-    return found
 
 
 def check_checkpoints(args: Namespace, symbols: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from fairseq.data import BaseWrapperDataset, ConcatDataset, FairseqDataset
 
 from mla_fairseq.data import manifest
+from mla_fairseq.errors import UserError
 
 
 class Sets(ConcatDataset):
@@ -107,3 +108,14 @@ def check_combined(names: Sequence[str], folder: Path, alpha: float) -> None:
         if len(pairs) > 1:
             found = ", ".join("-".join(pair) for pair in sorted(pairs))
             raise ValueError(f"sampling_alpha needs sets of one language pair, but {path} has {found}: divide the set")
+
+
+def set_names(names: str) -> list[str]:
+    """Return the sets in a list such as ``train_a,train_b``.
+
+    Raises:
+        UserError: a name is empty.
+    """
+    if "" in (found := names.split(",")):
+        raise UserError(f"the list of sets has an empty name ({names!r}): remove a comma, or give a name")
+    return found

@@ -13,7 +13,7 @@ import yaml
 from mla_fairseq.data.prepare_speech import Options, prepare
 from mla_fairseq.errors import UserError
 from mla_fairseq.synthesis.speaker import Speaker
-from mla_fairseq.tasks.folder import set_names
+from mla_fairseq.tasks.sets import set_names
 from mla_fairseq.tasks.speech_to_text_mla import SpeechToTextMLATask
 from tests.data.voice import write_voice
 from tests.models import test_speech_commands as speech
