@@ -36,8 +36,7 @@ def execute(recipe: Recipe, name: str) -> None:
         ValueError: the program failed; the message has its last error and the log.
     """
     log, command = recipe.run / f"{name}.log", recipe.command(name)
-    # threads that spin while they wait slow a training about tenfold as soon as another program needs their core
-    env = {"OMP_WAIT_POLICY": "passive", **os.environ, "PYTHONUNBUFFERED": "1"}
+    env = {**os.environ, "PYTHONUNBUFFERED": "1"}
     # console scripts of this Python's environment come first, whether it is activated or not
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
     pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
