@@ -86,14 +86,27 @@ def read_tsv(path: Path) -> list[dict[str, str]]:
 
 
 def unusable(path: Path) -> str:
-    """Return why a path is not a regular file that exists, such as "is missing"; empty if it is one."""
+    """Return why a path is not a file that can be read, such as "is missing"; empty if it is one."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
-        return "is missing"
+        return "is a link to nothing" if os.path.islink(path) else "is missing"
     except (OSError, ValueError) as error:  # ValueError: the name has a null character
         return f"cannot be opened ({getattr(error, 'strerror', None) or error})"
-    return "" if stat.S_ISREG(mode) else "is a folder" if stat.S_ISDIR(mode) else "is not a regular file"
+    if not stat.S_ISREG(mode):
+        return "is a folder" if stat.S_ISDIR(mode) else "is not a regular file"
+    return "" if os.access(path, os.R_OK) else f"cannot be opened ({os.strerror(errno.EACCES)})"
+
+
+def check_file(path: Path, fix: str) -> Path:
+    """Return the path of a file to read.
+
+    Raises:
+        ValueError: it is not a regular file that exists; the message ends with ``fix``.
+    """
+    if fault := unusable(path):
+        raise ValueError(f"{path} {fault}: {fix}")
+    return Path(path)
 
 
 def file_name(name: object, source: str) -> str:

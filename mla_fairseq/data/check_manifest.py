@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 
 from mla_fairseq.data import archive, manifest
+from mla_fairseq.files import unusable
 
+log = logging.getLogger(__name__)
 PLAIN = (".npy", ".wav", ".flac", ".ogg")  # audio that fairseq reads from files of its own
 SHOWN = 200  # characters of a wrong value in a message
 FIX = "correct the line, or prepare the data again"
 
 
 def check_manifest(
-    path: Path, audio_root: Path, bins: int | None = None, texts: bool = True, speakers: Collection[str] | None = None
+    path: Path,
+    audio_root: Path,
+    bins: int | None = None,
+    texts: bool = True,
+    speakers: Collection[str] | None = None,
+    symbols: Collection[str] | None = None,
 ) -> None:
     """Check every row of a manifest, and that its archives are complete and contain what it points at.
 
@@ -23,33 +31,41 @@ def check_manifest(
         path: the manifest.
         audio_root: folder of the archives.
         bins: bins of the features; ``None``: they are not features, and their length is not checked.
-        texts: whether every row must have a text.
+        texts: whether every row must have a text; if not, either all rows or none must have one.
         speakers: the speakers that the model knows; ``None``: the speakers are not used.
+        symbols: the symbols that the texts may have; ``None``: any.
 
     Raises:
         ValueError: the first fault, with its line.
     """
-    seen: set[str] = set()
+    lines: dict[str, int] = {}  # of the ids
+    empty: list[str] = []  # ids
     slices: dict[str, dict[tuple[int, int], tuple[int, int]]] = {}
     for line, row in manifest.rows(path):
-        fault = _fault(row, texts, speakers)
-        if fault is None and row["id"] in seen:
+        fault = _fault(row, speakers, symbols)
+        if fault is None and row["id"] in lines:
             fault = f"repeats the id {row['id']!r}"
         if fault is not None:
             raise ValueError(f"{path}:{line} {fault}: {FIX}")
-        seen.add(row["id"])
+        lines[row["id"]] = line
+        if not row["tgt_text"].strip():
+            empty.append(row["id"])
         if match := manifest.SLICE.fullmatch(row["audio"]):
             place = (int(match[2]), int(match[3]))
             slices.setdefault(match[1], {})[place] = (line, int(row["n_frames"]))
-        elif not slices and len(seen) == 1 and not (audio_root / row["audio"]).is_file():
-            raise ValueError(f"{path}:{line}: {audio_root / row['audio']} is missing: {FIX}")
+        elif not slices and len(lines) == 1 and (fault := unusable(audio_root / row["audio"])):
+            raise ValueError(f"{path}:{line}: {audio_root / row['audio']} {fault}: {FIX}")
+    if empty and (texts or len(empty) < len(lines)):
+        raise ValueError(f"{path}:{lines[empty[0]]} has an empty tgt_text (id {empty[0]}): {FIX}")
+    if empty:
+        log.warning("%s has no texts: scores of this set mean nothing", path)
     for name, places in slices.items():
         archive.check(audio_root / name, places, wanted_by=path)
         if bins is not None:
             _check_lengths(path, audio_root / name, places, bins)
 
 
-def _fault(row: dict[str, str], texts: bool, speakers: Collection[str] | None) -> str | None:
+def _fault(row: dict[str, str], speakers: Collection[str] | None, symbols: Collection[str] | None) -> str | None:
     """Return what is wrong with a row; ``None``: nothing."""
     if not row["id"]:
         return "has no id"
@@ -58,10 +74,10 @@ def _fault(row: dict[str, str], texts: bool, speakers: Collection[str] | None) -
     if not manifest.SLICE.fullmatch(audio := row["audio"]) and not audio.endswith(PLAIN):
         wanted = f"neither ARCHIVE:OFFSET:LENGTH nor a file of {', '.join(PLAIN)}"
         return f"has an audio that is {wanted} ({audio[:SHOWN]!r})"
-    if texts and not row["tgt_text"].strip():
-        return f"has an empty tgt_text (id {row['id']})"
     if speakers is not None and row.get("speaker", "") not in speakers:
         return f"has a speaker that is not in the list of speakers ({row.get('speaker', '')!r})"
+    if symbols is not None and (unknown := [one for one in row["tgt_text"].split() if one not in symbols]):
+        return f"has a symbol that the dictionary lacks ({unknown[0][:SHOWN]!r})"
     return None if (durations := row.get("duration")) is None else _duration_fault(row, durations.split(" "))
 
 

@@ -13,11 +13,9 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import soundfile
-
 from mla_fairseq.data.mustc import Corpus
-from mla_fairseq.files import file_name, read_text
-from mla_fairseq.speech import SAMPLE_RATE
+from mla_fairseq.files import file_name, read_text, unusable
+from mla_fairseq.speech import SAMPLE_RATE, open_audio
 
 
 @dataclass(frozen=True)
@@ -125,14 +123,12 @@ def _audio(path: Path) -> tuple[int, int]:
     """Return sampling rate (Hz) and number of samples.
 
     Raises:
-        ValueError: a file that is missing, unreadable, empty or not mono.
+        ValueError: a file that is missing, unreadable, cut short, empty or not mono.
     """
-    if not path.is_file():
-        raise ValueError(f"{path} is missing: copy it again, or remove its line from metadata.csv")
-    try:
-        info = soundfile.info(str(path))
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as audio ({error}): copy it again") from error
+    if fault := unusable(path):
+        raise ValueError(f"{path} {fault}: copy it again, or remove its line from metadata.csv")
+    with open_audio(path) as info:
+        pass
     if info.channels != 1:
         raise ValueError(f"{path} is not mono ({info.channels} channels): convert it")
     if info.frames == 0:

@@ -58,7 +58,7 @@ def rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
     Raises:
         ValueError: the manifest is missing, empty or not UTF-8, lacks a column that fairseq needs, or has a row of
-            another length.
+            another length or with a null character.
     """
     path = Path(path)
     if not path.is_file():
@@ -81,6 +81,8 @@ def rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         values = line.split("\t")
         if len(values) != len(columns):
             raise ValueError(f"{path}:{number} has {len(values)} of {len(columns)} columns: prepare the data again")
+        if "\0" in line:
+            raise ValueError(f"{path}:{number} has a null character: correct the line, or prepare the data again")
         yield number, dict(zip(columns, values, strict=True))
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +38,7 @@ class Segment:
     speaker: str
     source: str
     target: str
+    line: int  # of the texts
 
     @property
     def num_frames(self) -> int:
@@ -100,17 +101,35 @@ class Corpus:
         wavs = [inside(folder / "wav", entry["wav"], f"a wav in {listing}") for entry in entries]
         lengths = {wav: audio_length(wav) for wav in sorted(set(wavs))}
         places = [_samples(entry, lengths[wav], listing) for entry, wav in zip(entries, wavs, strict=True)]
-        rows = sorted(zip(entries, places, *texts, strict=True), key=lambda row: (row[0]["wav"], row[1]))
+        rows = sorted(
+            zip(entries, places, *texts, range(1, len(entries) + 1), strict=True),
+            key=lambda row: (row[0]["wav"], row[1]),
+        )
         return list(_segments(folder / "wav", rows))
 
+    def check_texts(self, split: str, segments: Iterable[Segment], language: str) -> None:
+        """Check that a set to score has a text for each segment, or is a set without any.
 
-def _segments(wavs: Path, rows: list[tuple[dict[str, str], tuple[int, int], str, str]]) -> Iterator[Segment]:
-    """Yield segments from sorted (entry, place, source, target); the id counts the segments of a talk."""
+        Raises:
+            ValueError: a text is empty; the message names its line.
+        """
+        column = "source" if language == self.languages[0] else "target"
+        lines = {one.line: getattr(one, column) for one in segments}
+        empty = [line for line, text in lines.items() if not text]
+        if 0 < len(empty) < len(lines):
+            path = self.root / "data" / split / "txt" / f"{split}.{language}"
+            raise ValueError(
+                f"{path}:{min(empty)} is empty, so it cannot be scored: add the text, or remove the segment"
+            )
+
+
+def _segments(wavs: Path, rows: list[tuple[dict[str, str], tuple[int, int], str, str, int]]) -> Iterator[Segment]:
+    """Yield segments from sorted (entry, place, source, target, line); the id counts the segments of a talk."""
     seen: Counter[str] = Counter()
-    for entry, (start, length), source, target in rows:
+    for entry, (start, length), source, target, line in rows:
         wav = wavs / entry["wav"]
         name = f"{wav.stem}_{seen[wav.stem]}"
-        yield Segment(name, wav, start, length, entry.get("speaker_id", ""), source, target)
+        yield Segment(name, wav, start, length, entry.get("speaker_id", ""), source, target, line)
         seen[wav.stem] += 1
 
 

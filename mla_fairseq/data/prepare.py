@@ -151,13 +151,14 @@ class Preparation(Folder):
         """Return the segments to use: of a training split, those with a text and a length within the limits.
 
         Raises:
-            ValueError: no training segment is left, or a segment of another split has no frame.
+            ValueError: no training segment is left, or a segment of another split has no frame or no text.
         """
         if not split.startswith("train"):
             if short := next((segment for segment in segments if segment.num_frames == 0), None):
                 raise ValueError(
                     f"{split}: segment {short.id} has no frame ({short.length} samples): make it 25 ms or longer"
                 )
+            self.corpus.check_texts(split, segments, self.target_language)
             return segments
         low, high = max(1, self.options.min_frames), self.options.max_frames
         kept = [segment for segment in segments if low <= segment.num_frames <= high and self.text(segment)]

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import soxr
 import yaml
 
@@ -18,6 +17,7 @@ from mla_fairseq.data.ledger import Ledger, fingerprint
 from mla_fairseq.data.ljspeech import Clip, read_clips, split_clips
 from mla_fairseq.data.spoken_text import SpokenText
 from mla_fairseq.files import make_folder, read_text, replacing, write_text
+from mla_fairseq.speech import open_audio
 from mla_fairseq.speech.mel import MelSpectrogram
 
 log = logging.getLogger(__name__)
@@ -159,10 +159,9 @@ def read_samples(clip: Clip, rate: int) -> np.ndarray:
     Raises:
         ValueError: the file cannot be read, ends before the clip does, or has samples that are not finite.
     """
-    try:
-        samples, _ = soundfile.read(str(clip.wav), start=clip.start, frames=clip.length, dtype="float32")
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise ValueError(f"{clip.wav} cannot be read as audio ({error}): copy it again") from error
+    with open_audio(clip.wav) as file:
+        file.seek(clip.start)
+        samples = file.read(clip.length, dtype="float32")
     if len(samples) != clip.length:
         raise ValueError(f"{clip.wav} is cut short ({clip.start + len(samples)} samples): copy it again")
     if not np.isfinite(samples).all():

@@ -21,11 +21,12 @@ def cut_segments(corpus: Corpus, split: str, output: Path, limit: int | None = N
     contains the translations. Both lists are written last.
 
     Raises:
-        ValueError: a corpus that does not follow the layout, or a limit below 1.
+        ValueError: a corpus that does not follow the layout, a translation that is empty, or a limit below 1.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"--limit is below 1 ({limit}): remove it to take all segments")
     segments = corpus.read(split)[:limit]
+    corpus.check_texts(split, segments, corpus.languages[1])
     folder = (Path(output) / split).resolve()
     paths = [folder / f"{number:05d}_{segment.id}.wav" for number, segment in enumerate(segments)]
     for path, segment in zip(tqdm(paths, desc=split, unit="wav"), segments, strict=True):

@@ -1,6 +1,6 @@
 """Speech: reading audio, filter banks, normalization. Imports no sibling package."""
 
-from mla_fairseq.speech.audio import audio_length, load_audio, read_audio
+from mla_fairseq.speech.audio import audio_length, load_audio, open_audio, read_audio
 from mla_fairseq.speech.features import (
     NUM_BINS,
     SAMPLE_RATE,
@@ -21,5 +21,6 @@ __all__ = [
     "filter_banks",
     "load_audio",
     "num_frames",
+    "open_audio",
     "read_audio",
 ]

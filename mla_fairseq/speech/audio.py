@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, Literal
 
 import numpy as np
 import soundfile
@@ -17,6 +18,13 @@ from mla_fairseq.speech.resample import Samples
 
 BLOCK = 1 << 20  # samples of each channel that are read at once
 UNKNOWN = 1 << 62  # libsndfile's length of a file that does not know its own is above
+CONTAINERS: dict[bytes, tuple[bytes, Literal["little", "big"]]] = {
+    b"RIFF": (b"data", "little"),
+    b"RIFX": (b"data", "big"),
+    b"FORM": (b"SSND", "big"),
+}
+"""First bytes of wav and aiff files: the name of the chunk that has the samples, and the byte order of sizes."""
+STREAMED = 0x7FFF_F000  # programs that write to a pipe do not know the size: they name a number from here to 2^32
 RATES = (1_000, 1_000_000)  # Hz; beyond them a header is broken, and resampling might fill the memory
 
 
@@ -29,11 +37,8 @@ def audio_length(path: Path | str) -> int:
     path = Path(path)
     if fault := unusable(path):
         raise ValueError(f"{path} {fault}: copy it again, or remove its segments from the list")
-    try:
-        with _opened(path) as info:
-            pass
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise ValueError(f"{path}: cannot be read as audio ({error}): record or copy it again") from error
+    with open_audio(path) as info:
+        pass
     fix = f"convert it, for example with `sox {path.name} -r {SAMPLE_RATE} -c 1 OUT.wav`"
     if info.channels != 1:
         raise ValueError(f"{path}: {info.channels} channels, but one is needed: {fix}")
@@ -63,18 +68,12 @@ def read_audio(path: Path | str, offset: int = 0, frames: int = -1) -> np.ndarra
             f"{path}: has {length} samples, but the segment is from {offset} to {stop}: copy the file again if it is "
             "cut short, or use the segment list of this file"
         )
-    try:
-        with _opened(path) as file:
-            file.seek(offset)
-            samples = file.read(stop - offset, dtype="float32")
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise ValueError(f"{path}: cannot be read as audio ({error}): record or copy it again") from error
-    if len(samples) != stop - offset:  # the header promises more than the file has
-        raise ValueError(f"{path}: ends after {offset + len(samples)} of {length} samples: copy it again")
-    try:
+    with open_audio(path) as file:
+        file.seek(offset)
+        samples = file.read(stop - offset, dtype="float32")
+        if len(samples) != stop - offset:  # the header promises more than the file has
+            raise ValueError(f"ends after {offset + len(samples)} of {length} samples: copy it again")
         _check_samples(samples[:, None], offset, SAMPLE_RATE)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
     return samples
 
 
@@ -89,20 +88,46 @@ def load_audio(path: Path) -> np.ndarray:
     path = Path(path)
     if fault := unusable(path):
         raise ValueError(f"{path} {fault}: {'give the files in it' if os.path.isdir(path) else 'correct the name'}")
+    return np.concatenate(list(_blocks(path)))
+
+
+@contextmanager
+def open_audio(path: Path) -> Iterator[soundfile.SoundFile]:
+    """Open a file; errors inside the block become one that names the file.
+
+    Raises:
+        ValueError: the file is not audio, or is cut short, or an error inside the block.
+    """
     try:
-        blocks = list(_blocks(path))
+        # by its descriptor: soundfile encodes names as UTF-8, which they need not be; and without a buffer, because
+        # libsndfile begins where the descriptor is
+        with path.open("rb", buffering=0) as file:
+            _check_whole(file)
+            with soundfile.SoundFile(file.fileno(), closefd=False) as sound:
+                yield sound
     except (soundfile.LibsndfileError, OSError) as error:
         raise ValueError(f"{path}: cannot be read as audio ({error}): record or copy it again") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return np.concatenate(blocks)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
-    """Open a file by its descriptor: soundfile encodes names as UTF-8, which they need not be."""
-    with path.open("rb") as file, soundfile.SoundFile(file.fileno(), closefd=False) as sound:
-        yield sound
+def _check_whole(file: BinaryIO) -> None:
+    """Check that a wav or aiff file has all its samples: libsndfile reads one that is cut short as a shorter one.
+
+    Raises:
+        ValueError: the file has fewer bytes of samples than its header names.
+    """
+    total = os.fstat(file.fileno()).st_size
+    wanted, order = CONTAINERS.get(file.read(12)[:4], (b"", "little"))
+    for _ in range(1_000 if wanted else 0):  # chunks in front of the samples are few, unless the file is broken
+        name, size = file.read(4), int.from_bytes(file.read(4), order)
+        left = total - file.tell()
+        if name == wanted and left < size < STREAMED:
+            raise ValueError(f"ends after {left} of {size} bytes of samples: copy it again")
+        if name == wanted or left <= size:
+            break
+        file.seek(size + size % 2, os.SEEK_CUR)  # chunks begin at even places
+    file.seek(0)
 
 
 def _check_samples(samples: np.ndarray, start: int, rate: int) -> None:
@@ -126,7 +151,7 @@ def _check_samples(samples: np.ndarray, start: int, rate: int) -> None:
 def _blocks(path: Path) -> Iterator[np.ndarray]:
     """Yield the samples of a file block by block, so that only the converted ones are in memory."""
     samples = Samples()
-    with _opened(path) as file:
+    with open_audio(path) as file:
         if not RATES[0] <= file.samplerate <= RATES[1]:
             raise ValueError(f"{file.samplerate} samples per second are no rate of speech: repair the file")
         count, promised = 0, file.frames
@@ -135,8 +160,8 @@ def _blocks(path: Path) -> Iterator[np.ndarray]:
             samples.add(block.mean(axis=1), file.samplerate)
             yield samples.take(final=False)
             count += len(block)
-    if count == 0:
-        raise ValueError("empty audio: record or copy it again, or leave it out")
-    if count < promised < UNKNOWN:
-        raise ValueError(f"ends after {count} of {promised} samples: copy it again")
+        if count == 0:
+            raise ValueError("empty audio: record or copy it again, or leave it out")
+        if count < promised < UNKNOWN:
+            raise ValueError(f"ends after {count} of {promised} samples: copy it again")
     yield samples.take(final=True)

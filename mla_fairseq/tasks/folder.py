@@ -198,7 +198,9 @@ class FolderTask(FairseqTask):
         Raises:
             UserError: the first fault.
         """
-        config = self.data_cfg
+        config, symbols = self.data_cfg, None
+        if split.startswith("train") and "spoken_text" in config.config:  # the dictionary was made from such a set
+            symbols = frozenset(self.source_dictionary.symbols)
         texts = split.startswith("train") or self.target_dictionary is None  # to train on, or to synthesise
         with user_errors():
             check_manifest(
@@ -207,6 +209,7 @@ class FolderTask(FairseqTask):
                 bins(config.config),
                 texts,
                 self.speaker_to_id,
+                symbols,
             )
 
 

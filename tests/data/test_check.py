@@ -13,7 +13,7 @@ import yaml
 
 pytest.importorskip("fairseq")
 
-from mla_fairseq.data import archive, manifest
+from mla_fairseq.data import archive, manifest, prepare_speech
 from mla_fairseq.data.check_manifest import check_manifest
 from mla_fairseq.data.prepare import ARCHIVE, Options, prepare
 from mla_fairseq.data.vocabulary import Vocabulary
@@ -22,6 +22,7 @@ from mla_fairseq.tasks.features import FeatureError
 from mla_fairseq.tasks.speech_to_text_mla import SpeechToTextMLATask
 from mla_fairseq.tasks.text_to_speech_mla import TextToSpeechMLATask
 from tests.data.conftest import SPLITS, Talk, write_split
+from tests.data.voice import write_voice
 
 CONFIG, STATISTICS, DICTIONARY, MODEL = "config_st.yaml", "gcmvn.npz", "spm_char_st.txt", "spm_char_st.model"
 MANIFEST = "train_st.tsv"
@@ -235,6 +236,7 @@ CASES: dict[str, tuple[Damage, str]] = {
     "no id": (cell("id", "", 2), r"tsv:3 has no id"),
     "id twice": (lines(MANIFEST, lambda rows: [*rows, rows[1]]), r"tsv:5 repeats the id 'ted_train_0'"),
     "empty text": (cell("tgt_text", " "), r"tsv:2 has an empty tgt_text \(id ted_train_0\)"),
+    "null character": (cell("tgt_text", "\0"), r"train_st\.tsv:2 has a null character"),
     "column twice": (cell("speaker", "id", 0), r"train_st\.tsv has a column twice"),
     "row cut": (lines(MANIFEST, lambda rows: [*rows[:-1], rows[-1][:9]]), r"train_st\.tsv:4 has 1 of 8 columns"),
 }
@@ -255,11 +257,16 @@ def test_a_whole_folder_loads(folder: Path) -> None:
     assert max(map(len, load(folder).tgt_texts)) == 140_000, "fairseq's reader alone refuses such a text"
 
 
-def test_an_evaluation_set_may_have_empty_texts(folder: Path) -> None:
-    (folder / "dev_st.tsv").write_text((folder / MANIFEST).read_text(encoding="utf-8"), encoding="utf-8")
-    cell("tgt_text", "")(folder)
-    shutil.move(folder / MANIFEST, folder / "dev_st.tsv")
-    assert "" in load(folder, "dev_st").tgt_texts
+def test_an_evaluation_set_has_texts_or_has_none(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cell("tgt_text", "", 2)(folder)
+    shutil.copy(folder / MANIFEST, folder / "dev_st.tsv")
+    with pytest.raises(UserError, match=r"dev_st\.tsv:3 has an empty tgt_text \(id ted_train_1\): correct the line"):
+        load(folder, "dev_st")
+    for row in (1, 3):
+        cell("tgt_text", "", row)(folder)
+    shutil.copy(folder / MANIFEST, folder / "dev_st.tsv")
+    assert set(load(folder, "dev_st").tgt_texts) == {""}
+    assert "dev_st.tsv has no texts: scores of this set mean nothing" in caplog.text
 
 
 def test_a_section_that_nothing_uses_is_reported(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -394,3 +401,14 @@ def test_faults_of_a_folder_of_text_to_speech(folder: Path, settings: dict, mess
     with pytest.raises(UserError, match=message) as ending:
         load(folder, task=TextToSpeechMLATask)
     assert "\n" not in str(ending.value)
+
+
+def test_a_dictionary_without_a_symbol_of_the_training_set_is_refused(tmp_path: Path) -> None:
+    options = prepare_speech.Options(dev=2, test=2)
+    folder = prepare_speech.prepare(write_voice(tmp_path / "voice"), tmp_path / "data", options).parent
+    cut = (folder / "dict.txt").read_text().splitlines(keepends=True)[:-2]  # rare symbols are at the end
+    load(folder, "train", TextToSpeechMLATask, "config.yaml")
+    (folder / "dict.txt").write_text("".join(cut))
+    with pytest.raises(UserError, match=r"train\.tsv:\d+ has a symbol that the dictionary lacks \('.'\): correct"):
+        load(folder, "train", TextToSpeechMLATask, "config.yaml")
+    load(folder, "test", TextToSpeechMLATask, "config.yaml")  # new texts may have new symbols

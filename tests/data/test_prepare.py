@@ -92,9 +92,9 @@ def test_filters_are_for_training_only(pair: Path) -> None:
 
 
 def test_training_segments_without_text_are_left_out(pair: Path) -> None:
-    for split in ("train", "dev"):
-        text = pair / f"data/{split}/txt/{split}.de"
-        text.write_text(re.sub("^.*\n", "\n", text.read_text(encoding="utf-8"), count=1), encoding="utf-8")
+    text = pair / "data/train/txt/train.de"
+    text.write_text(re.sub("^.*\n", "\n", text.read_text(encoding="utf-8"), count=1), encoding="utf-8")
+    (pair / "data/dev/txt/dev.de").write_text("\n" * 6)  # a set without references
     prepare(pair, None, OPTIONS)
     assert [len(table(pair / f"{split}_st.tsv")) for split in ("train", "dev")] == [17, 6]
 
@@ -218,6 +218,12 @@ def spoil(relative: str, content: bytes) -> Callable[[Path], None]:
             {},
             "dev: segment ted_dev_0_0 has no frame",
             id="segment of 10 ms",
+        ),
+        pytest.param(
+            spoil("data/dev/txt/dev.de", b"a\nb\nc\n\0 \nd\ne\n"),
+            {},
+            r"txt/dev\.de:4 is empty, so it cannot be scored: add the text, or remove the segment",
+            id="no reference",
         ),
     ],
 )

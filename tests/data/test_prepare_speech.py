@@ -154,6 +154,10 @@ def test_durations_are_written_or_refused(voice: Path, tmp_path: Path) -> None:
         (lambda voice: (voice / "metadata.csv").write_text("../wavs/w00|a|a\n"), "name in .*csv:1 cannot name a file"),
         (lambda voice: (voice / "wavs" / "w03.wav").unlink(), r"w03\.wav is missing"),
         (lambda voice: (voice / "wavs" / "w03.wav").write_bytes(b"RIFF"), "cannot be read as audio"),
+        (
+            lambda voice: (voice / "wavs" / "w03.wav").write_bytes((voice / "wavs" / "w03.wav").read_bytes()[:-100]),
+            r"w03\.wav: ends after \d+ of \d+ bytes of samples: copy it again",
+        ),
         (lambda voice: soundfile.write(voice / "wavs" / "w03.wav", np.zeros((9, 2)), RATE), "2 channels"),
         (lambda voice: soundfile.write(voice / "wavs" / "w03.wav", np.zeros(0), RATE), "is empty"),
         (lambda voice: soundfile.write(voice / "wavs" / "w03.wav", np.zeros(RATE), RATE), "contains only silence"),

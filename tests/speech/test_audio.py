@@ -1,6 +1,7 @@
 """Audio files: exact samples, and clear errors."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -60,10 +61,38 @@ def test_a_missing_file_is_reported(tmp_path: Path) -> None:
         read_audio(tmp_path / "talk.wav")
 
 
-def test_a_file_that_was_cut_short_is_reported(wav: Path) -> None:
-    wav.write_bytes(wav.read_bytes()[:10_001])
-    with pytest.raises(ValueError, match="has 4978 samples, but the segment is from 0 to 8000: copy the file again"):
-        read_audio(wav, 0, 8_000)
+CONTAINERS = {
+    "wav": {},
+    "big-endian wav": {"endian": "BIG"},
+    "extended wav": {"format": "WAVEX"},
+    "aiff": {"format": "AIFF"},
+}
+
+
+@pytest.mark.parametrize("form", CONTAINERS.values(), ids=CONTAINERS)
+@pytest.mark.parametrize("read", [audio_length, read_audio, load_audio])
+def test_a_file_that_was_cut_short_is_reported(wav: Path, samples: np.ndarray, read: Callable, form: dict) -> None:
+    soundfile.write(wav, samples, 16_000, **{"format": "WAV", **form})
+    read(wav)
+    wav.write_bytes(wav.read_bytes()[:-7])  # libsndfile would read the rest
+    with pytest.raises(ValueError, match=r"talk\.wav: ends after \d+ of 160\d\d bytes of samples: copy it again"):
+        read(wav)
+
+
+@pytest.mark.parametrize("size", [0x7FFF_F000, 0xFFFF_FFFF])
+def test_a_wav_file_that_was_written_to_a_pipe_does_not_know_its_size(
+    wav: Path, samples: np.ndarray, size: int
+) -> None:
+    content = bytearray(wav.read_bytes())
+    content[40:44] = size.to_bytes(4, "little")
+    wav.write_bytes(content)
+    assert np.array_equal(load_audio(wav) * 32_768, samples)
+
+
+def test_other_chunks_and_bytes_after_the_samples_are_no_fault(wav: Path, samples: np.ndarray) -> None:
+    content = wav.read_bytes()
+    wav.write_bytes(content[:36] + b"LIST\3\0\0\0abc\0" + content[36:] + b"more")
+    assert np.array_equal(load_audio(wav) * 32_768, samples)
 
 
 @pytest.mark.parametrize("name", ["talk.wav", "talk.flac", "talk.aiff", "talk.au", "talk.w64"])
