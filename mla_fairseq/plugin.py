@@ -4,7 +4,7 @@
 """
 
 from mla_fairseq import checkpoints  # noqa: F401 -- lets fairseq load its own checkpoints without running code
-from mla_fairseq.criterions import latency_augmented, length_aware, tacotron2_length  # noqa: F401 -- registers them
+from mla_fairseq.criterions import optional_terms, tacotron2_length  # noqa: F401 -- registers them
 from mla_fairseq.models import (  # noqa: F401 -- registers them
     convtransformer_simul_mla,
     loading,

@@ -12,7 +12,7 @@ from fairseq.models import BaseFairseqModel
 from fairseq.tasks import FairseqTask
 from torch import Tensor
 
-from mla_fairseq.models.checks import without_predictor
+from mla_fairseq.models.checks import NO_PREDICTOR
 from mla_fairseq.models.distributed import unwrapped
 
 MEANS = ("loss", "l1_loss", "mse_loss", "eos_loss", "attn_loss", "ctc_loss", "length_loss")
@@ -121,7 +121,7 @@ class Tacotron2LengthCriterion(Tacotron2Criterion):
         loss, sample_size, log = super().forward(listener, sample, reduction)
         extra = listener.extra
         if "log_durations" not in extra:
-            raise ValueError(without_predictor("tacotron2_mla"))
+            raise ValueError(NO_PREDICTOR)
         if self.training and self.length_weight > 0:
             unwrapped(model).decoder.length_rule.batches += 1  # decoding refuses a predictor that was never trained
         error = (extra["expected_steps"] / sample["target_lengths"] - 1).abs()

@@ -17,19 +17,24 @@ from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.models.dropout import retain_dropout
 from mla_fairseq.models.options import SITES, option_values, site_type
 
-LENGTH_CRITERIONS = {
-    "label_smoothed_cross_entropy_mla": "give --length-predictor (and a decoder with positions, such as cosformer), or "
-    "use --criterion label_smoothed_cross_entropy",
-    "tacotron2_mla": "give --length-predictor, or use --criterion tacotron2",
-}
-"""Criterions that train a length predictor, and the fix where a model has none."""
+CRITERION = "label_smoothed_cross_entropy_mla"
+LATENCY_CRITERION = "latency_augmented_label_smoothed_cross_entropy_mla"
+"""The former name of ``CRITERION`` for models with monotonic attention."""
+
+LENGTH_CRITERIONS = (CRITERION, LATENCY_CRITERION, "tacotron2_mla")
+"""Criterions that train a length predictor."""
 
 LAST = "checkpoint_last.pt"
 """The only file that fairseq resumes a training from, unless ``--restore-file`` names another."""
 
 NO_MONOTONIC = (
-    "the latency criterion needs a model with monotonic attention: give --simul-type other than waitk, or use "
-    "--criterion label_smoothed_cross_entropy"
+    f"latency terms need a model with monotonic attention: give --simul-type other than waitk, or use --criterion "
+    f"{CRITERION} without latency weights"
+)
+
+NO_PREDICTOR = (
+    "--criterion tacotron2_mla trains a length predictor, but the model has none: give --length-predictor, or use "
+    "--criterion tacotron2"
 )
 
 
@@ -121,31 +126,40 @@ def check_continued(args: Namespace, symbols: Sequence[str]) -> None:
             )
 
 
-def without_predictor(criterion: str) -> str:
-    """Return the error message for a model without the length predictor that ``criterion`` trains."""
-    return f"--criterion {criterion} trains a length predictor, but the model has none: {LENGTH_CRITERIONS[criterion]}"
-
-
-def check_criterion(name: str | None, model: nn.Module) -> None:
+def check_criterion(args: Namespace, model: nn.Module) -> None:
     """Refuse, before a training starts, a criterion that does not fit the model.
 
+    Args:
+        args: the options of ``fairseq-train``.
+        model: the model to train.
+
     Raises:
-        ValueError: a latency criterion without monotonic attention, a length loss without a length predictor, or a
-            length predictor that the criterion does not train.
+        ValueError: latency terms without monotonic attention, spectrograms without the length predictor that their
+            criterion trains, or a length predictor that the criterion does not train.
     """
-    decoder = getattr(model, "decoder", None)
-    rule = getattr(decoder, "length_rule", None)
-    if name == "latency_augmented_label_smoothed_cross_entropy_mla" and getattr(decoder, "monotonic", None) is None:
-        raise ValueError(NO_MONOTONIC)
-    if getattr(rule, "predictor", None) is None:
-        if name in LENGTH_CRITERIONS:
-            raise ValueError(without_predictor(name))
+    name, decoder = getattr(args, "criterion", None), getattr(model, "decoder", None)
+    check_latency_terms(args, getattr(decoder, "monotonic", None) is not None)
+    if getattr(getattr(decoder, "length_rule", None), "predictor", None) is None:
+        if name == "tacotron2_mla":
+            raise ValueError(NO_PREDICTOR)
     elif name not in LENGTH_CRITERIONS:
-        fitting = f"{name}_mla" if f"{name}_mla" in LENGTH_CRITERIONS else "label_smoothed_cross_entropy_mla"
+        fitting = f"{name}_mla" if f"{name}_mla" in LENGTH_CRITERIONS else CRITERION
         raise ValueError(
             f"--criterion {name} trains no length predictor, but this model has one: use --criterion {fitting}, or "
             "remove --length-predictor, --target-length predicted and --train-target-length predicted"
         )
+
+
+def check_latency_terms(args: Namespace, monotonic: bool) -> None:
+    """Refuse latency terms for a model that is not ``monotonic``.
+
+    Raises:
+        ValueError: the criterion has some.
+    """
+    name = getattr(args, "criterion", None)
+    weights = [getattr(args, f"latency_{term}_weight", None) or 0 for term in ("avg", "var")]
+    if not monotonic and (name == LATENCY_CRITERION or (name == CRITERION and any(weights))):
+        raise ValueError(NO_MONOTONIC)
 
 
 def check_length_rule(model: nn.Module) -> None:

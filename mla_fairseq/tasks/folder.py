@@ -80,7 +80,7 @@ class FolderTask(FairseqTask):
                 check_continued(args, self.state.state_dict["symbols"])
             model = super().build_model(args, from_checkpoint)
             if not from_checkpoint and getattr(args, "path", None) is None:  # --path: decoding, no criterion
-                check_criterion(getattr(args, "criterion", None), model)
+                check_criterion(args, model)
             return model
 
     def build_criterion(self, args: Any) -> Any:

@@ -1,5 +1,6 @@
 """``tacotron2_mla``: fairseq's loss, and lengths learnt from durations or from their sum."""
 
+from argparse import Namespace
 from types import SimpleNamespace
 
 import pytest
@@ -148,10 +149,10 @@ def test_the_encoder_learns_from_it_only_if_asked() -> None:
 
 def test_a_model_without_a_predictor_is_refused_before_and_in_training() -> None:
     with pytest.raises(ValueError, match="give --length-predictor, or use --criterion tacotron2"):
-        check_criterion("tacotron2_mla", build())
+        check_criterion(Namespace(criterion="tacotron2_mla"), build())
     with pytest.raises(ValueError, match="give --length-predictor"):
         criterion()(build(), sample())
-    check_criterion("tacotron2_mla", build("--length-predictor"))
+    check_criterion(Namespace(criterion="tacotron2_mla"), build("--length-predictor"))
     with pytest.raises(ValueError, match="--length-loss-weight must be at least 0, but is -1"):
         criterion(-1)
     with pytest.raises(ValueError, match="--guided-attention-loss-weight must be at least 0, but is -2"):

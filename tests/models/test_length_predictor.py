@@ -4,11 +4,12 @@ from argparse import Namespace
 
 import pytest
 import torch
+from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
 from torch import Tensor
 
-from mla_fairseq.criterions.length_aware import LengthAwareCriterion
+from mla_fairseq.criterions.optional_terms import OptionalTermsCriterion
 from mla_fairseq.errors import UserError
-from mla_fairseq.models.checks import check_criterion
+from mla_fairseq.models.checks import CRITERION, LATENCY_CRITERION, check_criterion
 from mla_fairseq.models.length import LengthRule
 from mla_fairseq.models.length_options import LengthOptions
 from mla_fairseq.models.length_predictor import LengthPredictor
@@ -119,8 +120,8 @@ def test_a_predictor_that_was_never_trained_is_refused() -> None:
         rule("predicted").check()
 
 
-def criterion(built: Built, weight: float = 1.0) -> LengthAwareCriterion:
-    return LengthAwareCriterion(built.task, False, 0.1, 0, False, weight)
+def criterion(built: Built, weight: float = 1.0) -> OptionalTermsCriterion:
+    return OptionalTermsCriterion(built.task, False, 0.1, 0, False, weight)
 
 
 def gradients(built: Built, weight: float) -> dict[str, Tensor]:
@@ -153,29 +154,50 @@ def test_the_error_that_is_logged_is_relative(build: Build) -> None:
     assert int(model.decoder.length_rule.batches) == 0, "validation does not train it"
 
 
-def test_a_model_without_a_predictor_does_not_fit_the_criterion(build: Build) -> None:
+def test_without_further_outputs_the_loss_is_that_of_fairseq(build: Build) -> None:
     built = build(flags="--attn-type cosformer")
-    with pytest.raises(ValueError, match="the model has none: give --length-predictor"):
-        criterion(built)(built.model, built.batch())
+    stock = LabelSmoothedCrossEntropyCriterion(built.task, False, 0.1, 0, False)
+    losses = [loss.eval()(built.model.eval(), built.batch()) for loss in (criterion(built), stock)]
+    assert float(losses[0][0]) == float(losses[1][0])
+    assert losses[0][1:] == losses[1][1:]
 
 
-def test_a_criterion_that_does_not_fit_is_refused_before_training(build: Build) -> None:
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"criterion": "tacotron2_mla"}, "the model has none: give --length-predictor"),
+        ({"criterion": LATENCY_CRITERION}, "latency terms need a model with monotonic attention"),
+        (
+            {"criterion": CRITERION, "latency_avg_weight": 0.0, "latency_var_weight": 0.1},
+            "latency terms need a model with monotonic attention",
+        ),
+    ],
+)
+def test_a_criterion_that_does_not_fit_is_refused_before_training(build: Build, flags: dict, message: str) -> None:
     built = build(flags="--attn-type cosformer")
-    for name, message in (
-        ("label_smoothed_cross_entropy_mla", "the model has none: give --length-predictor"),
-        ("latency_augmented_label_smoothed_cross_entropy_mla", "needs a model with monotonic attention"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            check_criterion(name, built.model)
-    check_criterion("label_smoothed_cross_entropy", built.model)
+    with pytest.raises(ValueError, match=message):
+        check_criterion(Namespace(**flags), built.model)
+    for name in ("label_smoothed_cross_entropy", CRITERION):
+        check_criterion(Namespace(criterion=name, latency_avg_weight=0.0), built.model)
+
+
+def test_both_terms_of_one_model_add_up(build: Build) -> None:
+    """A predictor beside monotonic attention; no model has both yet, the criterion does not care."""
+    built = build(flags=TRAINED)
+    loss, batch = criterion(built).eval(), built.batch()
+    scores, extra = built.model.eval()(**batch["net_input"])
+    tokens = batch["target"].shape[1]
+    extra |= {"delays": torch.arange(1.0, tokens + 1).expand(len(scores), 2, tokens)}
+    names = [name for _, logged in loss.terms(built.model, extra, batch) for name in logged]
+    assert names == ["length_error", "latency", "delays_var"]
 
 
 @pytest.mark.parametrize("flags", ["--length-predictor", "--target-length predicted --train-target-length predicted"])
 def test_a_predictor_that_the_criterion_does_not_train_is_refused(build: Build, flags: str) -> None:
     model = build(flags=f"--attn-type cosformer {flags}").model
     with pytest.raises(ValueError, match=r"trains no length predictor.*--criterion label_smoothed_cross_entropy_mla"):
-        check_criterion("label_smoothed_cross_entropy", model)
-    check_criterion("label_smoothed_cross_entropy_mla", model)
+        check_criterion(Namespace(criterion="label_smoothed_cross_entropy"), model)
+    check_criterion(Namespace(criterion=CRITERION), model)
 
 
 def test_a_streaming_model_refuses_a_predictor(build: Build) -> None:

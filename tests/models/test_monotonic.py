@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mla_fairseq.models.checks import CRITERION, LATENCY_CRITERION
 from mla_fairseq.models.simul import SIMUL_TYPES
 from tests.models.conftest import Build
 
@@ -64,10 +65,10 @@ def test_a_wait_k_model_initialises_a_monotonic_one(build: Build) -> None:
     assert float(attention.energy_bias) == -2
 
 
+@pytest.mark.parametrize("name", [CRITERION, LATENCY_CRITERION])
 @pytest.mark.parametrize("weights", ["--latency-avg-weight 0.3", "--latency-var-weight 0.2", ""])
-def test_latency_is_part_of_the_loss(build: Build, weights: str) -> None:
-    criterion = "--criterion latency_augmented_label_smoothed_cross_entropy_mla --latency-update-after 5"
-    built = build(ARCH, f"{FLAGS} --simul-type infinite_lookback {criterion} {weights}")
+def test_latency_is_part_of_the_loss(build: Build, name: str, weights: str) -> None:
+    built = build(ARCH, f"{FLAGS} --simul-type infinite_lookback --criterion {name} --latency-update-after 5 {weights}")
     loss = built.task.build_criterion(built.args)
     sample, model = built.batch(), built.model.eval()
     before, size, log = loss(model, sample)
@@ -85,7 +86,7 @@ def test_latency_is_part_of_the_loss(build: Build, weights: str) -> None:
 
 
 def test_the_latency_criterion_needs_monotonic_attention(build: Build) -> None:
-    built = build(ARCH, f"{FLAGS} --criterion latency_augmented_label_smoothed_cross_entropy_mla")
+    built = build(ARCH, f"{FLAGS} --criterion {CRITERION} --latency-avg-weight 0.1")
     loss = built.task.build_criterion(built.args)
-    with pytest.raises(ValueError, match="needs a model with monotonic attention: give --simul-type"):
+    with pytest.raises(ValueError, match="latency terms need a model with monotonic attention: give --simul-type"):
         loss(built.model, built.batch())

@@ -1,0 +1,183 @@
+"""``label_smoothed_cross_entropy_mla``: cross-entropy plus a term for each output that the model has beside its scores.
+
+A length predictor adds the length loss, monotonic attention the latency terms, a boundary output the boundary loss.
+``latency_augmented_label_smoothed_cross_entropy_mla`` is the same criterion under the name of older commands.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from fairseq.criterions import register_criterion
+from fairseq.criterions.label_smoothed_cross_entropy import (
+    LabelSmoothedCrossEntropyCriterion,
+    LabelSmoothedCrossEntropyCriterionConfig,
+)
+from fairseq.dataclass import ChoiceEnum
+from fairseq.logging import metrics
+from fairseq.models import BaseFairseqModel
+from fairseq.tasks import FairseqTask
+from torch import Tensor
+
+from mla_fairseq.criterions.latency import METRICS, gather, variance
+from mla_fairseq.models.checks import NO_MONOTONIC
+from mla_fairseq.models.distributed import unwrapped
+
+GATHER = ("weighted_average", "average", "max")
+AVERAGED = {"length_error": 4, "latency": 3, "delays_var": 3}
+"""Names of what the terms log, a sum over sentences each, and the digits of their means."""
+
+Term = tuple[Tensor, dict[str, Tensor]]
+"""What is added to the loss, a sum over the sentences of a batch, and what is logged."""
+
+
+@dataclass
+class OptionalTermsConfig(LabelSmoothedCrossEntropyCriterionConfig):
+    """Flags of fairseq's criterion, of the length predictor, and of the latency terms as in fairseq's example."""
+
+    length_loss_weight: float = field(
+        default=1.0,
+        metadata={"help": "weight of the length predictor's loss, |log(expected length / true length)| (default: 1)"},
+    )
+    latency_avg_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "weight of the latency of monotonic attention, which is in encoder states (40 ms) (default: 0)"
+        },
+    )
+    latency_var_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "weight of the variance of delays over all heads, which is in encoder states squared (default: 0)"
+        },
+    )
+    # fairseq reads the choices from the annotation, which it evaluates
+    latency_avg_type: ChoiceEnum(sorted(METRICS)) = field(  # type: ignore[valid-type]
+        default="differentiable_average_lagging",
+        metadata={"help": "metric of the latency (default: differentiable_average_lagging)"},
+    )
+    latency_gather_method: ChoiceEnum(GATHER) = field(  # type: ignore[valid-type]
+        default="weighted_average",
+        metadata={"help": "combination of the delays of all heads into one (default: weighted_average)"},
+    )
+    latency_update_after: int = field(
+        default=0, metadata={"help": "number of updates before the latency terms are added (default: 0)"}
+    )
+
+
+@register_criterion("label_smoothed_cross_entropy_mla", dataclass=OptionalTermsConfig)
+class OptionalTermsCriterion(LabelSmoothedCrossEntropyCriterion):
+    """Label-smoothed cross-entropy plus optional terms, which are sums over sentences as it is a sum over tokens.
+
+    The length loss is |log(expected length / true length)|; ``length_error`` in the log is the mean of
+    |expected - true| / true. The latency terms are those of arXiv 1909.12406, equation 13; they do not count the first
+    ``--ignore-prefix-size`` tokens.
+
+    Raises:
+        ValueError: a weight below 0.
+    """
+
+    def __init__(
+        self,
+        task: FairseqTask,
+        sentence_avg: bool,
+        label_smoothing: float,
+        ignore_prefix_size: int,
+        report_accuracy: bool,
+        length_loss_weight: float,
+        latency_avg_weight: float = 0.0,
+        latency_var_weight: float = 0.0,
+        latency_avg_type: str = "differentiable_average_lagging",
+        latency_gather_method: str = "weighted_average",
+        latency_update_after: int = 0,
+    ) -> None:
+        super().__init__(task, sentence_avg, label_smoothing, ignore_prefix_size, report_accuracy)
+        weights = {
+            "length-loss": length_loss_weight,
+            "latency-avg": latency_avg_weight,
+            "latency-var": latency_var_weight,
+        }
+        for name, weight in weights.items():
+            if not weight >= 0:  # true for NaN
+                raise ValueError(f"--{name}-weight must be at least 0, but is {weight}")
+        self.length_weight = length_loss_weight
+        self.average_weight, self.variance_weight = latency_avg_weight, latency_var_weight
+        self.metric = METRICS[str(latency_avg_type)]
+        self.gather_method = str(latency_gather_method)
+        self.update_after = latency_update_after
+
+    def forward(
+        self, model: BaseFairseqModel, sample: dict[str, Any], reduce: bool = True
+    ) -> tuple[Tensor, int, dict[str, Any]]:
+        """Return the loss, the sample size, and what to log, as fairseq's criterion does."""
+        net_output = model(**sample["net_input"])
+        loss, nll_loss = self.compute_loss(model, net_output, sample, reduce=reduce)
+        more: dict[str, Tensor] = {}
+        for added, logged in self.terms(unwrapped(model), net_output[1], sample):
+            loss, more = loss + added, more | logged
+        sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
+        log = {
+            "loss": loss.data,
+            "nll_loss": nll_loss.data,
+            "ntokens": sample["ntokens"],
+            "nsentences": sample["target"].size(0),
+            "sample_size": sample_size,
+        }
+        if self.report_accuracy:
+            right, total = self.compute_accuracy(model, net_output, sample)
+            log |= {"n_correct": right.item(), "total": total.item()}
+        return loss, sample_size, log | {name: value.data for name, value in more.items()}
+
+    def terms(self, model: BaseFairseqModel, extra: dict[str, Any], sample: dict[str, Any]) -> list[Term]:
+        """Return the terms of the outputs that the model has.
+
+        Args:
+            model: the model, without a wrapper for several processes.
+            extra: what the model returned after its scores.
+            sample: the batch.
+
+        Raises:
+            ValueError: latency terms for a model without monotonic attention.
+        """
+        found = []
+        if "length_log_ratio" in extra:
+            found.append(self._length(model, extra, sample))
+        if "delays" in extra:
+            found.append(self._latency(model, extra, sample))
+        elif self.average_weight or self.variance_weight:
+            raise ValueError(NO_MONOTONIC)
+        return found
+
+    def _length(self, model: BaseFairseqModel, extra: dict[str, Any], sample: dict[str, Any]) -> Term:
+        """Return the length loss; log the relative error of the length."""
+        if self.training and self.length_weight > 0:
+            model.decoder.length_rule.batches += 1  # decoding refuses a predictor that was never trained
+        true = sample["target"].ne(self.padding_idx).sum(1) - model.decoder.prefix_size
+        error = extra["length_log_ratio"] + extra["source_lengths"].log() - true.log()  # log of expected over true
+        return self.length_weight * error.abs().sum(), {"length_error": (error.exp() - 1).abs().sum()}
+
+    def _latency(self, model: BaseFairseqModel, extra: dict[str, Any], sample: dict[str, Any]) -> Term:
+        """Return both latency terms; log the latency (encoder states) and the variance of the heads' delays."""
+        mask = sample["target"][:, self.ignore_prefix_size :].ne(self.padding_idx)
+        delays = extra["delays"][..., self.ignore_prefix_size :].float()
+        gathered, lengths = gather(delays, self.gather_method), extra["source_lengths"].to(delays)
+        latency, spread = self.metric(gathered, lengths, mask).sum(), variance(delays, mask).sum()
+        added = self.average_weight * latency + self.variance_weight * spread
+        if model.encoder.num_updates < self.update_after:  # fairseq gives the number of updates to models only
+            added = torch.zeros_like(added)
+        return added, {"latency": latency, "delays_var": spread}
+
+    @classmethod
+    def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
+        """Log fairseq's metrics, and the means over sentences of what the terms logged."""
+        super().reduce_metrics(logging_outputs)
+        sentences = sum(log.get("nsentences", 0) for log in logging_outputs)
+        for name, digits in AVERAGED.items():
+            if any(name in log for log in logging_outputs):
+                total = sum(float(log.get(name, 0)) for log in logging_outputs)
+                metrics.log_scalar(name, total / max(sentences, 1), sentences, round=digits)
+
+
+@register_criterion("latency_augmented_label_smoothed_cross_entropy_mla", dataclass=OptionalTermsConfig)
+class LatencyAugmentedCriterion(OptionalTermsCriterion):
+    """The same criterion under its former name for models with monotonic attention."""
