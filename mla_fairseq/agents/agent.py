@@ -7,6 +7,7 @@ after a finished action; if it came earlier, the next recording would lose its f
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from argparse import ArgumentParser, Namespace
 from typing import Any, ClassVar
@@ -15,10 +16,23 @@ from simuleval.agents import AgentStates, SpeechToTextAgent
 from simuleval.agents.actions import Action, ReadAction, WriteAction
 from simuleval.data.segments import EmptySegment, Segment
 
+from mla_fairseq.agents.long_form import add_long_form_args, long_form
 from mla_fairseq.errors import user_errors
 from mla_fairseq.speech.resample import Samples
-from mla_fairseq.streaming import IncrementalSession, OfflinePolicy, Policy, SearchOptions, Session, Translator
+from mla_fairseq.streaming import (
+    IncrementalSession,
+    LongSession,
+    OfflinePolicy,
+    Policy,
+    SearchOptions,
+    Session,
+    Translator,
+)
 from mla_fairseq.streaming.translator import parse_model_overrides
+
+logger = logging.getLogger(__name__)
+
+SENTENCE = 60.0  # seconds: hardly any sentence is longer
 
 
 class StreamStates(AgentStates):
@@ -32,7 +46,8 @@ class StreamStates(AgentStates):
         """Start the next recording with a new session."""
         super().reset()
         self.samples = Samples()
-        self.session = self.agent.build_session()
+        self.session = self.agent.begin()
+        self.seconds = 0.0
 
     def update_source(self, segment: Segment) -> None:
         """Store the samples of a segment until ``policy`` pushes them.
@@ -44,13 +59,16 @@ class StreamStates(AgentStates):
             with user_errors():
                 self.samples.add(segment.content, segment.sample_rate)
             self.source_sample_rate = segment.sample_rate
+            self.seconds += len(segment.content) / segment.sample_rate
+            self.agent.check_length(self.seconds)
 
 
 class StreamingAgent(SpeechToTextAgent):
     """A SimulEval agent that runs one session per recording.
 
     A subclass builds the policy in ``build_policy`` and adds its flags in ``add_args``. A WRITE action has the words
-    that the session emitted for the newest segment. They are final.
+    that the session emitted for the newest segment. They are final. With ``--long-form`` the session is a
+    ``LongSession``, which translates every stretch of speech in the recording; without it, a recording is one sentence.
     """
 
     session_class: ClassVar[type[Session]] = IncrementalSession
@@ -61,7 +79,10 @@ class StreamingAgent(SpeechToTextAgent):
             self.translator = Translator.load(args.model_path, args.data_bin, args.config_yaml, overrides)
             self.session_policy = self.build_policy(args, self.translator)
             self.session_options = self.build_options(args)
-            self.build_session()  # reports a wrong model or option now, not at the first recording
+            # reports a wrong model or option now, not at the first recording
+            self.long_form = long_form(args, self.build_session())
+            self.begin()
+        self.warned = False
         super().__init__(args)
 
     @staticmethod
@@ -90,6 +111,7 @@ class StreamingAgent(SpeechToTextAgent):
         help_ = "target language of a multilingual model, such as de (default: none)"
         add("--tgt-lang", dest="language", metavar="LANG", help=help_)
         parser.set_defaults(tgt_lang=None)  # SimulEval would open it: its flag of this name is a list for each sentence
+        add_long_form_args(parser)
 
     @abstractmethod
     def build_policy(self, args: Namespace, translator: Translator) -> Policy | OfflinePolicy:
@@ -115,6 +137,21 @@ class StreamingAgent(SpeechToTextAgent):
                 "offline models, such as AlignAttAgent"
             )
         return self.session_class(self.translator, self.session_policy, **self.session_options)
+
+    def begin(self) -> Session | LongSession:
+        """Return what translates the next recording: a session, or a long one with ``--long-form``.
+
+        Raises:
+            ValueError: the flags do not suit the model; the message names flags and agents.
+        """
+        session = self.build_session()
+        return self.long_form.begin(session) if self.long_form else session
+
+    def check_length(self, seconds: float) -> None:
+        """Warn once if the ``seconds`` of a recording are too many for the one sentence that a session translates."""
+        if seconds > SENTENCE and not (self.long_form or self.warned):
+            self.warned = True
+            logger.warning("a recording of more than %.0f s is translated as one sentence: add --long-form", SENTENCE)
 
     def build_states(self) -> StreamStates:
         """Return the state that SimulEval keeps for one recording."""

@@ -27,6 +27,7 @@ from mla_fairseq.streaming.policies import (
 )
 from mla_fairseq.streaming.search import SearchOptions
 from mla_fairseq.streaming.session import Emission, Session
+from mla_fairseq.streaming.silero import SileroDetector
 from mla_fairseq.streaming.translator import Translator
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "Progress",
     "SearchOptions",
     "Session",
+    "SileroDetector",
     "Translator",
     "WaitKPolicy",
     "WholeSourcePolicy",

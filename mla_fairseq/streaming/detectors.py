@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, Self
 
 import numpy as np
 
 from mla_fairseq.speech.pauses import PauseDetector
+from mla_fairseq.streaming.silero import SileroDetector
 
 BLOCK = 640
 """Samples in one block: 40 ms, the length of an encoder state."""
@@ -44,6 +45,10 @@ class EnergyDetector:
         other = copy.copy(self)
         other.levels = copy.copy(self.levels)
         return other
+
+
+DETECTORS: dict[str, Callable[[], Detector]] = {"energy": EnergyDetector, "silero": SileroDetector}
+"""Detectors by the names that commands have for them."""
 
 
 def onset(speech: Sequence[bool], pause: int) -> int:
