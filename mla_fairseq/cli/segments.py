@@ -1,10 +1,15 @@
-"""Cut a split of a corpus in MuST-C's layout into one wav per segment, for simuleval.
+"""Cut a split of a corpus in MuST-C's layout into one wav per segment, or list its whole talks, for simuleval.
 
 DATA/PAIR/data/SPLIT/{wav,txt}  ->  OUTPUT/SPLIT/*.wav, OUTPUT/SPLIT.wav_list and OUTPUT/SPLIT.TARGET, for
 
     simuleval --source OUTPUT/SPLIT.wav_list --target OUTPUT/SPLIT.TARGET ...
 
 The order is that of mla-prepare's manifests. A stopped run leaves only complete files; run it again to finish.
+
+With --unsegmented, for agents with --long-form, which translate whole talks:
+
+    simuleval --source OUTPUT/SPLIT.talks.wav_list --target OUTPUT/SPLIT.talks.TARGET ...
+    mla-evaluate --long-form OUTPUT/SPLIT.segments.yaml --references OUTPUT/SPLIT.segments.TARGET ...
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ from pathlib import Path
 
 from mla_fairseq.cli.options import Help, add_data, data_root, run_command
 from mla_fairseq.data.mustc import Corpus
-from mla_fairseq.data.segments import cut_segments
+from mla_fairseq.data.segments import cut_segments, list_talks
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -25,18 +30,24 @@ def build_parser() -> argparse.ArgumentParser:
     add_data(parser)
     parser.add_argument("--pair", required=True, help="language pair (a folder of DATA), such as en-de")
     parser.add_argument("--split", default="tst-COMMON", help="split to cut")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the wav files and the two lists")
-    parser.add_argument("--limit", type=int, help="number of segments, from the first (default: all)")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the wav files and the lists")
+    parser.add_argument("--limit", type=int, help="number of segments (or talks), from the first (default: all)")
+    parser.add_argument("--unsegmented", action="store_true", help="list whole talks, and where their segments are")
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
-    """Cut the split, and print how to use it.
+    """Cut the split or list its talks, and print how to use that.
 
     Raises:
         ValueError, OSError: the corpus or the options cannot be used.
     """
     corpus = Corpus(data_root(args.data) / args.pair)
+    if args.unsegmented:
+        talks = list_talks(corpus, args.split, args.output, args.limit)
+        logging.info("ready: simuleval --source %s --target %s", talks.sources, talks.targets)
+        logging.info("score: mla-evaluate --long-form %s --references %s LOG", talks.segments, talks.references)
+        return
     sources, targets = cut_segments(corpus, args.split, args.output, args.limit)
     logging.info("ready: simuleval --source %s --target %s", sources, targets)
 

@@ -16,8 +16,8 @@ from mla_fairseq.streaming.delays import Clock, Reads, milliseconds, word_delays
 class SimulLog:
     """Write one line for each sentence, in the order of translation.
 
-    Computing time is not measured: ``elapsed`` is empty. The length of a recording is computed from its frames, which
-    is up to 10 ms less than the length of the file.
+    Computing time is not measured, so a line has no ``elapsed``: other tools refuse an empty list. The length of a
+    recording is computed from its frames, which is up to 10 ms less than the length of the file.
 
     Args:
         path: the file; an existing one is overwritten.
@@ -52,7 +52,6 @@ class SimulLog:
             "index": index,
             "prediction": " ".join(words),
             "delays": delays,
-            "elapsed": [],
             "prediction_length": len(words),
             "reference": reference,
             "source": [source],

@@ -1,14 +1,16 @@
 """One wav per segment and the two lists, as simuleval reads them."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import soundfile
+import yaml
 
 from mla_fairseq.cli.segments import main
 from mla_fairseq.data.mustc import Corpus
-from mla_fairseq.data.segments import cut_segments
+from mla_fairseq.data.segments import cut_segments, list_talks
 from mla_fairseq.speech import read_audio
 
 
@@ -71,10 +73,48 @@ def test_a_stopped_run_leaves_complete_wavs_and_no_list(
     assert [len(read_audio(path)) for path in sorted((tmp_path / "out").rglob("*.*"))] == [12_800, 8_000]
 
 
+def test_whole_talks_are_listed_with_the_places_of_their_segments(corpus: Corpus, tmp_path: Path) -> None:
+    """The yaml of the corpus is not sorted by time; the scoring tools need that."""
+    talks, segments = list_talks(corpus, "dev", tmp_path / "out"), corpus.read("dev")
+    wavs = [Path(line) for line in talks.sources.read_text().splitlines()]
+    assert wavs == sorted((corpus.root / "data/dev/wav").resolve().iterdir())
+    entries = yaml.safe_load(talks.segments.read_text(encoding="utf-8"))
+    assert [(one["wav"], one["offset"], one["duration"]) for one in entries] == [
+        (segment.wav.name, segment.start / 16000, segment.length / 16000) for segment in segments
+    ]
+    assert talks.references.read_text(encoding="utf-8").splitlines() == [segment.target for segment in segments]
+    whole = [" ".join(one.target for one in segments if one.wav.name == wav.name) for wav in wavs]
+    assert talks.targets.read_text(encoding="utf-8").splitlines() == whole
+
+
+def test_a_limit_of_talks_and_cut_segments_beside_them(corpus: Corpus, tmp_path: Path) -> None:
+    """The names of the two sets of lists differ, so that one does not replace the other."""
+    talks = list_talks(corpus, "dev", tmp_path, limit=1)
+    assert not {talks.sources, talks.targets, talks.references} & set(cut_segments(corpus, "dev", tmp_path))
+    first = {segment.wav for segment in corpus.read("dev")[:1]}
+    assert talks.sources.read_text().split() == [str(wav.resolve()) for wav in first]
+    expected = [segment.target for segment in corpus.read("dev") if segment.wav in first]
+    assert talks.references.read_text(encoding="utf-8").splitlines() == expected
+
+
+def test_talks_of_equal_names_are_refused(make_pair: Callable[..., Path], tmp_path: Path) -> None:
+    """OmniSTEval and simulstream know a recording by its name alone."""
+    root = make_pair()
+    talk = root / "data/dev/wav/ted_dev_0.wav"
+    (root / "data/dev/wav/a").mkdir()
+    talk.rename(root / "data/dev/wav/a/ted_dev_1.wav")
+    listing = root / "data/dev/txt/dev.yaml"
+    listing.write_text(listing.read_text().replace("ted_dev_0.wav", "a/ted_dev_1.wav"))
+    with pytest.raises(ValueError, match=r"several talks have the name 'ted_dev_1' \(.*a/ted_dev_1.wav\): rename them"):
+        list_talks(Corpus(root), "dev", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("limit", [0, -1])
-def test_a_limit_below_one_is_refused(corpus: Corpus, tmp_path: Path, limit: int) -> None:
+@pytest.mark.parametrize("write", [cut_segments, list_talks])
+def test_a_limit_below_one_is_refused(corpus: Corpus, tmp_path: Path, limit: int, write: Callable) -> None:
     with pytest.raises(ValueError, match=rf"--limit is below 1 \({limit}\)"):
-        cut_segments(corpus, "dev", tmp_path / "out", limit)
+        write(corpus, "dev", tmp_path / "out", limit)
     assert not (tmp_path / "out").exists()
 
 
@@ -88,5 +128,8 @@ def test_the_command(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyP
     arguments = ["--data", str(corpus.root.parent), "--pair", "en-de", "--output", str(tmp_path / "out")]
     main([*arguments, "--limit", "2"])
     assert len((tmp_path / "out/tst-COMMON.wav_list").read_text().splitlines()) == 2
+    main([*arguments, "--limit", "1", "--unsegmented"])
+    assert len((tmp_path / "out/tst-COMMON.talks.wav_list").read_text().splitlines()) == 1
+    assert len((tmp_path / "out/tst-COMMON.segments.de").read_text().splitlines()) == 3
     with pytest.raises(SystemExit, match=r"^error: .*tst-HE does not exist"):
         main([*arguments, "--split", "tst-HE"])
