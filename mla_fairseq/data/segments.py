@@ -57,7 +57,7 @@ def list_talks(corpus: Corpus, split: str, output: Path, limit: int | None = Non
     time, and SPLIT.segments.LANGUAGE its translation.
 
     Raises:
-        ValueError: a corpus that does not follow the layout, talks of equal names, or a limit below 1.
+        ValueError: a corpus that does not follow the layout, an empty translation, talks of equal names, or a limit below 1.
     """
     _check_limit(limit)
     found = {wav: list(group) for wav, group in groupby(corpus.read(split), key=lambda segment: segment.wav)}
@@ -67,6 +67,7 @@ def list_talks(corpus: Corpus, split: str, output: Path, limit: int | None = Non
     paths = Talks(*(Path(f"{stem}.{end}") for end in ("talks.wav_list", f"talks.{language}")),
                   *(Path(f"{stem}.{end}") for end in ("segments.yaml", f"segments.{language}")))  # fmt: skip
     segments = [segment for talk in talks.values() for segment in talk]
+    corpus.check_texts(split, segments, language)
     write_text(paths.segments, "".join(f"- {json.dumps(_entry(one), ensure_ascii=False)}\n" for one in segments))
     write_text(paths.references, "".join(f"{segment.target}\n" for segment in segments))
     write_text(paths.targets, "".join(" ".join(one.target for one in talk) + "\n" for talk in talks.values()))

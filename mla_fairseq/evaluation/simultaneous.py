@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from mla_fairseq.evaluation.instances import Instance, read_instances
 from mla_fairseq.evaluation.latency import METRICS, Metric
 from mla_fairseq.evaluation.offline import score
 from mla_fairseq.files import write_json
 
+log = logging.getLogger(__name__)
+_LONG_MS = 60_000
 _COLUMNS = {
     "bleu": ("BLEU", ".2f"),
     "chrf": ("chrF", ".2f"),
@@ -87,6 +91,7 @@ def score_instances(
     """
     if not instances:
         raise ValueError("no sentence to score: give at least one")
+    _warn_of_long_sources(instances)
     references = [instance.reference for instance in instances]
     quality = score([instance.prediction for instance in instances], references, tokenize, lowercase)
     return SimultaneousScores(
@@ -102,6 +107,20 @@ def score_instances(
         chrf_signature=quality.chrf_signature,
         latency_signature=f"unit:{unit}|length:reference|empty:skipped|like:SimulEval-1.1.4",
     )
+
+
+def _warn_of_long_sources(instances: Sequence[Instance]) -> None:
+    """Warn if sources are longer than a minute: the latencies of a talk are not those of a sentence."""
+    long = [instance for instance in instances if instance.source_length > _LONG_MS]
+    if long:
+        log.warning(
+            "%d of %d sources are longer than a minute (index %d: %.0f s) and were scored as one sentence each: "
+            "score whole recordings with mla-evaluate --long-form",
+            len(long),
+            len(instances),
+            long[0].index,
+            long[0].source_length / 1000,
+        )
 
 
 def latencies(instances: Iterable[Instance]) -> dict[str, float | None]:
@@ -121,18 +140,31 @@ def _mean(metric: Metric, timings: list[tuple[Sequence[float], Instance]]) -> fl
     return fmean(metric(times, one.source_length, one.reference_length) for times, one in timings)
 
 
-def write_scores(path: str | Path, scores: Mapping[str, SimultaneousScores]) -> None:
-    """Write the scores of named logs as JSON."""
+def write_scores(path: str | Path, scores: Mapping[str, Any]) -> None:
+    """Write the scores of named logs, which are dataclasses, as JSON."""
     write_json(Path(path), {name: asdict(score) for name, score in scores.items()})
 
 
 def render(scores: Mapping[str, SimultaneousScores]) -> str:
     """Return a markdown table with a row for each named log, followed by units and signatures."""
-    titles = [title for title, _ in _COLUMNS.values()]
+    return render_table(
+        scores, _COLUMNS, "AL, LAAL and DAL: in ms; AP: a ratio; _CA: computation-aware; -: not measured"
+    )
+
+
+def render_table(scores: Mapping[str, Any], columns: Mapping[str, tuple[str, str]], units: str) -> str:
+    """Return a markdown table with a row for each named log, followed by notes.
+
+    Args:
+        scores: dataclasses with a field for each column, and with signatures.
+        columns: title and format of each field.
+        units: the first note.
+    """
+    titles = [title for title, _ in columns.values()]
     lines = [_line(["", *titles]), _line(["---", *["---:"] * len(titles)])]
-    lines += [_line([name, *_cells(asdict(row))]) for name, row in scores.items()]
+    lines += [_line([name, *_cells(asdict(row), columns)]) for name, row in scores.items()]
     notes = {
-        "AL, LAAL and DAL: in ms; AP: a ratio; _CA: computation-aware; -: not measured": None,
+        units: None,
         **{f"BLEU: `{row.bleu_signature}`": None for row in scores.values()},
         **{f"chrF: `{row.chrf_signature}`": None for row in scores.values()},
         **{f"latency: `{row.latency_signature}`": None for row in scores.values()},
@@ -144,5 +176,5 @@ def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _cells(row: Mapping[str, float | None]) -> list[str]:
-    return ["-" if row[key] is None else format(row[key], style) for key, (_, style) in _COLUMNS.items()]
+def _cells(row: Mapping[str, float | None], columns: Mapping[str, tuple[str, str]]) -> list[str]:
+    return ["-" if row[key] is None else format(row[key], style) for key, (_, style) in columns.items()]

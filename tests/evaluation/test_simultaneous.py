@@ -119,3 +119,12 @@ def test_the_log_of_a_run_gives_the_scores_of_simuleval(simuleval_run):
     assert (second.units, second.delays) == (("zum", "Ende"), (200.0, 200.0))
     scores = score_log(folder)
     assert {name: getattr(scores, name) for name in LATENCIES} == pytest.approx(evaluator.latency)
+
+
+def test_a_talk_that_is_scored_as_a_sentence_is_reported(write_log, caplog):
+    score_log(write_log({}, {"index": 3, "source_length": 61_000.0}))
+    assert "1 of 2 sources are longer than a minute (index 3: 61 s)" in caplog.text
+    assert "score whole recordings with mla-evaluate --long-form" in caplog.text
+    caplog.clear()
+    score_log(write_log({"source_length": 60_000.0}))
+    assert not caplog.text

@@ -1,0 +1,113 @@
+"""Read where the segments of recordings are, and their reference translations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mla_fairseq.evaluation.instances import Instance
+from mla_fairseq.files import read_text
+
+_AGAIN = "write it with mla-segments --unsegmented, or use the yaml of the corpus"
+
+
+@dataclass(frozen=True)
+class ReferenceSegment:
+    """A segment of the recording ``wav``: its start and length in seconds, and its reference translation."""
+
+    wav: str
+    offset: float
+    duration: float
+    reference: str
+
+
+def read_segmentation(path: Path, references: Path) -> list[ReferenceSegment]:
+    """Return all segments, those of a recording together and in the order of time.
+
+    Args:
+        path: YAML with ``wav``, ``offset`` and ``duration`` (seconds) of each segment, as in MuST-C.
+        references: text with a line for each segment, in the same order.
+
+    Raises:
+        ValueError: files that cannot be read, or do not fit each other; recordings of equal names.
+    """
+    try:
+        # the base loader keeps strings: YAML's types would make a recording 007 the number 7
+        entries = yaml.load(_text(path), Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML ({' '.join(str(error).split())}): {_AGAIN}") from error
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f"{path} is not a list of segments: {_AGAIN}")
+    lines = _text(references).removesuffix("\n").split("\n")
+    if len(lines) != len(entries):
+        raise ValueError(
+            f"{references} has {len(lines)} lines, but {path} has {len(entries)} segments: give the pair that "
+            "mla-segments --unsegmented wrote"
+        )
+    segments = [
+        _segment(f"{path}: entry {number}", entry, line.strip())
+        for number, (entry, line) in enumerate(zip(entries, lines, strict=True), start=1)
+    ]
+    order = {wav: place for place, wav in enumerate(_recordings(segments).values())}
+    return sorted(segments, key=lambda one: (order[one.wav], one.offset))
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_text(path)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} does not exist: {_AGAIN}") from error
+
+
+def _segment(where: str, entry: Any, reference: str) -> ReferenceSegment:
+    """Return the segment of an entry; ``where`` is its place, for messages."""
+    try:
+        offset, duration = float(entry["offset"]), float(entry["duration"])
+        if isinstance(entry["wav"], str) and 0 <= offset < math.inf and 0 < duration < math.inf:
+            return ReferenceSegment(entry["wav"], offset, duration, reference)
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise ValueError(f"{where} lacks a wav, an offset or a positive duration in seconds ({entry!r}): {_AGAIN}")
+
+
+def _recordings(segments: Sequence[ReferenceSegment]) -> dict[str, str]:
+    """Return the recordings by their names without folder and suffix, in the order of the list.
+
+    Raises:
+        ValueError: recordings of equal names.
+    """
+    found: dict[str, str] = {}
+    for segment in segments:
+        other = found.setdefault(Path(segment.wav).stem, segment.wav)
+        if other != segment.wav:
+            raise ValueError(f"{other} and {segment.wav} have the same name: rename one, in the log too")
+    return found
+
+
+def by_recording(instances: Sequence[Instance], segments: Sequence[ReferenceSegment]) -> dict[str, Instance]:
+    """Return the translation of each recording, in the order of the segments.
+
+    Raises:
+        ValueError: a recording without translation or with several, or a translation of something else.
+    """
+    names, found = _recordings(segments), {}
+    for instance in instances:
+        source = instance.source[0] if instance.source else ""
+        wav = names.get(Path(source).stem)
+        if wav is None:
+            raise ValueError(
+                f"sentence {instance.index} translates {source!r}, which is no recording of the segmentation "
+                f"({next(iter(names.values()))}, ...): translate whole recordings, or give their segmentation"
+            )
+        if wav in found:
+            raise ValueError(f"{wav} is translated twice (sentence {instance.index}): translate whole recordings once")
+        found[wav] = instance
+    for wav in names.values():
+        if wav not in found:
+            raise ValueError(f"{wav} is not translated: translate it, or leave it out of the segmentation")
+    return {wav: found[wav] for wav in names.values()}
