@@ -57,7 +57,8 @@ def list_talks(corpus: Corpus, split: str, output: Path, limit: int | None = Non
     time, and SPLIT.segments.LANGUAGE its translation.
 
     Raises:
-        ValueError: a corpus that does not follow the layout, an empty translation, talks of equal names, or a limit below 1.
+        ValueError: a corpus that does not follow the layout, a translation that is empty, talks of equal names, or a
+            limit below 1.
     """
     _check_limit(limit)
     found = {wav: list(group) for wav, group in groupby(corpus.read(split), key=lambda segment: segment.wav)}

@@ -41,13 +41,14 @@ def test_simuleval_loads_them(corpus: Corpus, tmp_path: Path) -> None:
     assert loader[3]["source"] == read_audio(segments[3].wav, segments[3].start, segments[3].length).tolist()
 
 
-def test_a_translation_that_is_empty_is_reported(corpus: Corpus, tmp_path: Path) -> None:
+@pytest.mark.parametrize("write", [cut_segments, list_talks])
+def test_a_translation_that_is_empty_is_reported(corpus: Corpus, tmp_path: Path, write: Callable) -> None:
     texts = corpus.root / "data/dev/txt/dev.de"
     texts.write_text("a\nb\nc\n\nd\n\n")
     with pytest.raises(ValueError, match=r"dev\.de:4 is empty, so it cannot be scored"):
-        cut_segments(corpus, "dev", tmp_path / "out")
+        write(corpus, "dev", tmp_path / "out")
     texts.write_text("\n" * 6)  # a set without references can be translated
-    cut_segments(corpus, "dev", tmp_path / "out")
+    write(corpus, "dev", tmp_path / "out")
 
 
 def test_a_second_run_changes_nothing(corpus: Corpus, tmp_path: Path) -> None:
