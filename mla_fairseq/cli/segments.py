@@ -9,7 +9,7 @@ The order is that of mla-prepare's manifests. A stopped run leaves only complete
 With --unsegmented, for agents with --long-form, which translate whole talks:
 
     simuleval --source OUTPUT/SPLIT.talks.wav_list --target OUTPUT/SPLIT.talks.TARGET ...
-    mla-evaluate --long-form OUTPUT/SPLIT.segments.yaml --references OUTPUT/SPLIT.segments.TARGET ...
+    mla-evaluate --long-form OUTPUT/SPLIT.segments.yaml --references OUTPUT/SPLIT.segments.TARGET LOG
 """
 
 from __future__ import annotations
