@@ -18,6 +18,7 @@ from typing import Any
 
 # also what some programs take for the end of a line, and surrogates, which UTF-8 cannot encode
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+MISSING, OTHER = "is missing", "is not a regular file"
 LONGEST = 200  # bytes of a name; file systems allow 255, and outputs get suffixes and temporary names
 
 
@@ -37,9 +38,10 @@ def read_text(path: Path, newline: str | None = None, mark: bool = False) -> str
 
     Raises:
         ValueError: another encoding, or not a regular file: reading a pipe would wait for ever.
+        FileNotFoundError: the file is missing.
     """
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ValueError(f"{path} is not a file: copy it again, or correct its name")
+    if (fault := unusable(path)) not in ("", MISSING):
+        raise ValueError(f"{path} {fault}: copy it again, or correct its name")
     try:
         with Path(path).open(encoding="utf-8" if mark else "utf-8-sig", newline=newline) as file:
             return file.read()
@@ -90,11 +92,11 @@ def unusable(path: Path) -> str:
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
-        return "is a link to nothing" if os.path.islink(path) else "is missing"
+        return "is a link to nothing" if os.path.islink(path) else MISSING
     except (OSError, ValueError) as error:  # ValueError: the name has a null character
         return f"cannot be opened ({getattr(error, 'strerror', None) or error})"
     if not stat.S_ISREG(mode):
-        return "is a folder" if stat.S_ISDIR(mode) else "is not a regular file"
+        return "is a folder" if stat.S_ISDIR(mode) else OTHER
     return "" if os.access(path, os.R_OK) else f"cannot be opened ({os.strerror(errno.EACCES)})"
 
 

@@ -206,5 +206,5 @@ def test_broken_json_is_reported_with_the_file(tmp_path: Path) -> None:
 
 def test_a_pipe_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.txt")
-    with pytest.raises(ValueError, match=r"a\.txt is not a file: copy it again, or correct its name"):
+    with pytest.raises(ValueError, match=r"a\.txt is not a regular file: copy it again, or correct its name"):
         read_text(tmp_path / "a.txt")

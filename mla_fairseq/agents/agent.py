@@ -164,10 +164,15 @@ class StreamingAgent(SpeechToTextAgent):
         self.reset()
 
     def policy(self, states: StreamStates | None = None) -> Action:
-        """Push the newest segment; return a WRITE of the words that it makes final; without such words, a READ."""
+        """Push the newest segment; return a WRITE of the words that it makes final; without such words, a READ.
+
+        Raises:
+            UserError: the samples or the model cannot be used.
+        """
         states = states or self.states
-        samples = states.samples.take(final=states.source_finished)
-        emissions = states.session.push(samples, final=states.source_finished)
+        with user_errors():
+            samples = states.samples.take(final=states.source_finished)
+            emissions = states.session.push(samples, final=states.source_finished)
         text = " ".join(emission.text for emission in emissions if emission.text)
         if states.source_finished:
             return WriteAction(text, finished=True)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tqdm import tqdm
 
 from mla_fairseq.cli.options import Help, add_user_dir, import_user_dir, run_command
-from mla_fairseq.data import manifest
+from mla_fairseq.data import check_manifest
 from mla_fairseq.speech import NUM_BINS, SAMPLE_RATE, load_audio
 from mla_fairseq.speech.pauses import stretches
 
@@ -117,8 +117,11 @@ def longest_trained(data: Path) -> float | None:
     """Return the longest recording of the training sets in a data folder, in seconds; ``None`` if it has none.
 
     A model of sentences that is given more at once may translate nothing of it.
+
+    Raises:
+        ValueError: a manifest is broken.
     """
-    found = [int(row["n_frames"]) for path in data.glob("train*.tsv") for _, row in manifest.rows(path)]
+    found = [count for path in data.glob("train*.tsv") for count in check_manifest.frames(path)]
     return max(1.0, max(found) / 100) if found else None
 
 

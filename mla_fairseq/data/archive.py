@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from mla_fairseq.files import replacing
+from mla_fairseq.files import check_file, replacing
 
 HEADER = struct.Struct("<4s5HLLLHH")  # a member's local header, see PKWARE's APPNOTE 4.3.7
 MAGIC = b"PK\x03\x04"
@@ -50,9 +50,7 @@ def members(path: Path) -> dict[str, tuple[int, int]]:
     Raises:
         ValueError: the archive is missing, truncated or compressed.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path} is missing: {FIX}")
+    path = check_file(path, FIX)
     try:
         with zipfile.ZipFile(path) as archive, path.open("rb") as file:
             return {info.filename: (_data_offset(file, info), info.file_size) for info in archive.infolist()}
@@ -66,11 +64,9 @@ def read(path: Path, offset: int, length: int) -> np.ndarray:
     """Return the array that is stored in ``length`` bytes from byte ``offset``.
 
     Raises:
-        ValueError: no array is stored there, or the file is a pipe, which would be waited for.
+        ValueError: no array is stored there, or the file is missing, or a pipe, which would be waited for.
     """
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ValueError(f"{path} is not a file: {FIX}")
-    with Path(path).open("rb") as file:
+    with check_file(path, FIX).open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         if offset + length > size:  # reading would reserve the memory first
             raise ValueError(

@@ -15,7 +15,7 @@ import sentencepiece
 
 from mla_fairseq.data import config
 from mla_fairseq.data.spoken_text import SpokenText
-from mla_fairseq.files import read_text
+from mla_fairseq.files import check_file, read_text
 from mla_fairseq.speech import GlobalCMVN
 from mla_fairseq.speech.mel import MelSpectrogram
 
@@ -121,9 +121,7 @@ def _resolved(path: Path, name: object, key: str, command: str) -> Path:
     if not isinstance(name, str) or not name:
         raise ValueError(f"{path}: {key} is not a file name ({name!r}): correct it")
     file = Path(os.path.abspath(path.parent / name))  # resolve() raises RuntimeError for a link to itself
-    if not os.path.isfile(file):
-        raise ValueError(f"{file} is missing: prepare the data again with {command}")
-    return file
+    return check_file(file, f"prepare the data again with {command}")
 
 
 def _check_pieces(path: Path, settings: Mapping[str, Any], dictionary: Path, known: list[str]) -> None:

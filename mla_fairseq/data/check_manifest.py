@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -65,12 +65,31 @@ def check_manifest(
             _check_lengths(path, audio_root / name, places, bins)
 
 
+def frames(path: Path) -> Iterator[int]:
+    """Yield the frames of each row of a manifest.
+
+    Raises:
+        ValueError: a number is wrong; the message names its line.
+    """
+    for line, row in manifest.rows(path):
+        if fault := _fault_of_frames(row):
+            raise ValueError(f"{path}:{line} {fault}: {FIX}")
+        yield int(row["n_frames"])
+
+
+def _fault_of_frames(row: dict[str, str]) -> str | None:
+    """Return what is wrong with the number of frames of a row; ``None``: nothing."""
+    if _is_count(row["n_frames"]):
+        return None
+    return f"has an n_frames that is not a whole number above 0 ({row['n_frames'][:SHOWN]!r})"
+
+
 def _fault(row: dict[str, str], speakers: Collection[str] | None, symbols: Collection[str] | None) -> str | None:
     """Return what is wrong with a row; ``None``: nothing."""
     if not row["id"]:
         return "has no id"
-    if not _is_count(row["n_frames"]):
-        return f"has an n_frames that is not a whole number above 0 ({row['n_frames'][:SHOWN]!r})"
+    if fault := _fault_of_frames(row):
+        return fault
     if not manifest.SLICE.fullmatch(audio := row["audio"]) and not audio.endswith(PLAIN):
         wanted = f"neither ARCHIVE:OFFSET:LENGTH nor a file of {', '.join(PLAIN)}"
         return f"has an audio that is {wanted} ({audio[:SHOWN]!r})"

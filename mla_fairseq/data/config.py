@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from mla_fairseq.files import read_text, write_text
+from mla_fairseq.files import read_text, unusable, write_text
 
 log = logging.getLogger(__name__)
 
@@ -102,10 +102,10 @@ def read(path: Path, command: str = "mla-prepare") -> dict[str, Any]:
     Raises:
         ValueError: the file is missing, or is not a yaml file of sections; the message names the place in it.
     """
-    if not path.is_file():
+    if fault := unusable(path):
         found = ", ".join(sorted(other.name for other in path.parent.glob("*.yaml"))) or "none"
         raise ValueError(
-            f"{path} is missing (configurations in this folder: {found}): "
+            f"{path} {fault} (configurations in this folder: {found}): "
             f"prepare the data with {command}, or correct --config-yaml"
         )
     try:

@@ -8,6 +8,7 @@ LJSpeech's layout::
 
 from __future__ import annotations
 
+import os
 import random
 from collections import Counter
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ def read_clips(folder: Path, speaker: str | None = None) -> dict[str, list[Clip]
         ValueError: the folder has neither layout, a recording cannot be used, or the speaker is unknown or missing.
     """
     folder = Path(folder)
-    if (folder / "metadata.csv").is_file():
+    if os.path.lexists(folder / "metadata.csv"):
         if speaker is not None:
             raise ValueError(f"--speaker is not supported for LJSpeech's layout ({speaker}): remove it")
         return {"all": _ljspeech(folder)}

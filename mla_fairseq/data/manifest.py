@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from mla_fairseq.files import read_text, write_text
+from mla_fairseq.files import read_text, unusable, write_text
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ def rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             another length or with a null character.
     """
     path = Path(path)
-    if not path.is_file():
+    if fault := unusable(path):
         found = ", ".join(sorted(other.name for other in path.parent.glob("*.tsv"))) or "none"
         raise ValueError(
-            f"{path} is missing (manifests in this folder: {found}): "
+            f"{path} {fault} (manifests in this folder: {found}): "
             "prepare the data (mla-prepare or mla-prepare-tts), or correct the name of the subset"
         )
     header, *lines = read_text(path, mark=True).rstrip("\n").split("\n")

@@ -10,6 +10,7 @@ PAIR is a folder such as ``en-de``; its name may have a prefix (``syn-en-de``).
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -78,7 +79,7 @@ class Corpus:
             target = "-".join(parts[middle:])
             for first in range(middle - 1, -1, -1):
                 source = "-".join(parts[first:middle])
-                if all((txt / f"{self.splits[0]}.{language}").is_file() for language in (source, target)):
+                if all(os.path.lexists(txt / f"{self.splits[0]}.{language}") for language in (source, target)):
                     return source, target
         files = ", ".join(sorted(path.name for path in txt.glob("*"))) or "no file"
         raise ValueError(
@@ -94,7 +95,7 @@ class Corpus:
         """
         folder = self.root / "data" / split
         if split not in self.splits:
-            raise ValueError(f"{folder} does not exist: choose one of the splits {', '.join(self.splits)}")
+            raise ValueError(f"{folder} is not a split: choose one of the splits {', '.join(self.splits)}")
         listing = folder / "txt" / f"{split}.yaml"
         entries = _read_yaml(listing)
         texts = [_read_lines(folder / "txt" / f"{split}.{name}", listing, len(entries)) for name in self.languages]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import sentencepiece
 
-from mla_fairseq.files import write_bytes, write_text
+from mla_fairseq.files import unusable, write_bytes, write_text
 
 log = logging.getLogger(__name__)
 
@@ -106,10 +106,10 @@ class GivenVocabulary:
         """Read the ``spm_*.model`` of a prepared folder.
 
         Raises:
-            ValueError: the file does not exist or cannot be used.
+            ValueError: the file is missing or cannot be used.
         """
-        if not path.is_file():
-            raise ValueError(f"--vocab does not exist ({path}): give the spm_*.model of a prepared folder")
+        if fault := unusable(path):
+            raise ValueError(f"--vocab {path} {fault}: give the spm_*.model of a prepared folder")
         return cls(path.read_bytes(), path.name)
 
     def __post_init__(self) -> None:

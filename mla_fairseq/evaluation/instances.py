@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from mla_fairseq.files import check_file
 
 LOG_NAME = "instances.log"
 UNITS = ("word", "char")
@@ -52,13 +55,11 @@ def find_log(path: str | Path) -> Path:
     """Return the path of the log, given the log or its folder (``simuleval --output``).
 
     Raises:
-        ValueError: the log does not exist.
+        ValueError: the log is missing, or not a regular file.
     """
     path = Path(path)
-    log = path / LOG_NAME if path.is_dir() else path
-    if not log.is_file():
-        raise ValueError(f"{log} does not exist: give the --output folder of simuleval")
-    return log
+    log = path / LOG_NAME if os.path.isdir(path) else path
+    return check_file(log, "give the --output folder of simuleval")
 
 
 def read_instances(path: str | Path, unit: str = "word") -> list[Instance]:

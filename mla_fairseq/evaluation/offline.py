@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mla_fairseq.files import read_text, read_tsv
+from mla_fairseq.files import check_file, read_text, read_tsv
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +47,7 @@ def read_generated(path: str | Path, log: str | Path | None = None) -> Generated
     Raises:
         ValueError: a missing file, or no translation in it.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist: run fairseq-generate (the decode stage) first")
+    path = check_file(Path(path), "run fairseq-generate (the decode stage) first")
     translations: dict[int, str] = {}
     lines = read_text(path).split("\n")
     for line in lines:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mla_fairseq.evaluation.label_places import place_labels
 from mla_fairseq.evaluation.pictures import COLOURS, new_figure, save
-from mla_fairseq.files import read_tsv, write_text
+from mla_fairseq.files import check_file, read_tsv, write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,9 +88,7 @@ def read_points(path: str | Path) -> list[Point]:
     Raises:
         ValueError: a missing or empty table, or a row without system or setting.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist: write it with mla-sweep, mla-sweep-agent or mla-evaluate --points")
+    path = check_file(Path(path), "write it with mla-sweep, mla-sweep-agent or mla-evaluate --points")
     rows = read_tsv(path)
     if not rows:
         raise ValueError(f"{path} contains no point: add one line for each run")

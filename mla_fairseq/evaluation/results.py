@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mla_fairseq.files import file_name, read_text, write_json
+from mla_fairseq.files import check_file, file_name, read_text, write_json
 
 _BLOCK = re.compile(r"^```(table|facts|commands) (.+)\n((?:.*\n)*?)```$", re.MULTILINE)
 _COMMIT = re.compile(r"[0-9a-f]{7,40}(\.\.[0-9a-f]{7,40})?")
@@ -96,8 +96,7 @@ def add(folder: Path | str, table: str, run: Path | str) -> Path:
         ValueError: the record must not be published, or the template has no such table.
     """
     folder, path = Path(folder), Path(run) / "result.json"
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist: complete the recipe first")
+    check_file(path, "complete the recipe first")
     tables = {match[2].split()[0] for match in _BLOCK.finditer(read_text(folder / "results" / "template.md"))}
     if table not in tables:
         raise ValueError(

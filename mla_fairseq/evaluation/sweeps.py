@@ -16,7 +16,7 @@ from mla_fairseq.evaluation.instances import LOG_NAME
 from mla_fairseq.evaluation.programs import is_done, mark_done, run_program
 from mla_fairseq.evaluation.quality_latency import OFFLINE, draw_quality_latency, read_points, write_points
 from mla_fairseq.evaluation.simultaneous import SimultaneousScores, score_log
-from mla_fairseq.files import make_folder, read_text, user_dir
+from mla_fairseq.files import check_file, make_folder, read_text, user_dir
 
 logger = logging.getLogger(__name__)
 
@@ -80,8 +80,7 @@ class WaitKSweep:
 
     def _translate(self, folder: Path, flags: list[str], logs: list[Path]) -> Path:
         """Translate the set, unless that was done; return the output of ``fairseq-generate``."""
-        if not self.path.is_file():
-            raise ValueError(f"no checkpoint {self.path}: check --path")
+        check_file(self.path, "check --path")
         output, command = folder / "generate.txt", self._command(flags)
         stamp = f"{shlex.join(command)} # {self._times()}\n"
         if not is_done(folder, stamp, [output, *logs]):

@@ -9,6 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from statistics import median
 
+from mla_fairseq.files import check_file
+
 _LINE = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) \| \w+ \| (\S+) \| (.*)$")
 _PARAMETERS = re.compile(r"num\. shared model params: ([\d,]+)")
 SESSION = "# session"
@@ -77,11 +79,9 @@ def read_training_log(path: str | Path) -> TrainingLog:
     session repeats updates, its values replace the older ones.
 
     Raises:
-        ValueError: the file does not exist, or a line with statistics is damaged.
+        ValueError: the file is missing, or a line with statistics is damaged.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist: run the train stage first")
+    path = check_file(Path(path), "run the train stage first")
     log = TrainingLog()
     train: dict[int, Point] = {}
     valid: dict[int, Point] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import pkgutil
 import re
 import runpy
@@ -17,6 +18,7 @@ from fairseq import options
 from fairseq.models import ARCH_MODEL_INV_REGISTRY, MODEL_REGISTRY
 
 from mla_fairseq import plugin  # noqa: F401 -- registers the architectures
+from mla_fairseq.files import unusable
 from mla_fairseq.recipes.recipe import Recipe, near
 from mla_fairseq.recipes.stages import STAGES
 
@@ -127,19 +129,21 @@ def check_files(recipe: Recipe) -> None:
     """Check that the training's initial checkpoints exist and, once the data are prepared, the sets.
 
     Raises:
-        ValueError: one of them does not exist.
+        ValueError: one of them is missing.
     """
-    if not recipe.manifest("").parent.is_dir() and not any(name.startswith("prepare") for name in recipe.stages()):
-        raise ValueError(f"train.data is {recipe.tree['train']['data']}, which does not exist: add a section prepare")
+    folder = recipe.manifest("").parent
+    if not os.path.isdir(folder) and not any(name.startswith("prepare") for name in recipe.stages()):
+        fault = "is not a folder: correct it" if os.path.lexists(folder) else "is missing: add a section prepare"
+        raise ValueError(f"train.data is {recipe.tree['train']['data']}, which {fault}")
     made, trained = (
         [str(recipe.makes(name)) for name in recipe.stages()],
         any(recipe.makes("train").parent.glob("checkpoint*.pt")),
     )
     for key in ("load_pretrained_encoder_from", "finetune_from_model"):
         start = recipe.tree["train"].get(key)
-        if start and start not in made and not trained and not Path(start).is_file():
+        if start and start not in made and not trained and (fault := unusable(Path(start))):
             fix = f"run the recipe of {Path(start).parent.name} first, or start without it: --set train.{key}=null"
-            raise ValueError(f"train.{key} is {start}, which does not exist: {fix}")
+            raise ValueError(f"train.{key} is {start}, which {fault}: {fix}")
     train, there = parse(recipe, "train"), sorted(path.stem for path in recipe.manifest("").parent.glob("*.tsv"))
     used = [] if train.disable_validation else [("train", "valid_subset")]
     used += [(name, key) for name in recipe.stages() if name != "train" for key in ("gen_subset", "subset")]

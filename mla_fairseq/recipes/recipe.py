@@ -16,7 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from mla_fairseq.files import read_text
+from mla_fairseq.files import read_text, unusable
 from mla_fairseq.recipes.stages import CONFIGS, STAGES, arguments
 
 RUNS = Path("runs")
@@ -70,7 +70,7 @@ def load_recipe(
     """Read a recipe.
 
     Args:
-        path: the YAML file; one that does not exist is looked up in ``CONFIGS``. Its ``base``, a path relative to its
+        path: the YAML file; one that is missing is looked up in ``CONFIGS``. Its ``base``, a path relative to its
             folder, is read first; the keys of the file win.
         out: folder of all runs, ``${RUNS}`` in recipes.
         overrides: ``section.key=value``, the value in YAML; ``section=null`` leaves a stage out;
@@ -80,7 +80,7 @@ def load_recipe(
         cpu: use no GPU.
 
     Raises:
-        ValueError: a file, section or variable that does not exist, a value that is not YAML or a name with slashes.
+        ValueError: a file, section or variable that is missing, a value that is not YAML or a name with slashes.
     """
     path = find_recipe(path)
     overrides, default = list(overrides), f"{path.resolve().parent.name}_{path.stem}"
@@ -105,10 +105,10 @@ def find_recipe(path: Path) -> Path:
         ValueError: neither exists.
     """
     for place in (path, CONFIGS / path, CONFIGS.parent / path):  # the last for configs/mustc/st.yaml, from any folder
-        if place.is_file():
+        if not unusable(place):
             return place
     known = sorted(one.relative_to(CONFIGS).as_posix() for one in CONFIGS.glob("*/*.yaml"))
-    raise ValueError(f"recipe {path} does not exist: {near(path.as_posix(), known)}")
+    raise ValueError(f"recipe {path} {unusable(path)}: {near(path.as_posix(), known)}")
 
 
 def _plain(tree: DictConfig | ListConfig) -> dict[str, Any]:
@@ -129,9 +129,9 @@ def _read_with_base(path: Path) -> list[DictConfig]:
 
 
 def _read(path: Path) -> DictConfig:
-    if not path.is_file():
+    if fault := unusable(path):
         known = sorted(one.name for one in path.parent.glob("*.yaml"))
-        raise ValueError(f"{path} does not exist: {near(path.name, known)}")
+        raise ValueError(f"{path} {fault}: {near(path.name, known)}")
     try:
         tree = OmegaConf.load(io.StringIO(read_text(path)))
     except (YAMLError, OmegaConfBaseException) as error:

@@ -13,6 +13,8 @@ import kaldi_native_fbank as knf
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mla_fairseq.files import check_file
+
 SAMPLE_RATE = 16_000
 NUM_BINS = 80
 WINDOW = 400  # samples in one frame: 25 ms
@@ -226,8 +228,7 @@ class GlobalCMVN:
             ValueError: the file is missing or broken, or is not of such features.
         """
         fix = "copy it again from the folder of the training data, or prepare the data again"
-        if not Path(path).is_file():
-            raise ValueError(f"{path} is missing: {fix}")
+        check_file(Path(path), fix)
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 mean, std = (np.asarray(arrays[name]) for name in ("mean", "std"))

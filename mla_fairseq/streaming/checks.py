@@ -6,6 +6,8 @@ import math
 from numbers import Integral, Real
 from typing import Any
 
+from torch import Tensor
+
 
 def is_integer(value: Any, lowest: int) -> bool:
     """Return whether ``value`` is an integer, not a bool, of at least ``lowest``."""
@@ -25,3 +27,17 @@ def check_integer(name: str, value: Any, lowest: int) -> None:
     """
     if not is_integer(value, lowest):
         raise ValueError(f"{name} must be an integer of at least {lowest}, but is {value!r}")
+
+
+def check_scores(scores: Tensor) -> Tensor:
+    """Return the scores of a model, which no search can compare if one is NaN.
+
+    Raises:
+        ValueError: one is.
+    """
+    if scores.isnan().any():
+        raise ValueError(
+            "the scores of the model are not finite: use another checkpoint, or the statistics of its training data "
+            "(gcmvn.npz)"
+        )
+    return scores

@@ -11,6 +11,7 @@ import yaml
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from mla_fairseq.files import check_file, read_text
 from mla_fairseq.speech.features import NUM_BINS, FilterBankStream, GlobalCMVN
 
 
@@ -33,13 +34,9 @@ class Normalisation:
         Raises:
             ValueError: the file or the statistics are missing, or the features were transformed otherwise.
         """
-        config = Path(config)
-        if not config.is_file():
-            raise ValueError(f"{config} is missing: give the prepared data folder and its --config-yaml")
+        config = check_file(Path(config), "give the prepared data folder and its --config-yaml")
         try:
-            settings = yaml.safe_load(config.read_text(encoding="utf-8"))
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{config} is not UTF-8 ({error}): convert it, for example with iconv") from error
+            settings = yaml.safe_load(read_text(config))
         except yaml.YAMLError:
             settings = None
         if not isinstance(settings, dict):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mla_fairseq.attention import State, reorder
-from mla_fairseq.streaming.checks import is_integer
+from mla_fairseq.streaming.checks import check_scores, is_integer
 from mla_fairseq.streaming.offline_policies import OfflinePolicy
 from mla_fairseq.streaming.search import GREEDY, SearchOptions
 from mla_fairseq.streaming.session import Emission, Session
@@ -101,7 +101,7 @@ class OfflineSession(Session):
         decoding = self._redecode([*self.forced, *self.committed], self.policy.uses_attention)
         while len(tokens) < self._longest():
             scores, attention = decoding.attend([dictionary.eos(), *self.forced, *tokens][-1])
-            scores[dictionary.pad()] = -torch.inf
+            check_scores(scores)[dictionary.pad()] = -torch.inf
             token = int(scores.argmax())
             if token == dictionary.eos() or self.policy.stops(len(tokens), attention, self.source.available):
                 return tokens, token

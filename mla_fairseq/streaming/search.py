@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mla_fairseq.streaming.checks import check_integer, is_finite
+from mla_fairseq.streaming.checks import check_integer, check_scores, is_finite
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,12 @@ class BeamSearch:
 
         Returns:
             The parent of each new hypothesis (B',), int64; B' is 0 if the sentence has ended.
+
+        Raises:
+            ValueError: a score is NaN.
         """
         self.at_end = at_end
-        scores = self.scores.unsqueeze(1) + self._allowed(log_probs.cpu(), longest)
+        scores = self.scores.unsqueeze(1) + self._allowed(check_scores(log_probs.cpu()), longest)
         # each hypothesis has one eos, so at least half of the candidates continue
         values, places = scores.flatten().topk(min(2 * self.options.beam, scores.numel()))
         parents, tokens = places // scores.shape[1], places % scores.shape[1]

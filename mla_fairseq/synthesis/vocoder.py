@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from fairseq.models.text_to_speech.hifigan import Generator
 from torch import Tensor
 
+from mla_fairseq.checkpoints import check_finite
 from mla_fairseq.errors import UserError, install
+from mla_fairseq.files import check_file, read_json
 
 Vocoder = Callable[[Tensor], Tensor]
 
@@ -46,24 +46,34 @@ def hifi_gan(checkpoint: Path, config: Path, features: Mapping[str, object] | No
         ValueError: the files hold no such generator, or one for other spectrograms.
     """
     try:
-        settings = json.loads(Path(config).read_text(encoding="utf-8"))
-        weights = torch.load(checkpoint, map_location="cpu", weights_only=True)["generator"]
-        model = Generator(settings)
-        model.load_state_dict(weights)
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
+        settings = read_json(config)
+        model = _generator(checkpoint, settings)
+    except Exception as error:  # torch and fairseq raise a dozen types here, all for files that cannot be used
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(
             f"{checkpoint} and {config} are not a HiFi-GAN generator ({reason}): give files in its authors' format"
         ) from error
     if features is not None:
         _check_fit(config, settings, features)
-    model.eval().remove_weight_norm()
 
     @torch.no_grad()
     def speak(frames: Tensor) -> Tensor:
         return model(frames.detach().cpu().float().T[None]).squeeze()
 
     return speak
+
+
+def _generator(checkpoint: Path, settings: Mapping[str, Any]) -> Generator:
+    """Return the generator in a file, after a trial with two frames. Any error means that it cannot be used."""
+    weights = torch.load(check_file(checkpoint, "correct its name"), map_location="cpu", weights_only=True)["generator"]
+    check_finite(checkpoint, weights)
+    with torch.device("meta"):  # takes no memory: a broken configuration may name any sizes
+        model = Generator(settings)
+    model.load_state_dict(weights, assign=True)
+    model.float().eval().remove_weight_norm()
+    with torch.no_grad():
+        model(torch.zeros(1, model.conv_pre.in_channels, 2))
+    return model
 
 
 _HIFI_GAN_NAMES = {

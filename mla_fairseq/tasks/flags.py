@@ -13,7 +13,7 @@ from fairseq.data import Dictionary
 from fairseq.dataclass import configs
 
 from mla_fairseq.errors import UserError, user_errors
-from mla_fairseq.files import read_text
+from mla_fairseq.files import OTHER, read_text, unusable
 
 Fixes = dict[str, str]
 """Flags that are not supported, and what to do instead."""
@@ -178,12 +178,12 @@ def check_interactive(args: Namespace) -> None:
     refuse(args, INTERACTIVE, "fairseq-interactive")
     if args.print_alignment == "soft":
         raise UserError("--print-alignment soft is not supported in fairseq-interactive: use fairseq-generate")
-    path = Path(args.input)
-    if args.input != "-" and not path.exists():
-        raise UserError(f"--input does not exist ({path}): name a file with a line for each audio file, or use -")
-    if path.is_file() or path.is_dir():  # a pipe can be read once only
-        with user_errors("--input: "):
-            read_text(path)
+    if args.input == "-" or (fault := unusable(Path(args.input))) == OTHER:  # a pipe can be read once only
+        return
+    if fault:
+        raise UserError(f"--input {args.input} {fault}: name a file with a line for each audio file, or use -")
+    with user_errors("--input: "):
+        read_text(Path(args.input))
 
 
 def check_search(args: Namespace) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 import shutil
 from argparse import Namespace
@@ -25,7 +26,7 @@ from torch import distributed
 
 from mla_fairseq.checkpoints import load_checkpoint
 from mla_fairseq.errors import UserError
-from mla_fairseq.files import replacing
+from mla_fairseq.files import MISSING, replacing, unusable
 from mla_fairseq.models.checks import LAST
 
 log = logging.getLogger(__name__)
@@ -111,8 +112,10 @@ def _repair(folder: Path) -> None:
     last = folder / LAST
     updates = _updates(last)
     if updates is None:
-        newest, reason = _newest(folder), "broken" if last.is_file() else "missing"
-        if newest is None and any(path.is_file() for path in (last, folder / _BEST, *_numbered(folder))):
+        if (fault := unusable(last)) not in ("", MISSING):
+            raise UserError(f"{last} {fault}: delete it, or give another --save-dir")
+        newest, reason = _newest(folder), "missing" if fault else "broken"
+        if newest is None and any(os.path.lexists(path) for path in (last, folder / _BEST, *_numbered(folder))):
             raise UserError(
                 f"{folder} has no whole checkpoint to resume from: give another --save-dir, or delete the broken files"
             )

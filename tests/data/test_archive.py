@@ -124,5 +124,5 @@ def test_a_manifest_of_another_archive_is_reported(path: Path) -> None:
 
 def test_a_pipe_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.zip")
-    with pytest.raises(ValueError, match=r"a\.zip is not a file"):
+    with pytest.raises(ValueError, match=r"a\.zip is not a regular file"):
         archive.read(tmp_path / "a.zip", 0, 10)

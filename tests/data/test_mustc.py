@@ -131,7 +131,7 @@ def test_faults_of_a_split_are_reported(corpus: Corpus, damage: Callable[[Path],
 
 
 def test_an_unknown_split_is_reported_with_the_existing_ones(corpus: Corpus) -> None:
-    with pytest.raises(ValueError, match=r"tst-HE does not exist: .* train, dev, tst-COMMON"):
+    with pytest.raises(ValueError, match=r"tst-HE is not a split: .* train, dev, tst-COMMON"):
         corpus.read("tst-HE")
 
 

@@ -132,5 +132,5 @@ def test_the_command(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyP
     main([*arguments, "--limit", "1", "--unsegmented"])
     assert len((tmp_path / "out/tst-COMMON.talks.wav_list").read_text().splitlines()) == 1
     assert len((tmp_path / "out/tst-COMMON.segments.de").read_text().splitlines()) == 3
-    with pytest.raises(SystemExit, match=r"^error: .*tst-HE does not exist"):
+    with pytest.raises(SystemExit, match=r"^error: .*tst-HE is not a split"):
         main([*arguments, "--split", "tst-HE"])

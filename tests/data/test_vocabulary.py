@@ -84,7 +84,7 @@ def test_a_given_model_is_copied(tmp_path: Path, caplog: pytest.LogCaptureFixtur
 
 def test_a_given_model_that_does_not_fit_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "spm.model"
-    with pytest.raises(ValueError, match=r"does not exist \(.*: give the spm_"):
+    with pytest.raises(ValueError, match=r"--vocab .* is missing: give the spm_"):
         GivenVocabulary.read(path)
     path.write_bytes(b"no model")
     with pytest.raises(ValueError, match="is not a SentencePiece model"):

@@ -94,7 +94,7 @@ def test_audio_of_another_length_is_refused_unless_it_is_left_out(run, write_log
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        pytest.param(["no"], "no does not exist", id="no-log"),
+        pytest.param(["no"], "no is missing", id="no-log"),
         pytest.param(["LOG", "LOG"], "a log is given twice", id="twice"),
         pytest.param(
             ["LOG", "--timeline", "3"], r"run has no sentence 3 \(1 sentences, 0 to 0\): give another", id="no-sentence"

@@ -122,7 +122,7 @@ def test_another_file_is_reported(tmp_path, text, words):
 
 
 def test_a_missing_log_and_an_unknown_unit_are_reported(tmp_path):
-    with pytest.raises(ValueError, match=r"instances\.log does not exist: give the --output folder"):
+    with pytest.raises(ValueError, match=r"instances\.log is missing: give the --output folder"):
         read_instances(tmp_path)
     with pytest.raises(ValueError, match=r"unknown latency unit \('spm'\): choose one of word, char"):
         read_instances(tmp_path, "spm")

@@ -39,7 +39,7 @@ def test_the_speed_of_the_last_run_is_read(tmp_path, where):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        pytest.param(None, "does not exist", id="missing"),
+        pytest.param(None, "is missing: run", id="missing"),
         pytest.param("T-0\tx\n", "contains no translation", id="none"),
         pytest.param("D-0\t-1.0\tx\nD-1\t", r"has a line that is cut short \('D-1\\t'\)", id="cut"),
     ],

@@ -74,7 +74,7 @@ def test_a_row_that_cannot_be_written_is_reported(tmp_path, rows, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        pytest.param(None, "does not exist", id="missing"),
+        pytest.param(None, "is missing: write it with", id="missing"),
         pytest.param("system\tk\tbleu\n", "contains no point", id="empty"),
         pytest.param("system\tbleu\na\t3\n", r"line 2 lacks 'system' or all of k, chunk", id="no-setting"),
         pytest.param("system\tk\tbleu\na\t3\t4\n\t5\t6\n", "line 3 lacks", id="no-system"),
@@ -142,5 +142,5 @@ def test_the_script_draws_and_names_what_is_wrong(points, tmp_path, capsys):
     write_points(tmp_path / "other.tsv", [{**ROWS[0], "system": "another"}])
     main([str(points), str(tmp_path / "other.tsv"), "--output", stem])
     assert len(Path(f"{stem}.svg").read_bytes()) > len(alone)
-    with pytest.raises(SystemExit, match=r"^error: .*no\.tsv does not exist"):
+    with pytest.raises(SystemExit, match=r"^error: .*no\.tsv is missing"):
         main([str(tmp_path / "no.tsv"), "--output", stem])

@@ -130,7 +130,7 @@ def test_a_range_of_commits_is_a_commit():
     ("arguments", "words"),
     [
         pytest.param([], "no record in", id="empty"),
-        pytest.param(["--add", "runs/no", "--table", "some"], "runs/no/result.json does not exist", id="no-run"),
+        pytest.param(["--add", "runs/no", "--table", "some"], "runs/no/result.json is missing", id="no-run"),
         pytest.param(["--table", "some"], "--add and --table are needed together", id="table-alone"),
     ],
 )

@@ -44,7 +44,7 @@ def test_an_empty_log_has_no_points(tmp_path):
 
 
 def test_a_missing_log_is_reported(tmp_path):
-    with pytest.raises(ValueError, match=r"train\.log does not exist"):
+    with pytest.raises(ValueError, match=r"train\.log is missing"):
         read_training_log(tmp_path / "train.log")
 
 

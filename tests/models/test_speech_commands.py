@@ -1,6 +1,7 @@
 """``fairseq-train`` trains text to speech with every criterion, and ``mla-synthesize`` speaks with the model."""
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -218,15 +219,22 @@ def test_wrong_input_ends_with_one_line(
     assert "\n" not in str(ending.value)
 
 
-def test_a_users_hifi_gan_is_used(tmp_path: Path) -> None:
+def write_hifi_gan(folder: Path) -> tuple[dict, dict[str, torch.Tensor]]:
+    """Write the files of a small generator; return its settings and its weights."""
     from fairseq.models.text_to_speech.hifigan import Generator
 
     settings = {
         "upsample_rates": [8, 8, 4], "upsample_kernel_sizes": [16, 16, 8], "upsample_initial_channel": 16,
         "resblock_kernel_sizes": [3], "resblock_dilation_sizes": [[1, 3, 5]], "model_in_dim": 80,
     }  # fmt: skip
-    (tmp_path / "config.json").write_text(json.dumps(settings))
-    torch.save({"generator": Generator(settings).state_dict()}, tmp_path / "g.pt")
+    weights = Generator(settings).state_dict()
+    (folder / "config.json").write_text(json.dumps(settings))
+    torch.save({"generator": weights}, folder / "g.pt")
+    return settings, weights
+
+
+def test_a_users_hifi_gan_is_used(tmp_path: Path) -> None:
+    settings, _ = write_hifi_gan(tmp_path)
     files = (tmp_path / "g.pt", tmp_path / "config.json")
     features = {"sample_rate": 22050, "hop_length": 256, "n_mels": 80, "f_min": 20.0}
     assert hifi_gan(*files, features)(torch.randn(7, 80)).shape == (7 * 256,)
@@ -235,8 +243,24 @@ def test_a_users_hifi_gan_is_used(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(settings | {"sampling_rate": 22050, "fmin": 0, "fmax": None}))
     with pytest.raises(ValueError, match=r"spectrograms with f_min 0, but the data have 20\.0"):
         hifi_gan(*files, features)
-    with pytest.raises(ValueError, match="are not a HiFi-GAN generator"):
-        hifi_gan(tmp_path / "config.json", tmp_path / "config.json")
+
+
+def test_files_that_are_no_hifi_gan_are_reported(tmp_path: Path) -> None:
+    good, weights = write_hifi_gan(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    nan = {name: torch.full_like(tensor, torch.nan) for name, tensor in weights.items()}
+    for content in ({"generator": nan}, {"generator": [1]}, {}, [1], {"generator": {**weights, "x": torch.zeros(1)}}):
+        torch.save(content, tmp_path / "bad.pt")
+        with pytest.raises(ValueError, match=r"bad\.pt and .* are not a HiFi-GAN generator \(.+\): give files"):
+            hifi_gan(tmp_path / "bad.pt", tmp_path / "config.json")
+    changes = {"upsample_initial_channel": 10**9, "upsample_rates": [], "resblock_dilation_sizes": [[1, 3, "x"]]}
+    for settings in ([1], *({**good, name: value} for name, value in changes.items())):
+        (tmp_path / "bad.json").write_text(json.dumps(settings))
+        with pytest.raises(ValueError, match=r"bad\.json are not a HiFi-GAN generator \(.+\): give files"):
+            hifi_gan(tmp_path / "g.pt", tmp_path / "bad.json")
+    for files in (("pipe", "config.json"), ("g.pt", "pipe"), ("g.pt", "none"), ("config.json", "config.json")):
+        with pytest.raises(ValueError, match=r"are not a HiFi-GAN generator \(.+\): give files"):
+            hifi_gan(*(tmp_path / name for name in files))
 
 
 def test_the_dictionary_has_the_letters_of_the_voice(data: Path) -> None:

@@ -120,9 +120,7 @@ def test_a_plugin_is_passed_to_the_sweep_and_to_synthesis(small):
 
 def test_a_checkpoint_to_start_from_must_exist_or_be_made(small, tmp_path):
     key = "train.load_pretrained_encoder_from"
-    with pytest.raises(
-        ValueError, match=rf"{key} is runs/asr/a\.pt, which does not exist: run the recipe of asr first"
-    ):
+    with pytest.raises(ValueError, match=rf"{key} is runs/asr/a\.pt, which is missing: run the recipe of asr first"):
         check_files(small(f"{key}=runs/asr/a.pt"))
     (tmp_path / "a.pt").touch()
     check_files(small(f"{key}={tmp_path}/a.pt"))
@@ -170,7 +168,7 @@ def test_default_sets_are_those_of_fairseq(write, shortest, tmp_path):
 
 
 def test_data_that_no_stage_prepares_has_to_exist(small):
-    with pytest.raises(ValueError, match=r"train\.data is .*en-de, which does not exist: add a section prepare"):
+    with pytest.raises(ValueError, match=r"train\.data is .*en-de, which is missing: add a section prepare"):
         check_files(small("prepare=null"))
     small().manifest("").parent.mkdir(parents=True)
     check_files(small("prepare=null"))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+import torch
 
 from mla_fairseq.agents import AlignAttAgent, EDAttAgent, HoldAgent, WaitKAgent
 from mla_fairseq.errors import UserError
@@ -113,7 +114,7 @@ def test_an_agent_may_be_a_file_and_resamples(save, data: Path, tmp_path: Path) 
     assert json.loads((tmp_path / "file/out/instances.log").read_text())["prediction"]
 
 
-@pytest.mark.parametrize("what", ["stereo", "utterance", "offline"])
+@pytest.mark.parametrize("what", ["stereo", "utterance", "offline", "scores"])
 def test_an_error_is_one_line(save, data: Path, tmp_path: Path, what: str) -> None:
     path, checkpoint = tmp_path / "a.wav", save()
     soundfile.write(path, noise(1.0), RATE)
@@ -125,6 +126,11 @@ def test_an_error_is_one_line(save, data: Path, tmp_path: Path, what: str) -> No
         config = (data / "config_st.yaml").read_text().replace("global_cmvn\n", "utterance_cmvn\n")
         (data / "config_st.yaml").write_text(config)
         message = "transforms features by utterance_cmvn"
+    elif what == "scores":
+        state = torch.load(checkpoint, weights_only=False)
+        state["model"]["encoder.layer_norm.weight"] *= 1e30
+        torch.save(state, checkpoint := tmp_path / "huge.pt")
+        message = "error: the scores of the model are not finite: use another checkpoint"
     else:
         checkpoint = save("--encoder-chunk-size 0")
         message = "error: this model has a full-context encoder"

@@ -42,6 +42,13 @@ def test_another_hypothesis_may_lead_while_nothing_is_committed() -> None:
     assert search.best == [B, C]
 
 
+def test_scores_that_are_nan_are_reported() -> None:
+    scores = torch.zeros(1, 7)
+    scores[0, C] = torch.nan
+    with pytest.raises(ValueError, match=r"the scores of the model are not finite: use another checkpoint"):
+        begin().extend(scores, 10, at_end=False)
+
+
 def test_a_search_starts_from_its_prefix() -> None:
     search = BeamSearch(SearchOptions(), EOS, PAD, [A, B])
     extend(search, {B: {C: 1.0}}, at_end=True)

@@ -1,6 +1,7 @@
 """``mla-translate`` and ``fairseq-interactive`` give for audio files what ``fairseq-generate`` gives for the set."""
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -200,6 +201,18 @@ def test_a_broken_checkpoint_is_one_line(data: Path, wavs: list[Path], tmp_path:
         assert done.code == 1 and path.name in done.last_line and "Traceback" not in done.err
 
 
+def test_a_broken_training_set_is_one_line(save: Save, data: Path, wavs: list[Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(data, tmp_path / "data"))
+    rows = (folder / "train_st.tsv").read_text(encoding="utf-8").split("\n")
+    column = rows[0].split("\t").index("n_frames")
+    cells = rows[2].split("\t")
+    rows[2] = "\t".join([*cells[:column], "5.5", *cells[column + 1 :]])
+    (folder / "train_st.tsv").write_text("\n".join(rows), encoding="utf-8")
+    done = run("mla-translate", save(OFFLINE), "--data", folder, wavs[0])
+    assert "train_st.tsv:3 has an n_frames that is not a whole number above 0 ('5.5')" in done.last_line
+    assert done.code == 1 and "Traceback" not in done.err
+
+
 def interactive(path: Path, data: Path, sources: list[object], folder: Path, *flags: object) -> Done:
     (folder / "sources").write_text("".join(f"{source}\n" for source in sources), encoding="utf-8")
     options = ["--config-yaml", "config_st.yaml", "--path", path, "--input", folder / "sources"]
@@ -241,8 +254,8 @@ def stored(data: Path, folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: None, r"error: --input does not exist \(.*/names\): name a file"),
-        (Path.mkdir, "error: --input: .*/names is not a file"),
+        (lambda path: None, r"error: --input .*/names is missing: name a file"),
+        (Path.mkdir, "error: --input .*/names is a folder: name a file"),
         (lambda path: path.write_bytes(b"a.wav\n\xff.wav\n"), r"error: --input: .*/names is not UTF-8 \(line 2"),
     ],
     ids=["missing", "folder", "Latin-1"],
