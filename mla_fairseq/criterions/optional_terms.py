@@ -19,16 +19,17 @@ from fairseq.models import BaseFairseqModel
 from fairseq.tasks import FairseqTask
 from torch import Tensor
 
+from mla_fairseq.criterions.boundary import boundary_loss
 from mla_fairseq.criterions.latency import METRICS, gather, variance
 from mla_fairseq.models.checks import NO_MONOTONIC
 from mla_fairseq.models.distributed import unwrapped
 
 GATHER = ("weighted_average", "average", "max")
-AVERAGED = {"length_error": 4, "latency": 3, "delays_var": 3}
+AVERAGED = {"length_error": 4, "latency": 3, "delays_var": 3, "boundary_loss": 4}
 """Names of what the terms log, a sum over sentences each, and the digits of their means."""
 
 Term = tuple[Tensor, dict[str, Tensor]]
-"""What is added to the loss, a sum over the sentences of a batch, and what is logged."""
+"""What is added to the loss of a batch, and what is logged."""
 
 
 @dataclass
@@ -67,11 +68,13 @@ class OptionalTermsConfig(LabelSmoothedCrossEntropyCriterionConfig):
 
 @register_criterion("label_smoothed_cross_entropy_mla", dataclass=OptionalTermsConfig)
 class OptionalTermsCriterion(LabelSmoothedCrossEntropyCriterion):
-    """Label-smoothed cross-entropy plus optional terms, which are sums over sentences as it is a sum over tokens.
+    """Label-smoothed cross-entropy plus optional terms.
 
     The length loss is |log(expected length / true length)|; ``length_error`` in the log is the mean of
     |expected - true| / true. The latency terms are those of arXiv 1909.12406, equation 13; they do not count the first
-    ``--ignore-prefix-size`` tokens.
+    ``--ignore-prefix-size`` tokens. These are sums over the sentences of a batch, as cross-entropy is a sum over its
+    tokens. The boundary loss is a mean over encoder states, times the tokens of the batch; it is for batches of
+    ``--context-ratio``, which have ``speech`` and ``speech_end``.
 
     Raises:
         ValueError: a weight below 0.
@@ -115,7 +118,7 @@ class OptionalTermsCriterion(LabelSmoothedCrossEntropyCriterion):
         more: dict[str, Tensor] = {}
         for added, logged in self.terms(unwrapped(model), net_output[1], sample):
             loss, more = loss + added, more | logged
-        sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
+        sample_size = self._sample_size(sample)
         log = {
             "loss": loss.data,
             "nll_loss": nll_loss.data,
@@ -146,6 +149,8 @@ class OptionalTermsCriterion(LabelSmoothedCrossEntropyCriterion):
             found.append(self._latency(model, extra, sample))
         elif self.average_weight or self.variance_weight:
             raise ValueError(NO_MONOTONIC)
+        if "boundary" in extra.get("encoder_out", {}) and "speech" in sample:
+            found.append(self._boundary(model, extra["encoder_out"], sample))
         return found
 
     def _length(self, model: BaseFairseqModel, extra: dict[str, Any], sample: dict[str, Any]) -> Term:
@@ -166,6 +171,17 @@ class OptionalTermsCriterion(LabelSmoothedCrossEntropyCriterion):
         if model.encoder.num_updates < self.update_after:  # fairseq gives the number of updates to models only
             added = torch.zeros_like(added)
         return added, {"latency": latency, "delays_var": spread}
+
+    def _boundary(self, model: BaseFairseqModel, encoder_out: dict[str, Any], sample: dict[str, Any]) -> Term:
+        """Return the boundary loss; log its mean over states."""
+        logits, real = encoder_out["boundary"], encoder_out["boundary_real"]
+        loss = boundary_loss(logits, real, sample["speech_end"], sample["speech"])
+        size, sentences = self._sample_size(sample), sample["target"].size(0)
+        # fairseq divides a batch's loss by its size: a mean over states then has the weight of a mean over tokens
+        return model.encoder.boundary.weight * size * loss, {"boundary_loss": sentences * loss}
+
+    def _sample_size(self, sample: dict[str, Any]) -> int:
+        return sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:

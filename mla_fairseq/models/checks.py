@@ -135,10 +135,12 @@ def check_criterion(args: Namespace, model: nn.Module) -> None:
 
     Raises:
         ValueError: latency terms without monotonic attention, spectrograms without the length predictor that their
-            criterion trains, or a length predictor that the criterion does not train.
+            criterion trains, a length predictor or a boundary output that is not trained, or context for a model
+            that cannot leave it out.
     """
     name, decoder = getattr(args, "criterion", None), getattr(model, "decoder", None)
     check_latency_terms(args, getattr(decoder, "monotonic", None) is not None)
+    check_context(args, model)
     if getattr(getattr(decoder, "length_rule", None), "predictor", None) is None:
         if name == "tacotron2_mla":
             raise ValueError(NO_PREDICTOR)
@@ -160,6 +162,23 @@ def check_latency_terms(args: Namespace, monotonic: bool) -> None:
     weights = [getattr(args, f"latency_{term}_weight", None) or 0 for term in ("avg", "var")]
     if not monotonic and (name == LATENCY_CRITERION or (name == CRITERION and any(weights))):
         raise ValueError(NO_MONOTONIC)
+
+
+def check_context(args: Namespace, model: nn.Module) -> None:
+    """Check that a boundary output is trained, and that the model can leave out what follows a sentence.
+
+    Raises:
+        ValueError: it is not, or it cannot.
+    """
+    context, criterion = getattr(args, "context_ratio", 0.0), getattr(args, "criterion", None)
+    if context and not isinstance(model, MLAModel):
+        raise ValueError(f"--context-ratio {context} needs a model of mla_fairseq: remove it, or use another --arch")
+    if getattr(getattr(model, "encoder", None), "boundary", None) is None:
+        return
+    if not context:
+        raise ValueError("--boundary-weight learns from what follows a sentence: add --context-ratio 0.8")
+    if criterion not in (CRITERION, LATENCY_CRITERION):
+        raise ValueError(f"--criterion {criterion} trains no boundary output: use --criterion {CRITERION}")
 
 
 def check_length_rule(model: nn.Module) -> None:

@@ -20,7 +20,7 @@ from mla_fairseq.models.decoding import (
     whole_weights,
 )
 from mla_fairseq.models.layers import DecoderLayer, Report, Weights
-from mla_fairseq.models.upgrade import adapt_length_rule, adapt_monotonic, adopt_monotonic
+from mla_fairseq.models.upgrade import adapt_monotonic, adapt_optional, adopt_monotonic
 from mla_fairseq.models.wait_k import WaitK
 
 
@@ -154,7 +154,7 @@ class TextDecoder(StepDecoder):
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> dict[str, Tensor]:
         """Let checkpoints of fairseq and of other mechanisms load, which lack the length rule or monotonic heads."""
         adopt_monotonic(state_dict, f"{name}.", self.monotonic is not None)
-        adapt_length_rule(state_dict, f"{name}.length_rule.", self.length_rule)
+        adapt_optional(state_dict, f"{name}.length_rule.", self.length_rule)
         if self.monotonic:
             adapt_monotonic(state_dict, name, self)
         return state_dict

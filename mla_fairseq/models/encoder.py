@@ -12,12 +12,13 @@ from fairseq.models import FairseqEncoder
 from torch import Tensor, nn
 
 from mla_fairseq.attention import Blocks, Layout, State
+from mla_fairseq.models.boundary import STATE, BoundaryOutput
 from mla_fairseq.models.dropout import Dropout
 from mla_fairseq.models.layers import EncoderLayer, SinusoidalPositions
 from mla_fairseq.models.length_options import length_options, source_lengths
 from mla_fairseq.models.options import site_type
 from mla_fairseq.models.simul import check_encoder_view, encoder_view
-from mla_fairseq.models.upgrade import adopt_subsampler
+from mla_fairseq.models.upgrade import adapt_optional, adopt_subsampler
 from mla_fairseq.speech.subsample import Conv1dSubsampler, Conv2dSubsampler, frames_before, real_frames
 
 PADDING_IDX = 1
@@ -45,7 +46,8 @@ class SpeechEncoder(FairseqEncoder):
         args: the model's options.
 
     Raises:
-        ValueError: an unknown subsampler, or a mechanism that cannot follow the encoder's view.
+        ValueError: an unknown subsampler, a mechanism that cannot follow the encoder's view, or a boundary output of a
+            full-context encoder.
     """
 
     def __init__(self, args: Namespace) -> None:
@@ -67,9 +69,15 @@ class SpeechEncoder(FairseqEncoder):
         mechanism = layers[0].self_attn.mechanism
         check_encoder_view(self.view, mechanism, site_type(args, "encoder"))
         self.lengths = length_options(args) if mechanism.needs_lengths else None
+        self.boundary = BoundaryOutput.build(args, self.streams)
 
     def forward(
-        self, src_tokens: Tensor, src_lengths: Tensor, return_all_hiddens: bool = False, **for_decoder: Any
+        self,
+        src_tokens: Tensor,
+        src_lengths: Tensor,
+        return_all_hiddens: bool = False,
+        readable_frames: Tensor | None = None,
+        **for_decoder: Any,
     ) -> dict[str, Any]:
         """Return fairseq's encoder output: states (S, B, C) and padding (B, S).
 
@@ -77,13 +85,17 @@ class SpeechEncoder(FairseqEncoder):
             src_tokens: frames (B, T, F).
             src_lengths: (B,), in frames.
             return_all_hiddens: return the output of every layer too, as ``encoder_states``.
+            readable_frames: (B,), in training on sentences cut out of a talk: the frames that the decoder may read.
+                Later states are left out of ``encoder_out``, but the ``boundary`` output (S, B, 2) has them; its mask
+                is ``boundary_real`` (S, B).
             for_decoder: other entries of a batch's ``net_input``, which ask for a decoding (``waitk_lagging``,
                 ``target_lengths``); the decoder finds them as ``for_decoder``.
         """
         frozen = self.num_updates < self.freezing_updates
         # a frozen encoder computes without gradients, as in fairseq
         with torch.no_grad() if frozen else contextlib.nullcontext():
-            return self._encode(src_tokens, src_lengths, return_all_hiddens) | {"for_decoder": for_decoder}
+            out = self._encode(src_tokens, src_lengths, return_all_hiddens) | {"for_decoder": for_decoder}
+            return out if readable_frames is None else self._readable(out, readable_frames)
 
     def _encode(self, frames: Tensor, lengths: Tensor, return_all_hiddens: bool) -> dict[str, Any]:
         """Return fairseq's encoder output for frames (B, T, F) with lengths (B,)."""
@@ -110,6 +122,19 @@ class SpeechEncoder(FairseqEncoder):
             "src_tokens": [],
             "src_lengths": [],
         }
+
+    def _readable(self, out: dict[str, Any], frames: Tensor) -> dict[str, Any]:
+        """Return an output whose decoder reads no state after ``frames`` (B,), with the boundary output of all."""
+        x, padding = out["encoder_out"][0], out["encoder_padding_mask"]
+        real = ~padding[0].t() if padding else torch.ones_like(x[..., 0], dtype=torch.bool)  # (S, B)
+        if self.boundary is not None:
+            # a stream has zeros after its last state too
+            boundary = self.boundary(x.masked_fill(~real.unsqueeze(-1), 0))
+            out = out | {"boundary": boundary, "boundary_real": real}
+        most = torch.minimum((frames + STATE - 1) // STATE, real.sum(0)).clamp_min(1)
+        x = x[: int(most.max())]
+        mask = real_frames(most, len(x))
+        return out | {"encoder_out": [x], "encoder_padding_mask": [] if bool(mask.all()) else [~mask]}
 
     def stream(self, frames: Tensor, state: State, final: bool = False) -> Tensor:
         """Return the encoder states (n, B, C) of the chunks that the next frames (B, N, F) of streams complete.
@@ -189,8 +214,10 @@ class SpeechEncoder(FairseqEncoder):
         }
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-        """Let checkpoints of fairseq's ConvTransformer load."""
-        adopt_subsampler(state_dict, f"{name}." if name else "", self.layer_norm is not None)
+        """Let checkpoints of fairseq's ConvTransformer load, and those of models with or without a boundary output."""
+        prefix = f"{name}." if name else ""
+        adopt_subsampler(state_dict, prefix, self.layer_norm is not None)
+        adapt_optional(state_dict, f"{prefix}boundary.", self.boundary)
         return state_dict
 
     def set_num_updates(self, num_updates: int) -> None:

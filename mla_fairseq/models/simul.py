@@ -77,6 +77,13 @@ def add_simul_args(parser: _ActionsContainer) -> None:
         default=None,
         help="guarantee that every monotonic head stops at the last step at the latest (default: yes)",
     )
+    parser.add_argument(
+        "--boundary-weight",
+        type=float,
+        metavar="X",
+        help="weight of the loss of a boundary output, which finds the ends of sentences, and speech, in long "
+        "recordings; it needs --context-ratio, 1 is a good weight (default: 0, no such output)",
+    )
     _add_energy_args(parser)
     parser.add_argument(
         "--mocha-chunk-size",
@@ -132,6 +139,7 @@ def set_simul_defaults(args: Namespace) -> None:
         "energy_bias": False,
         "energy_bias_init": -2.0,
         "mocha_chunk_size": 10,
+        "boundary_weight": 0.0,
         "encoder_left_chunks": -1,
         "target_length": "fixed",
         "source_length": 750,

@@ -31,7 +31,7 @@ from mla_fairseq.models.layers import DecoderLayer, SinusoidalPositions, Weights
 from mla_fairseq.models.length import LengthRule
 from mla_fairseq.models.length_options import length_options, source_lengths
 from mla_fairseq.models.length_predictor import DurationPredictor
-from mla_fairseq.models.upgrade import adapt_length_rule
+from mla_fairseq.models.upgrade import adapt_optional
 from mla_fairseq.speech.subsample import real_frames
 
 
@@ -171,7 +171,7 @@ class SpeechDecoder(FairseqIncrementalDecoder):
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> dict[str, Tensor]:
         """Let fairseq's checkpoints load, and those of models with another length rule."""
-        adapt_length_rule(state_dict, f"{name}.length_rule.", self.length_rule)
+        adapt_optional(state_dict, f"{name}.length_rule.", self.length_rule)
         return state_dict
 
     def _step(self, frames: Tensor, source: Source, state: State, need_attn: bool) -> tuple[Tensor, Tensor | None]:

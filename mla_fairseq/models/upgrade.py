@@ -7,20 +7,19 @@ import re
 from torch import Tensor, nn
 
 from mla_fairseq.attention import MonotonicMultiheadAttention
-from mla_fairseq.models.length import LengthRule
 
 
-def adapt_length_rule(state_dict: dict[str, Tensor], prefix: str, rule: LengthRule | None) -> None:
-    """Let a checkpoint with another length rule load.
+def adapt_optional(state_dict: dict[str, Tensor], prefix: str, part: nn.Module | None) -> None:
+    """Let a checkpoint load that has another optional part, such as a length rule or a boundary output, or none.
 
-    Entries that only the checkpoint's rule has are dropped; entries that only ``rule`` has keep their present values.
+    Entries that only the checkpoint's part has are dropped; entries that only ``part`` has keep their present values.
 
     Args:
         state_dict: the checkpoint's parameters, changed in place.
-        prefix: the names of the rule's entries begin with it.
-        rule: the model's length rule; ``None``: it has none.
+        prefix: the names of the part's entries begin with it.
+        part: the model's part; ``None``: it has none.
     """
-    entries = {} if rule is None else rule.state_dict(prefix=prefix)
+    entries = {} if part is None else part.state_dict(prefix=prefix)
     for key in [key for key in state_dict if key.startswith(prefix) and key not in entries]:
         del state_dict[key]
     for key, tensor in entries.items():
