@@ -22,6 +22,7 @@ ENTRY_POINTS: dict[str, str] = {
     "fairseq-score": "fairseq_cli.score:cli_main",
     "fairseq-validate": "fairseq_cli.validate:cli_main",
     "simuleval": "simuleval.cli:main",
+    "simulstream_inference": "simulstream.inference:cli_main",
     **tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"],
 }
 TIMEOUT = 300

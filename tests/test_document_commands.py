@@ -82,6 +82,12 @@ def parse_simuleval(arguments: list[str]) -> None:
     assert {word for word in arguments if word.startswith("--")} <= simuleval_flags(agent)
 
 
+def parse_simulstream(arguments: list[str]) -> None:
+    source = pytest.importorskip("simulstream.inference", reason="needs the extra simulstream").__file__
+    known = set(re.findall(r'"(--[\w-]+)"', Path(source).read_text(encoding="utf-8")))
+    assert {word for word in arguments if word.startswith("--")} <= known
+
+
 def parse_python(arguments: list[str], patch: pytest.MonkeyPatch) -> None:
     first, *rest = arguments
     if first == "-m" and rest[0] == "pytest":
@@ -127,6 +133,8 @@ def test_a_command_parses(command: Command, monkeypatch: pytest.MonkeyPatch) -> 
         parse_launcher(program, arguments)
     elif program == "simuleval":
         parse_simuleval(arguments)
+    elif program == "simulstream_inference":
+        parse_simulstream(arguments)
     elif program == "python":
         parse_python(arguments, monkeypatch)
     elif program == "pip":

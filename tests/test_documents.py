@@ -5,10 +5,15 @@ import importlib
 import inspect
 import re
 import runpy
+from argparse import ArgumentParser
 
 import pytest
+import yaml
 
-from mla_fairseq import plugin  # noqa: F401 -- registers the architectures
+from mla_fairseq import (
+    agents,
+    plugin,  # noqa: F401 -- registers the architectures
+)
 from mla_fairseq.attention import registry
 from tests.documents import FENCE, NAMES, ROOT, TEXTS, blocks
 
@@ -74,8 +79,18 @@ def test_a_state_gives_the_same_as_the_whole(capsys: pytest.CaptureFixture[str])
 
 def test_yaml_is_that_of_a_recipe() -> None:
     recipes = [path.read_text(encoding="utf-8") for path in ROOT.glob("configs/*/*.yaml")]
-    shown = [block for _, block in blocks("yaml")]
+    shown = [block for _, block in blocks("yaml") if not block.startswith("type: ")]
     assert shown and all(any(block in recipe for recipe in recipes) for block in shown)
+
+
+def test_yaml_for_simulstream_has_flags_of_the_agent() -> None:
+    (shown,) = (yaml.safe_load(block) for _, block in blocks("yaml") if block.startswith("type: "))
+    module, _, name = shown["type"].rpartition(".")
+    assert f"class {name}(" in (ROOT / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8")
+    getattr(agents, shown["agent"]).add_args(parser := ArgumentParser(allow_abbrev=False))
+    of_simulstream = {"type", "agent", "speech_chunk_size", "detokenizer_type", "latency_unit"}
+    flags = {f"--{key.replace('_', '-')}" for key in shown.keys() - of_simulstream}
+    assert flags and flags <= set(parser._option_string_actions)
 
 
 def test_the_readme_is_short() -> None:

@@ -53,6 +53,7 @@ OWNERS = {
     "fairseq": ("cli", "models", "criterions", "streaming", "synthesis", "recipes", "tasks"),
     "fairseq_cli": ("models", "criterions", "tasks"),
     "simuleval": ("agents",),
+    "simulstream": ("agents",),
 }
 
 
