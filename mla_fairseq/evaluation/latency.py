@@ -7,15 +7,15 @@ from 1; never decreasing). ``source_length`` is |X| in ms, ``reference_length`` 
 The **computation-aware** metrics (AL_CA and so on) are the same functions of ``elapsed``: the times at which the words
 appeared, including computing time (Ma et al. 2020).
 
-SimulEval 1.1.4 computes the same values, with one exception: under ``--computation-aware`` it computes also the plain
-columns from ``elapsed``, so that its AL equals AL_CA. Its ``instances.log`` is correct in both cases.
+SimulEval 1.1.4 computes the same values (but not YAAL), with one exception: under ``--computation-aware`` it computes
+also the plain columns from ``elapsed``, so that its AL equals AL_CA. Its ``instances.log`` is correct in both cases.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-Metric = Callable[[Sequence[float], float, int], float]
+Metric = Callable[[Sequence[float], float, int], float | None]
 
 
 def average_lagging(delays: Sequence[float], source_length: float, reference_length: int) -> float:
@@ -77,11 +77,27 @@ def differentiable_average_lagging(delays: Sequence[float], source_length: float
     return total / len(delays)
 
 
+def yet_another_average_lagging(delays: Sequence[float], source_length: float, reference_length: int) -> float | None:
+    """Return YAAL in ms: LAAL over the words emitted before the end of the source; ``None`` if there is none.
+
+    Polák et al. 2025 (arXiv 2509.17349), Yet Another Average Lagging. Words that a system emits when the source has
+    ended tell nothing about its policy, and LAAL takes one of them.
+
+    Raises:
+        ValueError: no word, or a length that is not positive.
+    """
+    _check(delays, source_length, reference_length)
+    early = [delay for delay in delays if delay < source_length]
+    step = source_length / max(len(delays), reference_length)
+    return sum(delay - i * step for i, delay in enumerate(early)) / len(early) if early else None
+
+
 METRICS: dict[str, Metric] = {
     "al": average_lagging,
     "laal": length_adaptive_average_lagging,
     "ap": average_proportion,
     "dal": lambda delays, source_length, _: differentiable_average_lagging(delays, source_length),
+    "yaal": yet_another_average_lagging,
 }
 """Metrics by name; all take (delays, source length, reference length)."""
 

@@ -8,8 +8,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from mla_fairseq.evaluation.latency import length_adaptive_average_lagging
-from mla_fairseq.evaluation.long_form import AlignedSegment
 from mla_fairseq.evaluation.offline import score
+from mla_fairseq.evaluation.omnisteval import AlignedSegment
 from mla_fairseq.evaluation.pictures import COLOURS, new_figure, save
 
 if TYPE_CHECKING:

@@ -21,6 +21,9 @@ _AXES = {
     "laal": "length-adaptive average lagging LAAL (ms)",
     "dal": "differentiable average lagging DAL (ms)",
     "ap": "average proportion AP",
+    "yaal": "yet another average lagging YAAL (ms)",
+    "long_yaal": "LongYAAL (ms)",
+    "long_laal": "LongLAAL (ms)",
     "bleu": "BLEU",
     "chrf": "chrF",
 }

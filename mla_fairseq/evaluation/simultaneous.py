@@ -30,15 +30,16 @@ _COLUMNS = {
 class SimultaneousScores:
     """Scores of a test set.
 
-    AL, LAAL and DAL are in ms, AP is a ratio. Each is the mean over the sentences with at least one word, as in
-    SimulEval: an empty translation has no latency, but lowers BLEU and chrF. A latency is ``None`` if all translations
-    are empty; a computation-aware one also if the log lacks ``elapsed``.
+    AL, LAAL, DAL and YAAL are in ms, AP is a ratio. Each is the mean over the sentences with at least one word, as in
+    SimulEval: an empty translation has no latency, but lowers BLEU and chrF. YAAL is the mean over those with a word
+    before the end of the source, as in OmniSTEval. A latency is ``None`` if there is no such sentence; a
+    computation-aware one also if the log lacks ``elapsed``.
 
     Attributes:
         sentences: number of sentences.
         empty: number of empty translations; if it is large, the latencies mean little.
         bleu, chrf: corpus scores, 0 to 100.
-        al, laal, ap, dal: latencies; ``_ca``: computation-aware.
+        al, laal, ap, dal, yaal: latencies; ``_ca``: computation-aware.
         mean_source_ms: mean length of the sources.
         mean_words, mean_reference_words: mean length of translations (including empty ones) and references, in units.
         bleu_signature, chrf_signature, latency_signature: how the scores were computed.
@@ -52,10 +53,12 @@ class SimultaneousScores:
     laal: float | None
     ap: float | None
     dal: float | None
+    yaal: float | None
     al_ca: float | None
     laal_ca: float | None
     ap_ca: float | None
     dal_ca: float | None
+    yaal_ca: float | None
     mean_source_ms: float
     mean_words: float
     mean_reference_words: float
@@ -124,7 +127,7 @@ def _warn_of_long_sources(instances: Sequence[Instance]) -> None:
 
 
 def latencies(instances: Iterable[Instance]) -> dict[str, float | None]:
-    """Return ``al``, ``laal``, ``ap``, ``dal`` and the same with ``_ca``, as means over the sentences with words."""
+    """Return the metrics by name, and the same with ``_ca``, as means over the sentences with words."""
     emitted = [instance for instance in instances if instance.units]
     # a mean over the measured sentences only would not be comparable with the plain latency
     timed = emitted if all(instance.elapsed for instance in emitted) else []
@@ -134,10 +137,10 @@ def latencies(instances: Iterable[Instance]) -> dict[str, float | None]:
 
 
 def _mean(metric: Metric, timings: list[tuple[Sequence[float], Instance]]) -> float | None:
-    """Return the mean of a metric over (times, sentence) pairs; ``None`` if there is none."""
-    if not timings:
-        return None
-    return fmean(metric(times, one.source_length, one.reference_length) for times, one in timings)
+    """Return the mean of a metric over the (times, sentence) pairs for which it is defined; ``None`` if none is."""
+    values = [metric(times, one.source_length, one.reference_length) for times, one in timings]
+    defined = [value for value in values if value is not None]
+    return fmean(defined) if defined else None
 
 
 def write_scores(path: str | Path, scores: Mapping[str, Any]) -> None:
@@ -148,7 +151,7 @@ def write_scores(path: str | Path, scores: Mapping[str, Any]) -> None:
 def render(scores: Mapping[str, SimultaneousScores]) -> str:
     """Return a markdown table with a row for each named log, followed by units and signatures."""
     return render_table(
-        scores, _COLUMNS, "AL, LAAL and DAL: in ms; AP: a ratio; _CA: computation-aware; -: not measured"
+        scores, _COLUMNS, "AL, LAAL, DAL and YAAL: in ms; AP: a ratio; _CA: computation-aware; -: not measured"
     )
 
 

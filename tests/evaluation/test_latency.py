@@ -35,6 +35,11 @@ SOURCE = 1000.0
         pytest.param("dal", [900, 900, 900, 900], 4, 900.0, id="dal-lost-time"),
         pytest.param("ap", [500, 1000], 4, 0.375, id="ap-divides-by-the-reference"),
         pytest.param("al", [1300, 1400], 2, 1300.0, id="al-begins-after-the-source"),
+        pytest.param("yaal", [0, 250, 500, 750], 4, 0.0, id="yaal-ideal"),
+        # (500 + 750 - 250) / 2: words at the end of the source do not count
+        pytest.param("yaal", [500, 750, 1000, 1000], 4, 500.0, id="yaal-stops-before-the-end-of-the-source"),
+        pytest.param("yaal", [500, 750, 1000, 1000], 8, 562.5, id="yaal-too-short"),
+        pytest.param("yaal", [1000] * 4, 4, None, id="yaal-offline"),
     ],
 )
 def test_by_hand(metric, delays, reference_length, expected):
@@ -72,7 +77,7 @@ def sentences(draw, computing: bool = True) -> dict:
 
 @given(line=sentences())
 @pytest.mark.parametrize("aware", [False, True], ids=["plain", "computation-aware"])
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", sorted(METRICS.keys() - {"yaal"}))
 def test_as_simuleval(metric, aware, line):
     scorer = LATENCY_SCORERS_DICT[metric.upper()](computation_aware=aware)
     expected = scorer({0: LogInstance(json.dumps(line))})
@@ -84,9 +89,9 @@ def test_as_simuleval(metric, aware, line):
 @given(line=sentences(), later=st.floats(0.001, 1000))
 @pytest.mark.parametrize("metric", METRICS)
 def test_waiting_never_lowers_a_mean_over_all_words(metric, line, later):
-    """AL and LAAL average up to the end of the source, so this holds for them only if no word reaches it."""
+    """AL, LAAL and YAAL average up to the end of the source, so this holds for them only if no word reaches it."""
     delays, source = line["delays"], line["source_length"]
-    if metric in ("al", "laal"):
+    if metric in ("al", "laal", "yaal"):
         source += delays[-1] + 2000
     delayed = [delay + later for delay in delays]
     assert METRICS[metric](delayed, source, 7) >= METRICS[metric](delays, source, 7) - 1e-6

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import random
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,10 +14,12 @@ import pytest
 
 from mla_fairseq.cli.evaluate import main
 from mla_fairseq.evaluation.instances import Instance, read_instances
+from mla_fairseq.evaluation.latency import METRICS
 from mla_fairseq.evaluation.long_form import on_a_clock, score_recordings
 from mla_fairseq.evaluation.positions import mean_laal
 from mla_fairseq.evaluation.quality_latency import read_points
 from mla_fairseq.evaluation.segmentation import by_recording, read_segmentation
+from mla_fairseq.evaluation.simultaneous import score_log
 from tests.evaluation.conftest import simul_sentence
 
 needs_omnisteval = pytest.mark.skipif(
@@ -126,6 +129,29 @@ def omnisteval(*arguments: object, cwd: Path) -> dict[str, float]:
     subprocess.run([str(word) for word in command], cwd=cwd, check=True, capture_output=True, timeout=100)
     rows = [line.split("\t") for line in (cwd / "theirs" / "scores.tsv").read_text().splitlines()[1:]]
     return {name: float(value) for name, value in rows if value not in ("YES", "NO")}
+
+
+@needs_omnisteval
+def test_scores_of_sentences_as_omnisteval(write_talks, tmp_path):
+    """Sentences of any length, with words before and after the end of the source, and empty ones."""
+    draw = random.Random(1)
+    lines = []
+    for index in range(80):
+        length = draw.uniform(200, 8000)
+        delays = sorted(min(draw.uniform(0, 1.3 * length), length) for _ in range(draw.randrange(12)))
+        elapsed = [delay + 30 * place for place, delay in enumerate(delays, start=1)]
+        text = " ".join(draw.choices(" ".join(TALKS["a"]).split(), k=len(delays)))
+        reference = " ".join(draw.choices(" ".join(TALKS["a"]).split(), k=draw.randrange(1, 12)))
+        line = {"index": index, "prediction": text, "delays": delays, "elapsed": elapsed, "reference": reference}
+        lines.append(simul_sentence(**line, source_length=length))
+    log = write_talks(*lines)
+    (tmp_path / "r").write_text("".join(f"{line['reference']}\n" for line in lines), encoding="utf-8")
+    theirs = omnisteval("shortform", "--hypothesis_file", log, "--ref_sentences_file", "r", cwd=tmp_path)
+    scores = score_log(log)
+    assert (scores.bleu, scores.chrf) == pytest.approx((theirs["BLEU"], theirs["chrF"]), abs=1e-4)
+    for name in METRICS:
+        assert getattr(scores, name) == pytest.approx(theirs[f"{name.upper()} (CU)"], abs=1e-4), name
+        assert getattr(scores, f"{name}_ca") == pytest.approx(theirs[f"{name.upper()} (CA)"], abs=1e-4), name
 
 
 @needs_omnisteval

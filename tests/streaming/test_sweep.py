@@ -79,7 +79,7 @@ def test_an_error_is_one_line(save, data: Path, tmp_path: Path) -> None:
 
 
 def scores(al: float | None) -> SimultaneousScores:
-    return SimultaneousScores(2, 0 if al else 2, 5.0, 9.0, *[al] * 4, *[None] * 4, 900.0, 1.0, 3.0, "b", "c", "l")
+    return SimultaneousScores(2, 0 if al else 2, 5.0, 9.0, *[al] * 5, *[None] * 5, 900.0, 1.0, 3.0, "b", "c", "l")
 
 
 @pytest.mark.parametrize("empty", [("1",), ("1", "3")])
