@@ -22,7 +22,7 @@ def draw_positions(logs: Mapping[str, Sequence[AlignedSegment]], stem: str | Pat
     """Write ``stem.png`` and ``stem.svg``, a line for each named log; return their paths.
 
     Above: chrF; below: LongLAAL. Each point takes the segments that begin in one tenth of the longest recording; those
-    of several recordings go together.
+    of several recordings go together. A tenth without words, or with a negative latency, has no point below.
 
     Raises:
         ValueError: no segment.
@@ -36,7 +36,8 @@ def draw_positions(logs: Mapping[str, Sequence[AlignedSegment]], stem: str | Pat
         spans = dict(_spans(segments, longest))
         style = {"color": COLOURS[number % len(COLOURS)], "marker": "o", "markersize": 4, "label": name}
         above.plot(spans.keys(), [_chrf(span) for span in spans.values()], **style)
-        latencies = {minute: mean_laal(span) for minute, span in spans.items() if any(one.delays for one in span)}
+        measured = {minute: mean_laal(span) for minute, span in spans.items() if any(one.delays for one in span)}
+        latencies = {minute: latency for minute, latency in measured.items() if latency >= 0}
         below.plot(latencies.keys(), latencies.values(), **style)
     _dress(above, "chrF")
     _dress(below, "LongLAAL (ms)")
@@ -70,6 +71,7 @@ def _chrf(segments: Sequence[AlignedSegment]) -> float:
 
 def _dress(axes: Axes, label: str) -> None:
     axes.set_ylabel(label)
-    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+    axes.set_ylim(bottom=0)
+    axes.set_xlim(left=0)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -16,7 +16,8 @@ from mla_fairseq.cli.evaluate import main
 from mla_fairseq.evaluation.instances import Instance, read_instances
 from mla_fairseq.evaluation.latency import METRICS
 from mla_fairseq.evaluation.long_form import on_a_clock, score_recordings
-from mla_fairseq.evaluation.positions import mean_laal
+from mla_fairseq.evaluation.omnisteval import AlignedSegment
+from mla_fairseq.evaluation.positions import draw_positions, mean_laal
 from mla_fairseq.evaluation.quality_latency import read_points
 from mla_fairseq.evaluation.segmentation import by_recording, read_segmentation
 from mla_fairseq.evaluation.simultaneous import score_log
@@ -205,6 +206,22 @@ def test_table_json_points_and_picture(write_talks, places, tmp_path, capsys):
         pytest.approx(row["long_laal"], abs=1e-4) for row in scores.values()
     ]
     assert str(tmp_path / "along.svg") in shown and (tmp_path / "along.png").is_file()
+
+
+def test_a_negative_latency_has_no_point(tmp_path, monkeypatch):
+    Axes = pytest.importorskip("matplotlib.axes").Axes
+    drawn, plot = [], Axes.plot
+
+    def record(axes, x, y, **style):
+        drawn.append([*zip(x, y, strict=True)])
+        plot(axes, x, y, **style)
+
+    monkeypatch.setattr(Axes, "plot", record)
+    aligned = [AlignedSegment(600 * place, 2000, "a", "a", 1, (900 - 1000 * place,)) for place in range(2)]
+    draw_positions({"x": [*aligned, AlignedSegment(300, 2000, "", "a", 1, ())]}, tmp_path / "along")
+    quality, latency = drawn
+    assert [minute for minute, _ in quality] == [0.5, 5.5, 9.5]
+    assert latency == [(0.5, 900)]
 
 
 def run(*arguments: object) -> None:
