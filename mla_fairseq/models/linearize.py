@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mla_fairseq.attention import AttentionHeads, MonotonicMultiheadAttention
 from mla_fairseq.checkpoints import saved_options
+from mla_fairseq.models.building import building
 from mla_fairseq.models.checks import load_strictly
 from mla_fairseq.models.loading import load_as_ours
 from mla_fairseq.models.options import SITES, site_type, take_defaults
@@ -50,8 +51,9 @@ def convert(
     weights = state["model"]
     models = []
     for options in (before, after):
-        model = task.build_model(options, from_checkpoint=True)
-        load_strictly(model.load_state_dict, dict(weights), strict=True)  # a copy: loading changes the dict
+        with building(path):
+            model = task.build_model(options, from_checkpoint=True)
+            load_strictly(model.load_state_dict, dict(weights), strict=True)  # a copy: loading changes the dict
         models.append(model.eval())
     teacher, student = models
     # the optimizer's state does not fit the parameters of another mechanism

@@ -22,25 +22,25 @@ from fairseq.dataclass.utils import overwrite_args_by_name
 from fairseq.models import ARCH_MODEL_NAME_REGISTRY, ARCH_MODEL_REGISTRY
 from fairseq.registry import REGISTRIES
 from fairseq.tasks import TASK_REGISTRY
-from fairseq.utils import get_available_activation_fns
 from omegaconf import OmegaConf
 
 from mla_fairseq.checkpoints import load_training
 from mla_fairseq.errors import UserError, user_errors
-from mla_fairseq.models.limits import check_sizes
+from mla_fairseq.models.building import load_models
+from mla_fairseq.models.language import check_language_model, for_fusion, set_language_task
 from mla_fairseq.models.overrides import check_overrides, require_dictionary
+from mla_fairseq.models.saved_options import check_saved
 from mla_fairseq.models.stock import OURS, adopt, as_ours, stock_model
 
 TASKS = ("speech_to_text", "text_to_speech")
 CRITERIONS = ("cross_entropy", "label_smoothed_cross_entropy", "tacotron2")
 """Tasks and criterions of fairseq that a file may name: they evaluate no option."""
-EVALUATED = ("adaptive_input_cutoff", "adaptive_softmax_cutoff", "xformers_att_config")
-"""Ends of the names of options that stock models evaluate as Python if they are texts."""
 
 
 def install() -> None:
-    """Make fairseq load every checkpoint by ``load_checkpoint_to_cpu``."""
+    """Make fairseq load every checkpoint by ``load_checkpoint_to_cpu``, and build its model by ``load_models``."""
     checkpoint_utils.load_checkpoint_to_cpu = load_checkpoint_to_cpu
+    checkpoint_utils.load_model_ensemble_and_task = load_models
 
 
 def load_checkpoint_to_cpu(
@@ -55,7 +55,10 @@ def load_checkpoint_to_cpu(
     """
     with user_errors():
         state, name = load_training(Path(path))
-        return _upgrade(path, state, name, require_dictionary(arg_overrides))
+        overrides = require_dictionary(arg_overrides)
+        if for_fusion(name, overrides):  # the other overrides are those of the translation model
+            return _language_model(path, state, name, overrides["data"])
+        return _upgrade(path, state, name, overrides)
 
 
 def load_as_ours(path: Path) -> dict[str, Any]:
@@ -79,8 +82,9 @@ def load_model(checkpoint: Path, overrides: Mapping[str, Any]) -> tuple[Any, Any
     """
     try:
         state, name = load_training(checkpoint)
-        state = _upgrade(checkpoint, state, name, as_ours(name) | require_dictionary(overrides))
-        models, _, task = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint)], state=state)
+        overrides = require_dictionary(overrides)
+        state = _upgrade(checkpoint, state, name, as_ours(name) | overrides)
+        models, _, task = load_models([str(checkpoint)], overrides, state=state)
     except UserError as error:  # a SystemExit, which would end the program of the caller
         raise ValueError(str(error).removeprefix("error: ")) from error
     return models[0], task
@@ -120,8 +124,7 @@ def _choose_model(path: object, state: dict[str, Any], name: str, overrides: dic
         options[key] = overrides.get(key)  # the checkpoint has these weights, and the initial file may be gone
     check_parts(path, state, new, overrides)
     if not _registered_by_user(ARCH_MODEL_REGISTRY[new]):
-        check_options(path, options)
-        check_sizes(path, options, state["model"])
+        check_saved(path, options, state["model"], new)
 
 
 def check_trusted(path: object, name: str) -> None:
@@ -164,21 +167,6 @@ def check_parts(path: object, state: dict[str, Any], name: str, overrides: Mappi
             state["cfg"]["criterion"] = None
         else:
             _options(state).pop("criterion", None)
-
-
-def check_options(path: object, options: Mapping[str, Any]) -> None:
-    """Check that no option is a text that a stock model would evaluate, and that names are known.
-
-    Raises:
-        ValueError: one of them is.
-    """
-    for option, value in options.items():
-        if option == "activation_fn" and value not in (None, *get_available_activation_fns()):
-            raise ValueError(f"{path} has an unknown activation_fn ({value!r}): give another file")
-        if option.endswith("attn_type") and not isinstance(value, str | None):
-            raise ValueError(f"{path} has an option that is not a name ({option}={value!r}): give another file")
-        if (option.endswith(EVALUATED) and isinstance(value, str)) or option in ("encoder", "decoder"):
-            raise ValueError(f"{path} has an option that fairseq would run as code ({option}={value!r}): do not use it")
 
 
 def _wanted(overrides: dict[str, Any], name: str) -> str:
@@ -225,6 +213,20 @@ def _registered_by_user(found: type) -> bool:
 def _upgrade(path: object, state: dict[str, Any], name: str, overrides: dict[str, Any]) -> dict[str, Any]:
     """Return a checkpoint of the architecture ``name`` in fairseq's present form, checked and with the overrides."""
     choose_model(path, state, name, overrides)
+    return _present(path, state, overrides)
+
+
+def _language_model(path: object, state: dict[str, Any], name: str, data: object) -> dict[str, Any]:
+    """Return a language model's checkpoint in fairseq's present form, checked, with the symbols of a data folder."""
+    with _readable(path, clear=(ValueError,)):
+        check_language_model(path, _options(state), data)
+        check_saved(path, _options(state), state["model"], name)
+        set_language_task(state, data)
+    return _present(path, state, {})
+
+
+def _present(path: object, state: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint in fairseq's present form, with the overrides."""
     # fairseq's example of simultaneous translation, where installed, registers an option that hydra refuses in args
     REGISTRIES.pop("simul_type", None)
     with _readable(path):

@@ -6,6 +6,7 @@ import argparse
 import ast
 import dataclasses
 import difflib
+import math
 from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +21,7 @@ from mla_fairseq.attention import attention_entry, available_attention
 from mla_fairseq.checkpoints import saved_options
 from mla_fairseq.models.length_options import add_length_args
 from mla_fairseq.models.options import SITES, add_attention_args, site_type
-from mla_fairseq.models.simul import add_chunk_args, add_simul_args
+from mla_fairseq.models.simul import add_chunk_args, add_simul_args, has_option
 from mla_fairseq.models.stock import OURS, stock_model
 
 
@@ -61,12 +62,15 @@ def parse_model_overrides(text: str) -> dict[str, Any]:
     """Return the dictionary in the text of ``--model-overrides``.
 
     Raises:
-        ValueError: the text is not a Python dictionary.
+        ValueError: the text is not a Python dictionary of literals.
     """
     try:
-        return require_dictionary(ast.literal_eval(text))
+        found = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
-        raise ValueError(f"--model-overrides is {text}: give a Python dictionary") from error
+        raise ValueError(
+            f"--model-overrides is {text!r}: give a Python dictionary of literals, such as \"{{'dropout': 0.1}}\""
+        ) from error
+    return require_dictionary(found)
 
 
 def require_dictionary(overrides: Any) -> dict[str, Any]:
@@ -94,46 +98,62 @@ def check_overrides(name: str, state: dict[str, Any], overrides: Mapping[str, An
     if not overrides:
         return
     saved = saved_options(state) or Namespace()
-    actions = _actions(ARCH_MODEL_REGISTRY[name])
+    actions = flags_of(ARCH_MODEL_REGISTRY[name])
     known = _known_options(name, saved, state, overrides)
     for option in overrides:
         if option not in known:
             near = difflib.get_close_matches(str(option), sorted(known), 1, 0)[0]
             fix = f"did you mean {near!r}?"
-            if (model := stock_model(name)) and option in _actions(ARCH_MODEL_REGISTRY[OURS[model]]):
+            if (model := stock_model(name)) and option in flags_of(ARCH_MODEL_REGISTRY[OURS[model]]):
                 fix = f"add '_name': '{OURS[model]}'"
             raise ValueError(f"--model-overrides names {option!r}, which is not an option of {name}: {fix}")
     for option, value in overrides.items():
-        if value is not None:
-            _check_value(option, value, actions.get(option), getattr(saved, option, None))
-    _check_mechanisms(saved, Namespace(**{**vars(saved), **overrides}), overrides)
+        before = getattr(saved, option, None)
+        if value is not None and (needed := wrong_value(option, value, actions.get(option), before)):
+            raise ValueError(f"--model-overrides has {option!r}: {value!r}: give {needed}")
+    after = Namespace(**{**vars(saved), **overrides})
+    _check_mechanisms(after, overrides)
+    _check_policy(after, overrides)
 
 
-def _check_value(option: str, value: Any, action: argparse.Action | None, saved: Any) -> None:
-    """Check that an option takes a value: as its flag does, or the type that the checkpoint has if there is no flag.
+def wrong_value(option: str, value: Any, action: argparse.Action | None, saved: Any = None) -> str | None:
+    """Return what an option needs instead of ``value``; ``None``: its flag takes the value.
 
-    Raises:
-        ValueError: it does not.
+    An option without a flag (no ``action``) needs the type of the value ``saved`` in the checkpoint.
     """
-    wrong = f"--model-overrides has {option!r}: {value!r}: give "
     if isinstance(saved, bool) if action is None else action.nargs == 0:  # a switch: a text would be true
-        if not isinstance(value, bool):
-            raise ValueError(wrong + "True or False")
-    elif action is None:
-        if isinstance(saved, int | float) and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise ValueError(wrong + "a number")
-    elif action.choices is not None:
-        if value not in action.choices:
-            raise ValueError(wrong + f"one of {', '.join(map(str, action.choices))}")
-    elif action.type in (int, float):
-        types = int if action.type is int else (int, float)
-        if isinstance(value, bool) or not isinstance(value, types):
-            raise ValueError(wrong + ("an integer" if action.type is int else "a number"))
-    elif (action.type is str or option.endswith("attn_type")) and not isinstance(value, str):
-        raise ValueError(wrong + "a text")
+        return None if isinstance(value, bool) else "True or False"
+    if action is None:
+        return "a number" if isinstance(saved, int | float) and not _is_number(value, float) else None
+    if action.choices is not None:
+        return None if value in action.choices else f"one of {', '.join(map(str, action.choices))}"
+    if action.type in (int, float):
+        if not _is_number(value, action.type):
+            return "an integer" if action.type is int else "a number"
+        return "from 0 to 1" if option.endswith("dropout") and not 0 <= value <= 1 else None
+    names = action.type is str or option.endswith("attn_type")
+    return "a text" if names and not isinstance(value, str) else None
 
 
-def _check_mechanisms(before: Namespace, after: Namespace, overrides: Mapping[str, Any]) -> None:
+def _is_number(value: Any, kind: type) -> bool:
+    """Return whether a value is a finite number; ``kind``: ``int`` or ``float``."""
+    types = int if kind is int else (int, float)
+    return isinstance(value, types) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_policy(options: Namespace, overrides: Mapping[str, Any]) -> None:
+    """Check that changed options of a read/write policy belong to the policy of the model."""
+    if (simul_type := getattr(options, "simul_type", None)) is None:
+        return
+    for option in overrides:
+        if not has_option(simul_type, option):
+            raise ValueError(
+                f"--model-overrides names {option!r}, which has no effect, because the model has simul_type "
+                f"{simul_type!r}: remove it"
+            )
+
+
+def _check_mechanisms(after: Namespace, overrides: Mapping[str, Any]) -> None:
     """Check that changed mechanisms and options of mechanisms belong to a site of the model."""
     if overrides.get("attn_type") and all(getattr(after, f"{site}_attn_type", None) for site in SITES):
         named = ", ".join(f"{site}_attn_type {site_type(after, site)}" for site in SITES)
@@ -159,14 +179,14 @@ def _known_options(name: str, saved: Namespace, state: dict[str, Any], overrides
         known |= vars(section).keys() if isinstance(section, Namespace) else dict(section or {}).keys()
     for field in dataclasses.fields(FairseqConfig):
         known |= {field.name, *getattr(field.type, "__dataclass_fields__", ())}
-    known |= _actions(ARCH_MODEL_REGISTRY[name]).keys()
+    known |= flags_of(ARCH_MODEL_REGISTRY[name]).keys()
     for part, registry in (("task", TASK_REGISTRY), ("criterion", CRITERION_REGISTRY)):
         chosen = registry.get(overrides.get(part, getattr(saved, part, None)))
-        known |= set() if chosen is None else _actions(chosen).keys()
+        known |= set() if chosen is None else flags_of(chosen).keys()
     return known
 
 
-def _actions(owner: Any) -> dict[str, argparse.Action]:
+def flags_of(owner: Any) -> dict[str, argparse.Action]:
     """Return the flags that a model, task or criterion adds to fairseq's parser, by option."""
     parser = argparse.ArgumentParser(add_help=False, conflict_handler="resolve")
     owner.add_args(parser)

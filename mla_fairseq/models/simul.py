@@ -15,6 +15,21 @@ PRE_DECISION = "_fixed_pre_decision"
 POLICIES = ("waitk", "hard_aligned", "infinite_lookback", "chunkwise")
 SIMUL_TYPES = tuple(f"{policy}{suffix}" for policy in POLICIES for suffix in ("", PRE_DECISION))
 
+MONOTONIC_OPTIONS = (
+    "fixed_pre_decision_type", "fixed_pre_decision_pad_threshold", "mass_preservation", "noise_mean", "noise_var",
+    "energy_bias", "energy_bias_init", "mocha_chunk_size",
+)  # fmt: skip
+
+
+def has_option(simul_type: str, option: str) -> bool:
+    """Return whether an option has an effect in a model with this ``--simul-type``; true for those of other parts."""
+    policy = simul_type.removesuffix(PRE_DECISION)
+    if option.startswith("fixed_pre_decision") and policy == simul_type:
+        return False
+    if option == "mocha_chunk_size":
+        return policy == "chunkwise"
+    return not (option in MONOTONIC_OPTIONS if policy == "waitk" else option == "waitk_lagging")
+
 
 def add_chunk_args(parser: _ActionsContainer) -> None:
     """Add the flags of a chunked encoder to a parser, or to a group of its flags."""

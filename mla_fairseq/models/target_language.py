@@ -30,24 +30,27 @@ def tag_index(dictionary: Dictionary, language: str) -> int:
     return dictionary.index(f"<lang:{language}>")
 
 
-def forced_tokens(dictionary: Dictionary, prefix_size: int, language: str | None) -> list[int]:
+def forced_tokens(
+    dictionary: Dictionary, prefix_size: int, language: str | None, option: str = "--tgt-lang"
+) -> list[int]:
     """Return the tokens that every translation into ``language`` begins with.
 
     Args:
         dictionary: of target tokens.
         prefix_size: number of these tokens, 0 for a model of one language.
         language: the target language; ``None``: not given.
+        option: what gives the language, for messages.
 
     Raises:
         ValueError: an unknown language, none for a multilingual model, or one for a model of one language.
     """
     if not prefix_size:
         if language is not None:
-            raise ValueError(f"--tgt-lang is {language}, but this model has no target-language tags: remove it")
+            raise ValueError(f"{option} is {language}, but this model has no target-language tags: remove it")
         return []
     if language is None:
         known = ", ".join(languages(dictionary))
-        raise ValueError(f"this model translates into several languages ({known}): choose one by --tgt-lang")
+        raise ValueError(f"this model translates into several languages ({known}): choose one by {option}")
     return [tag_index(dictionary, language)]
 
 

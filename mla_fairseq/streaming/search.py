@@ -36,12 +36,12 @@ class SearchOptions:
     def __post_init__(self) -> None:
         check_integer("the beam", self.beam, 1)
         if not is_finite(self.lenpen):
-            raise ValueError(f"--lenpen must be a finite number, but is {self.lenpen!r}")
+            raise ValueError(f"lenpen (--lenpen) must be a finite number, but is {self.lenpen!r}")
         a, b = self.max_len_a, self.max_len_b
         if not is_finite(a, b) or a < 0 or b < 0 or a == b == 0:
             raise ValueError(
-                "--max-len-a and --max-len-b must be finite and at least 0, and one of them above 0, "
-                f"but are {a!r} and {b!r}"
+                "max_len_a and max_len_b (--max-len-a, --max-len-b) must be finite and at least 0, and one of them "
+                f"above 0, but are {a!r} and {b!r}"
             )
 
     def longest(self, frames: int) -> int:

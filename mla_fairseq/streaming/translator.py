@@ -99,7 +99,8 @@ class Translator:
         Raises:
             ValueError: an unknown language, none for a multilingual model, or one for a model of one language.
         """
-        return forced_tokens(self.dictionary, self.model.decoder.prefix_size, language)
+        option = "tgt_lang (--tgt-lang)"  # the argument of sessions, and the flag of agents
+        return forced_tokens(self.dictionary, self.model.decoder.prefix_size, language, option)
 
     def log_once(self, message: str) -> None:
         """Log a message about the model, only the first time."""

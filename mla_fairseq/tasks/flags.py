@@ -30,7 +30,10 @@ EVERYWHERE: Fixes = {
     "tpu": "use a GPU or --cpu",
     **dict.fromkeys(("checkpoint_suffix", "checkpoint_shard_count"), "remove it, a checkpoint is one file"),
 }
-TRAIN: Fixes = {
+SIMULTANEOUS: Fixes = dict.fromkeys(
+    ("simul_waitk_lagging", "simul_log", "simul_segment_size"), "give it to fairseq-generate, which decodes"
+)
+TRAIN: Fixes = SIMULTANEOUS | {
     "combine_valid_subsets": "list the sets, as in --valid-subset valid,dev",
     **dict.fromkeys(("num_shards", "shard_id"), "remove it, the processes of a training divide the data themselves"),
     "tgt_lang": "remove it, each row has its language",
@@ -41,8 +44,6 @@ DECODE: Fixes = {
     "match_source_len": "limit the length by --max-len-a and --max-len-b, the source's length is in frames",
     "constraints": "remove it, fairseq reads constraints from text input only",
     "post_process": "remove it, D- lines are the text without pieces of words",
-    # transformer_lm evaluates one of its options, so no checkpoint of it is loaded
-    **dict.fromkeys(("lm_path", "lm_weight"), "remove it, a language model of fairseq may run code from its file"),
     "replace_unk": "remove it, speech has no words to copy",
     **dict.fromkeys(("beam_mt", "lenpen_mt", "max_len_a_mt", "max_len_b_mt"), "remove it, there is one decoder"),
     **dict.fromkeys(
@@ -54,7 +55,10 @@ DECODE: Fixes = {
     ),
 }  # fmt: skip
 INTERACTIVE: Fixes = {
-    **dict.fromkeys(("score_reference", "scoring", "simul_log"), "use fairseq-generate, which has references"),
+    **dict.fromkeys(
+        ("score_reference", "scoring", "simul_log", "simul_segment_size"), "use fairseq-generate, which has references"
+    ),
+    **dict.fromkeys(("lm_path", "lm_weight"), "use fairseq-generate, fairseq has no language model here"),
     "results_path": "redirect the output to a file",
     "quiet": "remove it, fairseq-interactive prints every translation",
     **dict.fromkeys(("num_shards", "shard_id"), "divide the input"),
@@ -65,7 +69,7 @@ VALIDATE: Fixes = {
     "tgt_lang": "remove it, each row has its language",
 }
 SPEECH: Fixes = {
-    "store_ema": "remove it, fairseq cannot average the counters of batch normalisation",
+    "store_ema": "remove it, fairseq cannot average the counters of batch normalisation, which are integers",
     **dict.fromkeys(("vocoder", "spec_bwd_max_iter", "eval_tb_nsample"), "remove it, mla-synthesize has vocoders"),
 }
 """Further flags that text to speech does not support."""
@@ -77,7 +81,10 @@ DEFAULTS: dict[str, Any] = {
         configs.GenerationConfig,
     )
     for field in dataclasses.fields(config)
-} | {"scoring": "bleu", "vocoder": "griffin_lim", "spec_bwd_max_iter": 8, "eval_tb_nsample": 8}  # fmt: skip
+} | {
+    "scoring": "bleu", "vocoder": "griffin_lim", "spec_bwd_max_iter": 8, "eval_tb_nsample": 8,
+    "simul_segment_size": 280.0,
+}  # fmt: skip
 
 SCORERS = {
     "wer": ("editdistance", "editdistance"),
@@ -85,42 +92,6 @@ SCORERS = {
     "bert_score": ("bert_score", "bert-score"),
 }
 """Scorers of fairseq: the module that they import, and the package that has it."""
-
-
-RANGES: dict[str, tuple[float, float]] = {
-    "seed": (0, 2**32 - 1 - 10**6),  # fairseq adds the epoch or the update
-    "num_workers": (0, 1000),
-    "max_tokens": (1, 10**9),
-    "batch_size": (1, 10**9),
-    "beam": (1, 10**6),
-    "nbest": (1, 10**6),
-    **dict.fromkeys(("lenpen", "unkpen", "max_len_a", "diverse_beam_strength", "diversity_rate"), (-1e6, 1e6)),
-    "max_len_b": (0, 10**9),
-    "sampling_topp": (-1, 1),
-}
-"""The least and the largest number of a flag, checked before fairseq's commands use them."""
-
-
-def check_numbers(args: Namespace) -> None:
-    """Check numbers that a command uses before it sets up its task, and those that end it with a traceback.
-
-    Raises:
-        UserError: one is out of range, or does not fit another one.
-    """
-    for name, (least, most) in RANGES.items():
-        value = getattr(args, name, None)
-        if value is not None and not least <= value <= most:  # ``not <=`` is true for NaN
-            raise UserError(f"--{name.replace('_', '-')} is {value}: give a number from {least:,} to {most:,}")
-    sizes = getattr(args, "max_tokens", None), (batch := getattr(args, "batch_size", None))
-    if not hasattr(args, "beam"):
-        if hasattr(args, "path") and sizes == (None, None):  # fairseq-validate has no default
-            raise UserError("the size of batches is missing: add --max-tokens or --batch-size")
-        return
-    if args.sampling and args.nbest != args.beam:
-        raise UserError(f"--sampling needs --nbest equal to --beam ({args.nbest}, {args.beam}): change one of them")
-    buffer = max(getattr(args, "buffer_size", batch or 1), 1)
-    if batch is not None and batch > buffer:
-        raise UserError(f"--batch-size is above --buffer-size ({batch} > {buffer}): increase --buffer-size")
 
 
 def check_flags(args: Namespace, from_checkpoint: bool = False) -> None:
@@ -199,6 +170,9 @@ def check_search(args: Namespace) -> None:
         raise UserError(f"--beam is not a multiple of --diverse-beam-groups ({beam}, {groups}): change one of them")
     if args.min_len > args.max_len_b and args.max_len_a <= 0:
         raise UserError(f"--min-len is above --max-len-b ({args.min_len} > {args.max_len_b}): decrease it")
+    check_fusion(args)
+    if getattr(args, "simul_log", None) is None:
+        refuse(args, {"simul_segment_size": "add --simul-log, of which it sets the delays"}, "decoding without a log")
     if args.score_reference and getattr(args, "simul_log", None):
         raise UserError(f"--score-reference decodes nothing to log (--simul-log {args.simul_log}): remove one of them")
     if (owners := args.retain_dropout_modules) and not args.retain_dropout:
@@ -206,6 +180,19 @@ def check_search(args: Namespace) -> None:
     module, package = SCORERS.get(args.scoring, ("torch", "torch"))
     if find_spec(module) is None:
         raise UserError(f"--scoring {args.scoring} needs the package {package}: pip install {package}")
+
+
+def check_fusion(args: Namespace) -> None:
+    """Check that ``--lm-path`` and ``--lm-weight`` have an effect.
+
+    Raises:
+        UserError: one of them is missing, or nothing is decoded.
+    """
+    if (args.lm_path is None) != (args.lm_weight == 0):
+        given = f"--lm-weight {args.lm_weight}" if args.lm_path is None else f"--lm-path {args.lm_path}"
+        raise UserError(f"{given} has no effect alone: give --lm-path and --lm-weight, or remove it")
+    if args.lm_path is not None and args.score_reference:
+        raise UserError(f"--score-reference uses no language model (--lm-path {args.lm_path}): remove one of them")
 
 
 def check_prefix(args: Any) -> None:

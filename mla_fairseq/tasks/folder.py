@@ -35,7 +35,11 @@ class FolderTask(FairseqTask):
 
     command: ClassVar[str] = "mla-prepare"  # prepares such a folder
     needed: ClassVar[tuple[str, ...]] = ()  # sections of the data configuration
-    foreign: ClassVar[tuple[str, ...]] = ("tts_", "fastspeech")  # first letters of architectures of other tasks
+    foreign: ClassVar[tuple[str, ...]] = (
+        "tts_",
+        "fastspeech",
+        "transformer_lm",
+    )  # first letters of architectures of other tasks
 
     @classmethod
     def setup_task(cls, args: Namespace, **kwargs: Any) -> FairseqTask:

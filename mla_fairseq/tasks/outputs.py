@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from mla_fairseq.files import check_folder
-from mla_fairseq.tasks.flags import check_numbers
+from mla_fairseq.tasks.parsed import check_parsed
 
 
 class CheckedParser(ArgumentParser):
-    """A parser of fairseq's, with checks of numbers: its commands use some of them before they set up the task."""
+    """A parser of fairseq's, with checks of flags that its commands use before they set up the task."""
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> tuple[Namespace, list[str]]:  # type: ignore[override]
         """Parse flags as argparse does.
 
         Raises:
-            UserError: a number is out of range.
+            UserError: what ``check_parsed`` raises.
         """
         found, rest = super().parse_known_args(*args, **kwargs)
-        check_numbers(found)
+        check_parsed(found)
         return found, rest
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from mla_fairseq.data.check import bins
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.models.checks import check_length_rule
+from mla_fairseq.models.language import check_same_symbols
 from mla_fairseq.streaming.delays import Clock, longest
 from mla_fairseq.streaming.policies import WaitKPolicy
 from mla_fairseq.tasks.alignment import align, check_models
@@ -98,6 +99,8 @@ class SpeechToTextMLATask(MultilingualTask, SpeechToTextTask):
             if hasattr(self.args, "buffer_size") and not self.data_cfg.prepend_tgt_lang_tag:
                 check_prefix(args)
             check_symbols(args, self.target_dictionary)
+            if lm := (kwargs.get("extra_gen_cls_kwargs") or {}).get("lm_model"):
+                check_same_symbols(lm, self.target_dictionary.symbols)
             generator = super().build_generator(models, args, *more, **kwargs)
         if (size := getattr(args, "no_repeat_ngram_size", 0)) > 0:
             generator.repeat_ngram_blocker = RepeatedNGrams(size)

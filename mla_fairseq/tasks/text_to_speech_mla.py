@@ -31,7 +31,7 @@ class TextToSpeechMLATask(FolderTask, TextToSpeechTask):
 
     command: ClassVar[str] = "mla-prepare-tts"
     needed: ClassVar[tuple[str, ...]] = ("features",)
-    foreign: ClassVar[tuple[str, ...]] = ("s2t_", "convtransformer")
+    foreign: ClassVar[tuple[str, ...]] = ("s2t_", "convtransformer", "transformer_lm")
     word_end: ClassVar[str] = WORD_END
 
     @staticmethod

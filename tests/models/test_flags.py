@@ -10,7 +10,7 @@ import torch
 from fairseq import options
 
 from mla_fairseq.errors import UserError
-from mla_fairseq.tasks.flags import DECODE, EVERYWHERE, INTERACTIVE, SPEECH, TRAIN, VALIDATE, check_flags
+from mla_fairseq.tasks.flags import DECODE, EVERYWHERE, INTERACTIVE, SIMULTANEOUS, SPEECH, TRAIN, VALIDATE, check_flags
 from tests.models.conftest import SIZES, TRAINING
 from tests.programs import ROOT, Done, run
 
@@ -20,6 +20,7 @@ PARSERS = {
     "train": options.get_training_parser,
     "generate": options.get_generation_parser,
     "interactive": options.get_interactive_generation_parser,
+    "validate": options.get_validation_parser,
 }
 
 
@@ -36,13 +37,15 @@ def wait_k(train) -> Path:
 def parse(program: str, flags: str) -> Namespace:
     """Return the flags of a command as fairseq parses them."""
     model = ["--arch", "s2t_transformer_mla"] if program == "train" else ["--path", "x.pt"]
-    command = ["data", "--task", "speech_to_text_mla", *model, *flags.split()]
+    batch = ["--batch-size", "1"] if program == "validate" else []
+    command = ["data", "--task", "speech_to_text_mla", *model, *batch, *flags.split()]
     return options.parse_args_and_arch(PARSERS[program](), command)
 
 
 @pytest.mark.parametrize("program", PARSERS)
 def test_defaults_are_accepted(program: str) -> None:
-    check_flags(parse(program, ""))
+    check_flags(parse(program, ""), from_checkpoint=program == "validate")
+    check_flags(parse(program, "--simul-segment-size 280"), from_checkpoint=program == "validate")
 
 
 @pytest.mark.parametrize(
@@ -54,6 +57,13 @@ def test_defaults_are_accepted(program: str) -> None:
         ("train", "--combine-valid-subsets", "--combine-valid-subsets is not supported in training: list the sets"),
         ("train", "--num-shards 2", "--num-shards is not supported in training (2): remove it"),
         ("train", "--tgt-lang de", "--tgt-lang is not supported in training (de): remove it, each row has its lang"),
+        (
+            "train",
+            "--simul-waitk-lagging 3",
+            "--simul-waitk-lagging is not supported in training (3): give it to fairseq",
+        ),
+        ("train", "--simul-log x", "--simul-log is not supported in training (x): give it to fairseq-generate"),
+        ("train", "--simul-segment-size 40", "--simul-segment-size is not supported in training (40.0): give it to f"),
         ("train", "--bf16", "--bf16 is not supported in training: use --fp16"),
         ("train", "--cpu --fp16", "--fp16 needs a GPU in training: remove it, or use --memory-efficient-fp16"),
         ("train", "--multitask-config-yaml x", "--multitask-config-yaml is not supported in training (x): remove it"),
@@ -79,8 +89,16 @@ def test_defaults_are_accepted(program: str) -> None:
         ("generate", "--nbest 6", "--nbest is above --beam (6 > 5): increase --beam"),
         ("generate", "--diverse-beam-groups 2", "--beam is not a multiple of --diverse-beam-groups (5, 2): change one"),
         ("generate", "--min-len 9 --max-len-b 8", "--min-len is above --max-len-b (9 > 8): decrease it"),
-        ("generate", "--lm-path x --lm-weight 0.1", "--lm-path is not supported in decoding (x): remove it, a lang"),
-        ("generate", "--lm-weight 0.1", "--lm-weight is not supported in decoding (0.1): remove it"),
+        ("generate", "--lm-path x", "--lm-path x has no effect alone: give --lm-path and --lm-weight, or remove it"),
+        ("generate", "--lm-weight 0.1", "--lm-weight 0.1 has no effect alone: give --lm-path and --lm-weight"),
+        ("generate", "--lm-path x --lm-weight 1 --score-reference", "--score-reference uses no language model (--lm-p"),
+        (
+            "generate",
+            "--simul-segment-size 40",
+            "--simul-segment-size is not supported in decoding without a log (40.0",
+        ),
+        ("interactive", "--lm-path x --lm-weight 1", "--lm-path is not supported in fairseq-interactive (x): use fair"),
+        ("interactive", "--simul-segment-size 40", "--simul-segment-size is not supported in fairseq-interactive (40"),
         ("generate", "--retain-dropout-modules x", "--retain-dropout-modules has no effect without --retain-dropout"),
         ("generate", "--scoring wer", "--scoring wer needs the package editdistance: pip install editdistance"),
         ("generate", "--score-reference --simul-log x", "--score-reference decodes nothing to log (--simul-log x)"),
@@ -118,10 +136,19 @@ def test_flags_without_effect_are_refused(
         ("interactive", "--unkpen inf", "--unkpen is inf: give a number from"),
         ("generate", "--sampling --sampling-topp 2", "--sampling-topp is 2.0: give a number from -1 to 1"),
         ("generate", "--sampling", "--sampling needs --nbest equal to --beam (1, 5): change one of them"),
+        ("generate", "--lm-path x --lm-weight nan", "--lm-weight is nan: give a number from"),
         ("interactive", "--batch-size 3", "--batch-size is above --buffer-size (3 > 1): increase --buffer-size"),
+        *((program, f"--model-overrides {text}", f"--model-overrides is {text!r}: give a Python dictionary of literals")
+          for program in ("generate", "interactive", "validate") for text in ("{'a':b}", "{", "__import__('os')")),
+        *((program, "--model-overrides [1]", "--model-overrides is [1]: give a Python dictionary")
+          for program in ("generate", "interactive", "validate")),
+        ("validate", "--model-overrides=", "--model-overrides is '': give a Python dictionary of literals"),
+        ("validate", "--simul-waitk-lagging 3", "--simul-waitk-lagging is not supported in fairseq-validate (3): give"),
+        ("validate", "--simul-log x", "--simul-log is not supported in fairseq-validate (x): give it to fairseq-gener"),
+        ("validate", "--simul-segment-size 40", "--simul-segment-size is not supported in fairseq-validate (40.0)"),
     ],
-)
-def test_numbers_out_of_range_are_refused_when_they_are_parsed(program: str, flags: str, message: str) -> None:
+)  # fmt: skip
+def test_wrong_values_are_refused_when_they_are_parsed(program: str, flags: str, message: str) -> None:
     with pytest.raises(UserError, match=f"^error: {re.escape(message)}"):
         parse(program, flags)
 
@@ -169,7 +196,7 @@ def test_every_flag_is_on_the_page() -> None:
     known = {option for action in actions for option in action.option_strings}
     ours = {
         "--tgt-lang",
-        "--simul-log",
+        *(f"--{name.replace('_', '-')}" for name in SIMULTANEOUS),
         "--multitask-config-yaml",
         "--vocoder",
         "--spec-bwd-max-iter",

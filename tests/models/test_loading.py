@@ -122,6 +122,98 @@ def test_an_option_that_breaks_the_build_names_the_file(change: Change, options:
         load(change(**options))
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"encoder_layers": "x"}, "asks for another size"),
+        ({"decoder_layers": -1}, "asks for another size"),
+        ({"conv_kernel_sizes": "5,a"}, "asks for another size"),
+        ({"dropout": "nan"}, r"has a wrong option \(dropout='nan', but it must be a number\)"),
+        ({"dropout": float("nan")}, r"has a wrong option \(dropout='nan', but it must be a number\)"),
+        ({"attention_dropout": 1.5}, r"has a wrong option \(attention_dropout='1.5', but it must be from 0 to 1\)"),
+        ({"encoder_normalize_before": 7}, r"has a wrong option \(encoder_norm.*='7', but it must be True or False\)"),
+        ({"encoder_freezing_updates": [1]}, r"has a wrong option \(encoder_freezing_updates=.*must be an integer"),
+        ({"conv_version": "x"}, r"has a wrong option \(conv_version='x', but it must be one of "),
+        ({"conv_kernel_sizes": "4,4"}, "has options that make no model|the checkpoint is of another model"),
+        ({"encoder_embed_dim": 15}, "has options that make no model|asks for another size"),
+    ],
+    ids=str,
+)
+def test_options_that_make_no_model_are_one_line(change: Change, form: str, options: dict, words: str) -> None:
+    """Whatever fails when fairseq builds the model, and for a stock model as for one of this package."""
+    path = change(form, **options)
+    with pytest.raises(UserError, match=words) as found:
+        load(path)
+    assert "\n" not in str(found.value)
+    with pytest.raises(ValueError, match=words) as raised:
+        load_model(path, {})
+    assert "\n" not in str(raised.value)
+
+
+def test_a_missing_option_is_one_line(stock: Path, corpus: Path, tmp_path: Path, generate: Generate) -> None:
+    state = torch.load(stock, weights_only=True)
+    del state["cfg"]["model"].max_source_positions
+    torch.save(state, tmp_path / "cut.pt")
+    done = generate(tmp_path / "cut.pt")
+    assert done.code == 1 and "Traceback" not in done.err
+    assert done.last_line.startswith(f"error: {tmp_path / 'cut.pt'} has options that make no model")
+    assert "max_source_positions" in done.last_line
+
+
+def test_the_broken_file_of_an_ensemble_is_named(change: Change, stock: Path) -> None:
+    state = torch.load(change(), weights_only=True)
+    del state["cfg"]["model"].max_source_positions
+    torch.save(state, broken := change().with_name("broken.pt"))
+    with pytest.raises(UserError, match=r"^error: \S*broken\.pt has options that make no model"):
+        checkpoint_utils.load_model_ensemble([str(stock), str(broken)])
+
+
+@pytest.mark.parametrize("option", ["target_length", "target_length_fixed", "source_length"])
+def test_a_length_that_no_attention_uses_is_an_error(change: Change, option: str) -> None:
+    overrides = {"_name": "s2t_transformer_mla", option: "fixed" if option == "target_length" else 9}
+    words = rf"changed\.pt: --model-overrides names '{option}', which has no effect, because no attention of the model"
+    with pytest.raises(UserError, match=words):
+        load(change(), overrides)
+    with pytest.raises(ValueError, match=words):
+        load_model(change(), overrides)
+    if option != "target_length_fixed":
+        load(change(), overrides | {"attn_type": "cosformer"})
+    else:
+        with pytest.raises(UserError, match="which has no effect, because target_length is 'ratio'"):
+            load(change(), overrides | {"attn_type": "cosformer"})
+        for rule in ("fixed", "ratio"):  # whoever names the rule may give numbers for several
+            load(change(), overrides | {"attn_type": "cosformer", "target_length": rule})
+
+
+@pytest.mark.parametrize(
+    ("simul_type", "overrides", "words"),
+    [
+        ("waitk", {"waitk_lagging": "0"}, "--waitk-lagging must be K or LOWEST-HIGHEST"),
+        ("waitk", {"waitk_lagging": "x"}, "--waitk-lagging must be a number such as 3"),
+        (
+            "waitk",
+            {"noise_var": 0.5},
+            "names 'noise_var', which has no effect, because .* simul_type 'waitk'",
+        ),
+        ("waitk", {"fixed_pre_decision_ratio": 3}, "names 'fixed_pre_decision_ratio', which has no effect"),
+        ("hard_aligned", {"waitk_lagging": "2"}, "names 'waitk_lagging', which has no effect"),
+        ("hard_aligned_fixed_pre_decision", {"mocha_chunk_size": 2}, "names 'mocha_chunk_size', which has no effect"),
+    ],
+)
+def test_an_override_of_another_policy_is_an_error(
+    build, tmp_path: Path, simul_type: str, overrides: dict, words: str
+) -> None:
+    flags = f"--simul-type {simul_type} --fixed-pre-decision-ratio 2"
+    built = build("s2t_transformer_simul_mla", flags)
+    options = Namespace(**vars(built.args))
+    history = [{"optimizer_name": "", "lr_scheduler_state": {}}]
+    state = {"args": options, "model": built.model.state_dict(), "optimizer_history": history, "extra_state": {}}
+    torch.save(state, tmp_path / "simul.pt")
+    with pytest.raises(ValueError, match=words):
+        load_model(tmp_path / "simul.pt", overrides)
+
+
 def test_options_of_commands_may_be_overridden(change: Change) -> None:
     """``fairseq-validate`` overrides with all flags of its command line."""
     load(change(), {"max_tokens": 100, "batch_size": 1, "config_yaml": "config.yaml", "task": "speech_to_text_mla"})

@@ -313,7 +313,9 @@ def test_a_beam_finds_likelier_sentences(translator) -> None:
 
 @pytest.mark.parametrize("limits", [(0, 0), (-0.1, 20), (0.1, -1), (float("nan"), 20), (0.1, float("inf")), ("1", 2)])
 def test_limits_that_allow_no_token_are_refused(limits: tuple) -> None:
-    with pytest.raises(ValueError, match="--max-len-a and --max-len-b must be finite and at least 0"):
+    with pytest.raises(
+        ValueError, match=r"max_len_a and max_len_b \(--max-len-a, --max-len-b\) must be finite and at least 0"
+    ):
         SearchOptions(max_len_a=limits[0], max_len_b=limits[1])
 
 
@@ -321,7 +323,7 @@ def test_limits_that_allow_no_token_are_refused(limits: tuple) -> None:
 def test_a_beam_that_is_not_a_positive_integer_is_refused(beam) -> None:
     with pytest.raises(ValueError, match=f"the beam must be an integer of at least 1, but is {beam}"):
         SearchOptions(beam=beam)
-    with pytest.raises(ValueError, match="--lenpen must be a finite number, but is nan"):
+    with pytest.raises(ValueError, match=r"^lenpen \(--lenpen\) must be a finite number, but is nan"):
         SearchOptions(lenpen=float("nan"))
 
 

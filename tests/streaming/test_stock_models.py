@@ -104,5 +104,5 @@ def agent(checkpoint: Path, data: Path, *flags: str) -> AlignAttAgent:
 def test_agents_take_a_stock_model_and_overrides(stock, by_utterance: Path) -> None:
     translator = agent(stock(), by_utterance, "--model-overrides", "{'cross_attn_type': 'relu'}").translator
     assert isinstance(translator.model.decoder.layers[0].encoder_attn.mechanism, LinearAttention)
-    with pytest.raises(UserError, match=r"--model-overrides is \{1: give a Python dictionary"):
+    with pytest.raises(UserError, match=r"--model-overrides is '\{1': give a Python dictionary"):
         agent(stock(), by_utterance, "--model-overrides", "{1")

@@ -200,7 +200,7 @@ def test_no_translation_is_empty_and_the_limit_does_not_count_the_tag(joint: Pat
 @pytest.mark.parametrize(
     ("language", "message"),
     [
-        (None, "this model translates into several languages (de, fr): choose one by --tgt-lang"),
+        (None, "this model translates into several languages (de, fr): choose one by tgt_lang (--tgt-lang)"),
         ("it", "'it' is no target language of this model: use one of de, fr"),
     ],
 )
@@ -214,7 +214,7 @@ def test_sessions_need_a_language_of_the_model(joint: Path, multilingual, langua
 
 
 def test_a_model_of_one_language_takes_none(translator) -> None:
-    with pytest.raises(ValueError, match="--tgt-lang is de, but this model has no target-language tags: remove it"):
+    with pytest.raises(ValueError, match=r"^tgt_lang \(--tgt-lang\) is de, but this model has no target-language tags"):
         IncrementalSession(translator(), WaitKPolicy(2), SearchOptions(tgt_lang="de"))
 
 
