@@ -239,6 +239,29 @@ def halve(_: Random, state: dict) -> None:
         state["model"][name] = weight.half() if weight.is_floating_point() else weight
 
 
+def change_generator(change: Callable[[torch.Tensor], torch.Tensor | None]) -> Apply:
+    """Return what changes one weight of a vocoder."""
+    apply = change_weight(change)
+
+    def change_file(random: Random, path: Path) -> object:
+        torch.save({"model": torch.load(path, weights_only=True)["generator"]}, path)
+        name = apply(random, path)
+        torch.save({"generator": torch.load(path, weights_only=False)["model"]}, path)
+        return name
+
+    return change_file
+
+
+GENERATOR: dict[str, Apply] = {
+    "NaN weight": change_generator(poison),
+    "weight of another shape": change_generator(lambda weight: weight[:-1]),
+    "weight missing": change_generator(lambda weight: None),
+    "weight of text": change_generator(lambda weight: "x"),
+    "a list": lambda _, path: torch.save({"generator": [1]}, path),
+    "runs code": lambda _, path: torch.save({"generator": Payload()}, path),
+}
+
+
 def replace(state: dict, **values: object) -> None:
     state.update(values)
 

@@ -4,7 +4,7 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -57,7 +57,10 @@ def draw(seed: int, number: int) -> Case:
     name = random.choice(sorted(COMMANDS))
     file = random.choice(COMMANDS[name].files)
     special = random.random() < 0.7
-    return Case(number, name, file, random.choice(MUTATIONS[KINDS[file]] if special else BYTES), random)
+    mutation = random.choice(MUTATIONS[KINDS[file]] if special else BYTES)
+    if mutation.name == "a pipe" and file == "live/names.txt":  # an input that programs rightly wait for
+        mutation = BYTES[0]
+    return Case(number, name, file, mutation, random)
 
 
 class Campaign:
@@ -118,13 +121,17 @@ def is_clear(line: str, case: Case) -> bool:
     return "error: " in line and (named or bool(re.search(r"--[a-z]|'.+'|\(.+\)|\d|is missing", line)))
 
 
-def campaign(seed: int, numbers: range, seconds: float, world: Path, place: Path) -> Iterator[Outcome]:
-    """Yield the outcomes of cases until the time is over."""
+def campaign(
+    seed: int, numbers: range, seconds: float, world: Path, place: Path, only: Collection[str] = ()
+) -> Iterator[Outcome]:
+    """Yield the outcomes of cases, of ``only`` some commands or of all, until the time is over."""
     end, runner = time.monotonic() + seconds, Campaign(world, place)
     for number in numbers:
         if time.monotonic() > end:
             return
-        yield runner.run(draw(seed, number))
+        case = draw(seed, number)
+        if not only or case.name in only:
+            yield runner.run(case)
 
 
 def table(outcomes: list[Outcome]) -> str:

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +14,13 @@ from typing import TextIO
 
 import torch
 
-from mla_fairseq.cli import sweep, sweep_agent
+from mla_fairseq.cli import recipe, sweep, sweep_agent
 from mla_fairseq.errors import user_errors
 from mla_fairseq.evaluation import programs
 from mla_fairseq.evaluation.curves import draw_training_curve
 from mla_fairseq.evaluation.offline import read_generated
-from tests.fuzz.world import KINDS, MODELS, SPEAKER, TEXT, UPDATES, text_task
+from mla_fairseq.recipes import process
+from tests.fuzz.world import JOINT, JOINT_TRAINING, KINDS, MODELS, SPEAKER, TEXT, UPDATES, text_task
 from tests.programs import ENTRY_POINTS, Done, run
 
 ENTRY_POINTS |= {
@@ -25,6 +28,7 @@ ENTRY_POINTS |= {
     "fairseq-interactive": "fairseq_cli.interactive:cli_main",
     "sweep": "tests.fuzz.commands:sweep_here",
     "sweep-agent": "tests.fuzz.commands:sweep_here",
+    "whole-recipe": "tests.fuzz.commands:whole_recipe",
     "training-curve": "tests.fuzz.commands:training_curve",
     "read-generated": "tests.fuzz.commands:generated",
 }
@@ -43,6 +47,47 @@ def sweep_here() -> None:
     programs.subprocess = SimpleNamespace(run=run_here)  # this process is the case's own
     main = {"sweep": sweep.main, "sweep-agent": sweep_agent.main}[sys.argv[0]]
     main()
+
+
+class Forked:
+    """A program in a forked child, with what ``mla-recipe`` uses of ``subprocess.Popen``."""
+
+    def __init__(self, command: list[str], **_: object) -> None:
+        done = run(Path(command[0]).name, command[1:])
+        self.stdout, self.returncode = tempfile.TemporaryFile(), done.code  # noqa: SIM115 -- __exit__ closes it
+        self.stdout.write((done.err + done.out).encode())
+        self.stdout.seek(0)
+
+    def __enter__(self) -> "Forked":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stdout.close()
+
+    def terminate(self) -> None:
+        """Do nothing: it has ended."""
+
+
+def whole_recipe() -> None:
+    """Run ``mla-recipe`` and forked children in place of the programs that it starts; print the logs of this run."""
+    os.environ["DATA"], *sys.argv[1:] = sys.argv[1:]
+    process.subprocess = SimpleNamespace(**{**vars(subprocess), "Popen": Forked})
+    try:
+        recipe.main()
+    finally:
+        folder = Path(sys.argv[sys.argv.index("--out") + 1], "whole")
+        for log in sorted(folder.glob("*.log")):
+            print(log.read_bytes().decode("utf-8", "replace").rpartition("# session")[2])
+
+
+def scores(folder: str) -> Callable[[Done, Path], object]:
+    """Return the scores in the result of a recipe."""
+
+    def read(_: Done, place: Path) -> object:
+        result = json.loads((place / folder / "whole/result.json").read_text())
+        return [(name, result[name]) for name in ("bleu", "chrf", "sentences", "updates", "attention")]
+
+    return read
 
 
 def training_curve() -> None:
@@ -183,8 +228,24 @@ COMMANDS = {
     ),
     "prepare": Command(
         "mla-prepare --data {}/corpus --pairs en-de --output {}/out --vocab-type char --cmvn global --workers 1",
-        ("corpus/",),
+        ("corpus/en-de",),
         files("out/en-de/*.[tny]*"),
+    ),
+    "prepare-joint": Command(
+        "mla-prepare --data {}/corpus --pairs en-de en-fr --joint --output {}/out --vocab-type char --workers 1",
+        ("corpus/",),
+        files("out/*.[tny]*"),
+    ),
+    "train-joint": Command(
+        f"fairseq-train {{}}/joint {JOINT_TRAINING} {UPDATES} --save-dir {{}}/out",
+        ("joint/",),
+        weights("out/checkpoint_last.pt"),
+    ),
+    "generate-joint": Command(
+        f"fairseq-generate {{}}/joint {JOINT} --gen-subset dev_de_st,dev_fr_st --prefix-size 1 --beam 2 --max-len-b 10 "
+        "--cpu --num-workers 0 --path {}/models/joint.pt",
+        ("joint/", "models/joint"),
+        HYPOTHESES,
     ),
     "segments": Command(
         "mla-segments --data {}/corpus --pair en-de --split dev --output {}/out",
@@ -223,6 +284,24 @@ COMMANDS = {
     "training-curve": Command("training-curve {}/logs/train.log {}/out/curve", ("logs/train",), files("out/curve.svg")),
     "read-generated": Command("read-generated {}/logs/generate.txt", ("logs/generate",), printed),
     "recipe": Command("mla-recipe {}/recipe/recipe.yaml --out {}/out --dry-run", ("recipe/",), printed),
+    "whole-recipe": Command(
+        "whole-recipe {}/corpus {}/recipe/whole.yaml --name whole --out {}/out --set data=noise",
+        ("corpus/en-de",),
+        scores("out"),
+        seconds=120,
+    ),
+    "continued-recipe": Command(
+        "whole-recipe {}/corpus {}/recipe/whole.yaml --name whole --out {}/runs --set data=noise train.max_update=4",
+        ("runs/",),
+        scores("runs"),
+        seconds=120,
+    ),
+    "synthesize-hifi-gan": Command(
+        "mla-synthesize {}/models/tts.pt --data {}/speech --output {}/out --text abc fed --no-pictures "
+        "--vocoder-checkpoint {}/vocoder/generator.pt --vocoder-config {}/vocoder/settings.json",
+        ("vocoder/",),
+        files("out/*.wav"),
+    ),
     "synthesize": Command(
         "mla-synthesize {}/models/tts.pt --data {}/speech --output {}/out --text abc fed --no-pictures",
         ("speech/config", "speech/gcmvn", "speech/dict", "models/tts"),

@@ -276,6 +276,12 @@ MUTATIONS: dict[str, list[Mutation]] = {
     "checkpoint": [
         Mutation(name, apply, name not in binary.HARMLESS) for name, apply in binary.CHECKPOINT.items() for _ in "12"
     ],
+    "generator": [Mutation(name, apply, True) for name, apply in binary.GENERATOR.items()],
+    "settings": [
+        Mutation("odd value", tree(json.loads, json.dumps)),
+        Mutation("key dropped", tree(json.loads, json.dumps, drop=True)),
+        *LINES,
+    ],
     "listing": [*YAML, *LINES],
     "lines": LINES,
     "audio": [Mutation(name, apply, name not in binary.HARMLESS) for name, apply in binary.AUDIO.items()],

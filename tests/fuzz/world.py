@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import torch
+from fairseq.models.text_to_speech.hifigan import Generator
 
 from mla_fairseq.data import prepare, prepare_speech
+from mla_fairseq.data.joint import JointPreparation
 from mla_fairseq.data.vocabulary import Vocabulary
 from tests.data.voice import write_voice
-from tests.programs import Done, run
+from tests.programs import ROOT, Done, run
 from tests.streaming.conftest import RATE, noise, write_corpus
 
 SIZES = (
@@ -30,7 +33,28 @@ SPEAKER = (
     "--length-predictor --bce-pos-weight 5 --decoder-embed-dim 16 --encoder-transformer-layers 2 "
     f"--decoder-transformer-layers 2 --prenet-dim 8 --postnet-conv-dim 8 --n-frames-per-step 4 {SIZES}"
 )
+SIZES_OF_RECIPE = [
+    "encoder_layers: 1", "encoder_embed_dim: 16", "encoder_ffn_embed_dim: 16", "encoder_attention_heads: 2",
+    "decoder_layers: 1", "decoder_embed_dim: 16", "decoder_ffn_embed_dim: 16", "decoder_attention_heads: 2",
+    "conv_channels: 16",
+]  # fmt: skip
 UPDATES = "--optimizer adam --lr 0.01 --batch-size 6 --num-workers 0 --cpu --no-progress-bar --seed 1 --max-update 2"
+JOINT = "--task speech_to_text_mla --config-yaml config_st.yaml"
+JOINT_TRAINING = f"{JOINT} --criterion label_smoothed_cross_entropy --train-subset train_de_st,train_fr_st " + (
+    f"--valid-subset dev_de_st,dev_fr_st --ignore-prefix-size 1 {TEXT} {MODELS['offline']}"
+)
+VOCODER = {
+    "upsample_rates": [8, 8, 4], "upsample_kernel_sizes": [16, 16, 8], "upsample_initial_channel": 16,
+    "resblock_kernel_sizes": [3], "resblock_dilation_sizes": [[1, 3, 5]], "model_in_dim": 80,
+}  # fmt: skip
+WHOLE = f"""
+base: {ROOT}/configs/tiny.yaml
+prepare: {{pairs: en-de, vocab_type: char, workers: 1}}
+train: {{attn_type: cosformer, max_update: 3, warmup_updates: 1, max_tokens: 900, save_interval_updates: 1,
+        log_interval: 1, num_workers: 0, {", ".join(SIZES_OF_RECIPE)}}}
+generate: {{gen_subset: dev_st, beam: 2, max_len_a: 0, max_len_b: 10, num_workers: 0}}
+"""
+"""A recipe whose stages are run, every program in a forked child."""
 RECIPE = """
 base: base.yaml
 title: A test
@@ -60,6 +84,25 @@ KINDS = {
     "speech/mel80.zip": "archive",
     "speech/gcmvn.npz": "statistics",
     "speech/dict.txt": "dictionary",
+    "joint/config_st.yaml": "config",
+    "joint/train_fr_st.tsv": "manifest",
+    "joint/dev_fr_st.tsv": "manifest",
+    "joint/en-fr/fbank80.zip": "archive",
+    "joint/gcmvn.npz": "statistics",
+    "joint/spm_unigram38_st.model": "pieces",
+    "joint/spm_unigram38_st.txt": "dictionary",
+    "models/joint.pt": "checkpoint",
+    "vocoder/generator.pt": "generator",
+    "vocoder/settings.json": "settings",
+    "runs/data/noise/en-de/train_st.tsv": "manifest",
+    "runs/data/noise/en-de/config_st.yaml": "config",
+    "runs/data/noise/en-de/fbank80.zip": "archive",
+    "runs/data/noise/en-de/gcmvn.npz": "statistics",
+    "runs/whole/checkpoints/checkpoint_last.pt": "checkpoint",
+    "runs/whole/checkpoint_average.pt": "checkpoint",
+    "runs/whole/train.log": "log",
+    "runs/whole/generate-dev_st.txt": "log",
+    "runs/whole/.stage-train.json": "settings",
     "models/offline.pt": "checkpoint",
     "models/second.pt": "checkpoint",
     "models/simul.pt": "checkpoint",
@@ -69,6 +112,9 @@ KINDS = {
     "corpus/en-de/data/train/wav/train0.wav": "audio",
     "corpus/en-de/data/dev/wav/dev1.wav": "audio",
     "corpus/en-de/data/dev/txt/dev.yaml": "listing",
+    "corpus/en-de/data/dev/txt/dev.de": "lines",
+    "corpus/en-fr/data/train/txt/train.fr": "lines",
+    "corpus/en-fr/data/dev/txt/dev.yaml": "listing",
     "voice/metadata.csv": "lines",
     "voice/wavs/w03.wav": "audio",
     "live/one.wav": "audio",
@@ -96,6 +142,8 @@ def make_world(folder: Path) -> Path:
     (folder / "recipe").mkdir()
     (folder / "recipe" / "recipe.yaml").write_text(RECIPE)
     (folder / "recipe" / "base.yaml").write_text(BASE)
+    (folder / "recipe" / "whole.yaml").write_text(WHOLE)
+    write_vocoder(folder / "vocoder")
     return folder
 
 
@@ -108,6 +156,11 @@ def write_corpora(folder: Path) -> None:
     listing.write_text(listing.read_text().replace("tst-COMMON", "dev"))
     vocabulary = Vocabulary("unigram", 36)
     prepare.prepare(pair, folder / "data", prepare.Options(vocabulary=vocabulary, cmvn="global", specaugment="none"))
+    french = Path(shutil.copytree(pair, folder / "corpus" / "en-fr"))
+    for path in sorted(french.glob("data/*/txt/*.de")):
+        path.rename(path.with_suffix(".fr"))
+    options = prepare.Options(vocabulary=Vocabulary("unigram", 38), cmvn="global", specaugment="none")
+    JointPreparation([pair, french], folder / "joint", options).run()
     write_voice(folder / "voice", clips=16)
     prepare_speech.prepare(folder / "voice", folder / "speech", prepare_speech.Options(dev=2, test=2))
 
@@ -117,6 +170,7 @@ def train_models(folder: Path) -> None:
     for name, flags in MODELS.items():
         train(folder, f"{folder}/data {text_task('train')} {TEXT} {flags}", name)
     train(folder, f"{folder}/data {text_task('train')} {TEXT} {MODELS['offline']} --seed 2", "second")
+    train(folder, f"{folder}/joint {JOINT_TRAINING}", "joint")
     train(folder, f"{folder}/speech {SPEAKER} --train-subset train --valid-subset dev", "tts")
 
 
@@ -135,6 +189,14 @@ def train(folder: Path, flags: str, name: str) -> None:
     if name == "offline":
         (folder / "logs").mkdir()
         (folder / "logs" / "train.out").write_text(done.err + done.out)
+
+
+def write_vocoder(folder: Path) -> None:
+    """Write a HiFi-GAN generator that was not trained."""
+    folder.mkdir()
+    (folder / "settings.json").write_text(json.dumps(VOCODER))
+    torch.manual_seed(1)
+    torch.save({"generator": Generator(VOCODER).state_dict()}, folder / "generator.pt")
 
 
 def write_live(folder: Path) -> None:
@@ -174,4 +236,4 @@ def training_log() -> str:
     return "".join(lines)
 
 
-__all__ = ["KINDS", "SPEAKER", "TEXT", "UPDATES", "Done", "make_world", "text_task"]
+__all__ = ["JOINT", "JOINT_TRAINING", "KINDS", "SPEAKER", "TEXT", "UPDATES", "Done", "make_world", "text_task"]
