@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mla_fairseq.data import archive
 from mla_fairseq.data.manifest import SLICE
+from mla_fairseq.files import check_file
 from mla_fairseq.speech import filter_banks, load_audio
 from mla_fairseq.tasks.features import FeatureCheck
 
@@ -46,6 +47,7 @@ def read_features(source: str, bins: int | None) -> np.ndarray:
     if place is None and not source.endswith(".npy"):
         return _checked(source, audio_features(source, load_audio(Path(source))), bins)
     path, offset, length = place.groups() if place else (source, 0, -1)
+    check_file(Path(path), "correct the name, or prepare the data again")
     try:
         features = archive.read(Path(path), int(offset), int(length))
     except (ValueError, OSError, EOFError) as error:  # numpy raises each of them for a file that is no array
