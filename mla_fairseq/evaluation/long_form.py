@@ -122,7 +122,8 @@ def on_a_clock(instance: Instance) -> Instance:
     """Return a line of SimulEval's log with the times at which its words appeared as ``elapsed``.
 
     SimulEval adds all computing since the start of a recording to the audio that was read, as if nothing were computed
-    while the next audio arrives. After ten minutes that is off by minutes. A clock waits for audio, then computes.
+    while the next audio arrives. A clock waits for audio, then computes. The log does not tell when between two words
+    something was computed; it is taken as computed last, so these times are upper limits.
     """
     clock, spent, times = 0.0, 0.0, []
     for delay, elapsed in zip(instance.delays, instance.elapsed, strict=bool(instance.elapsed)):
