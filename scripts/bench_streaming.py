@@ -2,8 +2,8 @@
 """Time simultaneous translation of a long recording: compute and memory per segment, minute by minute.
 
 Models of one size process the same audio: linear attention everywhere; softmax with a window in the encoder; and, as in
-fairseq's agent, softmax over all audio so far, encoded again at every segment. Their weights are random: the cost does
-not depend on the words.
+fairseq's agent, softmax over all audio so far, encoded again at every segment. A recording of an hour with pauses is
+translated by a long session and by an agent of SimulEval. Weights are random: the cost does not depend on the words.
 """
 
 from __future__ import annotations
@@ -15,16 +15,20 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 from pathlib import Path
+from unittest import mock
 
 import benchmark
 import numpy as np
 import torch
 from fairseq import options, tasks
+from simuleval.data.segments import SpeechSegment
 from tqdm import tqdm
 
 from mla_fairseq import plugin  # noqa: F401 -- registers the architectures
+from mla_fairseq.agents import WaitKAgent
 from mla_fairseq.attention import Full
 from mla_fairseq.speech import read_audio
 from mla_fairseq.speech.features import NUM_BINS, SAMPLE_RATE
@@ -73,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--arch", default="s2t_transformer_simul_mla_s", help="simultaneous architecture")
     parser.add_argument("--minutes", type=float, default=10.0, help="length of the recording, in minutes")
+    parser.add_argument("--long-minutes", type=float, default=60.0, help="length of the long recording, in minutes")
     parser.add_argument("--again-minutes", type=float, default=2.0, help="minutes in which all audio is encoded again")
     parser.add_argument("--again-every", type=float, default=20.0, help="time between measurements of that, in s")
     parser.add_argument("--segment", type=int, default=280, help="audio that arrives at once, in ms")
@@ -83,8 +88,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def long_recording(folder: Path, minutes: float) -> np.ndarray:
+def long_recording(folder: Path, minutes: float, pause: float = 0.0) -> np.ndarray:
     """Return samples (time,) of the folder's recordings, joined, and repeated if they are too short.
+
+    Args:
+        folder: searched for wav files.
+        minutes: length of the result.
+        pause: seconds of silence after each recording.
 
     Raises:
         SystemExit: the folder has no recording.
@@ -94,7 +104,8 @@ def long_recording(folder: Path, minutes: float) -> np.ndarray:
         raise SystemExit(f"error: no wav under {folder}: give a folder of 16 kHz recordings, or run `make demo` first")
     parts, wanted = [], round(minutes * 60 * SAMPLE_RATE)
     for path in cycle(paths):
-        parts.append(read_audio(path))
+        audio = read_audio(path)
+        parts.append(np.pad(audio, (0, round(pause * SAMPLE_RATE))))
         wanted -= len(parts[-1])
         if wanted <= 0:
             return np.concatenate(parts)[: wanted or None]
@@ -128,7 +139,8 @@ class Curve:
     """The cost of a stream.
 
     Attributes:
-        minutes: for each minute, mean milliseconds of compute per segment, KB that the session carries, MB resident.
+        minutes: for each minute, mean milliseconds of compute per segment, most KB that the session carries, MB
+            resident.
         growth: compute of the last minute, divided by that of a stream that starts there, on the same audio.
     """
 
@@ -142,26 +154,49 @@ def begin(args: argparse.Namespace, translator: Translator) -> LongSession:
     return LongSession(IncrementalSession(translator, policy, options))
 
 
-def push(session: Session | LongSession, segment: np.ndarray) -> float:
+class AgentStream:
+    """An agent with ``--long-form`` that gets segments as from SimulEval."""
+
+    def __init__(self, args: argparse.Namespace, translator: Translator) -> None:
+        WaitKAgent.add_args(parser := argparse.ArgumentParser())
+        flags = f"--long-form --waitk-lagging {args.waitk_lagging} --max-len-a 0 --max-len-b {SENTENCE}"
+        parsed = parser.parse_args(["--model-path", "", "--data-bin", "", *flags.split()])
+        with mock.patch.object(Translator, "load", return_value=translator):  # the model is in no file
+            self.agent = WaitKAgent(parsed)
+
+    def push(self, samples: np.ndarray) -> None:
+        """Process a segment (time,) in [-1, 1]."""
+        self.agent.pushpop(SpeechSegment(content=samples.tolist(), sample_rate=SAMPLE_RATE))
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes that the agent's session carries."""
+        return self.agent.states.session.nbytes
+
+
+def push(session: Session | LongSession | AgentStream, segment: np.ndarray) -> float:
     """Return the milliseconds that a segment takes."""
     start = time.perf_counter()
     session.push(segment)
     return (time.perf_counter() - start) * 1000
 
 
-def stream(args: argparse.Namespace, label: str, flags: str, samples: np.ndarray) -> Curve:
-    """Return the cost of the recording as one stream."""
-    translator = build(args, flags)
-    session, fresh = begin(args, translator), begin(args, translator)
-    minutes, times, fresh_times = [], [], []
+def stream(
+    args: argparse.Namespace, label: str, start: Callable[[], LongSession | AgentStream], samples: np.ndarray
+) -> Curve:
+    """Return the cost of the recording as one stream of what ``start`` returns."""
+    session, fresh = start(), start()
+    minutes, times, fresh_times, most = [], [], [], 0
     audio = list(segments(samples, args.segment))
     minute = min(60_000 // args.segment, len(audio))
     for i, segment in enumerate(tqdm(audio, desc=label, unit="segment"), start=1):
         times.append(push(session, segment))
+        most = max(most, session.nbytes)
         if i > len(audio) - minute:
             fresh_times.append(push(fresh, segment))
         if i % minute == 0:
-            minutes.append((statistics.mean(times[-minute:]), session.nbytes / 1024, resident()))
+            minutes.append((statistics.mean(times[-minute:]), most / 1024, resident()))
+            most = 0
     return Curve(minutes, statistics.mean(times[-minute:]) / statistics.mean(fresh_times))
 
 
@@ -183,7 +218,8 @@ def encode_again(args: argparse.Namespace, samples: np.ndarray) -> dict[float, f
 
 def report(args: argparse.Namespace) -> str:
     samples = long_recording(args.wavs, args.minutes)
-    curves = {label: stream(args, label, flags, samples) for label, flags in WAYS.items()}
+    models = {label: build(args, flags) for label, flags in WAYS.items()}
+    curves = {label: stream(args, label, partial(begin, args, model), samples) for label, model in models.items()}
     again = encode_again(args, samples)
     rows = []
     for minute, costs in enumerate(zip(*(curve.minutes for curve in curves.values()), strict=True)):
@@ -192,7 +228,35 @@ def report(args: argparse.Namespace) -> str:
         rows.append([str(minute + 1), *cells, "" if now is None else f"{now:.0f}"])
     head = ["minute", *(f"{label}: ms / KB / MB" for label in curves), f"{AGAIN}: ms"]
     lines = [benchmark.table(head, rows), "", *(summary(args, name, curve, again) for name, curve in curves.items())]
-    return "\n".join([*lines, "", policy_table(args, samples)])
+    return "\n".join([*lines, "", long_table(args, models["relu everywhere"]), "", policy_table(args, samples)])
+
+
+def long_table(args: argparse.Namespace, translator: Translator) -> str:
+    """Return the cost of a long recording with pauses, by a long session and by an agent."""
+    samples = long_recording(args.wavs, args.long_minutes, pause=1.0)
+    ways = {"long session": partial(begin, args, translator), "agent": partial(AgentStream, args, translator)}
+    curves = {label: stream(args, label, start, samples) for label, start in ways.items()}
+    last = min(len(curve.minutes) for curve in curves.values())
+    rows = []
+    for minute in sorted({1, *range(10, last, 10), last}):
+        costs = (curve.minutes[minute - 1] for curve in curves.values())
+        rows.append(
+            [str(minute), *(f"{compute:.1f} / {carried:.0f} / {memory:.0f}" for compute, carried, memory in costs)]
+        )
+    lines = [f"* {label}: {flatness(curve)}" for label, curve in curves.items()]
+    title = f"### A recording of {args.long_minutes:g} minutes with pauses, relu everywhere"
+    table = benchmark.table(["minute", *(f"{label}: ms / KB / MB" for label in curves)], rows)
+    return "\n".join([title, "", table, "", *lines])
+
+
+def flatness(curve: Curve) -> str:
+    """Return what the last minute costs beside the first, in a line."""
+    (_, carried_first, memory_first), (_, carried_last, memory_last) = curve.minutes[0], curve.minutes[-1]
+    return (
+        f"the last minute costs {curve.growth:.2f} times as much as on a stream that starts there (same audio, in "
+        f"turns); {carried_last / carried_first:.3f} times the state of the first minute, and "
+        f"{memory_last / memory_first:.3f} times the memory of the process"
+    )
 
 
 def policy_table(args: argparse.Namespace, samples: np.ndarray) -> str:
@@ -229,8 +293,8 @@ def main() -> None:
     logging.disable(logging.INFO)
     torch.set_num_threads(args.threads)
     title = (
-        f"## Streaming, {args.arch}: compute per segment of {args.segment} ms (mean over the minute), what a session "
-        "carries, memory of the process"
+        f"## Streaming, {args.arch}: compute per segment of {args.segment} ms (mean over the minute), most that a "
+        "session carries, memory of the process"
     )
     benchmark.publish(f"{title}\n\n{report(args)}\n\n{benchmark.signature()}", args.output)
 

@@ -200,7 +200,16 @@ def test_streaming_is_timed_beside_encoding_all_audio_again(report: Report, tmp_
     noise = np.random.default_rng(1).integers(-3000, 3000, 5 * 16_000, dtype=np.int16)
     soundfile.write(tmp_path / "noise.wav", noise, 16_000)
     text = report(
-        "bench_streaming.py", "--wavs", str(tmp_path), *STREAMED, "--again-minutes", "0.1", "--again-every", "3"
+        "bench_streaming.py",
+        "--wavs",
+        str(tmp_path),
+        *STREAMED,
+        "--long-minutes",
+        "0.2",
+        "--again-minutes",
+        "0.1",
+        "--again-every",
+        "3",
     )
     policies = {row[0]: [float(cell) for cell in row[1:]] for row in rows(text, "### What a segment costs")}
     assert len(policies) == 6 and all(len(costs) == 4 and min(costs) > 0 for costs in policies.values())
@@ -208,6 +217,14 @@ def test_streaming_is_timed_beside_encoding_all_audio_again(report: Report, tmp_
     assert minute == "1"
     assert len(ways) == 3
     assert all(float(number) > 0 for way in ways for number in way.split(" / "))
+    hour = rows(text, "### A recording of 0.1 minutes with pauses")
+    assert [row[0] for row in hour] == ["1"]
+    assert all(len(cell.split(" / ")) == 3 and float(cell.split(" / ")[1]) > 0 for cell in hour[0][1:])
+    for name in ("long session", "agent"):
+        found = re.search(
+            rf"\* {name}: the last minute costs (\S+) times .*; 1\.000 times the state .*1\.000 times", text
+        )
+        assert 0 < float(found[1]) < 10
     for name in ("relu everywhere", "cosformer everywhere", "softmax, window"):
         assert re.search(rf"\* {name}: .* real-time factor 0\.\d+; encoding all audio again costs \d+ times", text)
 
