@@ -205,7 +205,7 @@ def test_streaming_is_timed_beside_encoding_all_audio_again(report: Report, tmp_
         str(tmp_path),
         *STREAMED,
         "--long-minutes",
-        "0.2",
+        "0.1",
         "--again-minutes",
         "0.1",
         "--again-every",
