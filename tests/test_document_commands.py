@@ -93,9 +93,13 @@ def parse_python(arguments: list[str], patch: pytest.MonkeyPatch) -> None:
     if first == "-m" and rest[0] == "pytest":
         assert all((ROOT / word).exists() for word in rest if word.startswith("tests"))
         return
-    path, rest = (f"{rest[0].replace('.', '/')}/__main__.py", rest[1:]) if first == "-m" else (first, rest)
     patch.syspath_prepend(str(ROOT / "scripts"))
-    parse_ours(path, runpy.run_path(str(ROOT / path))["build_parser"](), rest)
+    if first == "-m":
+        first, *rest = rest
+        found = runpy.run_module(f"{first}.__main__" if (ROOT / first.replace(".", "/")).is_dir() else first)
+    else:
+        found = runpy.run_path(str(ROOT / first))
+    parse_ours(first, found["build_parser"](), rest)
 
 
 def parse_ours(name: str, parser: ArgumentParser, arguments: list[str]) -> None:
