@@ -159,6 +159,7 @@ TRAININGS = [
     ("s2t_transformer_simul_mla", "speech_to_text_mla", "label_smoothed_cross_entropy_mla"),
     ("s2t_transformer_mla", "speech_to_text_mla", "label_smoothed_cross_entropy_mla"),
     ("tts_transformer_mla", "text_to_speech_mla", "tacotron2_mla"),
+    ("transformer_lm", "language_modeling", "cross_entropy"),
 ]
 
 
@@ -170,6 +171,7 @@ def flags() -> set[str]:
         options.get_interactive_generation_parser(),
         options.get_validation_parser(),
         score.get_parser(),
+        options.get_preprocessing_parser(),
     ]
     for arch, task, criterion in TRAININGS:
         parsers.append(parser := options.get_training_parser(default_task=task))
