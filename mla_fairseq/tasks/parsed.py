@@ -13,6 +13,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "num_workers": (0, 1000),
     "max_tokens": (1, 10**9),
     "batch_size": (1, 10**9),
+    **dict.fromkeys(("context_ratio", "lost_onset_ratio", "noise_ratio"), (0, 1)),
     "beam": (1, 10**6),
     "nbest": (1, 10**6),
     **dict.fromkeys(

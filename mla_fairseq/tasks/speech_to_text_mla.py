@@ -30,6 +30,7 @@ from mla_fairseq.tasks.recordings import Recordings, read_features
 from mla_fairseq.tasks.references import References
 from mla_fairseq.tasks.simul_log import SimulLog
 from mla_fairseq.tasks.simultaneous import check_greedy, cut, recorded_reads
+from mla_fairseq.tasks.talks import add_talk_args, cut_from_talks
 
 
 @register_task("speech_to_text_mla")
@@ -61,12 +62,23 @@ class SpeechToTextMLATask(MultilingualTask, SpeechToTextTask):
             help="audio that arrives at once, in ms; delays are multiples of it (default: 280)",
         )
         add_language_args(parser)
+        add_talk_args(parser)
 
     def __init__(self, args: Namespace, tgt_dict: Dictionary) -> None:
         super().__init__(args, tgt_dict)
         self.simul_log: SimulLog | None = None
         self.references: References | None = None
         self.alignment: str | None = None  # --print-alignment
+
+    def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
+        """Load a dataset as fairseq does; cut the sentences of a training set out of talks, if flags ask for it.
+
+        Raises:
+            UserError: the set cannot be used.
+        """
+        super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
+        if not self.evaluates:
+            cut_from_talks(self.datasets[split], self.args)
 
     def build_generator(self, models: list[Any], args: Any, *more: Any, **kwargs: Any) -> Any:
         """Build fairseq's generator; with ``--simul-waitk-lagging`` wait-k models decode by wait-k.
