@@ -11,6 +11,7 @@ import yaml
 pytest.importorskip("fairseq")
 
 from mla_fairseq import plugin  # noqa: F401 -- registers the architectures
+from mla_fairseq.checkpoints import load_checkpoint
 from mla_fairseq.data.prepare import Options, prepare
 from mla_fairseq.data.vocabulary import Vocabulary
 from mla_fairseq.errors import UserError
@@ -144,11 +145,16 @@ def test_a_training_with_everything_and_its_checkpoint(folder: Path, tmp_path: P
     done = train(folder, tmp_path / "model", f"{SIMUL} {BOUNDARY} {ratios}")
     assert done.code == 0, done.err
     assert "boundary_loss" in done.out + done.err
-    flags = ["--task", "speech_to_text_mla", "--config-yaml", "config_st.yaml", "--gen-subset", "dev_st", "--cpu"]
-    done = run(
-        "fairseq-generate", folder, flags, "--path", tmp_path / "model" / "checkpoint_last.pt", "--num-workers", 0
-    )
+    last, linear, mean = (tmp_path / "model" / name for name in ("checkpoint_last.pt", "linear.pt", "average.pt"))
+    done = run("mla-linearize", last, "--data", folder, "--encoder-attn-type", "elu", "--output", linear)
     assert done.code == 0, done.err
+    done = run("mla-average", "--inputs", last, last, "--output", mean)
+    assert done.code == 0, done.err
+    flags = ["--task", "speech_to_text_mla", "--config-yaml", "config_st.yaml", "--gen-subset", "dev_st", "--cpu"]
+    for path in (last, linear, mean):
+        assert "encoder.boundary.linear.weight" in load_checkpoint(path)["model"]
+        done = run("fairseq-generate", folder, flags, "--path", path, "--num-workers", 0)
+        assert done.code == 0, done.err
 
 
 @pytest.mark.parametrize(

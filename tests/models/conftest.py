@@ -43,20 +43,20 @@ MIXED = {f"{name}-in-{site}": f"--{site}-attn-type {name}" for name in LINEAR fo
 """Flags that put a mechanism at every site that can have it, or at one site with softmax at the others."""
 
 
-def write_corpus(folder: Path, sizes: dict[str, int], words: list[str] = WORDS) -> Path:
+def write_corpus(folder: Path, sizes: dict[str, int], words: list[str] = WORDS, bins: int = FEATURES) -> Path:
     """Write a data folder as ``mla-prepare`` does: one zip, a manifest for each split, a dictionary, a yaml file.
 
     Each word has its own features, so that a model has something to learn.
     """
     rng = np.random.default_rng(7)
-    spoken = rng.normal(size=(len(words), 8, FEATURES)).astype(np.float32)
+    spoken = rng.normal(size=(len(words), 8, bins)).astype(np.float32)
     zip_path = folder / "features.zip"
     texts = {}
     with archive.Writer(zip_path) as writer:
         for split, size in sizes.items():
             for i in range(size):
                 spelled = rng.integers(len(words), size=rng.integers(2, 9))
-                noise = rng.normal(size=(rng.integers(8), FEATURES)).astype(np.float32)
+                noise = rng.normal(size=(rng.integers(8), bins)).astype(np.float32)
                 frames = np.concatenate([*spoken[spelled], noise])
                 writer.add(f"{split}_{i}.npy", frames)
                 texts[f"{split}_{i}"] = (len(frames), " ".join(words[word] for word in spelled))
@@ -70,7 +70,7 @@ def write_corpus(folder: Path, sizes: dict[str, int], words: list[str] = WORDS) 
         manifest.write(folder / f"{split}.tsv", rows)
     (folder / "dict.txt").write_text("".join(f"{word} 1\n" for word in words), encoding="utf-8")
     # fairseq's task reads relative paths from the folder in which it was started
-    config = {"audio_root": str(folder), "vocab_filename": "dict.txt", "input_feat_per_channel": FEATURES}
+    config = {"audio_root": str(folder), "vocab_filename": "dict.txt", "input_feat_per_channel": bins}
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     return folder
 

@@ -176,6 +176,14 @@ def test_every_model_trains_on_two_processes(spoken: Path, tmp_path: Path, flags
     check_equal(spoken, tmp_path, flags)
 
 
+@pytest.mark.parametrize("backend", [LEGACY, pytest.param(TORCH, marks=pytest.mark.slow)])
+def test_boundaries_train_on_two_processes(tmp_path: Path, backend: str) -> None:
+    corpus = write_corpus(tmp_path, {"train": 22, "valid": 5}, bins=80)
+    talks = "--context-ratio 0.8 --lost-onset-ratio 0.2 --noise-ratio 0.5 --boundary-weight 1"
+    criterion = "--criterion label_smoothed_cross_entropy_mla"
+    check_equal(corpus, tmp_path, f"{SIMUL} --waitk-lagging 1-9 {talks} {criterion} --ddp-backend {backend}")
+
+
 def test_text_to_speech_trains_on_two_processes(voice: Path, tmp_path: Path) -> None:
     """Running averages of batch norms, too, are the same in both; other numbers of them than in one process."""
     two, _ = check_equal(voice, tmp_path, f"{SPEECH} --ddp-backend {LEGACY}")
