@@ -112,7 +112,8 @@ def _parser(program: tuple[str, ...]) -> ArgumentParser:
 
 def _parser_of_module(name: str) -> ArgumentParser:
     """Return the parser of ``python -m NAME``, a module of a checkout, in whose folder the recipe has to run."""
-    path = Path(name.replace(".", "/"), "__main__.py")
+    module = Path(name.replace(".", "/"))
+    path = module / "__main__.py" if module.is_dir() else module.with_suffix(".py")
     if not path.is_file():
         raise ValueError(f"{name} is not in {Path.cwd()}: run this recipe in a clone of the repository")
     if str(Path.cwd()) not in sys.path:

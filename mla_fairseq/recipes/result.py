@@ -29,7 +29,7 @@ def write_result(recipe: Recipe, records: dict[str, dict[str, Any]]) -> None:
         records: the runner's records of the stages, by name.
     """
     train, path = parse(recipe, "train"), recipe.run / "result.json"
-    readers = {"generate": _translation, "simul": _latencies, "synthesize": _speech}
+    readers = {"generate": _translation, "simul": _latencies, "synthesize": _speech, "long_recordings": _recordings}
     scores = [pair for name, read in readers.items() if name in recipe.tree for pair in read(recipe).items()]
     result = {
         **{"name": recipe.name, "title": recipe.tree["title"], "command": recipe.again, "data": recipe.tree["data"]},
@@ -79,6 +79,10 @@ def _translation(recipe: Recipe) -> dict[str, Any]:
 def _latencies(recipe: Recipe) -> dict[str, Any]:
     points = read_points(recipe.makes("simul"))
     return {"points": [{"setting": point.setting, **point.figures} for point in points]}
+
+
+def _recordings(recipe: Recipe) -> dict[str, Any]:
+    return {"long_recordings": read_json(recipe.makes("long_recordings"))}
 
 
 def _speech(recipe: Recipe) -> dict[str, Any]:

@@ -54,6 +54,8 @@ _SPEECH = {"checkpoint": "${CHECKPOINT}", "data": "${train.data}", "device": "${
 _SPEECH |= {"user_dir": "${train.user_dir}"}
 _FORCED: dict[str, Any] = {key: f"${{synthesize.{key}}}" for key in ("gen_subset", "seed", "max_tokens")}
 _FORCED |= {"teacher_forcing": True, "no_pictures": True, "output": "${RUN}/forced"}
+_JOINED = {"checkpoint": "${CHECKPOINT}", "data_bin": "${train.data}", "config_yaml": "${train.config_yaml}"}
+_JOINED |= {"data": "${prepare.data}", "pair": "${prepare.pairs}", "output": "${RUN}/long_recordings.json"}
 _CONVERTED = {**_DATA, "output": "${RUN}/converted.pt"}
 _GENERATED = {
     **_TASK,
@@ -74,6 +76,12 @@ STAGES: dict[str, Stage] = {
     "average": Stage(("mla-average",), "{average[output]}", _AVERAGED),
     "generate": Stage(("fairseq-generate",), _TEXTS, _GENERATED, positional="data"),
     "simul": Stage(("mla-sweep",), "{simul[output]}/points.tsv", _DATA | _SWEEP, positional="data"),
+    "long_recordings": Stage(
+        ("python", "-m", "examples.long_recordings.measure"),
+        "{long_recordings[output]}",
+        _JOINED,
+        positional="checkpoint",
+    ),
     "synthesize": Stage(("mla-synthesize",), "{synthesize[output]}/scores.json", _SPOKEN, positional="checkpoint"),
     "force": Stage(("mla-synthesize",), "{force[output]}/scores.json", _SPEECH | _FORCED, positional="checkpoint"),
 }

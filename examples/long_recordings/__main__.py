@@ -14,14 +14,14 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from examples.streams.streams import Shape, write_streams
+from examples.long_recordings.streams import Shape, write_streams
 from mla_fairseq.cli.options import Help, add_data, data_root, run_command
 from mla_fairseq.data.mustc import Corpus
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of ``python -m examples.streams``."""
-    parser = argparse.ArgumentParser("python -m examples.streams", description=__doc__, formatter_class=Help)
+    """Return the parser of ``python -m examples.long_recordings``."""
+    parser = argparse.ArgumentParser("python -m examples.long_recordings", description=__doc__, formatter_class=Help)
     add_data(parser)
     add = parser.add_argument
     add("--pair", required=True, help="language pair (a folder of DATA), such as en-de")
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run ``python -m examples.streams``."""
+    """Run ``python -m examples.long_recordings``."""
     run_command(build_parser(), run, argv, logging.INFO)
 
 
