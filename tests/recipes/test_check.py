@@ -98,6 +98,12 @@ def test_a_missing_asr_model_is_reported(monkeypatch):
         check(load_recipe(ROOT / "configs" / "demo" / "tts.yaml"))
 
 
+def test_a_module_of_the_checkout_checks_its_flags(small):
+    check(small("long_recordings={kinds: [pauses, no pauses]}"))
+    with pytest.raises(ValueError, match=r"long_recordings\.kind is not a flag of python -m .*: did you mean kinds"):
+        check(small("long_recordings={kind: pauses}"))
+
+
 def test_the_demo_corpus_outside_a_checkout_is_explained(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"^examples\.demo_corpus is not in .*: run this recipe in a clone"):

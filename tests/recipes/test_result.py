@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mla_fairseq.evaluation.quality_latency import write_points
+from mla_fairseq.files import write_json
 from mla_fairseq.recipes import load_recipe
 from mla_fairseq.recipes.result import write_result
 
@@ -49,6 +50,8 @@ def translated(small):
         recipe.makes("generate").write_text(generated, encoding="utf-8")
         if "simul" in recipe.tree:
             write_points(recipe.makes("simul"), [{"system": "x", "k": k, "bleu": 9.0, "al": 1234.5} for k in (1, 5)])
+        if "long_recordings" in recipe.tree:
+            write_json(recipe.makes("long_recordings"), {"pauses": {"bleu": 9.0, "yaal": 1234.5}})
         return result(recipe)
 
     return make
@@ -113,6 +116,11 @@ def test_several_sets_are_scored_together_and_one_by_one(small):
 def test_recognition_is_measured_in_words(translated):
     wrong = "D-0\t-1\tein Hund läuft weit 1\nD-1\t-1\tein Mund läuft weit 2\nD-2\t-1\t\n"
     assert translated("prepare.task=asr", generated=wrong)["word_error_rate"] == 40.0
+
+
+def test_long_recordings_have_a_row_each(translated):
+    found = translated("long_recordings={kinds: [pauses]}")
+    assert found["long_recordings"] == {"pauses": {"bleu": 9.0, "yaal": 1234.5}}
 
 
 def test_latencies_are_points(translated):
