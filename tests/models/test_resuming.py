@@ -91,6 +91,14 @@ def test_a_folder_of_broken_checkpoints_is_not_started_from_scratch(tmp_path: Pa
     assert os.listdir(tmp_path) == [name]
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
+def test_what_is_no_file_is_not_resumed_from(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / LAST)
+    save(tmp_path / "checkpoint_2_8.pt", 8)
+    with pytest.raises(UserError, match=f"{LAST} is (a folder|not a regular file|a pipe)[^:]*: delete it"):
+        choose_checkpoint(options(tmp_path))
+
+
 def test_a_new_folder_is_left_alone(tmp_path: Path) -> None:
     choose_checkpoint(options(tmp_path / "new"))
     assert not list(tmp_path.iterdir())
