@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 from tqdm import tqdm
 
-from examples.long_recordings.streams import Shape, join, trim, white
+from examples.long_recordings.streams import Shape, join, white
 from mla_fairseq.cli.options import Help, add_data, data_root, run_command
 from mla_fairseq.data.mustc import Corpus
 from mla_fairseq.evaluation.instances import Instance
@@ -36,7 +36,7 @@ MS = 1000 / SAMPLE_RATE
 LONG = (1.0, 3.0)  # pauses in seconds
 WAV = "stream.wav"
 
-LOST = {"30 ms of onset lost": 0.03, "60 ms of onset lost": 0.06}
+LOST = {"first 30 ms cut off": 0.03, "first 60 ms cut off": 0.06}
 STREAMS = {
     "pauses": Shape(),
     "no pauses": Shape(pause=(0, 0), trimmed=True),
@@ -184,7 +184,7 @@ def measure(args: argparse.Namespace) -> dict[str, Row]:
         if kind in SILENT:
             return of_silence(args.silence, SILENT[kind], long)
         lost = round(LOST.get(kind, 0) * SAMPLE_RATE)
-        return of_sentences([trim(one)[lost:] for one in pieces] if lost else pieces, references, session)
+        return of_sentences([one[lost:] for one in pieces], references, session)
 
     return {kind: row(kind) for kind in tqdm(args.kinds or KINDS, desc="measure", unit="kind")}
 
