@@ -6,7 +6,7 @@ import soundfile
 import yaml
 
 from examples.long_recordings.__main__ import main
-from examples.long_recordings.measure import of_sentences, of_silence, of_stream, render
+from examples.long_recordings.rows import of_drift, of_sentences, of_silence, of_stream, render
 from examples.long_recordings.streams import Shape, join, trim, white
 from mla_fairseq.data.mustc import Corpus
 from mla_fairseq.errors import UserError
@@ -140,3 +140,11 @@ def test_the_words_of_a_recording_belong_to_its_segments():
     assert (row.words, row.expected, row.empty, row.chrf) == (3, 3, 0, 100)
     # the first word comes at 0.6 s, the others at 3.5 s; the segments are from 0.5 to 1.5 s and from 2 to 3 s
     assert (row.first, row.last) == (pytest.approx(0.8), pytest.approx(-0.2))
+
+
+def test_the_first_and_the_last_minutes_of_a_recording_are_compared():
+    pytest.importorskip("omnisteval", reason="OmniSTEval aligns the words: install the extra long-form")
+    rows = of_drift([tone(1.0), tone(1.0)], ["eins", "zwei drei"], Writer, Shape((0.5, 0.5), floor=None), 0.1, 0.05)
+    first, last = rows.values()
+    assert list(rows) == ["first 0.05 of 0 minutes", "last 0.05 of 0 minutes"]
+    assert (first.expected, last.expected) == (3, 3) and 0 < first.words + last.words <= 3
