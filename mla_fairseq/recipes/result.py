@@ -82,7 +82,8 @@ def _latencies(recipe: Recipe) -> dict[str, Any]:
 
 
 def _recordings(recipe: Recipe) -> dict[str, Any]:
-    return {"long_recordings": read_json(recipe.makes("long_recordings"))}
+    rows = read_json(recipe.makes("long_recordings"))
+    return {"long_recordings": [{"speech": speech, **row} for speech, row in rows.items()]}
 
 
 def _speech(recipe: Recipe) -> dict[str, Any]:

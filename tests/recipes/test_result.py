@@ -120,7 +120,7 @@ def test_recognition_is_measured_in_words(translated):
 
 def test_long_recordings_have_a_row_each(translated):
     found = translated("long_recordings={kinds: [pauses]}")
-    assert found["long_recordings"] == {"pauses": {"bleu": 9.0, "yaal": 1234.5}}
+    assert found["long_recordings"] == [{"speech": "pauses", "bleu": 9.0, "yaal": 1234.5}]
 
 
 def test_latencies_are_points(translated):
