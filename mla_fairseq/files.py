@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from mla_fairseq.parsing import parse_json
+
 # also what some programs take for the end of a line, and surrogates, which UTF-8 cannot encode
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 MISSING, OTHER = "is missing", "is not a regular file"
@@ -66,9 +68,10 @@ def read_json(path: Path) -> Any:
     Raises:
         ValueError: another encoding, or not JSON.
     """
+    text = read_text(path)
     try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+        return parse_json(text)
+    except ValueError as error:
         raise ValueError(
             f"{path} is not valid JSON ({error}): delete it and make it again, or copy it again"
         ) from error

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from mla_fairseq.files import read_text, unusable, write_text
+from mla_fairseq.parsing import parse_yaml
 
 log = logging.getLogger(__name__)
 
@@ -108,12 +109,12 @@ def read(path: Path, command: str = "mla-prepare") -> dict[str, Any]:
             f"{path} {fault} (configurations in this folder: {found}): "
             f"prepare the data with {command}, or correct --config-yaml"
         )
+    text = read_text(path)
     try:
-        content = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
+        content = parse_yaml(text)
+    except ValueError as error:
         raise ValueError(
-            f"{path} is not a data configuration ({reason}): correct it, or prepare the data again with {command}"
+            f"{path} is not a data configuration ({error}): correct it, or prepare the data again with {command}"
         ) from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is not a data configuration: prepare the data again with {command}")

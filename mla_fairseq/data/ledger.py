@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from mla_fairseq.files import write_text
+from mla_fairseq.parsing import parse_json
 
 
 def fingerprint(*parts: object) -> str:
@@ -30,7 +31,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         try:
-            self.entries: dict[str, str] = json.loads(self.path.read_text()) if self.path.exists() else {}
+            self.entries: dict[str, str] = parse_json(self.path.read_text()) if self.path.exists() else {}
             if not isinstance(self.entries, dict):
                 raise ValueError("no object")
         except ValueError as error:

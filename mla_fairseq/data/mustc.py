@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import yaml
-
 from mla_fairseq.files import inside, read_text
+from mla_fairseq.parsing import parse_yaml
 from mla_fairseq.speech import SAMPLE_RATE, audio_length, num_frames
 
 # Listings round offsets and durations, so a segment may end up to 50 ms after its talk.
@@ -148,11 +147,9 @@ def _read_yaml(path: Path) -> list[dict[str, str]]:
     """Return the entries of the segment list, all values as strings."""
     text = _read_text(path)
     try:
-        # the base loader keeps strings: YAML's types would make a speaker 007 the number 7, and "no" False
-        entries = yaml.load(text, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader)) or []
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())  # its message has several lines
-        raise ValueError(f"{path} is not valid YAML ({reason}): copy it again") from error
+        entries = parse_yaml(text, strings=True) or []
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid YAML ({error}): copy it again") from error
     if not entries:
         raise ValueError(f"{path} lists no segment: add segments or remove the split")
     for number, entry in enumerate(entries, start=1):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mla_fairseq.files import check_file
+from mla_fairseq.parsing import parse_json
 
 LOG_NAME = "instances.log"
 UNITS = ("word", "char")
@@ -100,11 +100,11 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
 def _parse(where: str, line: str, unit: str) -> Instance:
     """Return the sentence of a line; ``where`` is the line's place, for messages."""
     try:
-        info = json.loads(line)
-    except json.JSONDecodeError as error:
+        info = parse_json(line)
+    except ValueError as error:
         # simuleval buffers its log: a kill truncates it anywhere, and a resumed run appends to the incomplete line
         raise ValueError(
-            f"{where} is truncated or not JSON ({error.msg}): delete the line, then translate its sentence again "
+            f"{where} is truncated or not JSON ({error}): delete the line, then translate its sentence again "
             "(the last sentence: simuleval --continue-unfinished)"
         ) from error
     if not isinstance(info, dict):

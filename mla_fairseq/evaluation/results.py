@@ -16,7 +16,6 @@ fenced blocks, which are replaced::
 from __future__ import annotations
 
 import glob
-import json
 import re
 import string
 from collections.abc import Iterable
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from mla_fairseq.files import check_file, file_name, read_text, write_json
+from mla_fairseq.parsing import parse_json
 
 _BLOCK = re.compile(r"^```(table|facts|commands) (.+)\n((?:.*\n)*?)```$", re.MULTILINE)
 _COMMIT = re.compile(r"[0-9a-f]{7,40}(\.\.[0-9a-f]{7,40})?")
@@ -63,9 +63,10 @@ def read_records(folder: Path | str) -> list[Record]:
 
 def _load(path: Path) -> Record:
     """Return the record in a file."""
+    text = read_text(path)
     try:
-        record = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+        record = parse_json(text)
+    except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}): run the recipe again, or delete the file") from error
     if not isinstance(record, dict):
         raise ValueError(f"{path} is not a record ({str(record)[:40]}): run the recipe again, or delete the file")

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mla_fairseq.evaluation.instances import Instance
 from mla_fairseq.files import read_text
+from mla_fairseq.parsing import parse_yaml
 
 _AGAIN = "write it with mla-segments --unsegmented, or use the yaml of the corpus"
 
@@ -36,11 +35,11 @@ def read_segmentation(path: Path, references: Path) -> list[ReferenceSegment]:
     Raises:
         ValueError: files that cannot be read, or do not fit each other; recordings of equal names.
     """
+    text = _text(path)
     try:
-        # the base loader keeps strings: YAML's types would make a recording 007 the number 7
-        entries = yaml.load(_text(path), Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML ({' '.join(str(error).split())}): {_AGAIN}") from error
+        entries = parse_yaml(text, strings=True)
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid YAML ({error}): {_AGAIN}") from error
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"{path} is not a list of segments: {_AGAIN}")
     lines = _text(references).removesuffix("\n").split("\n")

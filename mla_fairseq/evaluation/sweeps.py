@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import yaml
-
 from mla_fairseq.errors import install
 from mla_fairseq.evaluation import offline
 from mla_fairseq.evaluation.instances import LOG_NAME
@@ -17,6 +15,7 @@ from mla_fairseq.evaluation.programs import is_done, mark_done, run_program
 from mla_fairseq.evaluation.quality_latency import OFFLINE, draw_quality_latency, read_points, write_points
 from mla_fairseq.evaluation.simultaneous import SimultaneousScores, score_log
 from mla_fairseq.files import check_file, make_folder, read_text, user_dir
+from mla_fairseq.parsing import parse_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -94,9 +93,10 @@ class WaitKSweep:
         task += ["--config-yaml", self.config_yaml, "--gen-subset", self.subset, "--path", str(self.path)]
         limits = ["--beam", "1", "--max-len-a", str(self.max_len_a), "--max-len-b", str(self.max_len_b)]
         limits += ["--max-tokens", str(self.max_tokens), *(["--cpu"] if self.cpu else [])]
+        text = read_text(self.data / self.config_yaml)
         try:
-            settings = yaml.safe_load(read_text(self.data / self.config_yaml))
-        except yaml.YAMLError:  # fairseq-generate reports it
+            settings = parse_yaml(text)
+        except ValueError:  # fairseq-generate reports it
             settings = None
         if isinstance(settings, dict) and settings.get("prepend_tgt_lang_tag"):
             limits += ["--prefix-size", "1"]  # the tag of the target language

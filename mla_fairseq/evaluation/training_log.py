@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,6 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from mla_fairseq.files import check_file
+from mla_fairseq.parsing import parse_json
 
 _LINE = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) \| \w+ \| (\S+) \| (.*)$")
 _PARAMETERS = re.compile(r"num\. shared model params: ([\d,]+)")
@@ -66,8 +66,8 @@ def parse_line(line: str) -> tuple[datetime, str, dict[str, str] | str] | None:
     message: dict[str, str] | str = text
     if text.startswith("{") and text.endswith("}"):
         try:
-            message = json.loads(text)
-        except json.JSONDecodeError:
+            message = parse_json(text)
+        except ValueError:
             message = text
     return datetime.fromisoformat(match.group(1)), match.group(2), message
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from mla_fairseq.files import check_file, read_text
+from mla_fairseq.parsing import parse_yaml
 from mla_fairseq.speech.features import NUM_BINS, FilterBankStream, GlobalCMVN
 
 
@@ -35,9 +35,10 @@ class Normalisation:
             ValueError: the file or the statistics are missing, or the features were transformed otherwise.
         """
         config = check_file(Path(config), "give the prepared data folder and its --config-yaml")
+        text = read_text(config)
         try:
-            settings = yaml.safe_load(read_text(config))
-        except yaml.YAMLError:
+            settings = parse_yaml(text)
+        except ValueError:
             settings = None
         if not isinstance(settings, dict):
             raise ValueError(f"{config} is not a data configuration: give the --config-yaml of the prepared data")

@@ -73,6 +73,18 @@ class MultilingualTask(FolderTask):
                 "correct the column tgt_lang, or prepare the data with mla-prepare --joint"
             )
 
+    def build_bpe(self, args: Any) -> Any:
+        """Build the tokenizer that the data configuration names, as fairseq does.
+
+        Raises:
+            UserError: its package is not installed.
+        """
+        try:
+            return super().build_bpe(args)
+        except ImportError as error:
+            name = f"bpe_tokenizer of {Path(self.args.data) / self.args.config_yaml}"
+            raise UserError(f"{name} needs a package ({error}): install it, or use sentencepiece") from error
+
     def build_criterion(self, args: Any) -> Any:
         """Build a criterion as fairseq does.
 

@@ -1,6 +1,7 @@
 """A broken folder is reported in one line when it is loaded: the file, the place in it, and the fix."""
 
 import shutil
+import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable
@@ -128,7 +129,7 @@ CASES: dict[str, tuple[Damage, str]] = {
     ),
     "runs code": (
         raw(CONFIG, lambda data: b"a: !!python/object/apply:os.getcwd []"),
-        r"is not a data configuration \(could not determine a constructor",
+        r"is not a data configuration \(line 1 has a tag",
     ),
     "a list": (raw(CONFIG, lambda data: b"- a\n"), r"config_st\.yaml is not a data configuration"),
     "bins as text": (
@@ -249,6 +250,13 @@ def test_a_fault_is_reported_in_one_line(folder: Path, damage: Damage, message: 
         load(folder)
     assert "\n" not in str(ending.value)
     assert str(folder) in str(ending.value), "the message names the file"
+
+
+def test_a_tokenizer_whose_package_is_missing_is_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    set_(bpe_tokenizer={"bpe": "hf_byte_bpe"})(folder)
+    with pytest.raises(UserError, match=r"bpe_tokenizer of .*config_st\.yaml needs a package \(.*: install it, or use"):
+        load(folder)
 
 
 def test_a_whole_folder_loads(folder: Path) -> None:
