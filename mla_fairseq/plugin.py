@@ -14,10 +14,10 @@ from mla_fairseq.models import (  # noqa: F401 -- registers them
 from mla_fairseq.models.distributed import end_quietly
 from mla_fairseq.models.help import show_attention_flags
 from mla_fairseq.tasks import speech_to_text_mla, text_to_speech_mla  # noqa: F401 -- registers them
-from mla_fairseq.tasks.resuming import end_finished_trainings, save_whole_checkpoints
+from mla_fairseq.tasks.resuming import save_whole_checkpoints, start_clearly
 
 show_attention_flags()
 save_whole_checkpoints()
 loading.install()
-end_finished_trainings()
+start_clearly()
 end_quietly()

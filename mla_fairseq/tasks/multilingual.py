@@ -89,12 +89,18 @@ class MultilingualTask(FolderTask):
         """Build a criterion as fairseq does.
 
         Raises:
-            UserError: a criterion that does not ignore the tags.
+            UserError: a criterion that does not ignore the tags, or ignores words.
         """
         size = getattr(args, "ignore_prefix_size", None)
-        if self.prefix_size and size != 1:
+        if self.prefix_size and not size:
             fix = "use --criterion label_smoothed_cross_entropy with" if size is None else "add"
             raise UserError(f"the criterion would learn to emit target-language tags: {fix} --ignore-prefix-size 1")
+        if (size or 0) != self.prefix_size:
+            tags = "begin with one tag of their language" if self.prefix_size else "have no tags of their language"
+            raise UserError(
+                f"--ignore-prefix-size is {size}, but the targets {tags}, so their first words would not count: give "
+                f"--ignore-prefix-size {self.prefix_size}"
+            )
         return super().build_criterion(args)
 
     def with_prefix(self, args: Any) -> Any:

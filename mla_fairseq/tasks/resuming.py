@@ -28,6 +28,7 @@ from mla_fairseq.checkpoints import load_checkpoint
 from mla_fairseq.errors import UserError
 from mla_fairseq.files import MISSING, replacing, unusable
 from mla_fairseq.models.checks import LAST
+from mla_fairseq.tasks.starting import check_metric, clear_start, lock_folder
 
 log = logging.getLogger(__name__)
 _BEST = "checkpoint_best.pt"
@@ -56,12 +57,19 @@ def save_whole_checkpoints() -> None:
     PathManager.copy = staticmethod(copy_whole)
 
 
-def end_finished_trainings() -> None:
-    """Let ``fairseq-train`` end if ``--max-update`` is reached when it starts; fairseq alone makes one update more."""
+def start_clearly() -> None:
+    """Let ``fairseq-train`` check how it starts, and end if ``--max-update`` is reached then.
+
+    fairseq alone would make one update more.
+    """
     load = checkpoint_utils.load_checkpoint
 
     def load_or_end(cfg: Any, trainer: Trainer, **kwargs: Any) -> Any:
-        loaded, limit = load(cfg, trainer, **kwargs), trainer.cfg.optimization.max_update
+        check_metric(trainer.cfg, trainer.get_criterion())
+        lock_folder(cfg, trainer)
+        with clear_start(cfg, trainer):
+            loaded = load(cfg, trainer, **kwargs)
+        limit = trainer.cfg.optimization.max_update
         if 0 < limit <= trainer.get_num_updates():
             log.info("the training has %d updates, and --max-update is %d: finished", trainer.get_num_updates(), limit)
             raise SystemExit(0)

@@ -106,7 +106,10 @@ def test_the_tag_reads_what_the_first_token_reads(folder: Path) -> None:
     ("flags", "message"),
     [
         (MODELS["plain"], "the criterion would learn to emit target-language tags: add --ignore-prefix-size 1"),
-        (f"{LENGTH} --ignore-prefix-size 2", "target-language tags: add --ignore-prefix-size 1"),
+        *(
+            (f"{LENGTH} --ignore-prefix-size {size}", f"--ignore-prefix-size is {size}, but the targets begin with one")
+            for size in (-1, 2, 999)
+        ),
         ("--criterion cross_entropy", "use --criterion label_smoothed_cross_entropy with --ignore-prefix-size 1"),
     ],
 )
