@@ -176,7 +176,7 @@ def test_a_training_killed_while_it_saves_continues_to_the_same_weights(
     resumed = f"{LAST} is older: resuming from {tmp_path}/checkpoint_2_6.pt (update 6)" in done.out
     assert resumed == (moment != "during a save")
     assert same_training(tmp_path / LAST, undisturbed / LAST)
-    assert {path.name for path in tmp_path.glob("*.pt*")} == {path.name for path in undisturbed.iterdir()}
+    assert {path.name for path in tmp_path.glob("*.pt*")} == {path.name for path in undisturbed.glob("*.pt*")}
 
 
 def test_a_finished_training_stays_as_it_is(resume: Callable[..., Done], undisturbed: Path) -> None:
