@@ -103,6 +103,17 @@ def unusable(path: Path) -> str:
     return "" if os.access(path, os.R_OK) else f"cannot be opened ({os.strerror(errno.EACCES)})"
 
 
+def as_path(value: object, name: str) -> Path:
+    """Return the path that an argument of a public function is; ``name`` is what the message calls it.
+
+    Raises:
+        ValueError: it is neither a text nor a path.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise ValueError(f"{name} is not a path ({value!r}): give a text or a pathlib.Path")
+    return Path(value)
+
+
 def check_file(path: Path, fix: str) -> Path:
     """Return the path of a file to read.
 

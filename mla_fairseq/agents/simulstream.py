@@ -21,10 +21,12 @@ from simulstream.server.speech_processors.incremental_output import IncrementalO
 from mla_fairseq import agents
 from mla_fairseq.agents.agent import StreamingAgent
 from mla_fairseq.errors import UserError
+from mla_fairseq.streaming.checks import is_finite
 
 AGENTS = [name for name in agents.__all__ if name != StreamingAgent.__name__]
 SIMULSTREAM = ("type", "speech_chunk_size", "latency_unit", "detokenizer_type")
 """Keys that simulstream reads; ``agent`` is ours, and all others are flags of the agent."""
+SHORTEST = 0.01  # seconds of a chunk
 
 
 class AgentProcessor(SpeechProcessor):
@@ -110,6 +112,12 @@ def load_agent(config: dict[str, Any]) -> StreamingAgent:
     if name not in AGENTS:
         raise UserError(f"the configuration names no agent (agent: {name}): set it to one of {', '.join(AGENTS)}")
     agent_class = getattr(agents, name)
+    chunk = config.get("speech_chunk_size")
+    if not (is_finite(chunk) and chunk >= SHORTEST):
+        raise UserError(
+            f"the configuration has no length of a chunk (speech_chunk_size: {chunk!r}): set it to seconds, at least "
+            f"{SHORTEST}, such as 0.28"
+        )
     return agent_class(parse(agent_class, {"long_form": True} | config))
 
 
@@ -127,5 +135,7 @@ def flags(config: dict[str, Any]) -> Iterator[str]:
         if key in SIMULSTREAM or key == "agent" or value is False or value is None:
             continue
         yield f"--{key.replace('_', '-')}"
+        if key == "model_overrides" and not isinstance(value, str):
+            value = vars(value) if isinstance(value, SimpleNamespace) else value  # simulstream's form of a mapping
         if value is not True:
             yield from map(str, value if isinstance(value, list) else [value])

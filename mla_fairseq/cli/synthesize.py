@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,6 +101,9 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError("--recogniser compares with recorded speech: name a set with --gen-subset")
     if args.batch_size < 1:
         raise ValueError(f"--batch-size is {args.batch_size}: give at least 1")
+    ratio = args.max_length_ratio
+    if ratio is not None and not 0 < ratio < math.inf:  # NaN is not, either
+        raise ValueError(f"--max-length-ratio is {ratio:g}: give a number above 0, such as 2")
 
 
 def load(args: argparse.Namespace) -> Speaker:

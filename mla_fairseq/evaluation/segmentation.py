@@ -13,6 +13,7 @@ from mla_fairseq.files import read_text
 from mla_fairseq.parsing import parse_yaml
 
 _AGAIN = "write it with mla-segments --unsegmented, or use the yaml of the corpus"
+_TOLERANCE = 0.5  # seconds by which the times of a corpus may be beyond the end of a recording
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,16 @@ class ReferenceSegment:
 
 
 def read_segmentation(path: Path, references: Path) -> list[ReferenceSegment]:
-    """Return all segments, those of a recording together and in the order of time.
+    """Return all segments, those of a recording together.
 
     Args:
-        path: YAML with ``wav``, ``offset`` and ``duration`` (seconds) of each segment, as in MuST-C.
+        path: YAML with ``wav``, ``offset`` and ``duration`` (seconds) of each segment, as in MuST-C. The segments of
+            a recording are in the order of time; recordings may alternate.
         references: text with a line for each segment, in the same order.
 
     Raises:
-        ValueError: files that cannot be read, or do not fit each other; recordings of equal names.
+        ValueError: files that cannot be read, or do not fit each other; recordings of equal names; segments that are
+            not in the order of time.
     """
     text = _text(path)
     try:
@@ -53,7 +56,20 @@ def read_segmentation(path: Path, references: Path) -> list[ReferenceSegment]:
         for number, (entry, line) in enumerate(zip(entries, lines, strict=True), start=1)
     ]
     order = {wav: place for place, wav in enumerate(_recordings(segments).values())}
-    return sorted(segments, key=lambda one: (order[one.wav], one.offset))
+    _check_order(path, segments)
+    return sorted(segments, key=lambda one: order[one.wav])
+
+
+def _check_order(path: Path, segments: Sequence[ReferenceSegment]) -> None:
+    """Check that the segments of a recording are in the order of time, as their references should be."""
+    before: dict[str, float] = {}
+    for number, one in enumerate(segments, start=1):
+        if one.offset < before.get(one.wav, 0):
+            raise ValueError(
+                f"{path}: entry {number} ({one.wav}, {one.offset:g} s) comes after a later one of the same recording "
+                f"({before[one.wav]:g} s): sort it and its references by time"
+            )
+        before[one.wav] = one.offset
 
 
 def _text(path: Path) -> str:
@@ -92,7 +108,8 @@ def by_recording(instances: Sequence[Instance], segments: Sequence[ReferenceSegm
     """Return the translation of each recording, in the order of the segments.
 
     Raises:
-        ValueError: a recording without translation or with several, or a translation of something else.
+        ValueError: a recording without translation or with several, a translation of something else, or a segment
+            beyond the end of a recording.
     """
     names, found = _recordings(segments), {}
     for instance in instances:
@@ -109,4 +126,12 @@ def by_recording(instances: Sequence[Instance], segments: Sequence[ReferenceSegm
     for wav in names.values():
         if wav not in found:
             raise ValueError(f"{wav} is not translated: translate it, or leave it out of the segmentation")
+    for segment in segments:
+        end, length = segment.offset + segment.duration, found[segment.wav].source_length / 1000
+        if end > length + _TOLERANCE:
+            raise ValueError(
+                f"a segment of {segment.wav} is from {segment.offset:g} to {end:g} s, but the log has {length:g} s of "
+                f"that recording (sentence {found[segment.wav].index}): translate the whole recording, or give its "
+                "segmentation"
+            )
     return {wav: found[wav] for wav in names.values()}

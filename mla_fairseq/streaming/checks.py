@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
@@ -27,6 +28,17 @@ def check_integer(name: str, value: Any, lowest: int) -> None:
     """
     if not is_integer(value, lowest):
         raise ValueError(f"{name} must be an integer of at least {lowest}, but is {value!r}")
+
+
+def check_same(session: object, snapshot: object, names: Iterable[str]) -> None:
+    """Check that a session and a snapshot were made with the same arguments, the attributes ``names``.
+
+    Raises:
+        ValueError: one of them differs.
+    """
+    for name in names:
+        if getattr(session, name) != getattr(snapshot, name):
+            raise ValueError(f"the snapshot is of a session with another {name}: use one of this session")
 
 
 def check_scores(scores: Tensor) -> Tensor:

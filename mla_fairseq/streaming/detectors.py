@@ -51,6 +51,19 @@ DETECTORS: dict[str, Callable[[], Detector]] = {"energy": EnergyDetector, "siler
 """Detectors by the names that commands have for them."""
 
 
+def check_detector(detector: object) -> None:
+    """Check that a detector is ``None``, or an object with the methods of ``Detector``.
+
+    Raises:
+        ValueError: it is a class, or lacks a method.
+    """
+    lacking = [name for name in ("push", "fork") if not callable(getattr(detector, name, None))]
+    if detector is not None and (isinstance(detector, type) or lacking):
+        raise ValueError(
+            f"this is no detector ({detector!r}): give an object with push(block) and fork(), such as EnergyDetector()"
+        )
+
+
 def onset(speech: Sequence[bool], pause: int) -> int:
     """Return the first block of speech after the last pause; ``len(speech)`` if there is none.
 

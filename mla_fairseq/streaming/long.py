@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike
 
 from mla_fairseq.speech.features import INT16_RANGE, SAMPLE_RATE, as_bool, to_kaldi_scale
 from mla_fairseq.streaming.boundary import BoundaryStream, sentence_end
-from mla_fairseq.streaming.checks import check_integer, is_finite
-from mla_fairseq.streaming.detectors import BLOCK, Detector, EnergyDetector, first_pause, onset
+from mla_fairseq.streaming.checks import check_integer, check_same, is_finite
+from mla_fairseq.streaming.detectors import BLOCK, Detector, EnergyDetector, check_detector, first_pause, onset
 from mla_fairseq.streaming.session import Emission, Session
 from mla_fairseq.streaming.source import Source
 
@@ -67,6 +67,7 @@ class LongSession:
                 f"are {pause!r} and {longest!r}"
             )
         check_integer("the blocks of a segment", segment, 1)
+        check_detector(detector)
         self.fresh, self.segment = session.snapshot(), int(segment)
         self.pause, self.longest = round(pause * SECOND), round(longest * SECOND)
         encoder = session.translator.model.encoder
@@ -89,7 +90,7 @@ class LongSession:
         Arguments are those of ``Session.push``.
 
         Raises:
-            ValueError: as ``Session.push``.
+            ValueError: as ``Session.push``, or the detector returns something other than true or false.
             RuntimeError: the recording has ended.
         """
         final, new = as_bool(final, "final"), to_kaldi_scale(samples) / np.float32(INT16_RANGE)
@@ -121,12 +122,14 @@ class LongSession:
         """Return to ``snapshot``, which stays valid.
 
         Raises:
-            ValueError: the snapshot is of another class, or of a session with another translator.
+            ValueError: the snapshot is of another class, or of a session with other arguments.
         """
         if not isinstance(snapshot, LongSession):
             raise ValueError(f"not a snapshot of LongSession ({type(snapshot).__name__}): use one of this session")
-        if snapshot.fresh.translator is not self.fresh.translator:
-            raise ValueError("the snapshot is of a session with another translator: use one of this session")
+        if type(snapshot.fresh) is not type(self.fresh) or type(snapshot.detector) is not type(self.detector):
+            raise ValueError("the snapshot is of another type of session or detector: use one of this session")
+        check_same(self, snapshot, ("pause", "longest", "segment"))
+        check_same(self.fresh, snapshot.fresh, self.fresh.settings)
         self.__dict__.update(snapshot.snapshot().__dict__)
 
     @property
@@ -147,7 +150,7 @@ class LongSession:
         """Process one block (640,)."""
         self.kept.append(block)
         if self.detector:
-            self.speech.append(bool(self.detector.push(block)))
+            self.speech.append(as_bool(self.detector.push(block), "what a detector returns"))
         emissions: list[Emission] = []
         while self.session or self._open():  # a stretch that ends may be followed by another one at once
             emissions += self._feed()

@@ -44,6 +44,7 @@ class OfflineSession(Session):
     """
 
     policy_class = OfflinePolicy
+    settings = (*Session.settings, "layer", "heads")
     policy: OfflinePolicy
 
     def __init__(

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from mla_fairseq.speech.features import SAMPLE_RATE, as_bool
+from mla_fairseq.streaming.checks import check_same
 from mla_fairseq.streaming.offline_policies import OfflinePolicy
 from mla_fairseq.streaming.policies import Policy
 from mla_fairseq.streaming.search import BeamSearch, SearchOptions
@@ -56,6 +57,7 @@ class Session(ABC):
 
     Attributes:
         policy_class: the base class of the policies that the session follows.
+        settings: attributes that the session and its snapshots have in common.
         committed: tokens of the current sentence that are final.
         forced: tokens before these: the tag of the target language, or none.
 
@@ -65,6 +67,7 @@ class Session(ABC):
     """
 
     policy_class: ClassVar[type[Policy | OfflinePolicy]]
+    settings: ClassVar[tuple[str, ...]] = ("translator", "policy", "options")
 
     def __init__(self, translator: Translator, policy: Policy | OfflinePolicy, options: SearchOptions) -> None:
         if not isinstance(policy, self.policy_class):
@@ -113,13 +116,12 @@ class Session(ABC):
         """Return to ``snapshot``, which stays valid.
 
         Raises:
-            ValueError: the snapshot is of another class, or of a session with another translator.
+            ValueError: the snapshot is of another class, or of a session with other arguments.
         """
         if type(snapshot) is not type(self):
             name = type(self).__name__
             raise ValueError(f"not a snapshot of {name} ({type(snapshot).__name__}): use one of this session")
-        if snapshot.translator is not self.translator:
-            raise ValueError("the snapshot is of a session with another translator: use one of this session")
+        check_same(self, snapshot, self.settings)
         self.__dict__.update(snapshot.snapshot().__dict__)
 
     @property

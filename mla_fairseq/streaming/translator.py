@@ -11,8 +11,10 @@ import torch
 from fairseq.data import Dictionary
 from torch import Tensor
 
+from mla_fairseq.files import as_path
 from mla_fairseq.models.loading import load_model
 from mla_fairseq.models.overrides import parse_model_overrides as parse_model_overrides
+from mla_fairseq.models.overrides import require_dictionary
 from mla_fairseq.models.registration import register
 from mla_fairseq.models.s2t_transformer_mla import S2TTransformerMLAModel
 from mla_fairseq.models.target_language import forced_tokens
@@ -58,17 +60,20 @@ class Translator:
             overrides: options of the model to change, such as ``{"attn_type": "relu"}``.
 
         Raises:
-            ValueError: a file is missing or of another type, the model cannot stream, or an override has no effect.
+            ValueError: an argument has another type, a file is missing or of another type, the model cannot stream, or
+                an override has no effect.
         """
+        checkpoint, data = as_path(checkpoint, "the checkpoint"), as_path(data, "the data folder")
+        options = {"data": str(data), "config_yaml": config_yaml, "task": "speech_to_text_mla"}
+        options |= require_dictionary(overrides)
         level = logging.root.manager.disable
         logging.disable(max(level, logging.INFO))  # fairseq logs all options of every model that it loads
         try:
             register()
-            folder = {"data": str(data), "config_yaml": config_yaml, "task": "speech_to_text_mla"}
-            model, task = load_model(Path(checkpoint), folder | dict(overrides or {}))
+            model, task = load_model(checkpoint, options)
         finally:
             logging.disable(level)
-        normalisation = Normalisation.load(Path(data) / config_yaml)  # the task has checked the folder
+        normalisation = Normalisation.load(data / config_yaml)  # the task has checked the folder
         if not isinstance(model, S2TTransformerMLAModel):
             raise ValueError(
                 f"{checkpoint} holds a {type(model).__name__}, which cannot stream: give a model that was trained "
@@ -76,7 +81,7 @@ class Translator:
             )
         if normalisation.utterance and model.encoder.streams:
             raise ValueError(
-                f"{Path(data) / config_yaml} transforms features by utterance_cmvn, but the encoder is chunked: "
+                f"{data / config_yaml} transforms features by utterance_cmvn, but the encoder is chunked: "
                 "prepare the data with mla-prepare --cmvn global and train again"
             )
         return cls(model.float(), task.target_dictionary, normalisation)

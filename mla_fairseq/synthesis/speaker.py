@@ -15,7 +15,9 @@ from fairseq import utils
 from torch import Tensor
 
 from mla_fairseq.checkpoints import load_training
+from mla_fairseq.files import as_path
 from mla_fairseq.models.loading import load_model
+from mla_fairseq.models.overrides import require_dictionary
 from mla_fairseq.models.registration import register
 from mla_fairseq.synthesis.generator import Synthesizer
 
@@ -58,15 +60,15 @@ class Speaker:
     ) -> None:
         register()
         check_device(device)
-        self.checkpoint = checkpoint
-        _, name = load_training(Path(checkpoint))
+        self.checkpoint, data = as_path(checkpoint, "the checkpoint"), as_path(data, "the data folder")
+        _, name = load_training(self.checkpoint)
         if not name.startswith("tts_transformer"):
             raise ValueError(
                 f"{checkpoint} has the architecture {name}, not tts_transformer or tts_transformer_mla: use another "
                 "checkpoint"
             )
-        options = {"data": str(data), "config_yaml": config_yaml, "task": "text_to_speech_mla", **(overrides or {})}
-        model, self.task = load_model(Path(checkpoint), options)
+        options = {"data": str(data), "config_yaml": config_yaml, "task": "text_to_speech_mla"}
+        model, self.task = load_model(self.checkpoint, options | require_dictionary(overrides))
         self.model = model.eval().to(device)
         self.generator: Synthesizer = self.task.build_generator(
             [self.model], Namespace(teacher_forcing=teacher_forcing), vocoder

@@ -56,13 +56,13 @@ def talk(name: str, index: int, lag: float = 1000, spoken: int = 9) -> dict:
 
 @pytest.fixture
 def places(tmp_path: Path) -> list[Path]:
-    """The segmentation and its references; the segments of a recording are neither together nor sorted."""
+    """The segmentation and its references; the segments of a recording are not together."""
     rows = [
         (name, PAUSE + place * (SEGMENT + PAUSE), text)
         for name, texts in TALKS.items()
         for place, text in enumerate(texts)
     ]
-    rows = rows[::2] + rows[1::2]
+    rows = [rows[place] for place in (0, 4, 1, 2, 5, 3)]
     paths = [tmp_path / "dev.segments.yaml", tmp_path / "dev.segments.de"]
     entries = [f"- {{duration: {SEGMENT}, offset: {offset}, wav: {name}.wav, rW: 1}}\n" for name, offset, _ in rows]
     paths[0].write_text("".join(entries))
@@ -310,3 +310,24 @@ def test_a_log_of_other_recordings_is_refused(write_talks, places, changes, mess
     log = write_talks(*({**talk("a", index), **change} for index, change in enumerate(changes)))
     with pytest.raises(ValueError, match=message):
         by_recording(read_instances(log), read_segmentation(*places))
+
+
+@pytest.mark.parametrize("late", [{"offset": 20.0}, {"duration": 20.0}, {"offset": 10.2, "duration": 5.0}])
+def test_segments_beyond_the_end_of_a_recording_are_refused(write_talks, places, late):
+    instances, segments = read_instances(write_talks(talk("a", 0), talk("b", 1))), read_segmentation(*places)
+    length = instances[0].source_length / 1000
+    nearly = replace(segments[3], duration=length + 0.4 - segments[3].offset)
+    assert by_recording(instances, [*segments[:3], nearly, *segments[4:]])
+    beyond = replace(segments[3], **late)
+    message = rf"a segment of a.wav is from .* s, but the log has {length:g} s of that recording \(sentence 0\): "
+    with pytest.raises(ValueError, match=message):
+        by_recording(instances, [*segments[:3], beyond, *segments[4:]])
+
+
+def test_segments_in_another_order_than_time_are_refused(places):
+    lines = places[0].read_text().splitlines(keepends=True)
+    places[0].write_text("".join([*lines[:2], lines[3], lines[2], *lines[4:]]))
+    with pytest.raises(
+        ValueError, match=r"entry 4 \(a.wav, 3 s\) comes after a later one .*\(5.5 s\): sort it and its"
+    ):
+        read_segmentation(*places)

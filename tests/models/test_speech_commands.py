@@ -203,7 +203,10 @@ def test_synthesis_works_with_every_length_rule(data: Path, trained: Path) -> No
             "it needs a simultaneous model with a chunked encoder",
         ),
         (["--text", "a", "--user-dir", "/nowhere"], "/nowhere"),
-        (["--text", "a", "--max-length-ratio", "-1"], "--max-length-ratio must be at least 0"),
+        *[
+            (["--text", "a", "--max-length-ratio", value], f"--max-length-ratio is {value}: give a number above 0")
+            for value in ("-1", "0", "nan", "inf")
+        ],
         (["--gen-subset", "tset"], r"tset\.tsv is missing"),
         (["--gen-subset", "test", "--max-tokens", "5"], r"--max-tokens is 5, but an utterance of test has \d+ frames"),
         (["--text", "a", "--batch-size", "0"], "--batch-size is 0: give at least 1"),

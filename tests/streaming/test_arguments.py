@@ -123,6 +123,21 @@ def test_paths_may_be_texts(translator, data, tmp_path) -> None:
         read_records(str(tmp_path))
 
 
+@pytest.mark.parametrize("wrong", [5, None, b"model.pt", ["model.pt"]], ids=repr)
+def test_what_is_no_path_is_refused(wrong: object) -> None:
+    for load in (Translator.load, Speaker):
+        with pytest.raises(ValueError, match=r"the checkpoint is not a path \(.*\): give a text or a pathlib.Path"):
+            load(wrong, "data")
+        with pytest.raises(ValueError, match="the data folder is not a path"):
+            load("model.pt", wrong)
+
+
+def test_overrides_are_a_dictionary() -> None:
+    for wrong in ("{'attn_type': 'relu'}", [1]):
+        with pytest.raises(ValueError, match="give a Python dictionary"):
+            Translator.load("model.pt", "data", overrides=wrong)
+
+
 def test_frames_of_other_types_are_converted_or_refused() -> None:
     banks = filter_banks(FLOAT)
     expected = GlobalCMVN().add(banks).statistics()

@@ -173,6 +173,25 @@ def test_a_snapshot_restores_everything(translator, name: str) -> None:
     assert before + after == expected(name, translator)
     with pytest.raises(ValueError, match=r"not a snapshot of LongSession \(IncrementalSession\)"):
         session.restore(SESSIONS["wait-k"][1](translator))
+    changes = ({"pause": 0.2}, {"longest": 9}, {"segment": 3}, {"detector": SileroLike()})
+    for change in changes:
+        with pytest.raises(ValueError, match=r"the snapshot is of (a session with )?another"):
+            session.restore(LongSession(begin(translator), **{"segment": segment, **change}).snapshot())
+
+
+class SileroLike(EnergyDetector):
+    """A detector of another type."""
+
+
+def test_what_is_no_detector_is_refused(translator) -> None:
+    begin = SESSIONS["wait-k"][1]
+    for wrong in (5, EnergyDetector, "energy", object()):
+        with pytest.raises(ValueError, match=r"this is no detector \(.*\): give an object with push"):
+            LongSession(begin(translator), wrong)
+    vague = EnergyDetector()
+    vague.push = lambda block: "x"
+    with pytest.raises(ValueError, match="what a detector returns must be true or false, but is 'x'"):
+        LongSession(begin(translator), vague).push(STREAM[:2000])
 
 
 def test_emissions_have_the_time_of_their_audio(translator) -> None:

@@ -11,6 +11,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from mla_fairseq.streaming import (
+    AlignAttPolicy,
     Decision,
     Emission,
     HoldPolicy,
@@ -235,6 +236,12 @@ def test_snapshots_and_options_that_do_not_fit_are_refused(translator) -> None:
     with pytest.raises(ValueError, match="the snapshot is of a session with another translator: use one of this"):
         session.restore(another.snapshot())
     assert session.translator is translator()
+    for arguments in (WaitKPolicy(1, 3), SearchOptions()), (WaitKPolicy(2, 3), SearchOptions(3)):
+        with pytest.raises(ValueError, match=r"the snapshot is of a session with another (policy|options): use one of"):
+            session.restore(IncrementalSession(translator(), *arguments).snapshot())
+    attending = OfflineSession(translator(), AlignAttPolicy(2), layer=0)
+    with pytest.raises(ValueError, match="another layer"):
+        attending.restore(OfflineSession(translator(), AlignAttPolicy(2), layer=1).snapshot())
     with pytest.raises(ValueError, match=r"not SearchOptions \(4\): use SearchOptions\(beam=N\)"):
         IncrementalSession(translator(), WaitKPolicy(2, 3), 4)
 

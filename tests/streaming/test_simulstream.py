@@ -108,6 +108,14 @@ def test_a_client_chooses_the_language(multilingual, joint: Path) -> None:
         ({"wait_k": 3}, "unrecognized arguments: --wait-k 3"),
         ({"pause": 0.01}, "--pause or --longest: the shortest pause"),
         ({"long_form": False, "pause": 0.3}, "--pause has no effect without --long-form"),
+        *[
+            (
+                {"speech_chunk_size": size},
+                r"no length of a chunk \(speech_chunk_size: .*\): set it to seconds, at least",
+            )
+            for size in (0, -1, float("nan"), float("inf"), 0.00001, "x", None, [1])
+        ],
+        ({"model_overrides": "x"}, "--model-overrides is 'x': give a Python dictionary of literals"),
     ],
 )
 def test_a_wrong_configuration_is_one_line(save, data: Path, capsys, changes: dict, message: str) -> None:
@@ -117,3 +125,9 @@ def test_a_wrong_configuration_is_one_line(save, data: Path, capsys, changes: di
     said = str(raised.value) + capsys.readouterr().err
     assert len(said.strip().splitlines()) == 1
     assert re.search(message, said)
+
+
+def test_model_overrides_may_be_a_mapping(save, data: Path) -> None:
+    for given in ({"attn_type": "relu"}, SimpleNamespace(attn_type="relu"), "{'attn_type': 'relu'}"):
+        stream = processor(configuration(data, save(), model_overrides=given))
+        assert type(stream.agent.translator.model.decoder.layers[0].self_attn.mechanism).__name__ == "ReLUAttention"
