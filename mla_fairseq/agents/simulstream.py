@@ -112,7 +112,7 @@ def load_agent(config: dict[str, Any]) -> StreamingAgent:
     if name not in AGENTS:
         raise UserError(f"the configuration names no agent (agent: {name}): set it to one of {', '.join(AGENTS)}")
     agent_class = getattr(agents, name)
-    chunk = config.get("speech_chunk_size")
+    chunk = config.get("speech_chunk_size", 0)
     if not (is_finite(chunk) and chunk >= SHORTEST):
         raise UserError(
             f"the configuration has no length of a chunk (speech_chunk_size: {chunk!r}): set it to seconds, at least "
