@@ -19,7 +19,8 @@ from fairseq.models import ARCH_MODEL_INV_REGISTRY, MODEL_REGISTRY
 
 from mla_fairseq import plugin  # noqa: F401 -- registers the architectures
 from mla_fairseq.files import unusable
-from mla_fairseq.recipes.recipe import Recipe, near
+from mla_fairseq.recipes.layers import near
+from mla_fairseq.recipes.recipe import Recipe
 from mla_fairseq.recipes.stages import STAGES
 
 _COUNTS = ("batch_size", "beam", "last", "max_tokens", "sentences", "voices")

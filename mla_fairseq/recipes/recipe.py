@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from mla_fairseq.files import read_text, unusable
+from mla_fairseq.files import file_name, unusable
+from mla_fairseq.recipes.layers import TEXTS, near, parse_overrides, read_layers
 from mla_fairseq.recipes.stages import CONFIGS, STAGES, arguments
 
 RUNS = Path("runs")
-_TEXTS = ("data", "title")
-_KNOWN = (*_TEXTS, *STAGES)
+_VARIABLE = re.compile(r"\$\{([\w.]+)\}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +31,8 @@ class Recipe:
         again: the command that runs the recipe again.
         tree: the sections, with ``data`` (name of the prepared data) and ``title``; variables are filled in.
         shown: the same, with the folder of the corpora as ``$DATA``.
+        recorded: the same, with the folder of all runs as ``$RUNS`` too: what is compared with earlier runs, which may
+            have been moved.
     """
 
     name: str
@@ -41,6 +40,7 @@ class Recipe:
     again: str
     tree: dict[str, Any]
     shown: dict[str, Any]
+    recorded: dict[str, Any]
 
     def stages(self) -> Iterator[str]:
         """Yield the names of this recipe's stages, in the order in which they run."""
@@ -85,17 +85,19 @@ def load_recipe(
     path = find_recipe(path)
     overrides, default = list(overrides), f"{path.resolve().parent.name}_{path.stem}"
     name = name or default
-    layers = [_plain(layer) for layer in (*_read_with_base(path), _parse(overrides))]
+    layers = [*read_layers(path), parse_overrides(overrides)]
     sections = _sections(path, _plain(OmegaConf.merge({"data": name}, *layers)), name)
     given = OmegaConf.merge(*({key: one for key, one in layer.items() if one is not None} for layer in layers))
     wiring = {key: dict(STAGES[key].flags) for key in STAGES if key in given}
     places: dict[str, Any] = {"RUNS": out.as_posix(), "RUN": (out / name).as_posix(), "NAME": name}
     places |= {"CPU": cpu, "DEVICE": "cpu" if cpu else "cuda"}
     places["CHECKPOINT"] = "${average.output}" if "average" in sections else "${train.save_dir}/checkpoint_best.pt"
-    tree = _plain(OmegaConf.merge({key: name for key in _TEXTS}, wiring, given, places))
-    filled, shown = (_resolve(path, tree, folder, (*_TEXTS, *sections)) for folder in (data, "$DATA"))
+    tree = _plain(OmegaConf.merge({key: name for key in TEXTS}, wiring, given, places))
+    moved = tree | {"RUNS": "$RUNS", "RUN": f"$RUNS/{name}"}
+    ways = ((tree, data), (tree, "$DATA"), (moved, "$DATA"))
+    filled, shown, recorded = (_resolve(path, way, folder, (*TEXTS, *sections)) for way, folder in ways)
     again = _again(path, overrides, name if name != default else "")
-    return Recipe(name, out / name, again, filled, shown)
+    return Recipe(name, out / name, again, filled, shown, recorded)
 
 
 def find_recipe(path: Path) -> Path:
@@ -118,50 +120,14 @@ def _plain(tree: DictConfig | ListConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
-def _read_with_base(path: Path) -> list[DictConfig]:
-    own = _read(path)
-    if (base := own.pop("base", None)) is None:
-        return [own]
-    below = _read(path.parent / base)
-    if "base" in below:
-        raise ValueError(f"{path}: its base {base} has a base of its own ({below.base}): keep to one")
-    return [below, own]
-
-
-def _read(path: Path) -> DictConfig:
-    if fault := unusable(path):
-        known = sorted(one.name for one in path.parent.glob("*.yaml"))
-        raise ValueError(f"{path} {fault}: {near(path.name, known)}")
-    try:
-        tree = OmegaConf.load(io.StringIO(read_text(path)))
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, DictConfig):
-        raise ValueError(f"{path} is not a recipe: it needs sections, such as train")
-    return tree
-
-
-def _parse(overrides: list[str]) -> DictConfig:
-    if bare := [override for override in overrides if "=" not in override]:
-        raise ValueError(f"--set {bare[0]}: write section.key=value, such as train.max_update=3000")
-    try:
-        return OmegaConf.from_dotlist(overrides)
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise ValueError(f"--set {' '.join(overrides)}: not valid YAML: {' '.join(str(error).split())}") from error
-
-
 def _sections(path: Path, tree: dict[str, Any], name: str) -> list[str]:
     """Return the names of the sections; one that is null is left out."""
-    for key, value in tree.items():
-        if key not in _KNOWN:
-            raise ValueError(f"{path}: unknown section '{key}': {near(key, _KNOWN)}")
-        if key not in _TEXTS and not isinstance(value, dict | None):
-            raise ValueError(f"{path}: '{key}' is {value!r}: write it as flags of its program, key: value")
     if not tree.get("train"):
         raise ValueError(f"{path}: there is no section 'train': add one, or name a base that has it")
     for key, value in (("--name", name), ("data", tree["data"])):
         if value in (None, "", ".", "..") or "/" in str(value):
             raise ValueError(f"{key} is '{value or ''}': give the name of one folder, without slashes")
+        file_name(str(value), key)
     return [key for key, value in tree.items() if isinstance(value, dict)]
 
 
@@ -169,6 +135,7 @@ def _resolve(path: Path, sections: dict[str, Any], data: str, keys: tuple[str, .
     """Fill in the variables of the sections ``keys``."""
     tree = OmegaConf.create(sections | ({"DATA": data} if data else {}))
     try:
+        _check_lists(path, sections, tree, keys)
         return {key: OmegaConf.to_container(tree[key], resolve=True) if key in STAGES else tree[key] for key in keys}
     except OmegaConfBaseException as error:
         if "'DATA'" in str(error):
@@ -179,19 +146,21 @@ def _resolve(path: Path, sections: dict[str, Any], data: str, keys: tuple[str, .
         raise ValueError(f"{path}: {error.full_key}: {problem}") from error
 
 
+def _check_lists(path: Path, sections: dict[str, Any], tree: DictConfig | ListConfig, keys: tuple[str, ...]) -> None:
+    """Check that no list is filled into a longer text, such as the name of a folder."""
+    stages = ((key, sections[key]) for key in keys if key in STAGES)
+    for key, flag, value in ((key, flag, value) for key, section in stages for flag, value in section.items()):
+        if isinstance(value, str) and not _VARIABLE.fullmatch(value):
+            for variable in _VARIABLE.findall(value):
+                if OmegaConf.is_list(OmegaConf.select(tree, variable)):
+                    raise ValueError(
+                        f"{path}: {key}.{flag} needs one {variable}, which is a list: set {key}.{flag} too"
+                    )
+
+
 def _again(path: Path, overrides: list[str], name: str) -> str:
     """Return the command of a recipe; a packaged one has the same path in it wherever the package is installed."""
     shown = path.resolve().relative_to(CONFIGS.parent) if path.resolve().is_relative_to(CONFIGS) else path
     words = ["mla-recipe", shown.as_posix(), *(["--set", *overrides] if overrides else [])]
     threads = os.environ.get("OMP_NUM_THREADS")
     return (f"OMP_NUM_THREADS={threads} " if threads else "") + shlex.join(words + (["--name", name] if name else []))
-
-
-def near(word: str, known: Iterable[str]) -> str:
-    """Return advice for a word that is not ``known``: the nearest known word, or at most five to choose from."""
-    known = list(known)
-    if found := get_close_matches(word, known, n=1):
-        return f"did you mean {found[0]}?"
-    if len(known) <= 5:
-        return f"take one of {', '.join(known)}"
-    return f"take one of {', '.join(get_close_matches(word, known, 5, 0))} or {len(known) - 5} others"

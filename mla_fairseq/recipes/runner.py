@@ -47,13 +47,13 @@ def _step(recipe: Recipe, name: str, after: str) -> Record:
     folder, after = (recipe.makes(name), "") if shared else (recipe.run, after)
     with _lock(folder) if shared else contextlib.nullcontext():
         path = folder / f".stage-{name}.json"
-        old = read_json(path) if path.is_file() else None
+        old = _read_record(path)
         reason = _reason(recipe, name, old, after)
         logger.info("[%s] %s", name, reason or "done already")
         if old is not None and not reason:
             return old
         facts = {"command": recipe.show(name), "commit": commit(), "machine": machine(recipe.tree["train"]["cpu"])}
-        record = {"flags": recipe.shown[name], "after": after, **facts, "seconds": 0.0, "finished": None}
+        record = {"flags": recipe.recorded[name], "after": after, **facts, "seconds": 0.0, "finished": None}
         before = old["seconds"] if old and name == "train" else 0.0  # a training continues, all others start again
         write_json(path, record)
         begin = time.monotonic()
@@ -75,7 +75,7 @@ def _reason(recipe: Recipe, name: str, old: Record | None, after: str) -> str:
     """
     if old is None:
         return "not done yet"
-    new = recipe.shown[name]
+    new = _comparable(recipe, name, old["flags"])
     changes = _changes(old["flags"], new) + ([] if after in ("", old["after"]) else ["an earlier stage was run again"])
     if changes and STAGES[name].keep:
         other, folder = "this run another --name", recipe.run
@@ -89,6 +89,27 @@ def _reason(recipe: Recipe, name: str, old: Record | None, after: str) -> str:
     if any(old["flags"].get(key) != new.get(key) for key in _MAY_GROW):
         return f"continued to {new['max_update']} updates"
     return "" if recipe.makes(name).exists() else f"again: {recipe.makes(name)} is missing"
+
+
+def _read_record(path: Path) -> Record | None:
+    """Return a stage's record; ``None`` if there is none.
+
+    Raises:
+        ValueError: the file is broken.
+    """
+    if not path.is_file():
+        return None
+    types = {"flags": dict, "after": str, "seconds": int | float, "finished": str | None}
+    record = read_json(path)
+    if isinstance(record, dict) and all(isinstance(record.get(key, ...), kind) for key, kind in types.items()):
+        return record
+    raise ValueError(f"{path} is not the record of a stage: copy it again, or delete it to run the stage again")
+
+
+def _comparable(recipe: Recipe, name: str, old: dict[str, Any]) -> dict[str, Any]:
+    """Return a stage's flags as its record has them; version 0.2 recorded the folder of all runs itself."""
+    shown = recipe.shown[name]
+    return {key: shown[key] if old.get(key) == shown[key] else value for key, value in recipe.recorded[name].items()}
 
 
 def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

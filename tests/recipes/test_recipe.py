@@ -94,17 +94,71 @@ def test_the_command_runs_the_same_again(write, monkeypatch):
         pytest.param("train: {x: '${DATA}'}", (), "DATA is not set: export DATA=", id="data"),
         pytest.param("train: {x: '${train.y}'}", (), r"train\.x: train\.y is not given: add it", id="variable"),
         pytest.param("base: no.yaml", (), r"/no\.yaml is missing: take one of small\.yaml$", id="base"),
-        pytest.param("train: {x: 1}", ("data=",), "data is '': give the name of one folder", id="no-data-name"),
+        pytest.param("train: {x: 1}", ("data=''",), "data is '': give the name of one folder", id="no-data-name"),
         pytest.param("train: {x: 1}", ("data=a/b",), "data is 'a/b': give the name of one folder", id="data-path"),
         pytest.param("train: {x: 1}", ("foo=1",), r"unknown section 'foo': take one of (\S+, ){4}\S+ or", id="five"),
         pytest.param("train: {x: 1}", ("train.x",), r"--set train\.x: write section\.key=value", id="set"),
         pytest.param("train: {x: 1}", ("train.x=[",), r"--set train\.x=\[: not valid YAML", id="set-yaml"),
+        pytest.param(
+            "train: {x: 1}", ("train.x=",), r"train\.x=: the value is missing: give one, or null", id="no-value"
+        ),
+        pytest.param("train: {x: 1}", ("train.x=''",), r"--set: train\.x is empty: give a value, or null", id="empty"),
+        pytest.param("train: {x: ' '}", (), r"small\.yaml: train\.x is empty", id="blank"),
+        pytest.param("train: {x: [a, '']}", (), r"train\.x is empty", id="blank-in-list"),
+        pytest.param("train: {x: 010}", (), "YAML reads 010 as another number: write it in quotes", id="octal"),
+        pytest.param("train: {x: [1:30]}", (), "YAML reads 1:30 as another number", id="minutes"),
+        pytest.param(
+            "train: {x: 1}", ("train.x=-1:30.5",), r"x=-1:30\.5: ambiguous: YAML reads -1:30\.5", id="set-minutes"
+        ),
+        pytest.param(
+            "train: {x: 1}", ("train.x=1\n2",), r"--set 'train\.x=1\\n2': write section\.key=value", id="set-lines"
+        ),
+        pytest.param('train: {x: "1\\n2"}', (), r"train\.x is '1\\n2': remove the line breaks", id="lines"),
+        pytest.param(
+            "train: {a_b: 1, a-b: 2}", (), "small.yaml: train: 'a_b' is given twice, also as 'a-b'", id="double"
+        ),
+        pytest.param("train: {x: 1}", ("train.a-b=1", "train.a_b=2"), "'a_b' is given twice", id="set-double"),
+        pytest.param("train: {x: {y: 1}}", (), r"train\.x is \{'y': 1\}: give one value, or a list", id="mapping"),
+        pytest.param("train: [a]", (), r"'train' is \['a'\]: write it as flags", id="list-section"),
+        pytest.param("train: {x: 1}\ntitle: [a]", (), r"'title' is \['a'\]: give one text", id="list-title"),
+        pytest.param("base: 3", (), "base is 3: give the path of one recipe", id="base-number"),
+        pytest.param("base: [a]", (), r"base is \['a'\]: give the path", id="base-list"),
+        pytest.param("train: {x: &x {y: *x}}", (), r"not valid YAML: line 1 has an alias, \*x", id="alias"),
+        pytest.param("[" * 3000, (), "small.yaml is not valid YAML: line 1 is nested more than", id="deep"),
+        pytest.param(
+            "train: {x: 1}", ("train.x=" + "[" * 3000,), "not valid YAML: line 1 is nested more", id="set-deep"
+        ),
+        pytest.param("train: {x: 1}", ('data="a\\tb"',), r"data cannot name a file \('a\\tb'\)", id="data-tab"),
+        pytest.param(
+            "prepare: {pairs: [a, b]}\ntrain: {data: 'x/${prepare.pairs}'}",
+            (),
+            r"train\.data needs one prepare\.pairs, which is a list: set train\.data too",
+            id="list-in-text",
+        ),
     ],
 )
 def test_a_mistake_is_reported(write, text, overrides, words):
     with pytest.raises(ValueError, match=words) as caught:
         load_recipe(write(text), overrides=overrides)
     assert "\n" not in str(caught.value)
+
+
+def test_hyphens_in_names_are_underscores(write):
+    write("train: {max-update: 1, lr: 2}\nprepare-speech: {min-frames: 3}\n", "base.yaml")
+    recipe = load_recipe(write("base: base.yaml\ntrain: {max_update: 2}\n"), overrides=["train.max-update=30"])
+    assert recipe.tree["train"] == load_recipe(write("train: {lr: 2, max_update: 30}")).tree["train"]
+    assert recipe.tree["prepare_speech"]["min_frames"] == 3
+
+
+def test_a_name_with_a_line_break_is_refused(write):
+    with pytest.raises(ValueError, match=r"^--name cannot name a file \('a\\nb'\)"):
+        load_recipe(write("train: {x: 1}"), name="a\nb")
+
+
+def test_a_number_in_quotes_is_kept_and_a_list_may_be_a_whole_value(write):
+    path = write("prepare: {pairs: [a, b], output: '010'}\ntrain: {data: '${prepare.pairs}', 5: '1:30'}")
+    tree = load_recipe(path).tree
+    assert (tree["prepare"]["output"], tree["train"]["data"], tree["train"]["5"]) == ("010", ["a", "b"], "1:30")
 
 
 def test_another_encoding_is_reported_with_its_place(write):

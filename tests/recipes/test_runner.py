@@ -2,11 +2,12 @@
 
 import json
 import multiprocessing
+import sys
 
 import pytest
 
 from mla_fairseq.processes import locked
-from mla_fairseq.recipes import run_recipe, runner
+from mla_fairseq.recipes import load_recipe, run_recipe, runner
 
 
 @pytest.fixture
@@ -92,6 +93,35 @@ def test_data_prepared_again_refuse_the_training(play, small):
 def test_another_machine_and_moved_corpora_repeat_no_stage(play):
     play()
     assert play("train.num_workers=0", "generate.num_workers=4", cpu=False, data="/elsewhere") == []
+
+
+def test_a_moved_folder_of_runs_repeats_and_refuses_nothing(play, small, tmp_path, monkeypatch):
+    play()
+    (tmp_path / "runs").rename(tmp_path / "elsewhere")
+    monkeypatch.setattr(sys.modules[small.__module__], "load_recipe", moved(tmp_path / "elsewhere"))
+    assert play() == []
+    assert play("generate.beam=2") == ["generate"]
+
+
+def moved(runs):
+    return lambda path, out, *more, **options: load_recipe(path, runs, *more, **options)
+
+
+def test_a_record_of_version_0_2_has_the_folder_of_all_runs_itself(play, small):
+    play()
+    for name in ALL:
+        recipe = small()
+        path = (recipe.makes(name) if name == "prepare" else recipe.run) / f".stage-{name}.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"flags": recipe.shown[name]}))
+    assert play() == []
+
+
+@pytest.mark.parametrize("text", ["[1]", "{}", '{"flags": 5}', "[" * 100_000])
+def test_a_broken_record_is_reported(play, small, text):
+    play()
+    (small().run / ".stage-train.json").write_text(text)
+    with pytest.raises(ValueError, match=r"\.stage-train\.json is not .*: .*delete it"):
+        play()
 
 
 def test_a_failed_training_continues_and_its_time_adds_up(play, small):
