@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from argparse import Namespace
 from typing import Any
 
@@ -28,11 +29,13 @@ def build_subsampler(args: Namespace) -> Conv1dSubsampler | Conv2dSubsampler:
     """Build the subsampler that ``--conv-version`` names.
 
     Raises:
-        ValueError: an unknown version.
+        ValueError: an unknown version, or kernel sizes that are none.
     """
     features = args.input_feat_per_channel * args.input_channels
     if args.conv_version == "s2t_transformer":
-        kernel_sizes = [int(size) for size in args.conv_kernel_sizes.split(",")]
+        if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", sizes := args.conv_kernel_sizes):
+            raise ValueError(f"--conv-kernel-sizes must be whole numbers above 0, such as 5,5, but is {sizes}")
+        kernel_sizes = [int(size) for size in sizes.split(",")]
         return Conv1dSubsampler(features, args.conv_channels, args.encoder_embed_dim, kernel_sizes)
     if args.conv_version == "convtransformer":
         return Conv2dSubsampler(features, args.conv_out_channels, args.encoder_embed_dim)

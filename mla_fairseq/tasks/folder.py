@@ -28,6 +28,7 @@ from mla_fairseq.tasks.features import check_batches, check_features
 from mla_fairseq.tasks.flags import check_flags
 from mla_fairseq.tasks.resuming import choose_checkpoint
 from mla_fairseq.tasks.sets import Sets, check_combined, set_names
+from mla_fairseq.tasks.starting import check_loadable
 
 
 class FolderTask(FairseqTask):
@@ -85,6 +86,7 @@ class FolderTask(FairseqTask):
             model = super().build_model(args, from_checkpoint)
             if not from_checkpoint and getattr(args, "path", None) is None:  # --path: decoding, no criterion
                 check_criterion(args, model)
+                check_loadable(args, model)
             return model
 
     def build_criterion(self, args: Any) -> Any:

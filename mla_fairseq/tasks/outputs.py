@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentError, ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mla_fairseq.errors import user_errors
 from mla_fairseq.files import check_folder
 from mla_fairseq.tasks.parsed import check_parsed
 
@@ -31,6 +34,17 @@ def add_checks(parser: ArgumentParser) -> None:
     flag = "--results-path" if "--results-path" in parser._option_string_actions else "--save-dir"
     if action := parser._option_string_actions.get(flag):
         action.type = _output_folder
+
+
+@contextmanager
+def known_arch() -> Iterator[None]:
+    """Report a model of fairseq's text tasks, whose flags are also flags of a speech task, which is added inside.
+
+    Raises:
+        UserError: there is such a model.
+    """
+    with user_errors("--arch is not a model of this task, use another: ", (ArgumentError,)):
+        yield
 
 
 def _output_folder(name: str) -> str:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 from argparse import Namespace
+from importlib.util import find_spec
+
+from fairseq.criterions import CRITERION_REGISTRY
 
 from mla_fairseq.errors import UserError, user_errors
+from mla_fairseq.models.checks import LAST
 from mla_fairseq.models.overrides import parse_model_overrides
 from mla_fairseq.tasks.flags import SIMULTANEOUS, VALIDATE, refuse
 
@@ -13,6 +18,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "num_workers": (0, 1000),
     "max_tokens": (1, 10**9),
     "batch_size": (1, 10**9),
+    "update_freq": (1, 10**6),
+    "label_smoothing": (0, 1),
+    **dict.fromkeys(("encoder_layers", "decoder_layers"), (1, 100)),
     **dict.fromkeys(("context_ratio", "lost_onset_ratio", "noise_ratio"), (0, 1)),
     "beam": (1, 10**6),
     "nbest": (1, 10**6),
@@ -25,22 +33,29 @@ RANGES: dict[str, tuple[float, float]] = {
 """The least and the largest number of a flag, checked before fairseq's commands use them."""
 
 
+CRITERIONS = {
+    "speech_to_text_mla": ("cross_entropy", "label_smoothed_cross_entropy", "latency_augmented"),
+    "text_to_speech_mla": ("tacotron2",),
+}
+"""First letters of the criterions of fairseq and of this package that a task has."""
+
+
 def check_parsed(args: Namespace) -> None:
     """Check flags that a command uses before it sets up its task, and numbers that end it with a traceback.
 
     Raises:
-        UserError: a number is out of range or does not fit another one, ``--model-overrides`` is no dictionary, or
-            ``fairseq-validate`` does not support a flag.
+        UserError: a number is out of range or does not fit another one, a text is one that fairseq would change,
+            ``--model-overrides`` is no dictionary, or a flag is not supported.
     """
-    for name, (least, most) in RANGES.items():
-        value = getattr(args, name, None)
-        if value is not None and not least <= value <= most:  # ``not <=`` is true for NaN
-            raise UserError(f"--{name.replace('_', '-')} is {value}: give a number from {least:,} to {most:,}")
-    sizes = getattr(args, "max_tokens", None), (batch := getattr(args, "batch_size", None))
+    check_values(args)
     if hasattr(args, "model_overrides"):  # fairseq would evaluate it
         with user_errors():
             parse_model_overrides(args.model_overrides)
+    if hasattr(args, "ddp_backend") and not hasattr(args, "path"):
+        check_training(args)
+    sizes = getattr(args, "max_tokens", None), (batch := getattr(args, "batch_size", None))
     if not hasattr(args, "beam"):
+        check_task_criterion(args)
         if hasattr(args, "path"):
             refuse(args, VALIDATE | SIMULTANEOUS, "fairseq-validate")
             if sizes == (None, None):  # fairseq-validate has no default
@@ -51,3 +66,64 @@ def check_parsed(args: Namespace) -> None:
     buffer = max(getattr(args, "buffer_size", batch or 1), 1)
     if batch is not None and batch > buffer:
         raise UserError(f"--batch-size is above --buffer-size ({batch} > {buffer}): increase --buffer-size")
+
+
+def check_values(args: Namespace) -> None:
+    """Check the values of single flags.
+
+    Raises:
+        UserError: a number is out of range, or a text has an interpolation of hydra.
+    """
+    for name, (least, most) in RANGES.items():
+        given = getattr(args, name, None)
+        for value in given if isinstance(given, list) else [given]:
+            if value is not None and not least <= value <= most:  # ``not <=`` is true for NaN
+                raise UserError(f"{_flag(name)} is {value}: give a number from {least:,} to {most:,}")
+    for name, value in vars(args).items():
+        if isinstance(value, str) and "${" in value:
+            raise UserError(f"{_flag(name)} is {value}, in which fairseq would replace ${{...}}: give another name")
+
+
+def check_training(args: Namespace) -> None:
+    """Check flags of ``fairseq-train`` that its optimizer, its processes and its start depend on.
+
+    Raises:
+        UserError: one of them has a value, or two of them are, that it cannot use.
+    """
+    if args.ddp_backend in ("fully_sharded", "slowmo") and find_spec("fairscale") is None:
+        raise UserError(f"--ddp-backend {args.ddp_backend} needs the package fairscale: use legacy_ddp")
+    if args.finetune_from_model and args.restore_file != LAST:
+        both = f"{args.finetune_from_model}, {args.restore_file}"
+        raise UserError(f"--finetune-from-model and --restore-file both name a checkpoint ({both}): remove one of them")
+    if isinstance(betas := getattr(args, "adam_betas", None), str) and not _are_betas(betas):  # fairseq evaluates it
+        raise UserError(f"--adam-betas is {betas}: give two numbers of at least 0 and below 1, such as '(0.9, 0.98)'")
+    if getattr(args, "total_num_update", 1) is None:  # of --lr-scheduler polynomial_decay
+        raise UserError("--lr-scheduler polynomial_decay has no end: add --total-num-update, as in --max-update")
+
+
+def check_task_criterion(args: Namespace) -> None:
+    """Check that the criterion is one for the outputs of the models of a task here, or of a ``--user-dir``.
+
+    Raises:
+        UserError: it is not.
+    """
+    name, starts = getattr(args, "criterion", None), CRITERIONS.get(getattr(args, "task", None) or "")
+    default = hasattr(args, "path") and name == "cross_entropy"  # fairseq-validate takes that of the checkpoint then
+    if starts is None or name not in CRITERION_REGISTRY or name.startswith(starts) or default:
+        return
+    if CRITERION_REGISTRY[name].__module__.partition(".")[0] in ("fairseq", "mla_fairseq"):
+        known = ", ".join(sorted(one for one in CRITERION_REGISTRY if one.startswith(starts)))
+        raise UserError(f"--criterion {name} is not supported in --task {args.task}: use one of {known}")
+
+
+def _are_betas(text: str) -> bool:
+    """Return whether a text is two factors of moving averages."""
+    try:
+        first, second = ast.literal_eval(text)
+        return 0 <= first < 1 and 0 <= second < 1
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return False
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -25,7 +25,7 @@ from fairseq.trainer import Trainer
 from torch import distributed
 
 from mla_fairseq.checkpoints import load_checkpoint
-from mla_fairseq.errors import UserError
+from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.files import MISSING, replacing, unusable
 from mla_fairseq.models.checks import LAST
 from mla_fairseq.tasks.starting import check_metric, clear_start, lock_folder
@@ -62,7 +62,7 @@ def start_clearly() -> None:
 
     fairseq alone would make one update more.
     """
-    load = checkpoint_utils.load_checkpoint
+    load, verify = checkpoint_utils.load_checkpoint, checkpoint_utils.verify_checkpoint_directory
 
     def load_or_end(cfg: Any, trainer: Trainer, **kwargs: Any) -> Any:
         check_metric(trainer.cfg, trainer.get_criterion())
@@ -75,7 +75,12 @@ def start_clearly() -> None:
             raise SystemExit(0)
         return loaded
 
+    def verify_or_end(folder: str) -> None:
+        with user_errors("--save-dir cannot be written, give another: ", (OSError,)):
+            verify(folder)
+
     checkpoint_utils.load_checkpoint = load_or_end
+    checkpoint_utils.verify_checkpoint_directory = verify_or_end
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from mla_fairseq.tasks.diverging import finite_scores
 from mla_fairseq.tasks.flags import check_prefix, check_symbols
 from mla_fairseq.tasks.multilingual import MultilingualTask, add_language_args
 from mla_fairseq.tasks.ngrams import RepeatedNGrams
-from mla_fairseq.tasks.outputs import add_checks
+from mla_fairseq.tasks.outputs import add_checks, known_arch
 from mla_fairseq.tasks.recordings import Recordings, read_features
 from mla_fairseq.tasks.references import References
 from mla_fairseq.tasks.simul_log import SimulLog
@@ -40,7 +40,8 @@ class SpeechToTextMLATask(MultilingualTask, SpeechToTextTask):
     @classmethod
     def add_args(cls, parser: ArgumentParser) -> None:
         """Add fairseq's options and those of simultaneous decoding."""
-        super().add_args(parser)
+        with known_arch():
+            super().add_args(parser)
         add_checks(parser)
         parser.add_argument(
             "--simul-waitk-lagging",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 
 from fairseq.criterions import FairseqCriterion
 from fairseq.logging import metrics
+from fairseq.models import BaseFairseqModel
 from fairseq.trainer import Trainer
 
 from mla_fairseq.checkpoints import load_checkpoint, saved_options
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.models.checks import LAST
+from mla_fairseq.models.loading import choose_model
 from mla_fairseq.processes import locked
 
 OPTIMIZED = ("criterion", "optimizer", "fp16", "memory_efficient_fp16", "amp")
@@ -69,7 +72,7 @@ def clear_start(cfg: Any, trainer: Trainer) -> Iterator[None]:
 def _start(cfg: Any) -> Path | None:
     """Return the checkpoint from which fairseq starts; ``None``: from none."""
     path = Path(cfg.save_dir, LAST) if cfg.restore_file == LAST else Path(cfg.restore_file)
-    path = path if path.is_file() else Path(cfg.finetune_from_model or "")
+    path = path if path.is_file() else Path(cfg.continue_once or cfg.finetune_from_model or "")
     return path if path.is_file() else None
 
 
@@ -93,6 +96,22 @@ def _difference(path: Path, cfg: Any, reason: str) -> str:
     else:
         weights = f"add --reset-lr-scheduler, {weights}"
     return f"{path} was trained with other flags ({'; '.join(found.values())}): give the same flags, {weights}"
+
+
+def check_loadable(args: Any, model: BaseFairseqModel) -> None:
+    """Check that a checkpoint of a training can be loaded again.
+
+    Args:
+        args: the options of the model, a namespace or a dictionary.
+        model: the model to train.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    options = dict(vars(args) if isinstance(args, Namespace) else args)
+    name = options.get("_name") or options.get("arch")
+    state = {"model": model.state_dict(), "cfg": {"model": options, "task": {"_name": options.get("task")}}}
+    choose_model("a checkpoint of this training", state, str(name), {})
 
 
 class _Logged(dict[str, Any]):

@@ -17,7 +17,7 @@ from mla_fairseq.synthesis.generator import Limits, Synthesizer
 from mla_fairseq.synthesis.vocoder import griffin_lim
 from mla_fairseq.tasks.flags import SPEECH, refuse
 from mla_fairseq.tasks.folder import FolderTask
-from mla_fairseq.tasks.outputs import add_checks
+from mla_fairseq.tasks.outputs import add_checks, known_arch
 
 
 @register_task("text_to_speech_mla")
@@ -37,7 +37,8 @@ class TextToSpeechMLATask(FolderTask, TextToSpeechTask):
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
         """Add fairseq's options and the limit of lengths."""
-        TextToSpeechTask.add_args(parser)
+        with known_arch():
+            TextToSpeechTask.add_args(parser)
         add_checks(parser)
         parser.add_argument(
             "--max-length-ratio",

@@ -130,6 +130,19 @@ def test_flags_without_effect_are_refused(
         ("generate", "--seed 4294967296", "--seed is 4294967296: give a number from 0 to"),
         ("train", "--num-workers -1", "--num-workers is -1: give a number from 0 to"),
         ("train", "--max-tokens 0", "--max-tokens is 0: give a number from 1 to"),
+        ("train", "--update-freq 2,0", "--update-freq is 0: give a number from 1 to"),
+        ("train", "--encoder-layers 0", "--encoder-layers is 0: give a number from 1 to 100"),
+        *(("train", f"--criterion label_smoothed_cross_entropy --label-smoothing={number}",
+           f"--label-smoothing is {number}: give a number from 0 to 1") for number in ("2.0", "-1.0", "nan")),
+        ("train", "--save-dir a/${y}", "--save-dir is a/${y}, in which fairseq would replace ${...}: give another na"),
+        *(("train", f"--optimizer adam --adam-betas {betas}", f"--adam-betas is {betas}: give two numbers of at least")
+          for betas in ("(1,2)", "0.9", "(0.9,", "os")),
+        ("train", "--lr-scheduler polynomial_decay", "--lr-scheduler polynomial_decay has no end: add --total-num-upd"),
+        ("train", "--ddp-backend fully_sharded", "--ddp-backend fully_sharded needs the package fairscale: use legacy"),
+        ("train", "--finetune-from-model a.pt --restore-file b.pt", "--finetune-from-model and --restore-file both na"),
+        ("train", "--arch transformer", "--arch is not a model of this task, use another: argument --max-source-posit"),
+        *((program, f"--criterion {name}", f"--criterion {name} is not supported in --task speech_to_text_mla: use o")
+          for program in ("train", "validate") for name in ("ctc", "tacotron2_mla", "wav2vec")),
         ("generate", "--beam 0", "--beam is 0: give a number from 1 to"),
         ("generate", "--nbest 0", "--nbest is 0: give a number from 1 to"),
         ("generate", "--lenpen nan", "--lenpen is nan: give a number from"),
@@ -151,6 +164,23 @@ def test_flags_without_effect_are_refused(
 def test_wrong_values_are_refused_when_they_are_parsed(program: str, flags: str, message: str) -> None:
     with pytest.raises(UserError, match=f"^error: {re.escape(message)}"):
         parse(program, flags)
+
+
+@pytest.mark.parametrize(
+    ("program", "flags"),
+    [
+        ("train", "--optimizer adam --adam-betas (0.9,0.98)"),
+        ("train", "--optimizer adam --adam-betas 0.9,0.98"),
+        ("train", "--lr-scheduler polynomial_decay --total-num-update 9"),
+        ("train", "--update-freq 2,1"),
+        ("train", "--criterion label_smoothed_cross_entropy_with_ctc"),
+        ("train", "--task text_to_speech_mla --arch tts_transformer_mla --criterion tacotron2_mla"),
+        ("validate", "--task text_to_speech_mla"),
+        ("validate", "--criterion label_smoothed_cross_entropy_mla"),
+    ],
+)
+def test_usual_values_are_accepted_when_they_are_parsed(program: str, flags: str) -> None:
+    parse(program, flags)
 
 
 @pytest.mark.parametrize(

@@ -113,10 +113,18 @@ def test_two_trainings_cannot_have_one_folder(start: Start, tmp_path: Path) -> N
             "--ignore-prefix-size is 1, but the targets have no tags of their language, so their first words would not "
             "count: give --ignore-prefix-size 0",
         ),
+        ("--save-dir /proc/x", "--save-dir cannot be written, give another: [Errno 2] No such file or directory: '/pr"),
+        ("--conv-kernel-sizes 5,x", "--conv-kernel-sizes must be whole numbers above 0, such as 5,5, but is 5,x"),
     ],
 )
 def test_flags_that_do_not_fit_end_a_training(start: Start, flags: str, message: str) -> None:
     check(start(flags), message)
+
+
+def test_a_model_that_could_not_be_loaded_again_is_not_trained(start: Start) -> None:
+    flags = "--attn-type espnet --pos-enc-type rel_pos --depthwise-conv-kernel-size 3"
+    message = "a checkpoint of this training has the architecture s2t_conformer, which is not supported, because"
+    check(start(flags, arch="s2t_conformer"), message)
 
 
 def test_a_metric_that_validation_does_not_compute_is_refused(corpus: Path, tmp_path: Path) -> None:
