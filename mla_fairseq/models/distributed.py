@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.multiprocessing import ProcessExitedException
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mla_fairseq.errors import user_errors
 from mla_fairseq.models.length import LengthRule
 
 # The first process sends a checkpoint that it has loaded to the others, by torch.save and torch.load. By then fairseq
@@ -47,6 +48,17 @@ def end_quietly() -> None:
             show(kind, error, trace)
 
     sys.excepthook = show_others
+
+
+def check_devices() -> None:
+    """Let fairseq report a world size without devices, or without what connects the processes, in one line."""
+    infer = distributed_utils.infer_init_method
+
+    def infer_or_end(*args: Any, **kwargs: Any) -> None:
+        with user_errors("decrease --distributed-world-size, or start all processes: ", (AssertionError,)):
+            infer(*args, **kwargs)
+
+    distributed_utils.infer_init_method = infer_or_end
 
 
 def place() -> tuple[int, int]:

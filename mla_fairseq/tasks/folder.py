@@ -28,7 +28,7 @@ from mla_fairseq.tasks.features import check_batches, check_features
 from mla_fairseq.tasks.flags import check_flags
 from mla_fairseq.tasks.resuming import choose_checkpoint
 from mla_fairseq.tasks.sets import Sets, check_combined, set_names
-from mla_fairseq.tasks.starting import check_loadable
+from mla_fairseq.tasks.starting import TRAINED, check_loadable
 
 
 class FolderTask(FairseqTask):
@@ -81,10 +81,13 @@ class FolderTask(FairseqTask):
         """
         with user_errors():
             self.check_architecture(args)
+            training = not from_checkpoint and getattr(args, "path", None) is None  # --path: decoding, no criterion
+            if training:
+                check_trusted(TRAINED, str(getattr(args, "_name", None) or getattr(args, "arch", None)))
             if not from_checkpoint:
                 check_continued(args, self.state.state_dict["symbols"])
             model = super().build_model(args, from_checkpoint)
-            if not from_checkpoint and getattr(args, "path", None) is None:  # --path: decoding, no criterion
+            if training:
                 check_criterion(args, model)
                 check_loadable(args, model)
             return model

@@ -18,9 +18,12 @@ RANGES: dict[str, tuple[float, float]] = {
     "num_workers": (0, 1000),
     "max_tokens": (1, 10**9),
     "batch_size": (1, 10**9),
-    "update_freq": (1, 10**6),
+    **dict.fromkeys(("update_freq", "log_interval", "save_interval", "validate_interval"), (1, 10**9)),
+    **dict.fromkeys(("clip_norm", "weight_decay"), (0, 10**9)),
+    **dict.fromkeys(("dropout", "attention_dropout", "activation_dropout"), (0, 1)),
     "label_smoothing": (0, 1),
     **dict.fromkeys(("encoder_layers", "decoder_layers"), (1, 100)),
+    **dict.fromkeys(("encoder_embed_dim", "decoder_embed_dim"), (1, 10**6)),
     **dict.fromkeys(("context_ratio", "lost_onset_ratio", "noise_ratio"), (0, 1)),
     "beam": (1, 10**6),
     "nbest": (1, 10**6),
@@ -107,7 +110,7 @@ def check_task_criterion(args: Namespace) -> None:
     Raises:
         UserError: it is not.
     """
-    name, starts = getattr(args, "criterion", None), CRITERIONS.get(getattr(args, "task", None) or "")
+    name, starts = str(getattr(args, "criterion", None)), CRITERIONS.get(getattr(args, "task", None) or "")
     default = hasattr(args, "path") and name == "cross_entropy"  # fairseq-validate takes that of the checkpoint then
     if starts is None or name not in CRITERION_REGISTRY or name.startswith(starts) or default:
         return

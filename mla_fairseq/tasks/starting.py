@@ -26,6 +26,7 @@ SHAPING = ("share_decoder_input_output_embed", "store_ema")
 """Flags on which it depends what a checkpoint contains."""
 
 FAULTS = (ArithmeticError, AssertionError, LookupError, NameError, RuntimeError, TypeError, ValueError)
+TRAINED = "a checkpoint of this training"  # for messages
 _locks = ExitStack()  # held until the process ends
 
 
@@ -111,7 +112,7 @@ def check_loadable(args: Any, model: BaseFairseqModel) -> None:
     options = dict(vars(args) if isinstance(args, Namespace) else args)
     name = options.get("_name") or options.get("arch")
     state = {"model": model.state_dict(), "cfg": {"model": options, "task": {"_name": options.get("task")}}}
-    choose_model("a checkpoint of this training", state, str(name), {})
+    choose_model(TRAINED, state, str(name), {})
 
 
 class _Logged(dict[str, Any]):

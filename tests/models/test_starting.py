@@ -114,6 +114,10 @@ def test_two_trainings_cannot_have_one_folder(start: Start, tmp_path: Path) -> N
             "count: give --ignore-prefix-size 0",
         ),
         ("--save-dir /proc/x", "--save-dir cannot be written, give another: [Errno 2] No such file or directory: '/pr"),
+        (
+            "--distributed-world-size 2",
+            "decrease --distributed-world-size, or start all processes: world size is 2 but",
+        ),
         ("--conv-kernel-sizes 5,x", "--conv-kernel-sizes must be whole numbers above 0, such as 5,5, but is 5,x"),
     ],
 )
