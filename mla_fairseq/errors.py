@@ -1,5 +1,7 @@
 """The error that a command line shows to its user, in one line."""
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -46,4 +48,12 @@ def user_errors(before: str = "", types: tuple[type[Exception], ...] = (ValueErr
     try:
         yield
     except types as error:
-        raise UserError(before + str(error)) from error
+        raise UserError(before + _message(error)) from error
+
+
+def _message(error: Exception) -> str:
+    """Return the message of an exception; that of a file name that no file system takes is long, and has no fix."""
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG and error.filename:
+        name = os.path.basename(os.fsdecode(error.filename))
+        return f"the file name is too long ({name[:40]}..., {len(os.fsencode(name))} bytes): use at most 200 bytes"
+    return str(error)

@@ -9,6 +9,7 @@ import pytest
 
 from mla_fairseq import agents
 from mla_fairseq.cli.sweep_agent import AGENTS
+from mla_fairseq.errors import UserError, user_errors
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -52,3 +53,9 @@ def test_help_works_without_an_extra_and_a_run_reports_it(
 
 def test_the_agents_of_a_sweep_are_those_of_the_package() -> None:
     assert set(AGENTS) == set(agents.__all__) - {"StreamingAgent"}
+
+
+def test_a_file_name_that_is_too_long_is_reported(tmp_path: Path) -> None:
+    message = r"^error: the file name is too long \(xxx+\.\.\., 300 bytes\): use at most 200 bytes$"
+    with pytest.raises(UserError, match=message), user_errors(types=(OSError,)):
+        (tmp_path / ("x" * 300)).write_text("")

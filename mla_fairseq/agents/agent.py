@@ -17,6 +17,7 @@ from simuleval.agents.actions import Action, ReadAction, WriteAction
 from simuleval.data.segments import EmptySegment, Segment
 
 from mla_fairseq.agents.long_form import add_long_form_args, long_form
+from mla_fairseq.agents.recordings import check_sources
 from mla_fairseq.errors import user_errors
 from mla_fairseq.speech.resample import Samples
 from mla_fairseq.streaming import (
@@ -75,6 +76,7 @@ class StreamingAgent(SpeechToTextAgent):
 
     def __init__(self, args: Namespace) -> None:
         with user_errors():
+            check_sources(args)
             overrides = parse_model_overrides(args.model_overrides)
             self.translator = Translator.load(args.model_path, args.data_bin, args.config_yaml, overrides)
             self.session_policy = self.build_policy(args, self.translator)

@@ -28,6 +28,7 @@ _AXES = {
     "chrf": "chrF",
 }
 _MARKERS = "osD^vP*X"
+_LARGEST = 1e9  # ms or scores; matplotlib fails with much larger numbers
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def draw_quality_latency(
         title: title above the picture.
 
     Raises:
-        ValueError: the table cannot be read, or a point has no ``x`` or ``y``.
+        ValueError: the table cannot be read, or a point has no ``x`` or ``y``, or one that is not finite or too large.
     """
     points = read_points(points) if isinstance(points, str | Path) else list(points)
     if not points:
@@ -142,6 +143,11 @@ def draw_quality_latency(
             raise ValueError(
                 f"{point.system}, {point.knob}={point.setting} has no {missing[0]!r} (it has {known}): "
                 "choose another --latency or --quality"
+            )
+        if wrong := [column for column in (x, y, OFFLINE) if not abs(point.figures.get(column, 0)) < _LARGEST]:
+            raise ValueError(
+                f"{point.system}, {point.knob}={point.setting} has a {wrong[0]} that cannot be drawn "
+                f"({point.figures[wrong[0]]:g}): correct the table"
             )
     figure = new_figure(7, 4.5)
     axes = figure.subplots()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import os
 import sys
 from collections.abc import Iterator
 from types import TracebackType
@@ -28,6 +29,10 @@ _CONTAINERS = [DictConfig, ListConfig, AnyNode, ContainerMetadata, Metadata, dis
 torch.serialization.add_safe_globals([*_CONTAINERS, Any, collections.defaultdict, dict, list, int])
 
 
+FOREIGN = ("fairseq-", "simuleval", "simulstream")
+"""Beginnings of the names of programs that would answer Ctrl-C with a traceback."""
+
+
 def unwrapped(model: nn.Module) -> BaseFairseqModel:
     """Return the model inside fairseq's wrappers for several processes; a model without a wrapper is returned as is."""
     inner: Any = model
@@ -37,14 +42,16 @@ def unwrapped(model: nn.Module) -> BaseFairseqModel:
 
 
 def end_quietly() -> None:
-    """Let a command end without a traceback after a process that it started has reported a user's mistake.
+    """Let a command end without a traceback after Ctrl-C, or after a process of its own reported a user's mistake.
 
     On a machine with several GPUs fairseq starts a process for each; a ``UserError`` ends it with the status 1.
     """
     show = sys.excepthook
 
     def show_others(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if not (isinstance(error, ProcessExitedException) and error.exit_code == 1):
+        if isinstance(error, KeyboardInterrupt) and os.path.basename(sys.argv[0]).startswith(FOREIGN):
+            print("stopped", file=sys.stderr)  # other programs keep their tracebacks
+        elif not (isinstance(error, ProcessExitedException) and error.exit_code == 1):
             show(kind, error, trace)
 
     sys.excepthook = show_others

@@ -77,6 +77,23 @@ def read_audio(path: Path | str, offset: int = 0, frames: int = -1) -> np.ndarra
     return samples
 
 
+def check_recording(path: Path) -> None:
+    """Check that a file of any format and rate has one channel of usable samples.
+
+    Raises:
+        ValueError: it is not so; the message names the file.
+    """
+    _check_usable(path)
+    with open_audio(path) as file:
+        if file.channels != 1:
+            raise ValueError(
+                f"{file.channels} channels, but one is needed: convert it, for example with `sox {path.name} -c 1 "
+                "OUT.wav`"
+            )
+        for _ in _checked(file):
+            pass
+
+
 def load_audio(path: Path) -> np.ndarray:
     """Return a whole file of any format that libsndfile reads, (N,) float32 at 16 kHz.
 
@@ -86,9 +103,13 @@ def load_audio(path: Path) -> np.ndarray:
         ValueError: a file that is missing, not readable, empty, or without usable samples; the message names the file.
     """
     path = Path(path)
+    _check_usable(path)
+    return np.concatenate(list(_blocks(path)))
+
+
+def _check_usable(path: Path) -> None:
     if fault := unusable(path):
         raise ValueError(f"{path} {fault}: {'give the files in it' if os.path.isdir(path) else 'correct the name'}")
-    return np.concatenate(list(_blocks(path)))
 
 
 @contextmanager
@@ -150,18 +171,28 @@ def _check_samples(samples: np.ndarray, start: int, rate: int) -> None:
 
 def _blocks(path: Path) -> Iterator[np.ndarray]:
     """Yield the samples of a file block by block, so that only the converted ones are in memory."""
-    samples = Samples()
+    samples = Samples(str(path))
     with open_audio(path) as file:
-        if not RATES[0] <= file.samplerate <= RATES[1]:
-            raise ValueError(f"{file.samplerate} samples per second are no rate of speech: repair the file")
-        count, promised = 0, file.frames
-        while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
-            _check_samples(block, count, file.samplerate)
+        for block in _checked(file):
             samples.add(block.mean(axis=1), file.samplerate)
             yield samples.take(final=False)
-            count += len(block)
-        if count == 0:
-            raise ValueError("empty audio: record or copy it again, or leave it out")
-        if count < promised < UNKNOWN:
-            raise ValueError(f"ends after {count} of {promised} samples: copy it again")
     yield samples.take(final=True)
+
+
+def _checked(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    """Yield all samples (N, channels) of an open file, in blocks.
+
+    Raises:
+        ValueError: the file has a broken header, is empty or cut short, or a sample cannot be used.
+    """
+    if not RATES[0] <= file.samplerate <= RATES[1]:
+        raise ValueError(f"{file.samplerate} samples per second are no rate of speech: repair the file")
+    count, promised = 0, file.frames
+    while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+        _check_samples(block, count, file.samplerate)
+        yield block
+        count += len(block)
+    if count == 0:
+        raise ValueError("empty audio: record or copy it again, or leave it out")
+    if count < promised < UNKNOWN:
+        raise ValueError(f"ends after {count} of {promised} samples: copy it again")

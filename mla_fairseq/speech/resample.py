@@ -16,13 +16,17 @@ logger = logging.getLogger(__name__)
 class Samples:
     """The samples of one recording that were not yet taken.
 
+    Args:
+        name: what messages call the recording.
+
     Attributes:
         waiting: samples at the sample rate of the source, one array (N,) float32 per segment.
         rate: sample rate of the source in Hz; ``None`` before the first segment.
         resampler: converts to 16 kHz; ``None`` if the source has that rate.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "the source") -> None:
+        self.name = name
         self.waiting: list[np.ndarray] = []
         self.rate: int | None = None
         self.resampler: soxr.ResampleStream | None = None
@@ -46,8 +50,9 @@ class Samples:
             raise ValueError(f"the sample rate must not change within a recording, but is {rate} after {self.rate}")
         if self.rate is None and rate < SAMPLE_RATE:
             logger.warning(
-                "the sample rate of the source is %d Hz, so it has no frequencies above %d Hz: expect poor "
+                "the sample rate of %s is %d Hz, so it has no frequencies above %d Hz: expect poor "
                 "translations from a model trained at %d Hz",
+                self.name,
                 rate,
                 rate // 2,
                 SAMPLE_RATE,

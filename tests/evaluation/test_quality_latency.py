@@ -144,3 +144,13 @@ def test_the_script_draws_and_names_what_is_wrong(points, tmp_path, capsys):
     assert len(Path(f"{stem}.svg").read_bytes()) > len(alone)
     with pytest.raises(SystemExit, match=r"^error: .*no\.tsv is missing"):
         main([str(tmp_path / "no.tsv"), "--output", stem])
+
+
+@pytest.mark.parametrize("value", ["1e308", "nan", "-inf", "1e12"])
+@pytest.mark.parametrize("column", ["al", "bleu", "offline_bleu"])
+def test_numbers_that_cannot_be_drawn_are_refused(tmp_path, column, value):
+    row = {"system": "a", "k": 1, "bleu": 10.0, "al": 900.0, "offline_bleu": 20.0, column: value}
+    write_points(tmp_path / "points.tsv", [row])
+    with pytest.raises(ValueError, match=rf"a, k=1 has a {column} that cannot be drawn \(.*\): correct the table"):
+        draw_quality_latency(tmp_path / "points.tsv", tmp_path / "curve")
+    assert not (tmp_path / "curve.svg").exists()

@@ -252,6 +252,11 @@ COMMANDS = {
         ("corpus/en-de/data/dev",),
         files("out/**/*"),
     ),
+    "segments-unsegmented": Command(
+        "mla-segments --data {}/corpus --pair en-de --split dev --output {}/out --unsegmented",
+        ("corpus/en-de/data/dev",),
+        files("out/*"),
+    ),
     "prepare-tts": Command(
         "mla-prepare-tts {}/voice --output {}/out --dev 2 --test 2 --workers 1", ("voice/",), files("out/*.[tny]*")
     ),
@@ -280,6 +285,11 @@ COMMANDS = {
         lambda _, folder: [line.split("\t")[:4] for line in (folder / "out/points.tsv").read_text().splitlines()],
     ),
     "evaluate": Command("mla-evaluate {}/logs/k1 --timeline 1 --transcript 2 --pictures {}/out", ("logs/k1",), printed),
+    "evaluate-long-form": Command(
+        "mla-evaluate {}/talks --long-form {}/talks/dev.segments.yaml --references {}/talks/dev.segments.de",
+        ("talks/",),
+        printed,
+    ),
     "plot": Command("mla-plot {}/logs/points.tsv --output {}/out/plot", ("logs/points",), files("out/plot.svg")),
     "training-curve": Command("training-curve {}/logs/train.log {}/out/curve", ("logs/train",), files("out/curve.svg")),
     "read-generated": Command("read-generated {}/logs/generate.txt", ("logs/generate",), printed),
@@ -319,6 +329,11 @@ COMMANDS = {
     ),
     "agent-wait-k": Command(
         f"{SIMULEVAL % 'simul'}WaitKAgent --waitk-lagging 2",
+        (*MODEL, "models/simul", "live/one.wav"),
+        predictions,
+    ),
+    "agent-long-form": Command(
+        f"{SIMULEVAL % 'simul'}WaitKAgent --waitk-lagging 2 --long-form --detector energy",
         (*MODEL, "models/simul", "live/one.wav"),
         predictions,
     ),

@@ -123,6 +123,9 @@ KINDS = {
     "live/source": "lines",
     "live/target": "lines",
     "logs/k1/instances.log": "instances",
+    "talks/instances.log": "instances",
+    "talks/dev.segments.yaml": "listing",
+    "talks/dev.segments.de": "lines",
     "logs/points.tsv": "points",
     "logs/train.log": "log",
     "logs/generate.txt": "log",
@@ -139,6 +142,7 @@ def make_world(folder: Path) -> Path:
     train_models(folder)
     write_live(folder / "live")
     write_logs(folder)
+    write_talks(folder / "talks")
     (folder / "recipe").mkdir()
     (folder / "recipe" / "recipe.yaml").write_text(RECIPE)
     (folder / "recipe" / "base.yaml").write_text(BASE)
@@ -222,6 +226,22 @@ def write_logs(folder: Path) -> None:
     (folder / "logs" / "points.tsv").write_text("\n".join(["system\tk\tbleu\tchrf\tal\toffline_bleu", *rows]) + "\n")
     (folder / "logs" / "train.log").write_text(training_log())
     (folder / "logs" / "generate.txt").write_text("".join(f"D-{i}\t-0.5\tein haus am see\n" for i in range(5)))
+
+
+def write_talks(folder: Path) -> None:
+    """Write a log of two recordings of 6 s, their segments of 2 s, and references."""
+    folder.mkdir()
+    words = "ein haus am see liegt still".split()  # noqa: SIM905
+    delays = [500.0, 1200.0, 2600.0, 3300.0, 4700.0, 5400.0]
+    lines = [
+        {"index": i, "prediction": " ".join(words), "delays": delays, "elapsed": [time + 40 * i for time in delays],
+         "reference": " ".join(words), "source": [f"{folder}/{wav}.wav"], "source_length": 6000.0}
+        for i, wav in enumerate("ab")
+    ]  # fmt: skip
+    (folder / "instances.log").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    rows = [f"- {{wav: {wav}.wav, offset: {start}.0, duration: 2.0}}\n" for wav in "ab" for start in (0, 2, 4)]
+    (folder / "dev.segments.yaml").write_text("".join(rows))
+    (folder / "dev.segments.de").write_text("".join(f"{' '.join(words[i : i + 2])}\n" for i in (0, 2, 4) * 2))
 
 
 def training_log() -> str:

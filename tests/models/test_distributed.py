@@ -282,6 +282,16 @@ def test_a_reported_mistake_of_a_process_ends_without_a_traceback(monkeypatch: p
     assert shown == list(others)
 
 
+def test_ctrl_c_ends_the_programs_of_others_without_a_traceback(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    shown = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: shown.append(error))
+    end_quietly()
+    for program in ("fairseq-train", "simuleval", "simulstream_inference", "mine.py"):
+        monkeypatch.setattr(sys, "argv", [f"bin/{program}"])
+        sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert len(shown) == 1 and capsys.readouterr().err == "stopped\n" * 3
+
+
 @pytest.mark.slow
 def test_fairseq_starts_a_process_for_each_gpu(spoken: Path, tmp_path: Path) -> None:
     """Two GPUs are pretended: fairseq counts them, and with ``--cpu`` uses none."""

@@ -186,3 +186,9 @@ def test_a_folder_and_a_missing_file_are_named(tmp_path: Path) -> None:
         load_audio(tmp_path)
     with pytest.raises(ValueError, match=r"talk\.wav is missing: correct the name"):
         load_audio(tmp_path / "talk.wav")
+
+
+def test_a_low_sample_rate_names_the_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    soundfile.write(tmp_path / "phone.wav", np.zeros(8_000), 8_000)
+    load_audio(tmp_path / "phone.wav")
+    assert f"the sample rate of {tmp_path / 'phone.wav'} is 8000 Hz, so it has no frequencies above" in caplog.text

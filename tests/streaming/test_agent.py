@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ import soxr
 import torch
 
 from mla_fairseq.agents import AlignAttAgent, EDAttAgent, HoldAgent, WaitKAgent
+from mla_fairseq.agents.recordings import check_sources
 from mla_fairseq.errors import UserError
 from mla_fairseq.speech.resample import Samples
 from tests.programs import ROOT, Done, run
@@ -120,7 +121,7 @@ def test_an_error_is_one_line(save, data: Path, tmp_path: Path, what: str) -> No
     soundfile.write(path, noise(1.0), RATE)
     if what == "stereo":
         soundfile.write(path, np.stack([noise(1.0)] * 2, axis=1), RATE)
-        message = "error: the source has 2 channels, but one is needed"
+        message = f"error: {path}: 2 channels, but one is needed: convert it"
     elif what == "utterance":
         data = Path(shutil.copytree(data, tmp_path / "data"))
         config = (data / "config_st.yaml").read_text().replace("global_cmvn\n", "utterance_cmvn\n")
@@ -136,6 +137,29 @@ def test_an_error_is_one_line(save, data: Path, tmp_path: Path, what: str) -> No
         message = "error: this model has a full-context encoder"
     done = attempt(tmp_path / "run", data, checkpoint, [path])
     assert done.code == 1 and message in done.last_line, done.err[-2000:]
+
+
+def test_recordings_and_lists_are_checked_before_simuleval_reads_them(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.wav", tmp_path / "bad.wav"
+    soundfile.write(good, noise(0.5), RATE)
+    soundfile.write(bad, np.array([0.1, np.nan, 0.1], np.float32), RATE, subtype="FLOAT")
+    (tmp_path / "source").write_text(f"{good}\n{bad}\n{good}\n")
+    (tmp_path / "target").write_text("a\nb\nc\n")
+    (tmp_path / "short").write_text("a\nb\n")
+    usual = {"source": str(tmp_path / "source"), "target": str(tmp_path / "target"), "source_segment_size": 280}
+    check_sources(Namespace(source_segment_size=280))
+    check_sources(Namespace(**usual, start_index=2, end_index=-1))
+    check_sources(Namespace(**usual, start_index=0, end_index=1))
+    for changes, message in (
+        ({}, rf"{bad}: not finite at 0\.00 s: repair the recording, or leave it out"),
+        ({"source_segment_size": 0}, "--source-segment-size is 0: give at least 1 ms, such as 280"),
+        ({"target": str(tmp_path / "short")}, "source has 3 lines, but --target .*short has 2: give the pair"),
+        ({"target": None}, "--source needs a file of references"),
+        ({"source": str(tmp_path / "no")}, "no is missing: correct --source"),
+        ({"source": str(tmp_path / "short"), "target": str(tmp_path / "short")}, "^a is missing: correct the name"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_sources(Namespace(**{**usual, **changes}))
 
 
 @pytest.mark.parametrize(
