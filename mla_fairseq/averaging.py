@@ -10,7 +10,15 @@ from typing import Any
 import torch
 
 from mla_fairseq.attention import attention_entry, available_attention
-from mla_fairseq.checkpoints import architecture, check_dense, check_finite, load_checkpoint, saved_options
+from mla_fairseq.checkpoints import (
+    architecture,
+    check_dense,
+    check_finite,
+    load_checkpoint,
+    load_training,
+    saved_options,
+    write_checkpoint,
+)
 from mla_fairseq.files import replacing
 from mla_fairseq.models.options import SITES, option_values, site_type
 
@@ -68,11 +76,15 @@ def average_checkpoints(paths: Sequence[Path], ema: bool = False) -> dict[str, A
     between two checkpoints, and directions do not average.
 
     Raises:
-        ValueError: no path, no moving average, weights that are not finite, or checkpoints of different models: their
-            weights differ in name or shape, or they have other mechanisms, options or symbols.
+        ValueError: no path, a file that is given twice or has no options, no moving average, weights that are not
+            finite, or checkpoints of different models: their weights differ in name or shape, or they have other
+            mechanisms, options or symbols.
     """
     if not paths:
         raise ValueError("no checkpoint to average: give at least one")
+    files = [path.resolve() for path in paths]
+    if twice := next((path for path, file in zip(paths, files, strict=True) if files.count(file) > 1), None):
+        raise ValueError(f"{twice} is given more than once: give each checkpoint once")
     result = _load(paths[0], ema)
     first, described = result["model"], _describe(result)
     sums = {name: weight.to(torch.float64) for name, weight in first.items()}
@@ -89,7 +101,9 @@ def average_checkpoints(paths: Sequence[Path], ema: bool = False) -> dict[str, A
 
 
 def _load(path: Path, ema: bool) -> dict[str, Any]:
-    state = load_checkpoint(path)
+    state, _ = load_training(path)
+    if not state["model"]:
+        raise ValueError(f"{path} has no weights: give a checkpoint that fairseq-train saved")
     moving = (state.get("extra_state") or {}).pop("ema", None)
     if ema:
         if not isinstance(moving, dict):
@@ -146,7 +160,6 @@ def save_checkpoint(state: dict[str, Any], path: Path) -> None:
     """
     try:
         with replacing(path) as part:
-            torch.save(state, part)
-    except (OSError, RuntimeError) as error:  # torch raises a RuntimeError for a file that cannot be opened
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"cannot write {path} ({reason}): choose another --output") from error
+            write_checkpoint(state, part)
+    except OSError as error:
+        raise ValueError(f"cannot write {path} ({error.strerror}): choose another --output") from error

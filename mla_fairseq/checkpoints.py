@@ -5,6 +5,7 @@ torch unpickles only tensors and plain values. ``models.loading`` checks what fa
 
 from __future__ import annotations
 
+import errno
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,6 +53,19 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
+def write_checkpoint(state: Any, path: Path) -> None:
+    """Write a checkpoint.
+
+    Raises:
+        OSError: it cannot be written completely; torch hides the reason, which is a full disk in most cases.
+    """
+    path.touch()  # raises the true reason, which torch hides too
+    try:
+        torch.save(state, path)
+    except RuntimeError as error:
+        raise OSError(errno.ENOSPC, "not written completely, is the disk full?", str(path)) from error
+
+
 def check_exists(path: Path) -> None:
     """Check that a file exists, before it is loaded.
 
@@ -86,6 +100,8 @@ def check_dense(path: Path, weights: dict[str, Any]) -> None:
         ValueError: one of them is not.
     """
     for name, tensor in weights.items():
+        if not isinstance(name, str):
+            raise ValueError(f"{path} has a weight without a name ({name}): {_FIX}")
         if not isinstance(tensor, torch.Tensor):
             raise ValueError(f"{path} has a weight that is not a tensor ({name}): {_FIX}")
         usual = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized

@@ -11,7 +11,7 @@ from mla_fairseq.models import (  # noqa: F401 -- registers them
     s2t_transformer_mla,
     tts_transformer_mla,
 )
-from mla_fairseq.models.distributed import check_devices, end_quietly
+from mla_fairseq.models.distributed import check_devices, distribute_on_cpus, end_quietly
 from mla_fairseq.models.help import show_attention_flags
 from mla_fairseq.tasks import speech_to_text_mla, text_to_speech_mla  # noqa: F401 -- registers them
 from mla_fairseq.tasks.resuming import save_whole_checkpoints, start_clearly
@@ -22,3 +22,4 @@ loading.install()
 start_clearly()
 end_quietly()
 check_devices()
+distribute_on_cpus()

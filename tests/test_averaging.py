@@ -68,7 +68,7 @@ def test_equal_counters_keep_their_value_and_the_optimizer_is_dropped(tmp_path):
     ("weights", "words"),
     [
         pytest.param({"a": [1.0], "b": [1.0]}, "only one has 'b'", id="other-name"),
-        pytest.param({}, "only one has 'a'", id="missing"),
+        pytest.param({"b": [1.0]}, "only one has 'a'", id="missing"),
         pytest.param({"a": [1.0, 2.0]}, r"'a' has shapes \(1,\) and \(2,\)", id="other-shape"),
     ],
 )
@@ -162,7 +162,7 @@ def test_random_directions_are_not_averaged(tmp_path: Path) -> None:
     paths = []
     for i in range(2):
         paths.append(tmp_path / f"checkpoint_1_{i}.pt")
-        torch.save({"model": {name: torch.full((2, 2), float(i)), "w": torch.full((1,), float(i))}}, paths[-1])
+        checkpoint(paths[-1], **{name: torch.full((2, 2), float(i)), "w": torch.full((1,), float(i))})
     mean = average_checkpoints(paths)["model"]
     assert torch.equal(mean[name], torch.zeros(2, 2)) and float(mean["w"]) == 0.5
 
@@ -239,3 +239,44 @@ def test_a_folder_beside_other_inputs_is_refused(tmp_path):
         with pytest.raises(SystemExit, match=r"--inputs has a folder among 2 inputs \(.*/a\): give it alone"):
             main(["--inputs", *(str(tmp_path / name) for name in inputs), "--output", str(tmp_path / "out.pt")])
     assert not (tmp_path / "out.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        pytest.param({"cfg": None}, "has weights without fairseq's options", id="no-options"),
+        pytest.param({"model": {}}, "has no weights", id="empty"),
+        pytest.param({"model": {1: torch.ones(1)}}, "has a weight without a name", id="number"),
+    ],
+)
+def test_a_file_that_is_no_model_is_not_averaged(tmp_path, change, words):
+    state = torch.load(checkpoint(path := tmp_path / "one.pt", w=[1.0]), weights_only=True)
+    torch.save(state | change, path)
+    with pytest.raises(ValueError, match=rf"one\.pt {words}"):
+        average_checkpoints([path])
+
+
+def test_a_file_counts_once(tmp_path):
+    path = checkpoint(tmp_path / "one.pt", w=[1.0])
+    (link := tmp_path / "link.pt").symlink_to(path)
+    for again in (path, link):
+        with pytest.raises(ValueError, match=r"one\.pt is given more than once: give each checkpoint once"):
+            average_checkpoints([path, again])
+
+
+def test_the_number_of_checkpoints_is_that_of_a_folder(tmp_path, capsys):
+    path, out = checkpoint(tmp_path / "in" / "checkpoint_1_10.pt", 10, w=[1.0]), ["--output", str(tmp_path / "out.pt")]
+    with pytest.raises(SystemExit, match=r"--last counts the checkpoints of a folder \(1\), but --inputs has files"):
+        main(["--inputs", str(path), "--last", "1", *out])
+    main(["--inputs", str(path.parent), *out])
+    assert "in has fewer than 5 checkpoints: 1" in capsys.readouterr().out
+
+
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
+    def full(state: object, path: Path) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 1381184 vs 1381136")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(ValueError, match=r"/a\.pt \(not written completely, is the disk full\?\): choose"):
+        save_checkpoint({}, tmp_path / "a.pt")
+    assert list(tmp_path.iterdir()) == []

@@ -133,12 +133,20 @@ class StreamingAgent(SpeechToTextAgent):
         Raises:
             ValueError: the flags do not suit the model; the message names flags and agents.
         """
+        self.check_encoder()
+        return self.session_class(self.translator, self.session_policy, **self.session_options)
+
+    def check_encoder(self) -> None:
+        """Check that the encoder suits the sessions of the agent.
+
+        Raises:
+            ValueError: it is a full-context one, but the sessions are incremental.
+        """
         if issubclass(self.session_class, IncrementalSession) and not self.translator.model.encoder.streams:
             raise ValueError(
                 "this model has a full-context encoder: train one with --encoder-chunk-size, or use an agent for "
                 "offline models, such as AlignAttAgent"
             )
-        return self.session_class(self.translator, self.session_policy, **self.session_options)
 
     def begin(self) -> Session | LongSession:
         """Return what translates the next recording: a session, or a long one with ``--long-form``.

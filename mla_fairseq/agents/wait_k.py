@@ -32,10 +32,12 @@ class WaitKAgent(StreamingAgent):
         """Return wait-k with k and ratio of the flags; by default those of training.
 
         Raises:
-            ValueError: the model is monotonic, or offline and a flag is missing, or a number is below 1.
+            ValueError: the model is monotonic, has a full-context encoder, or was not trained with wait-k and a flag is
+                missing, or a number is below 1.
         """
         if translator.model.decoder.monotonic is not None:
             raise ValueError("this model has monotonic attention, whose heads decide when to emit: use MonotonicAgent")
+        self.check_encoder()
         lagging, ratio = args.waitk_lagging, args.fixed_pre_decision_ratio
         if trained := translator.wait_k:
             lagging = trained.middle if lagging is None else lagging

@@ -27,9 +27,10 @@ from mla_fairseq.checkpoints import load_training, saved_options
 from mla_fairseq.cli.options import Help, add_user_dir, import_user_dir, run_command
 from mla_fairseq.errors import user_errors
 from mla_fairseq.files import check_output
+from mla_fairseq.models.building import check_effect
 from mla_fairseq.models.checks import check_length_rule
 from mla_fairseq.models.linearize import Distillation, batches, convert, converted
-from mla_fairseq.models.overrides import parse_override
+from mla_fairseq.models.overrides import check_mechanisms, parse_override
 from mla_fairseq.models.stock import stock_model
 
 SPEECH_TO_TEXT = ("s2t_transformer", "convtransformer")
@@ -139,10 +140,15 @@ def run(args: argparse.Namespace) -> None:
     """
     logging.getLogger("fairseq").setLevel(logging.WARNING)
     check_output(args.output)
+    if args.distill_updates < 0:
+        raise ValueError(f"--distill-updates is {args.distill_updates}: give 0 or more")
     import_user_dir(args.user_dir)
     changes, task = wanted(args), set_up_task(args)
     before, stock = check_architecture(args.checkpoint)
     state, student, teacher = convert(args.checkpoint, task, changes)
+    options = {name: value for name, value in changes.items() if name not in SITES}
+    check_effect(student, options, "--set")
+    check_mechanisms(saved_options(state) or argparse.Namespace(), options, "--set")
     names = converted(student, teacher, before, argparse.Namespace(**{**vars(before), **changes}))
     if not names and not stock:
         raise ValueError("every site has the mechanism already: choose another one with --attn-type or a site's flag")

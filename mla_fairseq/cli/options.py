@@ -99,9 +99,17 @@ def add_quality(parser: argparse.ArgumentParser) -> None:
     """Add the options of BLEU and chrF."""
     from sacrebleu.metrics import BLEU  # only for the commands that score
 
-    parser.add_argument(
-        "--tokenize", default="13a", choices=BLEU.TOKENIZERS, metavar="NAME", help="sacrebleu's tokeniser for BLEU"
-    )
+    def usable(name: str) -> str:
+        if name in BLEU.TOKENIZERS:
+            try:
+                BLEU(tokenize=name)
+            except (RuntimeError, ImportError) as error:  # its package is missing
+                reason = " ".join(str(error).split())
+                raise argparse.ArgumentTypeError(f"{name} cannot be used ({reason}): name another") from error
+        return name
+
+    help_ = "sacrebleu's tokeniser for BLEU"
+    parser.add_argument("--tokenize", type=usable, default="13a", choices=BLEU.TOKENIZERS, metavar="NAME", help=help_)
     parser.add_argument("--lowercase", action="store_true", help="BLEU and chrF without case")
 
 

@@ -76,7 +76,7 @@ def read(path: Path, offset: int, length: int) -> np.ndarray:
         data = file.read(length)
     try:
         return np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, MemoryError) as error:  # a broken header may name any shape
+    except (ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:  # a broken header may name any shape
         raise ValueError(f"{path} has no array of {length} bytes at byte {offset} ({error}): {FIX}") from error
 
 

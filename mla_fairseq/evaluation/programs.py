@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 
 from mla_fairseq.files import check_output, replacing, write_text
 from mla_fairseq.processes import ending_with
+
+SPACE = 2**16  # bytes; with less, a program that failed could not write
 
 
 def is_done(folder: Path, stamp: str, outputs: Sequence[Path]) -> bool:
@@ -35,6 +40,7 @@ def run_program(command: Sequence[str], log: Path, output: Path | None = None) -
 
     Raises:
         ValueError: the program failed; the message has its last line.
+        OSError: it failed, and the disk is full.
     """
     program = Path(sys.executable).with_name(command[0])
     with contextlib.ExitStack() as files:
@@ -43,5 +49,7 @@ def run_program(command: Sequence[str], log: Path, output: Path | None = None) -
         end = ending_with(os.getpid())
         done = subprocess.run([str(program), *command[1:]], stdout=stdout, stderr=messages, preexec_fn=end)
         if done.returncode:
-            last = log.read_text(encoding="utf-8").strip().rpartition("\n")[2]
+            if shutil.disk_usage(log.parent).free < SPACE:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(log.parent))
+            last = shorten(log.read_text(encoding="utf-8").strip().rpartition("\n")[2], 400, placeholder=" ...")
             raise ValueError(f"{last.removeprefix('error: ')} (`{shlex.join(command)}`, see {log})")

@@ -88,12 +88,13 @@ class WaitKSweep:
         return output
 
     def _command(self, flags: list[str]) -> list[str]:
+        config = check_file(self.data / self.config_yaml, "check the data folder and --config-yaml")
         plugin = self.user_dir or user_dir()
         task = [str(self.data), "--user-dir", plugin, "--task", "speech_to_text_mla"]
         task += ["--config-yaml", self.config_yaml, "--gen-subset", self.subset, "--path", str(self.path)]
         limits = ["--beam", "1", "--max-len-a", str(self.max_len_a), "--max-len-b", str(self.max_len_b)]
         limits += ["--max-tokens", str(self.max_tokens), *(["--cpu"] if self.cpu else [])]
-        text = read_text(self.data / self.config_yaml)
+        text = read_text(config)
         try:
             settings = parse_yaml(text)
         except ValueError:  # fairseq-generate reports it

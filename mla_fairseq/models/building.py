@@ -9,13 +9,15 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from fairseq import checkpoint_utils
 
+from mla_fairseq.checkpoints import check_exists
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.models.checks import MLAModel
-from mla_fairseq.models.overrides import require_dictionary
+from mla_fairseq.models.overrides import check_fixed, require_dictionary
 
 _load = checkpoint_utils.load_model_ensemble_and_task
 
@@ -26,10 +28,13 @@ def load_models(
     """Build the models of checkpoints as fairseq's function of this name does: models, options, task.
 
     Raises:
-        UserError: the options of a checkpoint make no model, or an override has no effect on it.
+        UserError: a file is missing, its options make no model, or an override has no effect on it.
     """
     with user_errors():
         overrides = require_dictionary(arg_overrides)
+        check_files(filenames)
+        if task is not None:  # fairseq-validate has none, and overrides with all its flags
+            check_fixed(overrides)
     models, cfg = [], None
     for path in filenames:
         with building(path):
@@ -39,6 +44,18 @@ def load_models(
                 check_effect(found[0], overrides)
         models += found
     return models, cfg, task
+
+
+def check_files(paths: Sequence[str]) -> None:
+    """Check that the files of checkpoints exist.
+
+    Raises:
+        ValueError: one does not, or has no name.
+    """
+    for path in paths:
+        if not path:
+            raise ValueError(f"the list of checkpoints has an empty name ({':'.join(paths)!r}): remove a colon")
+        check_exists(Path(path))
 
 
 @contextmanager
@@ -58,8 +75,8 @@ def building(path: object) -> Iterator[None]:
         ) from error
 
 
-def check_effect(model: MLAModel, overrides: Mapping[str, Any]) -> None:
-    """Check that each length that an override sets is one that the model uses.
+def check_effect(model: MLAModel, overrides: Mapping[str, Any], flag: str = "--model-overrides") -> None:
+    """Check that each length that an override sets is one that the model uses; ``flag`` gives the overrides.
 
     Raises:
         ValueError: it is not.
@@ -75,4 +92,4 @@ def check_effect(model: MLAModel, overrides: Mapping[str, Any]) -> None:
             needed, rules = option.removeprefix("target_length_"), {rule.options.target_length, rule.train_rule}
             reason = None if needed in rules else f"target_length is {rule.options.target_length!r}"
         if reason:
-            raise ValueError(f"--model-overrides names {option!r}, which has no effect, because {reason}: remove it")
+            raise ValueError(f"{flag} names {option!r}, which has no effect, because {reason}: remove it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -11,13 +12,14 @@ from typing import Any
 
 import torch
 from fairseq.distributed import utils as distributed_utils
-from fairseq.models import BaseFairseqModel
+from fairseq.models import BaseFairseqModel, distributed_fairseq_model
 from omegaconf import DictConfig, ListConfig
 from omegaconf.base import ContainerMetadata, Metadata
 from omegaconf.nodes import AnyNode
 from torch import Tensor, nn
 from torch.multiprocessing import ProcessExitedException
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 
 from mla_fairseq.errors import user_errors
 from mla_fairseq.models.length import LengthRule
@@ -42,7 +44,7 @@ def unwrapped(model: nn.Module) -> BaseFairseqModel:
 
 
 def end_quietly() -> None:
-    """Let a command end without a traceback after Ctrl-C, or after a process of its own reported a user's mistake.
+    """Let a command end without a traceback after Ctrl-C, a full disk, or a mistake that its own process reported.
 
     On a machine with several GPUs fairseq starts a process for each; a ``UserError`` ends it with the status 1.
     """
@@ -51,6 +53,9 @@ def end_quietly() -> None:
     def show_others(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if isinstance(error, KeyboardInterrupt) and os.path.basename(sys.argv[0]).startswith(FOREIGN):
             print("stopped", file=sys.stderr)  # other programs keep their tracebacks
+        elif isinstance(error, OSError) and error.errno == errno.ENOSPC:  # such as fairseq-generate --results-path
+            where = f" ({error.filename})" if error.filename else ""
+            print(f"error: no space is left on the disk{where}: make room, or write to another", file=sys.stderr)
         elif not (isinstance(error, ProcessExitedException) and error.exit_code == 1):
             show(kind, error, trace)
 
@@ -66,6 +71,17 @@ def check_devices() -> None:
             infer(*args, **kwargs)
 
     distributed_utils.infer_init_method = infer_or_end
+
+
+def distribute_on_cpus() -> None:
+    """Let fairseq wrap a model on a CPU by torch's ``DistributedDataParallel``, for which it always names a GPU."""
+
+    def wrap(module: nn.Module, device_ids: Any, output_device: Any, **options: Any) -> DistributedDataParallel:
+        if next(module.parameters()).device.type == "cpu":
+            device_ids = output_device = None
+        return DistributedDataParallel(module, device_ids=device_ids, output_device=output_device, **options)
+
+    vars(distributed_fairseq_model)["DistributedDataParallel"] = wrap
 
 
 def place() -> tuple[int, int]:

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fairseq.data import Dictionary
 from fairseq.models import ARCH_MODEL_NAME_REGISTRY
+from fairseq.models.transformer_lm import TransformerLanguageModel
 
 UNSUPPORTED = (
     "character_embeddings",  # evaluates character_filters
@@ -39,7 +41,7 @@ def check_language_model(path: object, options: Mapping[str, Any], data: object)
     """Check that the options in a language model's file name no part that evaluates options, and that it has symbols.
 
     Raises:
-        ValueError: they do, or the data folder has no ``dict.txt``.
+        ValueError: they do, or the data folder has no ``dict.txt`` or a broken one.
     """
     for option in UNSUPPORTED:
         if value := options.get(option):
@@ -52,6 +54,10 @@ def check_language_model(path: object, options: Mapping[str, Any], data: object)
             f"--lm-path needs the symbols of the language model ({file} is missing): copy the dictionary that the data "
             "configuration names there"
         )
+    try:
+        Dictionary.load(str(file))
+    except Exception as error:  # fairseq raises plain ones
+        raise ValueError(f"{file} is not a dictionary ({error}): copy that of the data configuration there") from error
 
 
 def set_language_task(state: dict[str, Any], data: object) -> None:
@@ -65,11 +71,13 @@ def set_language_task(state: dict[str, Any], data: object) -> None:
 
 
 def check_same_symbols(model: Any, symbols: list[str]) -> None:
-    """Check that a language model has the symbols of the translation model, in their order.
+    """Check that ``--lm-path`` has a language model, of the symbols of the translation model in their order.
 
     Raises:
-        ValueError: it has others.
+        ValueError: it has another model, or other symbols.
     """
+    if not isinstance(model, TransformerLanguageModel):
+        raise ValueError(f"--lm-path has no language model ({type(model).__name__}): give a transformer_lm of fairseq")
     if list(model.decoder.dictionary.symbols) != symbols:
         raise ValueError(
             "--lm-path has other symbols than the model (dict.txt of the data folder): copy the dictionary that the "

@@ -84,6 +84,22 @@ def require_dictionary(overrides: Any) -> dict[str, Any]:
     return dict(overrides or {})
 
 
+def check_fixed(overrides: Any) -> dict[str, Any]:
+    """Return overrides as ``require_dictionary`` does, if none of them is one that the program has already chosen.
+
+    Raises:
+        ValueError: one is, or they are not a dictionary.
+    """
+    found = require_dictionary(overrides)
+    for option in ("task", "data", "config_yaml", "user_dir"):
+        if option in found:
+            raise ValueError(
+                f"--model-overrides names {option!r}, which has no effect, because it is not an option of the model: "
+                "remove it, and give it to the command itself"
+            )
+    return found
+
+
 def check_overrides(name: str, state: dict[str, Any], overrides: Mapping[str, Any]) -> None:
     """Check that each option to change exists, takes its value, and belongs to a model of the architecture ``name``.
 
@@ -109,10 +125,12 @@ def check_overrides(name: str, state: dict[str, Any], overrides: Mapping[str, An
             raise ValueError(f"--model-overrides names {option!r}, which is not an option of {name}: {fix}")
     for option, value in overrides.items():
         before = getattr(saved, option, None)
-        if value is not None and (needed := wrong_value(option, value, actions.get(option), before)):
+        if value is None and option != "attn_type":  # no mechanism of its own is one, for a site
+            continue
+        if needed := wrong_value(option, value, actions.get(option), before):
             raise ValueError(f"--model-overrides has {option!r}: {value!r}: give {needed}")
     after = Namespace(**{**vars(saved), **overrides})
-    _check_mechanisms(after, overrides)
+    check_mechanisms(after, overrides)
     _check_policy(after, overrides)
 
 
@@ -153,13 +171,21 @@ def _check_policy(options: Namespace, overrides: Mapping[str, Any]) -> None:
             )
 
 
-def _check_mechanisms(after: Namespace, overrides: Mapping[str, Any]) -> None:
-    """Check that changed mechanisms and options of mechanisms belong to a site of the model."""
+def check_mechanisms(after: Namespace, overrides: Mapping[str, Any], flag: str = "--model-overrides") -> None:
+    """Check that changed mechanisms and options of mechanisms belong to a site of the model.
+
+    Args:
+        after: the model's options after the change.
+        overrides: the changes.
+        flag: what gives them, for messages.
+
+    Raises:
+        ValueError: one of them has no effect.
+    """
     if overrides.get("attn_type") and all(getattr(after, f"{site}_attn_type", None) for site in SITES):
         named = ", ".join(f"{site}_attn_type {site_type(after, site)}" for site in SITES)
         raise ValueError(
-            f"--model-overrides names 'attn_type', which has no effect, because the model has {named}: "
-            "name these options"
+            f"{flag} names 'attn_type', which has no effect, because the model has {named}: name these options"
         )
     used = {site_type(after, site) for site in SITES}
     for mechanism in sorted(set(available_attention()) - used):
@@ -167,8 +193,8 @@ def _check_mechanisms(after: Namespace, overrides: Mapping[str, Any]) -> None:
         for option in (f"{mechanism}_{field.name}" for field in fields):
             if option in overrides:
                 raise ValueError(
-                    f"--model-overrides names {option!r}, which has no effect, because the model has no {mechanism} "
-                    "attention: remove it"
+                    f"{flag} names {option!r}, which has no effect, because the model has no {mechanism} attention: "
+                    "remove it"
                 )
 
 

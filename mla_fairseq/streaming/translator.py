@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mla_fairseq.files import as_path
 from mla_fairseq.models.loading import load_model
+from mla_fairseq.models.overrides import check_fixed
 from mla_fairseq.models.overrides import parse_model_overrides as parse_model_overrides
-from mla_fairseq.models.overrides import require_dictionary
 from mla_fairseq.models.registration import register
 from mla_fairseq.models.s2t_transformer_mla import S2TTransformerMLAModel
 from mla_fairseq.models.target_language import forced_tokens
@@ -65,7 +65,7 @@ class Translator:
         """
         checkpoint, data = as_path(checkpoint, "the checkpoint"), as_path(data, "the data folder")
         options = {"data": str(data), "config_yaml": config_yaml, "task": "speech_to_text_mla"}
-        options |= require_dictionary(overrides)
+        options |= check_fixed(overrides)
         level = logging.root.manager.disable
         logging.disable(max(level, logging.INFO))  # fairseq logs all options of every model that it loads
         try:

@@ -17,7 +17,7 @@ from torch import Tensor
 from mla_fairseq.checkpoints import load_training
 from mla_fairseq.files import as_path
 from mla_fairseq.models.loading import load_model
-from mla_fairseq.models.overrides import require_dictionary
+from mla_fairseq.models.overrides import check_fixed
 from mla_fairseq.models.registration import register
 from mla_fairseq.synthesis.generator import Synthesizer
 
@@ -68,7 +68,7 @@ class Speaker:
                 "checkpoint"
             )
         options = {"data": str(data), "config_yaml": config_yaml, "task": "text_to_speech_mla"}
-        model, self.task = load_model(self.checkpoint, options | require_dictionary(overrides))
+        model, self.task = load_model(self.checkpoint, options | check_fixed(overrides))
         self.model = model.eval().to(device)
         self.generator: Synthesizer = self.task.build_generator(
             [self.model], Namespace(teacher_forcing=teacher_forcing), vocoder

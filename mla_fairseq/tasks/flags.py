@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import stat
 from argparse import Namespace
 from importlib.util import find_spec
 from pathlib import Path
@@ -149,12 +151,20 @@ def check_interactive(args: Namespace) -> None:
     refuse(args, INTERACTIVE, "fairseq-interactive")
     if args.print_alignment == "soft":
         raise UserError("--print-alignment soft is not supported in fairseq-interactive: use fairseq-generate")
-    if args.input == "-" or (fault := unusable(Path(args.input))) == OTHER:  # a pipe can be read once only
-        return
+    if args.input == "-" or ((fault := unusable(Path(args.input))) == OTHER and not _is_device(args.input)):
+        return  # a pipe can be read once only
     if fault:
         raise UserError(f"--input {args.input} {fault}: name a file with a line for each audio file, or use -")
     with user_errors("--input: "):
         read_text(Path(args.input))
+
+
+def _is_device(name: str) -> bool:
+    """Return whether a file is a device other than a terminal: some of them have no end."""
+    if not stat.S_ISCHR(os.stat(name).st_mode):
+        return False
+    with Path(name).open("rb") as file:
+        return not file.isatty()
 
 
 def check_search(args: Namespace) -> None:

@@ -165,13 +165,15 @@ class FolderTask(FairseqTask):
             # fairseq cuts batches to multiples of this number (8) and drops the rest of the set (its issue 5036):
             # of 433 test sentences it would score 432
             kwargs["required_batch_size_multiple"] = 1
-        if (shards := getattr(self.args, "num_shards", 1)) > 1:  # fairseq's own commands ignore it
+        shards, flag = kwargs.get("num_shards", 1) if self.evaluates else 1, "--distributed-world-size"
+        if getattr(self.args, "num_shards", 1) > 1:  # fairseq's own commands ignore it
+            shards, flag = self.args.num_shards, "--num-shards"
             kwargs |= {"num_shards": shards, "shard_id": self.args.shard_id}
         with user_errors("increase --max-tokens or --max-tokens-valid: ", (AssertionError,)):
             batches = super().get_batch_iterator(dataset, *args, **kwargs)
         if shards > 1 and len(batches.frozen_batches) < shards:
             found = len(batches.frozen_batches)
-            raise UserError(f"--num-shards is above the number of batches ({shards} > {found}): decrease it")
+            raise UserError(f"{flag} is above the number of batches ({shards} > {found}): decrease it")
         if not len(batches.frozen_batches):  # fairseq drops a last batch that is no multiple
             raise UserError(
                 "the set has fewer utterances than --required-batch-size-multiple "

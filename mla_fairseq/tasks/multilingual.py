@@ -19,6 +19,7 @@ from mla_fairseq.data import manifest
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.models.target_language import forced_tokens, languages
 from mla_fairseq.tasks.folder import FolderTask
+from mla_fairseq.tasks.sets import set_names
 
 ROWS = ", or decode each row into its language by --prefix-size 1"
 
@@ -110,6 +111,13 @@ class MultilingualTask(FolderTask):
             UserError: no target language for a multilingual model, or one that the model does not have.
         """
         language = getattr(self.args, "tgt_lang", None)
+        if self.prefix_size and getattr(args, "score_reference", False):
+            return self._with_tags_of_rows(args, language)
+        if language and self.prefix_size and getattr(args, "prefix_size", 0) and not hasattr(self.args, "buffer_size"):
+            raise UserError(
+                f"--prefix-size {args.prefix_size} and --tgt-lang {language} both choose the target language: remove "
+                "one of them"
+            )
         if language is None and self.prefix_size and getattr(args, "prefix_size", None) == self.prefix_size:
             return args  # the rows have their languages
         try:
@@ -121,6 +129,23 @@ class MultilingualTask(FolderTask):
         if self.forced:
             args = copy.copy(args)
             args.prefix_size = self.prefix_size  # which fairseq asks for
+        return args
+
+    def _with_tags_of_rows(self, args: Any, language: str | None) -> Any:
+        """Return the options of ``--score-reference``, where each reference begins with the tag of its row.
+
+        Raises:
+            UserError: a row has another language than ``--tgt-lang``.
+        """
+        for name in set_names(self.args.gen_subset) if language else ():
+            path = Path(self.args.data) / f"{name}.tsv"
+            if other := sorted({target for _, target in manifest.languages(path)} - {language}):
+                raise UserError(
+                    f"--tgt-lang is {language}, but {path} has references in {other[0]}: remove it, "
+                    "--score-reference takes the language of each row"
+                )
+        args = copy.copy(args)
+        args.prefix_size = self.prefix_size  # which fairseq asks for
         return args
 
     def prefix_of(self, sample: dict[str, Any], given: Tensor | None) -> Tensor | None:

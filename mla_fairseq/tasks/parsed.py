@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from argparse import Namespace
 from importlib.util import find_spec
+from pathlib import Path
 
 from fairseq.criterions import CRITERION_REGISTRY
 
@@ -31,6 +32,7 @@ RANGES: dict[str, tuple[float, float]] = {
         ("lenpen", "unkpen", "max_len_a", "diverse_beam_strength", "diversity_rate", "lm_weight"), (-1e6, 1e6)
     ),
     "max_len_b": (0, 10**9),
+    "no_repeat_ngram_size": (0, 10**6),
     "sampling_topp": (-1, 1),
 }
 """The least and the largest number of a flag, checked before fairseq's commands use them."""
@@ -51,9 +53,13 @@ def check_parsed(args: Namespace) -> None:
             ``--model-overrides`` is no dictionary, or a flag is not supported.
     """
     check_values(args)
+    if getattr(args, "path", "") is None:
+        raise UserError("the model is missing: add --path CHECKPOINT")
     if hasattr(args, "model_overrides"):  # fairseq would evaluate it
         with user_errors():
             parse_model_overrides(args.model_overrides)
+    if hasattr(args, "path"):
+        check_ranks(args)
     if hasattr(args, "ddp_backend") and not hasattr(args, "path"):
         check_training(args)
     sizes = getattr(args, "max_tokens", None), (batch := getattr(args, "batch_size", None))
@@ -61,6 +67,8 @@ def check_parsed(args: Namespace) -> None:
         check_task_criterion(args)
         if hasattr(args, "path"):
             refuse(args, VALIDATE | SIMULTANEOUS, "fairseq-validate")
+            if ":" in args.path and not Path(args.path).exists():
+                raise UserError(f"--path names several models ({args.path}): validate them one by one")
             if sizes == (None, None):  # fairseq-validate has no default
                 raise UserError("the size of batches is missing: add --max-tokens or --batch-size")
         return
@@ -69,6 +77,18 @@ def check_parsed(args: Namespace) -> None:
     buffer = max(getattr(args, "buffer_size", batch or 1), 1)
     if batch is not None and batch > buffer:
         raise UserError(f"--batch-size is above --buffer-size ({batch} > {buffer}): increase --buffer-size")
+
+
+def check_ranks(args: Namespace) -> None:
+    """Check that this process is one of those that divide a set.
+
+    Raises:
+        UserError: its number is negative or too large.
+    """
+    for part, count in (("distributed_rank", "distributed_world_size"), ("shard_id", "num_shards")):
+        number, most = getattr(args, part, 0), max(getattr(args, count, 1), 1)
+        if not 0 <= number < most:
+            raise UserError(f"{_flag(part)} is {number}, but {_flag(count)} is {most}: give a number from 0 to {most - 1}")
 
 
 def check_values(args: Namespace) -> None:

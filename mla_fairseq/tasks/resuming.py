@@ -18,13 +18,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
 from fairseq import checkpoint_utils
 from fairseq.file_io import PathManager
 from fairseq.trainer import Trainer
 from torch import distributed
 
-from mla_fairseq.checkpoints import load_checkpoint
+from mla_fairseq.checkpoints import load_checkpoint, write_checkpoint
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.files import MISSING, replacing, unusable
 from mla_fairseq.models.checks import LAST
@@ -44,7 +43,7 @@ def save_whole_checkpoints() -> None:
             save(state, path, async_write)
             return
         with _saving(path) as part:  # not as fairseq, which tries three times to append to a full disk
-            torch.save(state, part)
+            write_checkpoint(state, part)
 
     def copy_whole(source: str, path: str, overwrite: bool = False) -> bool:
         if not PathManager.supports_rename(path):
@@ -93,8 +92,8 @@ def _saving(path: str | Path) -> Iterator[Path]:
     try:
         with replacing(Path(path)) as part:
             yield part
-    except (OSError, RuntimeError, ValueError) as error:  # torch raises a RuntimeError for a full disk
-        reason = str(error).partition("\n")[0]
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         raise UserError(
             f"cannot save {path} ({reason}): make room or correct --save-dir, and run the command again, which resumes "
             "from the newest whole checkpoint"

@@ -157,19 +157,31 @@ class SpeechToTextMLATask(MultilingualTask, SpeechToTextTask):
             UserError: no target language for a multilingual model.
         """
         sample["net_input"] |= self.decoding_inputs(models, sample)
-        prefix_tokens = self.prefix_of(sample, prefix_tokens)
+        scores = isinstance(generator, SequenceScorer)  # --score-reference decodes nothing
+        if not scores:
+            prefix_tokens = self.prefix_of(sample, prefix_tokens)
         with finite_scores(sample, getattr(self.args, "path", None)):
             found = super().inference_step(generator, models, sample, prefix_tokens, constraints)
-        if not isinstance(generator, SequenceScorer):  # --score-reference decodes nothing
+        if not scores:
             self.finish_simultaneous(generator, models, sample, found)
         if self.alignment is not None:
             align(
                 models, sample["net_input"], found, self.target_dictionary, self.alignment == "soft", self.prefix_size
             )
+        if scores and self.prefix_size:
+            self.leave_out_tags(sample, found)
         if self.references is not None and sample.get("target") is not None:
             texts = self.dataset(self.args.gen_subset).tgt_texts
             sample["target"] = self.references.tokens([texts[i] for i in sample["id"].tolist()])
         return found
+
+    def leave_out_tags(self, sample: dict[str, Any], found: list[list[dict[str, Any]]]) -> None:
+        """Remove the tags from scored references, because they are given: their scores are those of no token."""
+        sample["target"] = sample["target"][:, self.prefix_size :]
+        for (reference,) in found:
+            for name in ("tokens", "positional_scores"):
+                reference[name] = reference[name][self.prefix_size :]
+            reference["score"] = reference["positional_scores"].mean()
 
     def finish_simultaneous(
         self, generator: Any, models: list[Any], sample: dict[str, Any], found: list[list[dict[str, Any]]]

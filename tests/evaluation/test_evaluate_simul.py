@@ -2,12 +2,13 @@
 
 import json
 import os
+import sys
 
 import numpy as np
 import pytest
 import soundfile
 
-from mla_fairseq.cli.evaluate import main
+from mla_fairseq.cli.evaluate import build_parser, main
 from mla_fairseq.evaluation.quality_latency import read_points
 
 
@@ -117,3 +118,10 @@ def test_a_pipe_that_a_log_names_as_its_audio_is_not_read(run, write_log, tmp_pa
     log = write_log({"source": [str(tmp_path / "pipe.wav")]})
     run(log, "--timeline", 0, "--pictures", tmp_path / "pictures")
     assert len(list((tmp_path / "pictures").iterdir())) == 2
+
+
+def test_a_tokeniser_without_its_package_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "MeCab", None)  # as if it were not installed
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["log", "--tokenize", "ja-mecab"])
+    assert "argument --tokenize: ja-mecab cannot be used (" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Training on two processes: it gives what one process gives with ``--update-freq 2``, and resumes where it stopped."""
 
+import errno
 import json
 import shlex
 import subprocess
@@ -10,12 +11,10 @@ from typing import Any
 import pytest
 import torch
 from fairseq.distributed import DistributedTimeoutWrapper, LegacyDistributedDataParallel, ModuleProxyWrapper
-from fairseq.models import distributed_fairseq_model
 from fairseq.trainer import Trainer
 from omegaconf import OmegaConf
 from torch import nn
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
-from torch.nn.parallel import DistributedDataParallel
 
 from mla_fairseq.attention import available_attention
 from mla_fairseq.checkpoints import load_training
@@ -61,8 +60,7 @@ def voice(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every process write its losses, unrounded, and the model that it has where the first one saves it.
 
-    Two things are changed: dropout that has no flag is left out, because processes and the batches of one process draw
-    other masks, and fairseq asks torch for a GPU even on a CPU.
+    Dropout that has no flag is left out, because processes and the batches of one process draw other masks.
     """
     reduce, gather = Trainer._reduce_and_log_stats, Trainer.consolidate_optimizer
 
@@ -76,13 +74,9 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.save(self.get_model().state_dict(), Path(self.cfg.checkpoint.save_dir, f"model{place()[0]}.pt"))
         gather(self)
 
-    def on_cpu(device_ids: Any, output_device: Any, **arguments: Any) -> DistributedDataParallel:
-        return DistributedDataParallel(**arguments)
-
     monkeypatch.setattr(Trainer, "_reduce_and_log_stats", reduce_and_write)
     monkeypatch.setattr(Trainer, "consolidate_optimizer", write_model)
     monkeypatch.setattr(nn.Dropout, "forward", lambda self, x: x)
-    monkeypatch.setattr(distributed_fairseq_model, "DistributedDataParallel", on_cpu)
 
 
 def train(data: Path, folder: Path, flags: str, count: int = 2, updates: int = 4) -> Path:
@@ -272,14 +266,36 @@ def test_processes_that_divide_a_set_write_a_log_each(spoken: Path, tmp_path: Pa
     assert sorted(first + second) == sorted(log.read_text(encoding="utf-8").splitlines())
 
 
-def test_a_reported_mistake_of_a_process_ends_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_without_a_batch_is_refused(spoken: Path, tmp_path: Path) -> None:
+    model = train(spoken, tmp_path, OFFLINE, count=1, updates=1) / "checkpoint_last.pt"
+    command = ["fairseq-generate", spoken, "--task", "speech_to_text_mla", "--gen-subset", "valid", "--path", model]
+    command += ["--cpu", "--num-workers", 0, "--distributed-world-size"]
+    for flags, words in (
+        ([2, "--distributed-rank", 1], "--distributed-world-size is above the number of batches (2 > 1): decrease it"),
+        ([2, "--distributed-rank", 5], "--distributed-rank is 5, but --distributed-world-size is 2: give a"),
+    ):
+        done = run(*command, *flags)
+        assert done.code == 1 and done.last_line.startswith(f"error: {words}"), done.err
+
+
+def test_a_reported_mistake_of_a_process_ends_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     shown = []
     monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: shown.append(error))
     end_quietly()
-    others = (ValueError(), ProcessExitedException("", 0, 1, -9, "SIGKILL"), ProcessRaisedException("", 0, 1))
+    others = (
+        ValueError(),
+        OSError(errno.EIO, "x"),
+        ProcessExitedException("", 0, 1, -9, "SIGKILL"),
+        ProcessRaisedException("", 0, 1),
+    )
     for error in (ProcessExitedException("", 0, 1, 1), *others):
         sys.excepthook(type(error), error, None)
     assert shown == list(others)
+    sys.excepthook(OSError, OSError(errno.ENOSPC, "No space left on device"), None)
+    assert shown == list(others)
+    assert capsys.readouterr().err == "error: no space is left on the disk: make room, or write to another\n"
 
 
 def test_ctrl_c_ends_the_programs_of_others_without_a_traceback(monkeypatch: pytest.MonkeyPatch, capsys) -> None:

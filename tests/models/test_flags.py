@@ -112,6 +112,7 @@ def test_defaults_are_accepted(program: str) -> None:
         ("interactive", "--quiet", "--quiet is not supported in fairseq-interactive: remove it"),
         ("interactive", "--num-shards 2", "--num-shards is not supported in fairseq-interactive (2): divide the input"),
         ("interactive", "--print-alignment soft", "--print-alignment soft is not supported in fairseq-interactive"),
+        ("interactive", "--input /dev/zero", "--input /dev/zero is not a regular file: name a file"),
         ("interactive", "--match-source-len", "--match-source-len is not supported in decoding: limit the length"),
     ],
 )
@@ -152,6 +153,9 @@ def test_flags_without_effect_are_refused(
         ("interactive", "--unkpen inf", "--unkpen is inf: give a number from"),
         ("generate", "--sampling --sampling-topp 2", "--sampling-topp is 2.0: give a number from -1 to 1"),
         ("generate", "--sampling", "--sampling needs --nbest equal to --beam (1, 5): change one of them"),
+        ("generate", "--no-repeat-ngram-size -2", "--no-repeat-ngram-size is -2: give a number from 0 to"),
+        ("generate", "--num-shards 3 --shard-id 3", "--shard-id is 3, but --num-shards is 3: give a number from"),
+        ("validate", "--path a:b", "--path names several models (a:b): validate them one by one"),
         ("generate", "--lm-path x --lm-weight nan", "--lm-weight is nan: give a number from"),
         ("interactive", "--batch-size 3", "--batch-size is above --buffer-size (3 > 1): increase --buffer-size"),
         *((program, f"--model-overrides {text}", f"--model-overrides is {text!r}: give a Python dictionary of literals")
@@ -167,6 +171,13 @@ def test_flags_without_effect_are_refused(
 def test_wrong_values_are_refused_when_they_are_parsed(program: str, flags: str, message: str) -> None:
     with pytest.raises(UserError, match=f"^error: {re.escape(message)}"):
         parse(program, flags)
+
+
+@pytest.mark.parametrize("program", ["generate", "interactive", "validate"])
+def test_a_command_needs_a_model(program: str) -> None:
+    command = ["data", "--task", "speech_to_text_mla", "--batch-size", "1"]
+    with pytest.raises(UserError, match=r"^error: the model is missing: add --path CHECKPOINT"):
+        options.parse_args_and_arch(PARSERS[program](), command)
 
 
 @pytest.mark.parametrize(

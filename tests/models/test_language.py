@@ -163,11 +163,27 @@ def test_a_language_model_needs_the_symbols_of_the_model(
     assert done.last_line.startswith("error: --lm-path has other symbols than the model (dict.txt of the data folder)")
 
 
+def test_a_broken_dictionary_beside_a_language_model_is_named(lm: Path, tmp_path: Path) -> None:
+    for content in (b"\xff\xfe", b"nonsense\n"):
+        (tmp_path / "dict.txt").write_bytes(content)
+        with pytest.raises(UserError, match=rf"^error: {tmp_path}/dict\.txt is not a dictionary \(.*: copy that"):
+            load(lm, tmp_path)
+
+
+def test_a_translation_model_is_no_language_model(train, generate, corpus: Path) -> None:
+    path = train("--dropout 0.3 --attention-dropout 0.3 --activation-dropout 0.3 --max-update 16")
+    done = generate(path, ["--lm-path", path, "--lm-weight", 1])
+    assert done.code == 1 and "--lm-path has no language model (S2TTransformerMLAModel): give a" in done.last_line
+    for name in (f"{path}:{path}", "/nope.pt"):
+        done = generate(path, ["--lm-path", name, "--lm-weight", 1])
+        assert done.code == 1 and done.last_line == f"error: no checkpoint {name}: it is missing, check the path"
+
+
 def test_a_language_model_translates_nothing(lm: Path, corpus: Path, generate) -> None:
     done = generate(lm)
     assert done.code == 1 and f"{lm} has the architecture transformer_lm, which is not supported" in done.last_line
     done = generate(lm, ["--model-overrides", f"{{'data': '{corpus}'}}"])
-    assert done.code == 1 and "the architecture is transformer_lm, which is not of --task" in done.last_line
+    assert done.code == 1 and "names 'data', which has no effect" in done.last_line
     done = run("fairseq-validate", corpus, "--task", "speech_to_text_mla", "--path", lm, "--batch-size", 1, "--cpu")
     assert done.code == 1 and "has the architecture transformer_lm" in done.last_line
     with pytest.raises(ValueError, match="has the architecture transformer_lm, which is not supported"):

@@ -128,6 +128,15 @@ def test_the_checkpoint_of_the_command_decodes_and_trains(train: Train, generate
             ["--attn-type", "cosformer", "--set", "target_length_fixed=abc"],
             "error: --set target_length_fixed=abc: invalid int value: 'abc'",
         ),
+        (
+            ["--attn-type", "relu", "--set", "target_length_fixed=3"],
+            "error: --set names 'target_length_fixed', which has no effect, because no attention of the model measures",
+        ),
+        (
+            ["--attn-type", "relu", "--set", "gla_temperature=3"],
+            "error: --set names 'gla_temperature', which has no effect, because the model has no gla attention",
+        ),
+        (["--attn-type", "relu", "--distill-updates", "-1"], "error: --distill-updates is -1: give 0 or more"),
         (["--cross-attn-type", "gla"], "error: --cross-attn-type is gla"),
         (
             ["--encoder-attn-type", "decay"],
@@ -144,7 +153,7 @@ def test_the_checkpoint_of_the_command_decodes_and_trains(train: Train, generate
             "error: --max-tokens is 1, but train has an utterance of ",
         ),
     ],
-    ids=["unchanged", "unknown", "option", "misspelt", "value", "site", "decay", "chunks", "user-dir", "max-tokens"],
+    ids=lambda value: "-".join(value[-2:]) if isinstance(value, list) else "",
 )
 def test_wrong_options_end_with_one_line(
     train: Train, corpus: Path, tmp_path: Path, arguments: list[str], message: str

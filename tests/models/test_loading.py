@@ -14,6 +14,7 @@ from fairseq.models.speech_to_text.s2t_transformer import S2TTransformerModel, b
 from mla_fairseq.attention import LinearAttention, SoftmaxAttention
 from mla_fairseq.errors import UserError
 from mla_fairseq.models.loading import load_model
+from mla_fairseq.streaming import Translator
 from tests.models.conftest import SIZES, TRAINING
 from tests.programs import Done, run
 
@@ -103,6 +104,7 @@ def test_an_override_without_effect_is_an_error(change: Change, form: str, overr
         ({"decoder_layerdrop": "x"}, "has 'decoder_layerdrop': 'x': give a number"),
         ({"activation_fn": "x"}, "has 'activation_fn': 'x': give one of relu"),
         ({"_name": "s2t_transformer_mla", "encoder_chunk_size": "x"}, "has 'encoder_chunk_size': 'x': give an integer"),
+        ({"_name": "s2t_transformer_mla", "attn_type": None}, "has 'attn_type': None: give "),
         ({"conv_kernel_sizes": 5}, "has 'conv_kernel_sizes': 5: give a text"),
         (5, "is 5: give a Python dictionary"),
         ([], r"is \[\]: give a Python dictionary"),
@@ -212,6 +214,20 @@ def test_an_override_of_another_policy_is_an_error(
     torch.save(state, tmp_path / "simul.pt")
     with pytest.raises(ValueError, match=words):
         load_model(tmp_path / "simul.pt", overrides)
+
+
+def test_what_a_command_has_chosen_is_not_overridden(stock: Path, corpus: Path, generate: Generate) -> None:
+    for option in ("task", "data", "user_dir"):
+        done = generate(stock, ["--model-overrides", f"{{'{option}': 'x'}}"])
+        assert done.code == 1 and f"--model-overrides names '{option}', which has no effect" in done.last_line
+        with pytest.raises(ValueError, match=f"names '{option}', which has no effect"):
+            Translator.load(stock, corpus, "config.yaml", {option: "x"})
+
+
+def test_an_empty_name_in_an_ensemble_is_told(stock: Path, generate: Generate) -> None:
+    done = generate(f"{stock}:")
+    assert done.code == 1
+    assert done.last_line == f"error: the list of checkpoints has an empty name ('{stock}:'): remove a colon"
 
 
 def test_options_of_commands_may_be_overridden(change: Change) -> None:

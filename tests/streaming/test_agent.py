@@ -169,6 +169,7 @@ def test_recordings_and_lists_are_checked_before_simuleval_reads_them(tmp_path: 
         (AlignAttAgent, "", "--attn-heads 2", "--attn-heads must be a list of integers within 0 and 1, but is [2]"),
         (HoldAgent, "--simul-type infinite_lookback", "", "use MonotonicAgent"),
         (EDAttAgent, "--simul-type infinite_lookback", "", "use MonotonicAgent"),
+        (WaitKAgent, "--encoder-chunk-size 0", "", "such as AlignAttAgent"),
         (WaitKAgent, "--encoder-chunk-size 0", "--waitk-lagging 2", "such as AlignAttAgent"),
     ],
 )

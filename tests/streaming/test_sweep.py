@@ -73,6 +73,8 @@ def test_an_error_is_one_line(save, data: Path, tmp_path: Path) -> None:
     assert done.last_line.startswith("error: --laggings is '1,0': give numbers of at least 1")
     done = sweep(data, "--path", tmp_path / "none.pt", "--output", tmp_path)
     assert done.last_line == f"error: {tmp_path}/none.pt is missing: check --path"
+    done = sweep(tmp_path, "--path", save("--attn-type relu"), "--output", tmp_path / "out")
+    assert done.last_line == f"error: {tmp_path}/config_st.yaml is missing: check the data folder and --config-yaml"
     done = sweep(data, "--path", save("--attn-type relu"), "--output", "/proc/x")
     assert done.code == 1
     assert done.last_line.startswith("error: ") and "/proc/x" in done.last_line

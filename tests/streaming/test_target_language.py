@@ -230,6 +230,7 @@ def test_agents_need_a_language(joint: Path, multilingual, wavs: list[Path], tmp
     [
         ([], "choose one by --tgt-lang, or decode each row into its language by --prefix-size 1"),
         (["--prefix-size", 2, "--simul-waitk-lagging", 2, "--beam", 1], "choose one by --tgt-lang, or decode each row"),
+        (["--tgt-lang", "fr", "--prefix-size", 1], "--prefix-size 1 and --tgt-lang fr both choose the target language"),
         (["--tgt-lang", "it"], "'it' is no target language of this model: use one of de, fr"),
     ],
 )
@@ -237,6 +238,22 @@ def test_batch_decoding_needs_a_language(joint: Path, multilingual, flags: list,
     done = generate(joint, multilingual(), *flags)
     assert done.code == 1
     assert message in done.last_line
+
+
+def test_references_are_scored_after_their_tags(joint: Path, multilingual) -> None:
+    """The tag of a row is given: it is neither printed nor counted, whatever the model thinks of it."""
+    path, score = multilingual(OFFLINE), ["--score-reference"]
+    plain = generate(joint, path, score, subset="tst-COMMON_de_st")
+    for flags in (["--prefix-size", 1], ["--tgt-lang", "de"]):
+        assert generate(joint, path, score, flags, subset="tst-COMMON_de_st").hypotheses() == plain.hypotheses()
+    assert plain.code == 0 and "<lang" not in plain.out, plain.err
+    for (name, mean, text), line in zip(plain.hypotheses(), sorted(plain.lines("P-")), strict=True):
+        scores = [float(bits) for bits in line.split("\t")[1].split()]
+        assert name[1:] == line.split("\t")[0][1:] and len(scores) == len(text.split()) + 1  # and the end of sentence
+        assert mean == pytest.approx(sum(scores) / len(scores), abs=1e-3)
+    wrong = generate(joint, path, score, "--tgt-lang", "fr", subset="tst-COMMON_de_st")
+    assert wrong.code == 1
+    assert re.search(r"--tgt-lang is fr, but .*tst-COMMON_de_st.tsv has references in de", wrong.last_line)
 
 
 def test_data_without_tags_are_refused_for_a_model_with_tags(joint: Path, multilingual, data: Path, save) -> None:

@@ -34,6 +34,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_the_start_of_an_archive_is_no_array(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"features\.zip:0:10 has no features"):
+        read_features(f"{folder}/features.zip:0:10", 80)
+
+
 def test_an_array_file_and_a_place_in_an_archive(folder: Path) -> None:
     offset, length = archive.members(folder / "features.zip")["one.npy"]
     for source in ("one.npy", f"features.zip:{offset}:{length}"):
