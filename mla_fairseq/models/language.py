@@ -57,7 +57,8 @@ def check_language_model(path: object, options: Mapping[str, Any], data: object)
     try:
         Dictionary.load(str(file))
     except Exception as error:  # fairseq raises plain ones
-        raise ValueError(f"{file} is not a dictionary ({error}): copy that of the data configuration there") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file} is not a dictionary ({reason}): copy that of the data configuration there") from error
 
 
 def set_language_task(state: dict[str, Any], data: object) -> None:

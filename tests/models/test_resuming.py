@@ -225,7 +225,7 @@ def test_a_full_disk_during_the_copy_leaves_the_former_last_checkpoint(
         patch.setattr(shutil, "copyfile", fill)
         done = resume(tmp_path, 10)
     assert done.code == 1
-    assert done.last_line.startswith(f"error: cannot save {tmp_path / LAST} ([Errno 28] No space left on device")
+    assert done.last_line.startswith(f"error: cannot save {tmp_path / LAST} (No space left on device)")
     assert "Traceback" not in done.err + done.out
     assert resume(tmp_path, 10).code == 0
     assert same_training(tmp_path / LAST, undisturbed / LAST)
