@@ -88,7 +88,8 @@ def check_ranks(args: Namespace) -> None:
     for part, count in (("distributed_rank", "distributed_world_size"), ("shard_id", "num_shards")):
         number, most = getattr(args, part, 0), max(getattr(args, count, 1), 1)
         if not 0 <= number < most:
-            raise UserError(f"{_flag(part)} is {number}, but {_flag(count)} is {most}: give a number from 0 to {most - 1}")
+            fix = f"give a number from 0 to {most - 1}"
+            raise UserError(f"{_flag(part)} is {number}, but {_flag(count)} is {most}: {fix}")
 
 
 def check_values(args: Namespace) -> None:
