@@ -113,8 +113,38 @@ def add_quality(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lowercase", action="store_true", help="BLEU and chrF without case")
 
 
+def printable(text: str) -> str:
+    """Return a text that tables and pictures can show, as the type of a flag.
+
+    Raises:
+        ArgumentTypeError: it has a line break, a tab or another control character.
+    """
+    if not text.isprintable():
+        raise argparse.ArgumentTypeError(f"{text!r} has a line break or control character: remove it")
+    return text
+
+
+def printable_path(text: str) -> Path:
+    """Return a path whose name tables and pictures can show, as ``printable`` does."""
+    return Path(printable(text))
+
+
+def at_least(lowest: int) -> Callable[[str], int]:
+    """Return the type of a flag whose value is a whole number of at least ``lowest``."""
+
+    def number(text: str) -> int:
+        value = int(text) if text.lstrip("+-").isdecimal() else lowest - 1
+        if value < lowest:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {lowest}")
+        return value
+
+    return number
+
+
 def add_picture(parser: argparse.ArgumentParser) -> None:
     """Add the options of a table of points and its picture."""
-    parser.add_argument("--output", type=Path, required=True, help="folder for logs, table and pictures")
-    parser.add_argument("--system", help="name in table and picture (default: name of the output folder)")
+    parser.add_argument("--output", type=printable_path, required=True, help="folder for logs, table and pictures")
+    parser.add_argument(
+        "--system", type=printable, help="name in table and picture (default: name of the output folder)"
+    )
     parser.add_argument("--title", default="", help="title above the picture")

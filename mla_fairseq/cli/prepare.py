@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from mla_fairseq.cli.options import Help, add_data, data_root, run_command
+from mla_fairseq.cli.options import Help, add_data, at_least, data_root, run_command
 from mla_fairseq.data.config import SPECAUGMENT
 from mla_fairseq.data.extraction import num_workers
 from mla_fairseq.data.joint import JointPreparation
@@ -55,16 +55,16 @@ def build_parser() -> argparse.ArgumentParser:
     add("--vocab-type", choices=["unigram", "bpe", "char"], default="unigram", help="type of the SentencePiece model")
     add(
         "--vocab-size",
-        type=int,
+        type=at_least(1),
         default=8000,
         help="number of pieces, about 1000 for a few thousand sentences; ignored by char",
     )
     add("--vocab", type=Path, metavar="MODEL", help=VOCAB)
     add("--cmvn", choices=["utterance", "global"], default="utterance", help=CMVN)
     add("--specaugment", choices=list(SPECAUGMENT), default="sm", help=MASKS)
-    add("--min-frames", type=int, default=5, help="shortest training utterance, in frames of 10 ms")
-    add("--max-frames", type=int, default=3000, help="longest training utterance, in frames of 10 ms")
-    add("--workers", type=int, default=num_workers(), help="number of processes")
+    add("--min-frames", type=at_least(1), default=5, help="shortest training utterance, in frames of 10 ms")
+    add("--max-frames", type=at_least(1), default=3000, help="longest training utterance, in frames of 10 ms")
+    add("--workers", type=at_least(1), default=num_workers(), help="number of processes")
     return parser
 
 

@@ -16,7 +16,7 @@ import torch
 
 from mla_fairseq.cli.options import STOPPED, Help
 from mla_fairseq.errors import user_errors
-from mla_fairseq.recipes import check, load_recipe, run_recipe
+from mla_fairseq.recipes import check, check_run, load_recipe, run_recipe
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -57,6 +57,10 @@ def run(args: argparse.Namespace) -> None:
     check(recipe)
     if args.dry_run:
         print("\n".join(f"# {name}\n{recipe.show(name)}" for name in recipe.stages()))
+        try:
+            check_run(recipe)
+        except ValueError as error:
+            logging.getLogger(__name__).warning("a run would be refused now: %s", error)
     else:
         run_recipe(recipe)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mla_fairseq.cli.options import Help, add_picture, add_quality, add_user_dir, run_command
+from mla_fairseq.cli.options import Help, add_picture, add_quality, add_user_dir, at_least, run_command
 from mla_fairseq.evaluation.instances import read_instances
 from mla_fairseq.evaluation.simultaneous import SimultaneousScores, render, write_scores
 from mla_fairseq.evaluation.sweeps import WaitKSweep, write_sweep
@@ -32,7 +32,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--path", type=Path, required=True, help="checkpoint of a simultaneous model")
     add_picture(parser)
     add_user_dir(parser)
-    add("--laggings", default="1,3,5,7,9", metavar="K,K,..", help="values of k, separated by commas")
+    add(
+        "--laggings",
+        type=parse_laggings,
+        default="1,3,5,7,9",
+        metavar="K,K,..",
+        help="values of k, separated by commas",
+    )
     add("--config-yaml", default="config_st.yaml", help="data configuration in the data folder")
     add("--subset", default="tst-COMMON_st", help="manifest to translate, without .tsv")
     add("--segment-size", type=int, default=280, help="audio that arrives at once, in ms")
@@ -47,18 +53,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse_laggings(text: str) -> list[int]:
-    """Return the values of k, rising.
+    """Return the values of k, rising, as the type of a flag.
 
     Raises:
-        ValueError: one of them is not a number of at least 1.
+        ArgumentTypeError: one of them is not a number of at least 1.
     """
-    try:
-        laggings = sorted({int(word) for word in text.split(",")})
-    except ValueError:
-        laggings = [0]
-    if laggings[0] < 1:
-        raise ValueError(f"--laggings is {text!r}: give numbers of at least 1, separated by commas, such as 1,3,5")
-    return laggings
+    return sorted(set(map(at_least(1), text.split(","))))
 
 
 def run(args: argparse.Namespace) -> None:
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
         ValueError: flags, files or a translation are wrong.
     """
     sweep = WaitKSweep(**{field.name: getattr(args, field.name) for field in fields(WaitKSweep)})
-    laggings = parse_laggings(args.laggings)
+    laggings: list[int] = args.laggings
     scores: dict[str, SimultaneousScores] = {}
     for k in tqdm(laggings, desc="wait-k", unit="k"):
         scores[str(k)] = sweep.score(k)

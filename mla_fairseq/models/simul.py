@@ -9,7 +9,7 @@ from fairseq.registry import REGISTRIES
 from mla_fairseq.attention import Blocks, Full, Mechanism, Monotonic
 from mla_fairseq.models.length_options import LengthOptions
 from mla_fairseq.models.options import adopt_former_options
-from mla_fairseq.models.wait_k import WaitK
+from mla_fairseq.models.wait_k import WaitK, lagging_range
 
 PRE_DECISION = "_fixed_pre_decision"
 POLICIES = ("waitk", "hard_aligned", "infinite_lookback", "chunkwise")
@@ -64,6 +64,7 @@ def add_simul_args(parser: _ActionsContainer) -> None:
     )
     parser.add_argument(
         "--waitk-lagging",
+        type=lagging_range,
         metavar="K",
         help="k of wait-k in pre-decision steps, or a range such as 1-9: training then draws a k for each batch, and "
         "the model serves every latency in the range (default: 3)",

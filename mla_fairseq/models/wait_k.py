@@ -6,6 +6,7 @@ Ma et al. 2019, arXiv 1810.08398, equation 4; pre-decision: Ma et al. 2020, arXi
 from __future__ import annotations
 
 import re
+from argparse import ArgumentTypeError
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -25,6 +26,19 @@ def states_to_read(lagging: int, ratio: int, target: Targets) -> Targets:
     later one.
     """
     return ratio * (lagging + target)
+
+
+def lagging_range(text: str) -> str:
+    """Return the text of ``--waitk-lagging``, as the type of the flag.
+
+    Raises:
+        ArgumentTypeError: see ``WaitK.parse``.
+    """
+    try:
+        WaitK.parse(text, ratio=1)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error).removeprefix("--waitk-lagging ")) from error
+    return text
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ from mla_fairseq.recipes.layers import near
 from mla_fairseq.recipes.recipe import Recipe
 from mla_fairseq.recipes.stages import STAGES
 
+_NOT_NEGATIVE = ("max_epoch", "max_update", "warmup_updates")
+_HIDDEN = {("train", "no_save"), ("train", "no_last_checkpoints"), ("generate", "quiet")}  # what later stages read
 _COUNTS = ("batch_size", "beam", "last", "max_tokens", "sentences", "voices")
 _RENAMED = {f"cosformer_{key}": f"target_{key}" for key in ("length", "length_ratio", "length_fixed")}
 _RENAMED |= {"cosformer_train_length": "train_target_length", "cosformer_source_length": "source_length"}
@@ -40,6 +42,13 @@ def check(recipe: Recipe) -> None:
     last, kept = getattr(parsed.get("average"), "last", 0), parsed["train"].keep_interval_updates
     if last > kept >= 0:
         raise ValueError(f"average.last is {last}, but {kept} checkpoints are kept: raise train.keep_interval_updates")
+    train, generate = parsed["train"], parsed.get("generate")
+    if "simul" in parsed and not (getattr(train, "simul_type", None) or "waitk").startswith("waitk"):
+        raise ValueError(f"simul decodes by wait-k, but train.simul_type is {train.simul_type}: set simul=null")
+    if "simul" in parsed and not hasattr(train, "waitk_lagging"):
+        raise ValueError(f"simul decodes by wait-k, but train.arch is {train.arch}, which is offline: set simul=null")
+    if getattr(generate, "tgt_lang", None) and "prepare" in parsed and not parsed["prepare"].joint:
+        raise ValueError("generate.tgt_lang needs data with tags of languages: set prepare.joint=true, or remove it")
 
 
 @cache
@@ -61,6 +70,10 @@ def parse(recipe: Recipe, name: str) -> Namespace:
         raise ValueError(f"{name}.arch is missing: name an architecture, such as s2t_transformer_mla_s") from error
     except FileNotFoundError as error:
         raise ValueError(f"{name}.user_dir is {error}, which does not exist: name the folder of a package") from error
+    except (SyntaxError, NameError, AttributeError) as error:  # fairseq evaluates some values as Python
+        raise ValueError(
+            f"{name}: a value is not the number or list that its flag needs ({error}): correct it"
+        ) from error
     except SystemExit as error:  # argparse prints its message and exits with a number; UserError exits with a message
         message = error.code if isinstance(error.code, str) else stderr.getvalue()
         message = message or f"a recipe shows no help: run {' '.join(STAGES[name].program)} --help"
@@ -80,6 +93,10 @@ def _check_keys(recipe: Recipe, name: str, parser: ArgumentParser) -> None:
             raise ValueError(f"{name}.{key} is not a flag of {' '.join(STAGES[name].program)}: {advice}")
         if key in _COUNTS and isinstance(value, int) and value < 1:
             raise ValueError(f"{name}.{key} is {value}: give 1 or more")
+        if key in _NOT_NEGATIVE and isinstance(value, int) and value < 0:
+            raise ValueError(f"{name}.{key} is {value}: give 0 or more")
+        if value is True and (name, key) in _HIDDEN:
+            raise ValueError(f"{name}.{key} is true, but other stages read what it leaves out: remove it")
         if value is False and action and action.nargs != 0:
             raise ValueError(f"{name}.{key} is false, but takes a value: give one, or null for the default")
 
@@ -138,13 +155,15 @@ def check_files(recipe: Recipe) -> None:
         fault = "is not a folder: correct it" if os.path.lexists(folder) else "is missing: add a section prepare"
         raise ValueError(f"train.data is {recipe.tree['train']['data']}, which {fault}")
     made, trained = (
-        [str(recipe.makes(name)) for name in recipe.stages()],
+        ["checkpoint_last.pt", *(str(recipe.makes(name)) for name in recipe.stages())],
         any(recipe.makes("train").parent.glob("checkpoint*.pt")),
     )
-    for key in ("load_pretrained_encoder_from", "finetune_from_model"):
+    for key in ("load_pretrained_encoder_from", "finetune_from_model", "restore_file"):
         start = recipe.tree["train"].get(key)
         if start and start not in made and not trained and (fault := unusable(Path(start))):
-            fix = f"run the recipe of {Path(start).parent.name} first, or start without it: --set train.{key}=null"
+            other = Path(start).parent.name
+            fix = f"run the recipe of {other} first" if other else "correct it"
+            fix = f"{fix}, or start without it: --set train.{key}=null"
             raise ValueError(f"train.{key} is {start}, which {fault}: {fix}")
     train, there = parse(recipe, "train"), sorted(path.stem for path in recipe.manifest("").parent.glob("*.tsv"))
     used = [] if train.disable_validation else [("train", "valid_subset")]

@@ -41,6 +41,18 @@ def run_recipe(recipe: Recipe) -> None:
         write_result(recipe, records)
 
 
+def check_run(recipe: Recipe) -> None:
+    """Check files and the records of earlier runs as ``run_recipe`` does; run nothing.
+
+    Raises:
+        ValueError: see ``run_recipe``.
+    """
+    check_files(recipe)
+    for name in recipe.stages():
+        folder = recipe.makes(name) if STAGES[name].shared else recipe.run
+        _reason(recipe, name, _read_record(folder / f".stage-{name}.json"), "")
+
+
 def _step(recipe: Recipe, name: str, after: str) -> Record:
     """Run one stage unless it is done; return its record. A shared result depends on no stage of this run."""
     shared = STAGES[name].shared

@@ -76,6 +76,15 @@ def test_there_are_few_configs():
         ("train.help=true", "train: a recipe shows no help: run fairseq-train --help$"),
         ("generate.beam=0", "generate: --beam is 0: give a number from 1 to"),
         ("corpus={output: x, sentences: -5}", r"corpus\.sentences is -5: give 1 or more"),
+        ("train.max_update=-5", r"train\.max_update is -5: give 0 or more"),
+        ("train.lr=0.1 0.2", r"train: a value is not the number or list"),
+        ("train.no_save=true", r"train\.no_save is true, but other stages read what it leaves out: remove it"),
+        ("generate.quiet=true", r"generate\.quiet is true, but other stages read"),
+        ("prepare.vocab_size=-5", "prepare: argument --vocab-size: '-5' is not a whole number of at least 1$"),
+        ("prepare.workers=0", "prepare: argument --workers: '0' is not a whole number of at least 1$"),
+        ("simul={laggings: '1,a'}", "simul: argument --laggings: 'a' is not a whole number of at least 1$"),
+        ("simul={}", r"simul decodes by wait-k, but train\.arch is s2t_transformer_mla_tiny, which is offline: set"),
+        ("generate.tgt_lang=de", r"generate\.tgt_lang needs data with tags of languages: set prepare\.joint=true"),
         ("train.data=null", "train: the following arguments are required: data"),
         ("prepare.pairs=null", "prepare: the following arguments are required: --pairs"),
     ],
@@ -84,6 +93,21 @@ def test_a_wrong_flag_is_reported_with_its_fix(small, override, words):
     with pytest.raises(ValueError, match=words) as caught:
         check(small(override))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("waitk_lagging=3-1", "argument --waitk-lagging: must be K or LOWEST-HIGHEST with .*, but is 3-1$"),
+        ("waitk_lagging=a", "argument --waitk-lagging: must be a number such as 3, or a range .*, but is 'a'$"),
+        ("simul_type=hard_aligned", r"simul decodes by wait-k, but train\.simul_type is hard_aligned: set simul=null"),
+    ],
+)
+def test_wait_k_is_checked(small, override, words):
+    arch = "train.arch=s2t_transformer_simul_mla_tiny"
+    check(small(arch, "train.waitk_lagging=1-9", "simul={}"))
+    with pytest.raises(ValueError, match=words):
+        check(small(arch, "simul={}", f"train.{override}"))
 
 
 @pytest.mark.parametrize("override", ["train.foo=1", "train.=1", "train.arch=foo", "train.task=foo", "prepare.zzz=1"])
@@ -128,6 +152,12 @@ def test_a_checkpoint_to_start_from_must_exist_or_be_made(small, tmp_path):
     key = "train.load_pretrained_encoder_from"
     with pytest.raises(ValueError, match=rf"{key} is runs/asr/a\.pt, which is missing: run the recipe of asr first"):
         check_files(small(f"{key}=runs/asr/a.pt"))
+    with pytest.raises(
+        ValueError, match=rf"{key} is /nope\.pt, which is missing: correct it, or start without it: --set"
+    ):
+        check_files(small(f"{key}=/nope.pt"))
+    with pytest.raises(ValueError, match=r"train\.restore_file is runs/asr/a\.pt, which is missing: run the recipe of"):
+        check_files(small("train.restore_file=runs/asr/a.pt"))
     (tmp_path / "a.pt").touch()
     check_files(small(f"{key}={tmp_path}/a.pt"))
     check_files(small("convert={checkpoint: a.pt}", "train.finetune_from_model=${convert.output}"))

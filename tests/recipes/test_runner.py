@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from mla_fairseq.processes import locked
-from mla_fairseq.recipes import load_recipe, run_recipe, runner
+from mla_fairseq.recipes import check_run, load_recipe, run_recipe, runner
 
 
 @pytest.fixture
@@ -122,6 +122,14 @@ def test_a_broken_record_is_reported(play, small, text):
     (small().run / ".stage-train.json").write_text(text)
     with pytest.raises(ValueError, match=r"\.stage-train\.json is not .*: .*delete it"):
         play()
+
+
+def test_a_run_that_would_be_refused_is_known_before(play, small):
+    check_run(small())
+    play()
+    check_run(small())
+    with pytest.raises(ValueError, match=r"train was run differently \(lr was 0\.003, is 0\.5\)"):
+        check_run(small("train.lr=0.5"))
 
 
 def test_a_failed_training_continues_and_its_time_adds_up(play, small):
