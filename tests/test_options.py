@@ -1,6 +1,7 @@
 """What every console script does: Ctrl-C ends it in one line, and warnings of fairseq's are not shown."""
 
 import argparse
+import itertools
 import warnings
 from collections.abc import Callable
 
@@ -40,3 +41,17 @@ def test_warnings_that_fairseq_causes_are_not_shown() -> None:
         warnings.simplefilter("always")
         options.run_command(argparse.ArgumentParser(), run, [])
     assert [str(one.message) for one in found] == ["another"]
+
+
+@pytest.mark.parametrize("flag", ["--output", "--system"])
+def test_a_name_that_no_table_can_have_is_refused_before_the_work(flag: str, capsys: pytest.CaptureFixture) -> None:
+    words = {"--output": "sweep", "--system": "mine"} | {flag: "odd\nname"}
+    with pytest.raises(SystemExit):
+        sweep.build_parser().parse_args(["data", "--path", "a.pt", *itertools.chain(*words.items())])
+    assert f"argument {flag}: 'odd\\nname' has a line break or control character: remove it" in capsys.readouterr().err
+
+
+def test_values_of_k_are_sorted() -> None:
+    parse = sweep.build_parser().parse_args
+    assert parse(["data", "--path", "a.pt", "--output", "x", "--laggings", "9,1,9"]).laggings == [1, 9]
+    assert parse(["data", "--path", "a.pt", "--output", "x"]).laggings == [1, 3, 5, 7, 9]

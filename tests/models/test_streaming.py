@@ -180,9 +180,6 @@ def test_the_last_norm_is_applied(build: Build) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--waitk-lagging five", "--waitk-lagging must be a number such as 3, or a range such as 1-9, but is 'five'"),
-        ("--waitk-lagging 0", "1 <= LOWEST <= HIGHEST, but is 0-0"),
-        ("--waitk-lagging 9-1", "1 <= LOWEST <= HIGHEST, but is 9-1"),
         ("--fixed-pre-decision-ratio 0 --encoder-chunk-size 4", "--fixed-pre-decision-ratio must be at least 1"),
         ("--encoder-chunk-size -2", "--encoder-chunk-size must be at least 0"),
         ("--attn-type relu --encoder-left-chunks 2", "a linear encoder cannot forget"),
@@ -192,6 +189,20 @@ def test_the_last_norm_is_applied(build: Build) -> None:
 def test_wrong_flags_are_named(build: Build, flags: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(ARCHS[0], flags)
+
+
+@pytest.mark.parametrize(
+    ("lagging", "message"),
+    [
+        ("five", "a number such as 3, or a range such as 1-9, but is 'five'"),
+        ("0", "1 <= LOWEST <= HIGHEST, but is 0-0"),
+        ("9-1", "1 <= LOWEST <= HIGHEST, but is 9-1"),
+    ],
+)
+def test_a_wrong_k_is_named(build: Build, capsys: pytest.CaptureFixture, lagging: str, message: str) -> None:
+    with pytest.raises(SystemExit):
+        build(ARCHS[0], f"--waitk-lagging {lagging}")
+    assert message in capsys.readouterr().err.rpartition("argument --waitk-lagging: must be ")[2]
 
 
 def test_a_source_length_must_be_given(build: Build) -> None:
