@@ -38,9 +38,11 @@ RULES = {
     "criterions": Rule(inside=("errors", "models")),
     "streaming": Rule(inside=("attention", "checkpoints", "errors", "files", "models", "parsing", "speech")),
     "synthesis": Rule(inside=("checkpoints", "errors", "files", "models", "speech")),
-    "agents": Rule(inside=("errors", "speech", "streaming")),
+    "agents": Rule(inside=("errors", "files", "speech", "streaming")),
     "data": Rule(inside=("errors", "files", "parsing", "processes", "speech")),
-    "tasks": Rule(inside=("checkpoints", "data", "errors", "files", "models", "speech", "streaming", "synthesis")),
+    "tasks": Rule(
+        inside=("checkpoints", "data", "errors", "files", "models", "processes", "speech", "streaming", "synthesis")
+    ),
     "evaluation": Rule(
         inside=("errors", "files", "parsing", "processes"),
         outside=("jiwer", "librosa", "matplotlib", "numpy", "pocketsphinx", "sacrebleu", "scipy", "soundfile"),
