@@ -16,7 +16,8 @@ import torch
 
 from mla_fairseq.cli.options import STOPPED, Help
 from mla_fairseq.errors import user_errors
-from mla_fairseq.recipes import check, check_run, load_recipe, run_recipe
+from mla_fairseq.recipes import check, load_recipe, run_recipe
+from mla_fairseq.recipes.runner import check_run
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -2,6 +2,6 @@
 
 from mla_fairseq.recipes.check import check
 from mla_fairseq.recipes.recipe import Recipe, load_recipe
-from mla_fairseq.recipes.runner import check_run, run_recipe
+from mla_fairseq.recipes.runner import run_recipe
 
-__all__ = ["Recipe", "check", "check_run", "load_recipe", "run_recipe"]
+__all__ = ["Recipe", "check", "load_recipe", "run_recipe"]

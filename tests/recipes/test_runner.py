@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from mla_fairseq.processes import locked
-from mla_fairseq.recipes import check_run, load_recipe, run_recipe, runner
+from mla_fairseq.recipes import load_recipe, run_recipe, runner
+from mla_fairseq.recipes.runner import check_run
 
 
 @pytest.fixture
