@@ -148,7 +148,7 @@ def _check_types(where: str, info: dict[str, Any]) -> None:
     for key in ("delays", "elapsed"):
         times = info.get(key) or []
         if not isinstance(times, list) or not all(_is_time(time) for time in times):
-            raise ValueError(f"{where}: {key!r} is not a list of times in ms ({str(times)[:40]}): {_AGAIN}")
+            raise ValueError(f"{where}: {key!r} is not a list of times in ms ({repr(times)[:40]}): {_AGAIN}")
     if not _is_time(info["source_length"]) or (info["source_length"] == 0 and info["prediction"].strip()):
         raise ValueError(f"{where}: the source has no length ({info['source_length']!r} ms): delete the line")
 

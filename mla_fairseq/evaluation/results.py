@@ -69,7 +69,7 @@ def _load(path: Path) -> Record:
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}): run the recipe again, or delete the file") from error
     if not isinstance(record, dict):
-        raise ValueError(f"{path} is not a record ({str(record)[:40]}): run the recipe again, or delete the file")
+        raise ValueError(f"{path} is not a record ({repr(record)[:40]}): run the recipe again, or delete the file")
     return record
 
 

@@ -48,7 +48,7 @@ def check_sizes(path: object, options: Mapping[str, Any], weights: Mapping[str, 
         least = int(option.endswith("_attention_heads"))
         if len(numbers) > LIMITS[0][1] or not all(least <= _number(number) <= most for number in numbers):
             raise ValueError(
-                f"{path} asks for another size than its weights have ({option}={str(value)[:40]}, {least} to {most}): "
+                f"{path} asks for another size than its weights have ({option}={repr(value)[:40]}, {least} to {most}): "
                 "give a checkpoint that fairseq-train saved, or correct --model-overrides"
             )
 

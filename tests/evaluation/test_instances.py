@@ -71,6 +71,7 @@ def test_separator_joins_units_to_the_prediction(write_log):
         ),
         pytest.param({"elapsed": [100, 900, 1700, 1700]}, "clock was set back", id="elapsed-before-delay"),
         pytest.param({"delays": [1, 2, 3, "x"]}, "'delays' is not a list of times in ms", id="no-number"),
+        pytest.param({"delays": "x\n"}, r"'delays' is not a list of times in ms \('x\\n'\)", id="a-line-break"),
         pytest.param({"delays": [-1, 2, 3, 4]}, "'delays' is not a list of times in ms", id="negative"),
         pytest.param({"delays": [1, 2, 3, float("nan")]}, "'delays' is not a list of times in ms", id="nan"),
         pytest.param({"source_length": 0}, r"the source has no length \(0 ms\): delete", id="no-source"),
