@@ -274,16 +274,6 @@ def test_the_command_takes_data_from_the_environment(pair: Path, monkeypatch: py
         pytest.param(["--pairs", "en-de"], "set --data DIR or the environment variable DATA", id="no data"),
         pytest.param(["--data", "nowhere", "--pairs", "en-de"], "nowhere is not a folder", id="data not there"),
         pytest.param(["--data", ".", "--pairs", "en-xx"], "en-xx/data is not a folder", id="pair not there"),
-        pytest.param(
-            ["--data", ".", "--pairs", "en-de", "--vocab-size", "0"],
-            "--vocab-size is not a number of pieces above 0 (0)",
-            id="no pieces",
-        ),
-        pytest.param(
-            ["--data", ".", "--pairs", "en-de", "--vocab-type", "char", "--workers", "0"],
-            "too few worker processes (0)",
-            id="0",
-        ),
     ],
 )
 def test_the_command_reports_a_fault_in_one_line(
@@ -294,6 +284,15 @@ def test_the_command_reports_a_fault_in_one_line(
     with pytest.raises(SystemExit) as ending:
         script(*arguments)
     assert re.fullmatch(rf"error: .*{re.escape(message)}.*", str(ending.value))
+
+
+@pytest.mark.parametrize("flag", ["--vocab-size", "--workers"])
+def test_a_number_below_one_is_refused_when_it_is_parsed(
+    script: Callable[..., None], capsys: pytest.CaptureFixture[str], flag: str
+) -> None:
+    with pytest.raises(SystemExit):
+        script("--data", ".", "--pairs", "en-de", flag, "0")
+    assert f"argument {flag}: " in capsys.readouterr().err
 
 
 @pytest.mark.slow
