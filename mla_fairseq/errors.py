@@ -13,7 +13,8 @@ class UserError(SystemExit):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(f"error: {message}")
+        one_line = message.strip().replace("\n", "\\n")  # values of files may have line breaks
+        super().__init__(f"error: {one_line}")
 
 
 def install(extra: str) -> str:

@@ -59,3 +59,9 @@ def test_a_file_name_that_is_too_long_is_reported(tmp_path: Path) -> None:
     message = r"^error: the file name is too long \(xxx+\.\.\., 300 bytes\): use at most 200 bytes$"
     with pytest.raises(UserError, match=message), user_errors(types=(OSError,)):
         (tmp_path / ("x" * 300)).write_text("")
+
+
+def test_a_value_with_line_breaks_stays_on_the_line() -> None:
+    with pytest.raises(UserError) as ending, user_errors():
+        raise ValueError("a\n is missing: name another file\n")
+    assert str(ending.value) == r"error: a\n is missing: name another file"

@@ -10,6 +10,7 @@ from pathlib import Path
 from fairseq.criterions import CRITERION_REGISTRY
 
 from mla_fairseq.errors import UserError, user_errors
+from mla_fairseq.files import check_output
 from mla_fairseq.models.checks import LAST
 from mla_fairseq.models.overrides import parse_model_overrides
 from mla_fairseq.tasks.flags import SIMULTANEOUS, VALIDATE, refuse
@@ -72,6 +73,9 @@ def check_parsed(args: Namespace) -> None:
             if sizes == (None, None):  # fairseq-validate has no default
                 raise UserError("the size of batches is missing: add --max-tokens or --batch-size")
         return
+    if getattr(args, "results_path", None) and not hasattr(args, "buffer_size"):
+        with user_errors():
+            check_output(Path(args.results_path, f"generate-{args.gen_subset}.txt"))
     if args.sampling and args.nbest != args.beam:
         raise UserError(f"--sampling needs --nbest equal to --beam ({args.nbest}, {args.beam}): change one of them")
     buffer = max(getattr(args, "buffer_size", batch or 1), 1)

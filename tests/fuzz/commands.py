@@ -76,7 +76,7 @@ def whole_recipe() -> None:
         recipe.main()
     finally:
         folder = Path(sys.argv[sys.argv.index("--out") + 1], "whole")
-        for log in sorted(folder.glob("*.log")):
+        for log in filter(Path.is_file, sorted(folder.glob("*.log"))):  # not a pipe
             print(log.read_bytes().decode("utf-8", "replace").rpartition("# session")[2])
 
 

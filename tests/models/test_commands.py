@@ -191,6 +191,9 @@ def test_outputs_in_place_of_folders_are_one_line(train: Train, generate: Genera
     assert done.last_line.endswith(
         f"argument --results-path: the output {tmp_path}/file is not a folder: name a folder, or a new one"
     )
+    (tmp_path / "generate-dev.txt").symlink_to("generate-dev.txt")
+    done = generate(train(EVERYWHERE["softmax"]), "--results-path", tmp_path)
+    assert done.code == 1 and done.last_line.endswith(".txt is a link: name a new file, or one to replace")
     done = run(
         "fairseq-train",
         tmp_path,
