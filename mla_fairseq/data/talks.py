@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mla_fairseq.speech.features import INT16_RANGE, NUM_BINS, SAMPLE_RATE, filter_banks
+from mla_fairseq.speech.features import FRAMES_PER_STATE, INT16_RANGE, NUM_BINS, SAMPLE_RATE, filter_banks
 
 QUIET = 4.0 * np.log(10)  # 40 dB in natural logarithms of power
 LOST = 6  # most frames of an onset that are cut off
@@ -21,9 +21,8 @@ PAUSE, NEXT = 50, (20, 100)  # most frames of a pause after the sentence; frames
 LONGEST = TAIL + GAP + PAUSE + NEXT[1]
 """Most frames that surround a sentence."""
 READ = (-1, 9)  # encoder states from the end of the sentence to the last one that the decoder reads
-STATE = 4  # frames in an encoder state
 NOISE = (-80.0, -38.0)  # dB of full scale
-SILENCE = (-90.0, -50.0)
+SILENCE = (-90.0, -38.0)
 _LEVEL = 100.0  # of the white noise that all levels are made from: its root mean square, of 16-bit samples
 
 
@@ -104,7 +103,7 @@ class TalkCutter:
         parts = [*lead, (sentence, True), *trail]
         whole = np.concatenate([part for part, _ in parts])
         end = sum(len(part) for part, _ in lead) + len(sentence)
-        readable = end + STATE * int(rng.integers(READ[0], READ[1] + 1)) if context else len(whole)
+        readable = end + FRAMES_PER_STATE * int(rng.integers(READ[0], READ[1] + 1)) if context else len(whole)
         speech = np.repeat([voiced for _, voiced in parts], [len(part) for part, _ in parts])
         return Sentence(self._noisy(whole, rng) if noisy else whole, speech, end, min(readable, len(whole)))
 
