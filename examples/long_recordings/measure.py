@@ -10,13 +10,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from examples.long_recordings.rows import Row, of_drift, of_sentences, of_silence, of_stream, render
 from examples.long_recordings.streams import Shape
-from mla_fairseq.cli.options import Help, add_data, data_root, run_command
+from mla_fairseq.cli.options import Help, add_data, at_least, data_root, run_command
+from mla_fairseq.data.extraction import num_workers, parallel_map
 from mla_fairseq.data.mustc import Corpus
 from mla_fairseq.files import write_json
 from mla_fairseq.speech import SAMPLE_RATE, read_audio
@@ -28,6 +31,7 @@ LONG = (1.0, 3.0)  # pauses in seconds
 LOST = {"first 30 ms cut off": 0.03, "first 60 ms cut off": 0.06}
 STREAMS = {
     "pauses": Shape(),
+    "pauses, energy detector": Shape(),
     "no pauses": Shape(pause=(0, 0), trimmed=True),
     "pauses of 1 to 3 s, zeros": Shape(pause=LONG, floor=None),
     "pauses of 1 to 3 s, noise of -60 dB": Shape(pause=LONG, floor=-60),
@@ -39,35 +43,44 @@ STREAMS = {
     "no pauses, noise of -50 dB under all": Shape(pause=(0, 0), trimmed=True, noise=-50),
 }
 SILENT: dict[str, float | None] = {"only zeros": None, "only noise of -60 dB": -60, "only noise of -40 dB": -40}
+DETECTED = {"pauses, energy detector": "energy"}
 DRIFT = "30 minutes"
 KINDS = ("sentences", *LOST, *STREAMS, DRIFT, *SILENT)
 
 
 def measure(args: argparse.Namespace) -> dict[str, Row]:
     """Return the row of each kind of recording."""
+    kinds = args.kinds or KINDS
+    rows = parallel_map(partial(measure_kind, args), kinds, min(args.workers, len(kinds)))
+    return {
+        name: row for part in tqdm(rows, total=len(kinds), desc="measure", unit="kind") for name, row in part.items()
+    }
+
+
+def measure_kind(args: argparse.Namespace, kind: str) -> dict[str, Row]:
+    """Return the rows of one kind of recording."""
+    torch.set_num_threads(1)  # one core for a recording: pushes are small
     translator = Translator.load(args.checkpoint, args.data_bin, args.config_yaml)
     segments = Corpus(data_root(args.data) / args.pair).read(args.split)[: args.limit]
     pieces = [read_audio(one.wav, one.start, one.length) for one in segments]
     references = [one.target for one in segments]
+    detector = DETECTED.get(kind, args.detector)
 
     def session() -> IncrementalSession:
         return IncrementalSession(translator, WaitKPolicy(args.waitk_lagging))
 
     def long() -> LongSession:
-        return LongSession(session(), DETECTORS[args.detector]() if args.detector else None, longest=args.longest)
+        return LongSession(session(), DETECTORS[detector]() if detector else None, longest=args.longest)
 
-    def rows(kind: str) -> dict[str, Row]:
-        if kind == DRIFT:
-            return of_drift(pieces, references, long, Shape(seed=args.seed))
-        if kind in STREAMS:
-            return {kind: of_stream(pieces, references, long, replace(STREAMS[kind], seed=args.seed))}
-        if kind in SILENT:
-            return {kind: of_silence(args.silence, SILENT[kind], long)}
-        lost = round(LOST.get(kind, 0) * SAMPLE_RATE)
-        return {kind: of_sentences([one[lost:] for one in pieces], references, session)}
-
-    kinds = tqdm(args.kinds or KINDS, desc="measure", unit="kind")
-    return {name: row for kind in kinds for name, row in rows(kind).items()}
+    if kind == DRIFT:
+        return of_drift(pieces, references, long, Shape(seed=args.seed))
+    if kind in STREAMS:
+        shape = replace(STREAMS[kind], minutes=args.minutes, seed=args.seed)
+        return {kind: of_stream(pieces, references, long, shape)}
+    if kind in SILENT:
+        return {kind: of_silence(args.silence, SILENT[kind], long)}
+    lost = round(LOST.get(kind, 0) * SAMPLE_RATE)
+    return {kind: of_sentences([one[lost:] for one in pieces], references, session)}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -85,9 +98,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--waitk-lagging", type=int, default=5, metavar="K", help="lag of wait-k")
     add("--detector", choices=DETECTORS, help="what finds speech (default: the boundary output, else energy)")
     add("--longest", type=float, default=30.0, help="longest stretch, in s")
+    add("--minutes", type=float, help="length of a recording of joined segments (default: one recording)")
     add("--silence", type=float, default=60.0, help="minutes of the silent recordings")
     add("--kinds", nargs="+", choices=KINDS, metavar="KIND", help=f"what to measure (default: all): {'; '.join(KINDS)}")
     add("--seed", type=int, default=1, help="seed of pauses and noise")
+    add("--workers", type=at_least(1), default=num_workers(), help="processes; each measures one kind at a time")
     add("--output", type=Path, help="JSON file for the rows")
     return parser
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from random import Random
@@ -12,19 +12,18 @@ from typing import Protocol
 
 import numpy as np
 
-from examples.long_recordings.streams import Shape, join, white
+from examples.long_recordings.streams import Shape, file_name, join, recordings, white
 from mla_fairseq.evaluation.instances import Instance
 from mla_fairseq.evaluation.long_form import LongFormScores, score_recordings
 from mla_fairseq.evaluation.offline import score
 from mla_fairseq.evaluation.omnisteval import AlignedSegment
 from mla_fairseq.evaluation.segmentation import ReferenceSegment
-from mla_fairseq.evaluation.simultaneous import score_instances
+from mla_fairseq.evaluation.simultaneous import score_instances, table_lines
 from mla_fairseq.speech import SAMPLE_RATE
 from mla_fairseq.streaming import Emission
 
 PIECE = 1920  # samples of a push: 120 ms
 MS = 1000 / SAMPLE_RATE
-WAV = "stream.wav"
 _COLUMNS = {
     "bleu": ("BLEU", ".1f"),
     "chrf": ("chrF", ".1f"),
@@ -48,11 +47,11 @@ class Listener(Protocol):
 
 @dataclass(frozen=True)
 class Row:
-    """What one kind of recording gave; ``None``: nothing to measure.
+    """What one kind of recording gave; ``None``: not measured.
 
     Attributes:
         bleu, chrf: corpus scores, 0 to 100.
-        words, expected: words written, and words of the references.
+        words, expected: words emitted, and words of the references.
         empty: segments without a word.
         first: mean time from the start of a segment to its first word, in s of audio.
         last: the same from its end to its last word; below 0 before it.
@@ -72,7 +71,9 @@ class Row:
     yaal_ca: float | None = None
 
 
-def translate(session: Listener, samples: np.ndarray, reference: str = "", index: int = 0) -> tuple[Instance, float]:
+def translate(
+    session: Listener, samples: np.ndarray, reference: str = "", index: int = 0, name: str = ""
+) -> tuple[Instance, float]:
     """Return the words of samples (N,), which arrive in pieces of 120 ms, and the CPU seconds that they took."""
     words, delays, elapsed, clock, cpu = [], [], [], 0.0, time.process_time()
     edges = [*range(0, len(samples), PIECE), len(samples)]
@@ -85,7 +86,7 @@ def translate(session: Listener, samples: np.ndarray, reference: str = "", index
         delays += [stop * MS] * len(new)
         elapsed += [clock] * len(new)
     times, length = (tuple(words), tuple(delays), tuple(elapsed)), len(samples) * MS
-    instance = Instance(index, *times, " ".join(words), reference, len(reference.split()), length, (WAV,))
+    instance = Instance(index, *times, " ".join(words), reference, len(reference.split()), length, (name,))
     return instance, time.process_time() - cpu
 
 
@@ -114,20 +115,25 @@ class Recording:
 def translate_joined(
     pieces: Sequence[np.ndarray], references: Sequence[str], begin: Callable[[], Listener], shape: Shape
 ) -> Recording:
-    """Join segments (N,) to one recording, and return its translation."""
-    samples, places = join(pieces, shape)
-    instance, seconds = translate(begin(), samples)
-    segments = [
-        ReferenceSegment(WAV, start / SAMPLE_RATE, length / SAMPLE_RATE, text)
-        for (start, length), text in zip(places, references, strict=True)
-    ]
-    return Recording(*score_recordings([instance], segments, elapsed="clock"), seconds / (len(samples) / SAMPLE_RATE))
+    """Join segments (N,) to recordings, and return their translation."""
+    instances, segments, cpu = [], [], 0.0
+    for number, part in enumerate(recordings([len(piece) for piece in pieces], shape.minutes)):
+        samples, places = join(pieces[part], shape, name := file_name(number))
+        instance, seconds = translate(begin(), samples, index=number, name=name)
+        instances.append(instance)
+        cpu += seconds
+        segments += [
+            ReferenceSegment(name, start / SAMPLE_RATE, length / SAMPLE_RATE, text)
+            for (start, length), text in zip(places, references[part], strict=True)
+        ]
+    length = sum(one.source_length for one in instances) / 1000
+    return Recording(*score_recordings(instances, segments, elapsed="clock"), cpu / length)
 
 
 def of_stream(
     pieces: Sequence[np.ndarray], references: Sequence[str], begin: Callable[[], Listener], shape: Shape
 ) -> Row:
-    """Return the row of segments (N,) that are joined to one recording."""
+    """Return the row of segments (N,) that are joined to recordings."""
     made = translate_joined(pieces, references, begin, shape)
     scores = made.scores
     quality = {"bleu": scores.bleu, "chrf": scores.chrf, "empty": scores.empty}
@@ -144,16 +150,28 @@ def of_drift(
     minutes: float = 30.0,
     compared: float = 5.0,
 ) -> dict[str, Row]:
-    """Return the rows of the first and the last minutes of a long recording, in which segments (N,) are repeated."""
-    order: list[int] = []
-    while sum(len(pieces[index]) for index in order) < minutes * 60 * SAMPLE_RATE:
-        order += Random(f"{shape.seed} {len(order)}").sample(range(len(pieces)), len(pieces))
-    made = translate_joined([pieces[one] for one in order], [references[one] for one in order], begin, shape)
-    ends = [one.offset + one.source_length / 1000 for one in made.aligned]
-    first = [one for one, end in zip(made.aligned, ends, strict=True) if end <= compared * 60]
-    last = [one for one in made.aligned if one.offset >= ends[-1] - compared * 60]
-    return {f"{name} {compared:g} of {ends[-1] / 60:.0f} minutes": _of_part(part, made.cost)
+    """Return the rows of the first and the last minutes of a long recording; both have the same segments (N,)."""
+
+    def draw(length: float, order: Iterator[int]) -> list[int]:
+        drawn: list[int] = []
+        while sum(len(pieces[index]) for index in drawn) < length * 60 * SAMPLE_RATE:
+            drawn.append(next(order))
+        return drawn
+
+    order = _repeated(len(pieces), Random(shape.seed))
+    ends = draw(compared, order)
+    drawn = ends + draw(minutes - 2 * compared, order) + ends
+    made = translate_joined([pieces[one] for one in drawn], [references[one] for one in drawn], begin, shape)
+    first, last = made.aligned[: len(ends)], made.aligned[-len(ends) :]
+    length = last[-1].offset / 60
+    return {f"{name} {compared:g} of {length:.0f} minutes": _of_part(part, made.cost)
             for name, part in (("first", first), ("last", last))}  # fmt: skip
+
+
+def _repeated(count: int, random: Random) -> Iterator[int]:
+    """Yield the numbers below ``count`` again and again, each time in another order."""
+    while True:
+        yield from random.sample(range(count), count)
 
 
 def _of_part(aligned: Sequence[AlignedSegment], cost: float) -> Row:
@@ -187,13 +205,5 @@ def _words(references: Sequence[str]) -> int:
 
 def render(rows: Mapping[str, Row]) -> str:
     """Return a markdown table."""
-    lines = [
-        f"| speech | {' | '.join(name for name, _ in _COLUMNS.values())} |",
-        "|---" + "|---:" * len(_COLUMNS) + "|",
-    ]
-    for kind, row in rows.items():
-        values = [(getattr(row, key), form) for key, (_, form) in _COLUMNS.items()]
-        cells = ["-" if value is None else format(value, form) for value, form in values]
-        lines.append(f"| {kind} | {' | '.join(cells)} |")
     units = "first word: s after the start of a segment; last word: s after its end; YAAL: ms (_CA: with computing)"
-    return "\n".join([*lines, "", f"{units}; CPU: s per s of audio"])
+    return "\n".join([*table_lines(rows, _COLUMNS, "speech"), "", f"{units}; CPU: s per s of audio"])

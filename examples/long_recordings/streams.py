@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -11,12 +10,11 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-import soundfile
 from tqdm import tqdm
 
 from mla_fairseq.data.mustc import Corpus, Segment
 from mla_fairseq.files import write_bytes, write_text
-from mla_fairseq.speech import SAMPLE_RATE, read_audio
+from mla_fairseq.speech import SAMPLE_RATE, read_audio, wav_bytes
 
 log = logging.getLogger(__name__)
 
@@ -70,9 +68,12 @@ def trim(samples: np.ndarray) -> np.ndarray:
     return samples[loud[0] * FRAME : (loud[-1] + 1) * FRAME] if len(loud) else samples
 
 
-def join(pieces: Sequence[np.ndarray], shape: Shape, seed: str = "") -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """Return one recording (N,) float32, and the start and length of each piece in it, in samples."""
-    random, parts, places, position = Random(f"{shape.seed} {seed}"), [], [], 0
+def join(pieces: Sequence[np.ndarray], shape: Shape, name: str = "") -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Return one recording (N,) float32, and the start and length of each piece in it, in samples.
+
+    Recordings of another name have other pauses and noise.
+    """
+    random, parts, places, position = Random(f"{shape.seed} {name}"), [], [], 0
     generator = np.random.default_rng(random.getrandbits(64))
     for piece in map(trim, pieces) if shape.trimmed else pieces:
         silence = white(round(random.uniform(*shape.pause) * SAMPLE_RATE), shape.floor, generator)
@@ -84,16 +85,24 @@ def join(pieces: Sequence[np.ndarray], shape: Shape, seed: str = "") -> tuple[np
     return samples + white(len(samples), shape.noise, generator), places
 
 
-def recordings(segments: Sequence[Segment], minutes: float | None) -> Iterator[list[Segment]]:
-    """Yield the segments of each recording: a new one begins once the last has so many minutes of speech."""
-    group: list[Segment] = []
-    for segment in segments:
-        group.append(segment)
-        if minutes is not None and sum(one.length for one in group) >= minutes * 60 * SAMPLE_RATE:
-            yield group
-            group = []
-    if group:
-        yield group
+def recordings(lengths: Sequence[int], minutes: float | None) -> Iterator[slice]:
+    """Yield the segments of each recording: a new one begins once the last has so many minutes of speech.
+
+    Args:
+        lengths: of the segments, in samples.
+        minutes: ``None``: one recording.
+    """
+    start, total = 0, 0
+    for number, length in enumerate(lengths, 1):
+        total += length
+        if number == len(lengths) or (minutes is not None and total >= minutes * 60 * SAMPLE_RATE):
+            yield slice(start, number)
+            start, total = number, 0
+
+
+def file_name(number: int) -> str:
+    """Return the name of a recording's wav file; it is a part of the recording's seed."""
+    return f"stream_{number:03d}.wav"
 
 
 def write_streams(corpus: Corpus, split: str, output: Path, shape: Shape, limit: int | None = None) -> list[Path]:
@@ -107,10 +116,11 @@ def write_streams(corpus: Corpus, split: str, output: Path, shape: Shape, limit:
     segments = corpus.read(split)[:limit]
     folder = output / corpus.root.name / "data" / split
     entries, wavs = [], []
-    for number, group in enumerate(recordings(tqdm(segments, desc=split, unit="segment"), shape.minutes)):
-        name = f"stream_{number:03d}.wav"
+    parts = list(recordings([one.length for one in segments], shape.minutes))
+    for number, part in enumerate(tqdm(parts, desc=split, unit="recording")):
+        name, group = file_name(number), segments[part]
         samples, places = join([read_audio(one.wav, one.start, one.length) for one in group], shape, name)
-        write_bytes(folder / "wav" / name, wav(samples))
+        write_bytes(folder / "wav" / name, wav_bytes(samples))
         wavs.append(folder / "wav" / name)
         entries += [_entry(replace(one, wav=wavs[-1]), *place) for one, place in zip(group, places, strict=True)]
         log.info("%s: %d segments, %.1f minutes", wavs[-1], len(group), len(samples) / SAMPLE_RATE / 60)
@@ -118,13 +128,6 @@ def write_streams(corpus: Corpus, split: str, output: Path, shape: Shape, limit:
         write_text(folder / "txt" / f"{split}.{language}", "".join(f"{getattr(one, name)}\n" for one in segments))
     write_text(folder / "txt" / f"{split}.yaml", "".join(entries))
     return wavs
-
-
-def wav(samples: np.ndarray) -> bytes:
-    """Return samples (N,) in [-1, 1] as a 16-bit wav file."""
-    file = io.BytesIO()
-    soundfile.write(file, samples, SAMPLE_RATE, format="WAV", subtype="PCM_16")
-    return file.getvalue()
 
 
 def _entry(segment: Segment, start: int, length: int) -> str:

@@ -78,7 +78,7 @@ def test_nothing_is_left_between_trimmed_segments():
     silence = np.zeros(RATE // 2, np.float32)
     samples, places = join([np.concatenate((silence, tone(0.5), silence))] * 2, Shape((0, 0), trimmed=True))
     assert len(samples) == RATE and places == [(0, RATE // 2), (RATE // 2, RATE // 2)]
-    assert np.array_equal(trim(silence), silence)  # there is nothing else
+    assert np.array_equal(trim(silence), silence)  # it has no speech to keep
 
 
 @pytest.mark.parametrize("decibels", [-30.0, -50.0])
@@ -142,9 +142,20 @@ def test_the_words_of_a_recording_belong_to_its_segments():
     assert (row.first, row.last) == (pytest.approx(0.8), pytest.approx(-0.2))
 
 
+def test_several_recordings_are_scored_together():
+    pytest.importorskip("omnisteval", reason="OmniSTEval aligns the words: install the extra long-form")
+    shape = Shape((0.5, 0.5), floor=None, minutes=1 / 60)
+    row = of_stream([tone(1.0), tone(1.0)], ["eins zwei drei", "eins zwei drei"], Writer, shape)
+    # each recording has its words at 0.6 s and at its end of 2 s; its segment is from 0.5 to 1.5 s
+    assert (row.words, row.expected, row.empty, row.chrf) == (6, 6, 0, 100)
+    assert (row.first, row.last) == (pytest.approx(0.1), pytest.approx(0.5))
+
+
 def test_the_first_and_the_last_minutes_of_a_recording_are_compared():
     pytest.importorskip("omnisteval", reason="OmniSTEval aligns the words: install the extra long-form")
-    rows = of_drift([tone(1.0), tone(1.0)], ["eins", "zwei drei"], Writer, Shape((0.5, 0.5), floor=None), 0.1, 0.05)
+    pieces, references = [tone(1.0)] * 3, ["eins zwei drei"] * 3
+    rows = of_drift(pieces, references, Writer, Shape((0.5, 0.5), floor=None), 6 / 60, 2 / 60)
     first, last = rows.values()
-    assert list(rows) == ["first 0.05 of 0 minutes", "last 0.05 of 0 minutes"]
-    assert (first.expected, last.expected) == (3, 3) and 0 < first.words + last.words <= 3
+    assert list(rows) == ["first 0.0333333 of 0 minutes", "last 0.0333333 of 0 minutes"]
+    assert first.expected == last.expected == 6
+    assert 0 < first.words + last.words <= 3  # the only words
