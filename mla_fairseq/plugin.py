@@ -11,9 +11,10 @@ from mla_fairseq.models import (  # noqa: F401 -- registers them
     s2t_transformer_mla,
     tts_transformer_mla,
 )
-from mla_fairseq.models.distributed import check_devices, distribute_on_cpus, end_quietly
+from mla_fairseq.models.distributed import check_devices, distribute_on_cpus
 from mla_fairseq.models.help import show_attention_flags
 from mla_fairseq.tasks import speech_to_text_mla, text_to_speech_mla  # noqa: F401 -- registers them
+from mla_fairseq.tasks.ending import end_quietly
 from mla_fairseq.tasks.resuming import save_whole_checkpoints, start_clearly
 
 show_attention_flags()

@@ -9,7 +9,6 @@ No sentence of dev and tst-COMMON occurs in train, on either side; both sets are
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import math
@@ -21,7 +20,6 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-import soundfile
 import soxr
 from tqdm import tqdm
 
@@ -31,7 +29,7 @@ from examples.demo_corpus.grammar import Pair, sentences
 from mla_fairseq.data.extraction import num_workers
 from mla_fairseq.data.ledger import fingerprint
 from mla_fairseq.files import write_bytes, write_text
-from mla_fairseq.speech import SAMPLE_RATE
+from mla_fairseq.speech import SAMPLE_RATE, wav_bytes
 
 log = logging.getLogger(__name__)
 
@@ -99,9 +97,7 @@ def speak(talk: Talk) -> tuple[np.ndarray, list[tuple[int, int]]]:
 def record(folder: Path, talk: Talk) -> tuple[Talk, list[tuple[int, int]]]:
     """Speak a talk into its file, completely or not at all."""
     samples, places = speak(talk)
-    data = io.BytesIO()
-    soundfile.write(data, samples, SAMPLE_RATE, format="WAV", subtype="PCM_16")
-    write_bytes(folder / f"{talk.name}.wav", data.getvalue())
+    write_bytes(folder / f"{talk.name}.wav", wav_bytes(samples))
     return talk, places
 
 

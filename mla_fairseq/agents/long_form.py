@@ -6,12 +6,12 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
 from typing import Any
 
+from mla_fairseq.speech import SAMPLE_RATE
 from mla_fairseq.streaming import Detector, LongSession, OfflineSession, Session
-from mla_fairseq.streaming.detectors import DETECTORS
+from mla_fairseq.streaming.detectors import BLOCK, DETECTORS
 
 FLAGS = ("detector", "pause", "longest")
 BOUNDARY = "boundary"
-BLOCK_MS = 40
 
 
 def add_long_form_args(parser: ArgumentParser) -> None:
@@ -70,5 +70,5 @@ def long_form(args: Namespace, session: Session) -> LongForm | None:
     if name == BOUNDARY and LongSession(session).boundary is None:
         raise ValueError("this model has no boundary output: use --detector energy, or train with --boundary-weight")
     if isinstance(session, OfflineSession):  # it decodes again at each push: once per segment of SimulEval is enough
-        given["segment"] = max(1, round(args.source_segment_size / BLOCK_MS))
+        given["segment"] = max(1, round(args.source_segment_size * SAMPLE_RATE / 1000 / BLOCK))
     return LongForm(DETECTORS[name]() if name in DETECTORS else None, given)

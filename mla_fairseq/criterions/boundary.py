@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mla_fairseq.models.boundary import STATE
+from mla_fairseq.models.boundary import FRAMES_PER_STATE
 
 NEAR = 6  # frames from the end of a sentence to the states that have its label: three states
 RARE = 4.0  # weight of the few states that have it
@@ -21,7 +21,7 @@ def boundary_labels(states: int, ends: Tensor, speech: Tensor) -> Tensor:
         ends: (B,), the frame after the last one of each sentence.
         speech: (B, T), true for frames of speech.
     """
-    places = STATE * torch.arange(states, device=ends.device)
+    places = FRAMES_PER_STATE * torch.arange(states, device=ends.device)
     ended = (places.unsqueeze(1) - ends).abs() <= NEAR
     heard = speech[:, places.clamp_max(speech.shape[1] - 1)].t()
     return torch.stack((ended, heard), dim=-1).float()

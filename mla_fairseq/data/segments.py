@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-import soundfile
 from tqdm import tqdm
 
 from mla_fairseq.data.mustc import Corpus, Segment
 from mla_fairseq.files import write_bytes, write_text
-from mla_fairseq.speech import SAMPLE_RATE, read_audio
+from mla_fairseq.speech import SAMPLE_RATE, read_audio, wav_bytes
 
 
 def cut_segments(corpus: Corpus, split: str, output: Path, limit: int | None = None) -> tuple[Path, Path]:
@@ -32,7 +30,7 @@ def cut_segments(corpus: Corpus, split: str, output: Path, limit: int | None = N
     folder = (Path(output) / split).resolve()
     paths = [folder / f"{number:05d}_{segment.id}.wav" for number, segment in enumerate(segments)]
     for path, segment in zip(tqdm(paths, desc=split, unit="wav"), segments, strict=True):
-        write_bytes(path, _wav(segment))
+        write_bytes(path, wav_bytes(read_audio(segment.wav, segment.start, segment.length)))
     sources, targets = Path(output) / f"{split}.wav_list", Path(output) / f"{split}.{corpus.languages[1]}"
     write_text(sources, "".join(f"{path}\n" for path in paths))
     write_text(targets, "".join(f"{segment.target}\n" for segment in segments))
@@ -93,11 +91,3 @@ def _entry(segment: Segment) -> dict[str, str | float]:
     """Return a segment as scoring tools read it; a line of JSON is YAML, too."""
     start, length = segment.start / SAMPLE_RATE, segment.length / SAMPLE_RATE
     return {"wav": segment.wav.name, "offset": start, "duration": length}
-
-
-def _wav(segment: Segment) -> bytes:
-    """Return the segment's samples as a 16-bit wav file."""
-    file = io.BytesIO()
-    samples = read_audio(segment.wav, segment.start, segment.length)
-    soundfile.write(file, samples, SAMPLE_RATE, format="WAV", subtype="PCM_16")
-    return file.getvalue()

@@ -47,7 +47,7 @@ class LongFormScores:
     Attributes:
         recordings, segments: their numbers.
         empty: number of segments without a word.
-        words, reference_words: words written, and words of the references, in units.
+        words, reference_words: words emitted, and words of the references, in units.
         bleu, chrf: corpus scores, 0 to 100.
         long_yaal, long_laal: latencies; ``_ca``: computation-aware.
         bleu_signature, chrf_signature, latency_signature: how the scores were computed.
@@ -145,7 +145,7 @@ def _without_negative(latencies: dict[str, float | None], silence: str) -> dict[
     for key, value in latencies.items():
         if value is not None and value < 0:
             log.warning(
-                "%s is negative (%.0f ms) and no latency is reported: words were written before the speech that they "
+                "%s is negative (%.0f ms) and no latency is reported: words were emitted before the speech they "
                 "are aligned with, as after a system went silent (%s)",
                 LATENCIES[key],
                 value,

@@ -40,7 +40,7 @@ class AlignedSegment:
     Attributes:
         offset: start of the segment in its recording, in seconds.
         source_length: its length in ms.
-        prediction, reference: the words written, and those expected.
+        prediction, reference: the words emitted, and those expected.
         reference_length: units of the reference.
         delays: for each unit of the prediction, ms from the start of the segment; negative before it.
     """

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mla_fairseq.evaluation.instances import Instance
-from mla_fairseq.files import read_text
+from mla_fairseq.files import check_file, read_text
 from mla_fairseq.parsing import parse_yaml
 
 _AGAIN = "write it with mla-segments --unsegmented, or use the yaml of the corpus"
@@ -38,14 +38,14 @@ def read_segmentation(path: Path, references: Path) -> list[ReferenceSegment]:
         ValueError: files that cannot be read, or do not fit each other; recordings of equal names; segments that are
             not in the order of time.
     """
-    text = _text(path)
+    text = read_text(check_file(path, _AGAIN))
     try:
         entries = parse_yaml(text, strings=True)
     except ValueError as error:
         raise ValueError(f"{path} is not valid YAML ({error}): {_AGAIN}") from error
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"{path} is not a list of segments: {_AGAIN}")
-    lines = _text(references).removesuffix("\n").split("\n")
+    lines = read_text(check_file(references, _AGAIN)).removesuffix("\n").split("\n")
     if len(lines) != len(entries):
         raise ValueError(
             f"{references} has {len(lines)} lines, but {path} has {len(entries)} segments: give the pair that "
@@ -70,13 +70,6 @@ def _check_order(path: Path, segments: Sequence[ReferenceSegment]) -> None:
                 f"({before[one.wav]:g} s): sort it and its references by time"
             )
         before[one.wav] = one.offset
-
-
-def _text(path: Path) -> str:
-    try:
-        return read_text(path)
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} does not exist: {_AGAIN}") from error
 
 
 def _segment(where: str, entry: Any, reference: str) -> ReferenceSegment:

@@ -163,16 +163,26 @@ def render_table(scores: Mapping[str, Any], columns: Mapping[str, tuple[str, str
         columns: title and format of each field.
         units: the first note.
     """
-    titles = [title for title, _ in columns.values()]
-    lines = [_line(["", *titles]), _line(["---", *["---:"] * len(titles)])]
-    lines += [_line([name, *_cells(asdict(row), columns)]) for name, row in scores.items()]
     notes = {
         units: None,
         **{f"BLEU: `{row.bleu_signature}`": None for row in scores.values()},
         **{f"chrF: `{row.chrf_signature}`": None for row in scores.values()},
         **{f"latency: `{row.latency_signature}`": None for row in scores.values()},
     }
-    return "\n".join([*lines, "", *(f"- {note}" for note in notes)]) + "\n"
+    return "\n".join([*table_lines(scores, columns), "", *(f"- {note}" for note in notes)]) + "\n"
+
+
+def table_lines(rows: Mapping[str, Any], columns: Mapping[str, tuple[str, str]], name: str = "") -> list[str]:
+    """Return the lines of a markdown table.
+
+    Args:
+        rows: a dataclass with a field for each column, by the text of its first cell.
+        columns: title and format of each field; ``None`` is shown as a dash.
+        name: title of the first column.
+    """
+    titles = [title for title, _ in columns.values()]
+    lines = [_line([name, *titles]), _line(["---", *["---:"] * len(titles)])]
+    return lines + [_line([first, *_cells(asdict(row), columns)]) for first, row in rows.items()]
 
 
 def _line(cells: Iterable[str]) -> str:

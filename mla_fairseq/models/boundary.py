@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-STATE = 4
-"""Frames of 10 ms in an encoder state."""
+from mla_fairseq.speech.features import FRAMES_PER_STATE as FRAMES_PER_STATE
 
 
 class BoundaryOutput(nn.Module):

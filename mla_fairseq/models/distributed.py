@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import collections
-import errno
-import os
-import sys
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -17,7 +13,6 @@ from omegaconf import DictConfig, ListConfig
 from omegaconf.base import ContainerMetadata, Metadata
 from omegaconf.nodes import AnyNode
 from torch import Tensor, nn
-from torch.multiprocessing import ProcessExitedException
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
@@ -31,35 +26,12 @@ _CONTAINERS = [DictConfig, ListConfig, AnyNode, ContainerMetadata, Metadata, dis
 torch.serialization.add_safe_globals([*_CONTAINERS, Any, collections.defaultdict, dict, list, int])
 
 
-FOREIGN = ("fairseq-", "simuleval", "simulstream")
-"""Beginnings of the names of programs that would answer Ctrl-C with a traceback."""
-
-
 def unwrapped(model: nn.Module) -> BaseFairseqModel:
     """Return the model inside fairseq's wrappers for several processes; a model without a wrapper is returned as is."""
     inner: Any = model
     while not isinstance(inner, BaseFairseqModel):  # a proxy around LegacyDistributedDataParallel or torch's class
         inner = inner.module
     return inner
-
-
-def end_quietly() -> None:
-    """Let a command end without a traceback after Ctrl-C, a full disk, or a mistake that its own process reported.
-
-    On a machine with several GPUs fairseq starts a process for each; a ``UserError`` ends it with the status 1.
-    """
-    show = sys.excepthook
-
-    def show_others(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if isinstance(error, KeyboardInterrupt) and os.path.basename(sys.argv[0]).startswith(FOREIGN):
-            print("stopped", file=sys.stderr)  # other programs keep their tracebacks
-        elif isinstance(error, OSError) and error.errno == errno.ENOSPC:  # such as fairseq-generate --results-path
-            where = f" ({error.filename})" if error.filename else ""
-            print(f"error: no space is left on the disk{where}: make room, or write to another", file=sys.stderr)
-        elif not (isinstance(error, ProcessExitedException) and error.exit_code == 1):
-            show(kind, error, trace)
-
-    sys.excepthook = show_others
 
 
 def check_devices() -> None:

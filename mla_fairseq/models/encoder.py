@@ -13,7 +13,7 @@ from fairseq.models import FairseqEncoder
 from torch import Tensor, nn
 
 from mla_fairseq.attention import Blocks, Layout, State
-from mla_fairseq.models.boundary import STATE, BoundaryOutput
+from mla_fairseq.models.boundary import FRAMES_PER_STATE, BoundaryOutput
 from mla_fairseq.models.dropout import Dropout
 from mla_fairseq.models.layers import EncoderLayer, SinusoidalPositions
 from mla_fairseq.models.length_options import length_options, source_lengths
@@ -29,7 +29,7 @@ def build_subsampler(args: Namespace) -> Conv1dSubsampler | Conv2dSubsampler:
     """Build the subsampler that ``--conv-version`` names.
 
     Raises:
-        ValueError: an unknown version, or kernel sizes that are none.
+        ValueError: an unknown version, or kernel sizes that are not whole numbers above 0.
     """
     features = args.input_feat_per_channel * args.input_channels
     if args.conv_version == "s2t_transformer":
@@ -134,7 +134,7 @@ class SpeechEncoder(FairseqEncoder):
             # a stream has zeros after its last state too
             boundary = self.boundary(x.masked_fill(~real.unsqueeze(-1), 0))
             out = out | {"boundary": boundary, "boundary_real": real}
-        most = torch.minimum((frames + STATE - 1) // STATE, real.sum(0)).clamp_min(1)
+        most = torch.minimum((frames + FRAMES_PER_STATE - 1) // FRAMES_PER_STATE, real.sum(0)).clamp_min(1)
         x = x[: int(most.max())]
         mask = real_frames(most, len(x))
         return out | {"encoder_out": [x], "encoder_padding_mask": [] if bool(mask.all()) else [~mask]}

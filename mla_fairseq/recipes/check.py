@@ -154,17 +154,16 @@ def check_files(recipe: Recipe) -> None:
     if not os.path.isdir(folder) and not any(name.startswith("prepare") for name in recipe.stages()):
         fault = "is not a folder: correct it" if os.path.lexists(folder) else "is missing: add a section prepare"
         raise ValueError(f"train.data is {recipe.tree['train']['data']}, which {fault}")
-    made, trained = (
-        ["checkpoint_last.pt", *(str(recipe.makes(name)) for name in recipe.stages())],
-        any(recipe.makes("train").parent.glob("checkpoint*.pt")),
-    )
+    made = ["checkpoint_last.pt", *(str(recipe.makes(name)) for name in recipe.stages())]
+    trained = any(recipe.makes("train").parent.glob("checkpoint*.pt"))
     for key in ("load_pretrained_encoder_from", "finetune_from_model", "restore_file"):
         start = recipe.tree["train"].get(key)
         if start and start not in made and not trained and (fault := unusable(Path(start))):
             other = Path(start).parent.name
             fix = f"run the recipe of {other} first" if other else "correct it"
-            fix = f"{fix}, or start without it: --set train.{key}=null"
-            raise ValueError(f"train.{key} is {start}, which {fault}: {fix}")
+            raise ValueError(
+                f"train.{key} is {start}, which {fault}: {fix}, or start without it: --set train.{key}=null"
+            )
     train, there = parse(recipe, "train"), sorted(path.stem for path in recipe.manifest("").parent.glob("*.tsv"))
     used = [] if train.disable_validation else [("train", "valid_subset")]
     used += [(name, key) for name in recipe.stages() if name != "train" for key in ("gen_subset", "subset")]

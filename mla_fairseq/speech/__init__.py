@@ -1,6 +1,6 @@
 """Speech: reading audio, filter banks, normalization. Imports no sibling package."""
 
-from mla_fairseq.speech.audio import audio_length, load_audio, open_audio, read_audio
+from mla_fairseq.speech.audio import audio_length, load_audio, open_audio, read_audio, wav_bytes
 from mla_fairseq.speech.features import (
     NUM_BINS,
     SAMPLE_RATE,
@@ -23,4 +23,5 @@ __all__ = [
     "num_frames",
     "open_audio",
     "read_audio",
+    "wav_bytes",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import operator
 import os
 from collections.abc import Iterator
@@ -75,6 +76,13 @@ def read_audio(path: Path | str, offset: int = 0, frames: int = -1) -> np.ndarra
             raise ValueError(f"ends after {offset + len(samples)} of {length} samples: copy it again")
         _check_samples(samples[:, None], offset, SAMPLE_RATE)
     return samples
+
+
+def wav_bytes(samples: np.ndarray) -> bytes:
+    """Return samples (N,) at 16 kHz, float in [-1, 1] or int16, as a mono 16-bit wav file."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, SAMPLE_RATE, format="WAV", subtype="PCM_16")
+    return file.getvalue()
 
 
 def check_recording(path: Path) -> None:

@@ -17,6 +17,7 @@ from mla_fairseq.files import check_file
 
 SAMPLE_RATE = 16_000
 NUM_BINS = 80
+FRAMES_PER_STATE = 4  # of 10 ms; each subsampler halves their number twice
 WINDOW = 400  # samples in one frame: 25 ms
 SHIFT = 160  # samples between the starts of two frames: 10 ms
 INT16_RANGE = 32_768.0

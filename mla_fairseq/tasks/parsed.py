@@ -61,18 +61,36 @@ def check_parsed(args: Namespace) -> None:
             parse_model_overrides(args.model_overrides)
     if hasattr(args, "path"):
         check_ranks(args)
-    if hasattr(args, "ddp_backend") and not hasattr(args, "path"):
+    elif hasattr(args, "ddp_backend"):
         check_training(args)
-    sizes = getattr(args, "max_tokens", None), (batch := getattr(args, "batch_size", None))
-    if not hasattr(args, "beam"):
-        check_task_criterion(args)
-        if hasattr(args, "path"):
-            refuse(args, VALIDATE | SIMULTANEOUS, "fairseq-validate")
-            if ":" in args.path and not Path(args.path).exists():
-                raise UserError(f"--path names several models ({args.path}): validate them one by one")
-            if sizes == (None, None):  # fairseq-validate has no default
-                raise UserError("the size of batches is missing: add --max-tokens or --batch-size")
+    if hasattr(args, "beam"):
+        check_decoding(args)
         return
+    check_task_criterion(args)
+    if hasattr(args, "path"):
+        check_validation(args)
+
+
+def check_validation(args: Namespace) -> None:
+    """Check the flags of ``fairseq-validate``.
+
+    Raises:
+        UserError: one is not supported or missing.
+    """
+    refuse(args, VALIDATE | SIMULTANEOUS, "fairseq-validate")
+    if ":" in args.path and not Path(args.path).exists():
+        raise UserError(f"--path names several models ({args.path}): validate them one by one")
+    if args.max_tokens is None and args.batch_size is None:  # fairseq-validate has no default
+        raise UserError("the size of batches is missing: add --max-tokens or --batch-size")
+
+
+def check_decoding(args: Namespace) -> None:
+    """Check the flags of ``fairseq-generate`` and ``fairseq-interactive`` that depend on each other.
+
+    Raises:
+        UserError: two of them contradict each other, or the file of the results cannot be written.
+    """
+    batch = getattr(args, "batch_size", None)
     if getattr(args, "results_path", None) and not hasattr(args, "buffer_size"):
         with user_errors():
             check_output(Path(args.results_path, f"generate-{args.gen_subset}.txt"))

@@ -68,7 +68,7 @@ def test_a_stopped_run_leaves_complete_wavs_and_no_list(
         write(file, samples, *rest, **options)
 
     write = soundfile.write
-    monkeypatch.setattr("mla_fairseq.data.segments.soundfile.write", stop_at_the_third)
+    monkeypatch.setattr("soundfile.write", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         cut_segments(corpus, "dev", tmp_path / "out")
     assert [len(read_audio(path)) for path in sorted((tmp_path / "out").rglob("*.*"))] == [12_800, 8_000]

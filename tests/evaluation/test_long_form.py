@@ -235,7 +235,7 @@ def run(*arguments: object) -> None:
         (["--references", "a"], "--references has no effect without --long-form: give both"),
         (["--elapsed", "clock"], "--elapsed has no effect without --long-form: give both"),
         (["--long-form", "a.yaml", "--references", "a", "--first", "1"], "--first has no effect with --long-form"),
-        (["--long-form", "no.yaml", "--references", "a"], "no.yaml does not exist: write it with mla-segments"),
+        (["--long-form", "no.yaml", "--references", "a"], "no.yaml is missing: write it with mla-segments"),
     ],
 )
 def test_flags_that_do_not_fit_are_refused(write_talks, arguments, message):

@@ -19,9 +19,10 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from mla_fairseq.attention import available_attention
 from mla_fairseq.checkpoints import load_training
 from mla_fairseq.data.prepare_speech import Options, prepare
-from mla_fairseq.models.distributed import end_quietly, place, unwrapped
+from mla_fairseq.models.distributed import place, unwrapped
 from mla_fairseq.models.simul import SIMUL_TYPES
 from mla_fairseq.models.wait_k import WaitK
+from mla_fairseq.tasks.ending import end_quietly
 from tests.data.voice import write_voice
 from tests.models.conftest import EVERYWHERE, IN_ORDER, SIZES, STREAMING, TRAINING, Build, write_corpus
 from tests.models.test_speech_commands import SIZES as SPEECH_SIZES

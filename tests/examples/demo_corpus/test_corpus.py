@@ -11,7 +11,7 @@ import soundfile
 
 pytest.importorskip("espeakng_loader")
 
-from examples.demo_corpus import corpus, espeak
+from examples.demo_corpus import espeak
 from examples.demo_corpus.__main__ import main
 from examples.demo_corpus.corpus import VOICES, make_corpus
 from examples.demo_corpus.espeak import Voice
@@ -159,7 +159,7 @@ def test_a_write_that_fails_leaves_no_wav_and_no_list(tmp_path, monkeypatch):
     def fails(*_, **__):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(corpus.soundfile, "write", fails)  # the forked workers have it too
+    monkeypatch.setattr("soundfile.write", fails)  # the forked workers have it too
     with pytest.raises(OSError, match="No space left"):
         make(tmp_path)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["made_from.json"]
