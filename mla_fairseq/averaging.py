@@ -19,7 +19,7 @@ from mla_fairseq.checkpoints import (
     saved_options,
     write_checkpoint,
 )
-from mla_fairseq.files import replacing
+from mla_fairseq.files import real_path, replacing
 from mla_fairseq.models.options import SITES, option_values, site_type
 
 _NUMBERED = re.compile(r"^checkpoint(?:_\d+)?_?(\d+)\.pt$")
@@ -82,7 +82,7 @@ def average_checkpoints(paths: Sequence[Path], ema: bool = False) -> dict[str, A
     """
     if not paths:
         raise ValueError("no checkpoint to average: give at least one")
-    files = [path.resolve() for path in paths]
+    files = [real_path(path) for path in paths]
     if twice := next((path for path, file in zip(paths, files, strict=True) if files.count(file) > 1), None):
         raise ValueError(f"{twice} is given more than once: give each checkpoint once")
     result = _load(paths[0], ema)

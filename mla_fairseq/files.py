@@ -114,6 +114,11 @@ def as_path(value: object, name: str) -> Path:
     return Path(value)
 
 
+def real_path(path: Path) -> Path:
+    """Return a path without links. Unlike ``Path.resolve``, it leaves a link to itself for the code that opens it."""
+    return Path(os.path.realpath(path))
+
+
 def check_file(path: Path, fix: str) -> Path:
     """Return the path of a file to read.
 

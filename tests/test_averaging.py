@@ -264,6 +264,13 @@ def test_a_file_counts_once(tmp_path):
             average_checkpoints([path, again])
 
 
+def test_a_link_to_itself_is_reported(tmp_path):
+    path, loop = checkpoint(tmp_path / "one.pt", w=[1.0]), tmp_path / "loop.pt"
+    loop.symlink_to(loop)
+    with pytest.raises(ValueError, match=r"loop\.pt: it cannot be opened \(Too many levels of symbolic links\)"):
+        average_checkpoints([path, loop])
+
+
 def test_the_number_of_checkpoints_is_that_of_a_folder(tmp_path, capsys):
     path, out = checkpoint(tmp_path / "in" / "checkpoint_1_10.pt", 10, w=[1.0]), ["--output", str(tmp_path / "out.pt")]
     with pytest.raises(SystemExit, match=r"--last counts the checkpoints of a folder \(1\), but --inputs has files"):

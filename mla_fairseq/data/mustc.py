@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from mla_fairseq.files import inside, read_text
+from mla_fairseq.files import inside, read_text, real_path
 from mla_fairseq.parsing import parse_yaml
 from mla_fairseq.speech import SAMPLE_RATE, audio_length, num_frames
 
@@ -71,7 +71,7 @@ class Corpus:
     @cached_property
     def languages(self) -> tuple[str, str]:
         """Source and target language: the last parts of the folder's name for which text files exist."""
-        parts = self.root.resolve().name.split("-")
+        parts = real_path(self.root).name.split("-")
         txt = self.root / "data" / self.splits[0] / "txt"
         # a language may contain dashes (pt-br): try the shortest target, then the shortest source
         for middle in range(len(parts) - 1, 0, -1):
@@ -82,7 +82,7 @@ class Corpus:
                     return source, target
         files = ", ".join(sorted(path.name for path in txt.glob("*"))) or "no file"
         raise ValueError(
-            f"no text files of {txt} ({files}) match the folder name {self.root.resolve().name!r}: "
+            f"no text files of {txt} ({files}) match the folder name {real_path(self.root).name!r}: "
             f"name the folder SOURCE-TARGET and the texts {self.splits[0]}.SOURCE and {self.splits[0]}.TARGET"
         )
 

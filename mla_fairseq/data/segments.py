@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mla_fairseq.data.mustc import Corpus, Segment
-from mla_fairseq.files import write_bytes, write_text
+from mla_fairseq.files import real_path, write_bytes, write_text
 from mla_fairseq.speech import SAMPLE_RATE, read_audio, wav_bytes
 
 
@@ -27,7 +27,7 @@ def cut_segments(corpus: Corpus, split: str, output: Path, limit: int | None = N
     _check_limit(limit)
     segments = corpus.read(split)[:limit]
     corpus.check_texts(split, segments, corpus.languages[1])
-    folder = (Path(output) / split).resolve()
+    folder = real_path(Path(output) / split)
     paths = [folder / f"{number:05d}_{segment.id}.wav" for number, segment in enumerate(segments)]
     for path, segment in zip(tqdm(paths, desc=split, unit="wav"), segments, strict=True):
         write_bytes(path, wav_bytes(read_audio(segment.wav, segment.start, segment.length)))
@@ -70,7 +70,7 @@ def list_talks(corpus: Corpus, split: str, output: Path, limit: int | None = Non
     write_text(paths.segments, "".join(f"- {json.dumps(_entry(one), ensure_ascii=False)}\n" for one in segments))
     write_text(paths.references, "".join(f"{segment.target}\n" for segment in segments))
     write_text(paths.targets, "".join(" ".join(one.target for one in talk) + "\n" for talk in talks.values()))
-    write_text(paths.sources, "".join(f"{wav.resolve()}\n" for wav in talks))
+    write_text(paths.sources, "".join(f"{real_path(wav)}\n" for wav in talks))
     return paths
 
 

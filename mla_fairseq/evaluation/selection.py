@@ -10,6 +10,7 @@ import soundfile
 
 from mla_fairseq.evaluation.instances import Instance, find_log
 from mla_fairseq.evaluation.timeline import Waveform
+from mla_fairseq.files import real_path
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ def name_logs(paths: Sequence[Path]) -> dict[str, Path]:
         ValueError: a log is missing, or given twice.
     """
     logs = [find_log(path) for path in paths]
-    resolved = [log.resolve() for log in logs]
+    resolved = [real_path(log) for log in logs]
     if twice := next((log for place, log in enumerate(resolved) if log in resolved[:place]), None):
         raise ValueError(f"a log is given twice ({twice}): give it once")
     names = [log.parent.name for log in resolved]

@@ -14,7 +14,7 @@ from mla_fairseq.evaluation.instances import LOG_NAME
 from mla_fairseq.evaluation.programs import is_done, mark_done, run_program
 from mla_fairseq.evaluation.quality_latency import OFFLINE, draw_quality_latency, read_points, write_points
 from mla_fairseq.evaluation.simultaneous import SimultaneousScores, score_log
-from mla_fairseq.files import check_file, make_folder, read_text, user_dir
+from mla_fairseq.files import check_file, make_folder, read_text, real_path, user_dir
 from mla_fairseq.parsing import parse_yaml
 
 logger = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ def write_sweep(
         title: title above the picture.
         offline_bleu: BLEU with the whole source, if known.
     """
-    name, more = system or output.resolve().name, {} if offline_bleu is None else {OFFLINE: offline_bleu}
+    name, more = system or real_path(output).name, {} if offline_bleu is None else {OFFLINE: offline_bleu}
     rows = [{"system": name, knob: value, **asdict(score), **more} for value, score in scores.items()]
     write_points(output / "points.tsv", rows)
     for value, score in scores.items():

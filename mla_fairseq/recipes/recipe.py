@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mla_fairseq.files import file_name, unusable
+from mla_fairseq.files import file_name, real_path, unusable
 from mla_fairseq.recipes.layers import TEXTS, near, parse_overrides, read_layers
 from mla_fairseq.recipes.stages import CONFIGS, STAGES, arguments
 
@@ -83,7 +83,7 @@ def load_recipe(
         ValueError: a file, section or variable that is missing, a value that is not YAML or a name with slashes.
     """
     path = find_recipe(path)
-    overrides, default = list(overrides), f"{path.resolve().parent.name}_{path.stem}"
+    overrides, default = list(overrides), f"{real_path(path).parent.name}_{path.stem}"
     name = name or default
     layers = [*read_layers(path), parse_overrides(overrides)]
     sections = _sections(path, _plain(OmegaConf.merge({"data": name}, *layers)), name)
@@ -160,7 +160,8 @@ def _check_lists(path: Path, sections: dict[str, Any], tree: DictConfig | ListCo
 
 def _again(path: Path, overrides: list[str], name: str) -> str:
     """Return the command of a recipe; a packaged one has the same path in it wherever the package is installed."""
-    shown = path.resolve().relative_to(CONFIGS.parent) if path.resolve().is_relative_to(CONFIGS) else path
+    real = real_path(path)
+    shown = real.relative_to(CONFIGS.parent) if real.is_relative_to(CONFIGS) else path
     words = ["mla-recipe", shown.as_posix(), *(["--set", *overrides] if overrides else [])]
     threads = os.environ.get("OMP_NUM_THREADS")
     return (f"OMP_NUM_THREADS={threads} " if threads else "") + shlex.join(words + (["--name", name] if name else []))

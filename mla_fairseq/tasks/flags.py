@@ -156,7 +156,8 @@ def check_interactive(args: Namespace) -> None:
     if fault:
         raise UserError(f"--input {args.input} {fault}: name a file with a line for each audio file, or use -")
     with user_errors("--input: "):
-        read_text(Path(args.input))
+        if not read_text(Path(args.input)):
+            raise ValueError(f"{args.input} is empty: write a line for each audio file")
 
 
 def _is_device(name: str) -> bool:

@@ -257,8 +257,9 @@ def stored(data: Path, folder: Path) -> list[str]:
         (lambda path: None, r"error: --input .*/names is missing: name a file"),
         (Path.mkdir, "error: --input .*/names is a folder: name a file"),
         (lambda path: path.write_bytes(b"a.wav\n\xff.wav\n"), r"error: --input: .*/names is not UTF-8 \(line 2"),
+        (Path.touch, "error: --input: .*/names is empty: write a line for each audio file"),
     ],
-    ids=["missing", "folder", "Latin-1"],
+    ids=["missing", "folder", "Latin-1", "empty"],
 )
 def test_interactive_reports_an_input_that_it_cannot_read(
     save: Save, data: Path, tmp_path: Path, make: Callable[[Path], object], message: str
