@@ -111,8 +111,15 @@ class Campaign:
             same = case.command.result(done, self.place) == self.usual[case.name]
         except Exception as error:  # no result is one that differs
             same = isinstance(error, AssertionError)
-        harmful = case.mutation.harmful and not (case.mutation.name == "cut" and KINDS[case.file] in SHORTER)
+        harmful = case.mutation.harmful and not self.is_whole(case)
         return "right" if same or not harmful or WARNING.search(done.err + done.out) else "silent"
+
+    def is_whole(self, case: Case) -> bool:
+        """Tell whether a file that was cut or replaced can be a right one: nobody knows what its lines should say."""
+        if case.mutation.name == "another file" and KINDS[case.file] == "lines":
+            texts = [(folder / case.file).read_text(encoding="utf-8") for folder in (self.place, self.world)]
+            return len({text.count("\n") for text in texts}) == 1
+        return case.mutation.name == "cut" and KINDS[case.file] in SHORTER
 
 
 def is_clear(line: str, case: Case) -> bool:
