@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import re
 import stat
@@ -17,6 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mla_fairseq.parsing import parse_json
+
+log = logging.getLogger(__name__)
 
 # also what some programs take for the end of a line, and surrogates, which UTF-8 cannot encode
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -85,9 +88,17 @@ def read_tsv(path: Path) -> list[dict[str, str]]:
     Raises:
         ValueError: another encoding.
     """
-    header, *lines = read_text(path).split("\n")
+    text = read_text(path)
+    warn_if_cut(path, text)
+    header, *lines = text.split("\n")
     columns = header.split("\t")
     return [dict(zip(columns, line.split("\t"), strict=False)) for line in lines if line]
+
+
+def warn_if_cut(path: Path, text: str) -> None:
+    """Warn if the text of a table does not end with a line break: nothing else shows that its last cell was cut."""
+    if not text.endswith("\n"):
+        log.warning("%s does not end with a line break: if it was cut short, make it again", path)
 
 
 def unusable(path: Path) -> str:

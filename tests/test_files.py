@@ -198,6 +198,15 @@ def test_quotes_and_long_texts_of_a_table_are_read(tmp_path: Path) -> None:
     ]
 
 
+def test_a_table_that_may_be_cut_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "table.tsv"
+    path.write_text("a\tb\n1\t2\n")
+    assert read_tsv(path) == [{"a": "1", "b": "2"}] and not caplog.messages
+    path.write_text("a\tb\n1\t23\n4\t5")
+    read_tsv(path)
+    assert caplog.messages == [f"{path} does not end with a line break: if it was cut short, make it again"]
+
+
 def test_broken_json_is_reported_with_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"a": ')
     with pytest.raises(ValueError, match=r"a\.json is not valid JSON \(Expecting value: line 1 column 7"):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from mla_fairseq.files import read_text, unusable, write_text
+from mla_fairseq.files import read_text, unusable, warn_if_cut, write_text
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,9 @@ def rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             f"{path} {fault} (manifests in this folder: {found}): "
             "prepare the data (mla-prepare or mla-prepare-tts), or correct the name of the subset"
         )
-    header, *lines = read_text(path, mark=True).rstrip("\n").split("\n")
+    text = read_text(path, mark=True)
+    warn_if_cut(path, text)
+    header, *lines = text.rstrip("\n").split("\n")
     if header.startswith("\ufeff"):
         raise ValueError(f"{path} begins with a byte order mark: save it as UTF-8 without one")
     columns = header.split("\t")

@@ -17,7 +17,9 @@ from tests.programs import Done
 GOOD = ("right", "clear error", "of SimulEval")
 BAD = ("traceback", "unclear error", "silent", "hang", "crash", "code ran", "data changed")
 SHORTER = ("lines", "log", "recipe")  # files that may be whole after a cut: with fewer lines or flags
-WARNING = re.compile(r"\bWARNING\b|warning:|symbols that the training set does not contain|(clips|segments) kept")
+WARNING = re.compile(
+    r"\bWARNING\b|warning:|symbols that the training set does not contain|(clips|segments) kept|was cut short"
+)
 
 
 @dataclass(frozen=True)
