@@ -1,0 +1,92 @@
+"""Policies by name, each with the one number that sets its latency: what servers and pages let people choose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mla_fairseq.streaming.detectors import Detector
+from mla_fairseq.streaming.incremental import IncrementalSession
+from mla_fairseq.streaming.long import LongSession
+from mla_fairseq.streaming.offline import OfflineSession
+from mla_fairseq.streaming.offline_policies import AlignAttPolicy, HoldPolicy, LocalAgreementPolicy, OfflinePolicy
+from mla_fairseq.streaming.policies import MonotonicPolicy, Policy, WaitKPolicy
+from mla_fairseq.streaming.search import GREEDY, SearchOptions
+from mla_fairseq.streaming.session import Session
+from mla_fairseq.streaming.translator import Translator
+
+WAIT_K, MONOTONIC = "wait-k", "monotonic"
+SEGMENT = 7  # blocks of 40 ms that an OfflineSession gets at once: it decodes again with each
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A policy, with the number that sets its latency.
+
+    Attributes:
+        build: make the policy of a number.
+        number: what the number counts; empty: the policy has none.
+        default: its default; ``None``: the k that the model was trained with, or the middle of its range.
+    """
+
+    build: Callable[[int], Policy | OfflinePolicy]
+    number: str = ""
+    default: int | None = None
+
+
+CHOICES = {
+    WAIT_K: Choice(WaitKPolicy, "k"),
+    MONOTONIC: Choice(lambda _: MonotonicPolicy(), default=0),
+    "align-att": Choice(AlignAttPolicy, "frames", 4),
+    "local-agreement": Choice(LocalAgreementPolicy, "hypotheses", 2),
+    "hold": Choice(HoldPolicy, "tokens", 6),
+}
+"""Every policy that can be chosen by its name."""
+
+
+def suitable(translator: Translator) -> list[str]:
+    """Return the names of the policies that suit a model; the first is the one that it was trained for."""
+    if translator.model.decoder.monotonic is not None:
+        return [MONOTONIC]
+    offline = [name for name in CHOICES if name not in (WAIT_K, MONOTONIC)]
+    return [WAIT_K, *offline] if translator.wait_k else offline
+
+
+def default_number(translator: Translator, policy: str) -> int:
+    """Return the number that a policy has by default."""
+    default = CHOICES[policy].default
+    return translator.wait_k.middle if default is None and translator.wait_k else default or 0
+
+
+def begin_long(
+    translator: Translator,
+    policy: str | None = None,
+    number: int | None = None,
+    options: SearchOptions = GREEDY,
+    detector: Detector | None = None,
+    pause: float = 0.16,
+    longest: float = 30.0,
+) -> LongSession:
+    """Begin a session of a recording of any length, under a policy of ``CHOICES``.
+
+    Args:
+        translator: the model.
+        policy: name of the policy; ``None``: the one that the model was trained for.
+        number: its number; ``None``: its default.
+        options: beam, limits and target language.
+        detector, pause, longest: as for ``LongSession``.
+
+    Raises:
+        ValueError: the policy is unknown or does not suit the model, or another argument is not possible.
+    """
+    names = suitable(translator)
+    name = names[0] if policy is None else policy
+    if name not in names:
+        raise ValueError(f"the policy {policy!r} does not suit this model: use one of {', '.join(names)}")
+    built = CHOICES[name].build(default_number(translator, name) if number is None else number)
+    session: Session
+    if isinstance(built, Policy):
+        session = IncrementalSession(translator, built, options)
+        return LongSession(session, detector, pause, longest)
+    session = OfflineSession(translator, built, options)
+    return LongSession(session, detector, pause, longest, SEGMENT)
