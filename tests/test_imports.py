@@ -38,6 +38,7 @@ RULES = {
     "criterions": Rule(inside=("errors", "models")),
     "streaming": Rule(inside=("attention", "checkpoints", "errors", "files", "models", "parsing", "speech")),
     "synthesis": Rule(inside=("checkpoints", "errors", "files", "models", "speech")),
+    "live": Rule(inside=("errors", "files", "parsing", "speech", "streaming"), outside=("numpy", "tornado")),
     "agents": Rule(inside=("errors", "files", "speech", "streaming")),
     "data": Rule(inside=("errors", "files", "parsing", "processes", "speech")),
     "tasks": Rule(
@@ -56,6 +57,7 @@ OWNERS = {
     "fairseq": ("cli", "models", "criterions", "streaming", "synthesis", "recipes", "tasks"),
     "fairseq_cli": ("models", "criterions", "tasks"),
     "simuleval": ("agents",),
+    "tornado": ("live",),
     "simulstream": ("agents",),
 }
 

@@ -27,19 +27,22 @@ class Choice:
         build: make the policy of a number.
         number: what the number counts; empty: the policy has none.
         default: its default; ``None``: the k that the model was trained with, or the middle of its range.
+        lowest, highest: what servers accept; those of k come from the model.
     """
 
     build: Callable[[int], Policy | OfflinePolicy]
     number: str = ""
     default: int | None = None
+    lowest: int = 0
+    highest: int = 0
 
 
 CHOICES = {
     WAIT_K: Choice(WaitKPolicy, "k"),
     MONOTONIC: Choice(lambda _: MonotonicPolicy(), default=0),
-    "align-att": Choice(AlignAttPolicy, "frames", 4),
-    "local-agreement": Choice(LocalAgreementPolicy, "hypotheses", 2),
-    "hold": Choice(HoldPolicy, "tokens", 6),
+    "align-att": Choice(AlignAttPolicy, "frames", 4, highest=25),
+    "local-agreement": Choice(LocalAgreementPolicy, "hypotheses", 2, 2, 5),
+    "hold": Choice(HoldPolicy, "tokens", 6, highest=20),
 }
 """Every policy that can be chosen by its name."""
 
@@ -56,6 +59,34 @@ def default_number(translator: Translator, policy: str) -> int:
     """Return the number that a policy has by default."""
     default = CHOICES[policy].default
     return translator.wait_k.middle if default is None and translator.wait_k else default or 0
+
+
+def numbers(translator: Translator, policy: str) -> range:
+    """Return the numbers that a policy may have on a server; those of k are what the model was trained with."""
+    trained = translator.wait_k if policy == WAIT_K else None
+    limits = trained or CHOICES[policy]
+    return range(limits.lowest, limits.highest + 1)
+
+
+def begin_session(
+    translator: Translator, policy: str | None = None, number: int | None = None, options: SearchOptions = GREEDY
+) -> tuple[Session, int]:
+    """Begin a session of one stretch of speech; arguments are those of ``begin_long``.
+
+    Returns:
+        The session, and how many blocks of 40 ms a ``LongSession`` gives it at once.
+
+    Raises:
+        ValueError: as ``begin_long``.
+    """
+    names = suitable(translator)
+    name = names[0] if policy is None else policy
+    if name not in names:
+        raise ValueError(f"the policy {policy!r} does not suit this model: use one of {', '.join(names)}")
+    built = CHOICES[name].build(default_number(translator, name) if number is None else number)
+    if isinstance(built, Policy):
+        return IncrementalSession(translator, built, options), 1
+    return OfflineSession(translator, built, options), SEGMENT
 
 
 def begin_long(
@@ -79,14 +110,5 @@ def begin_long(
     Raises:
         ValueError: the policy is unknown or does not suit the model, or another argument is not possible.
     """
-    names = suitable(translator)
-    name = names[0] if policy is None else policy
-    if name not in names:
-        raise ValueError(f"the policy {policy!r} does not suit this model: use one of {', '.join(names)}")
-    built = CHOICES[name].build(default_number(translator, name) if number is None else number)
-    session: Session
-    if isinstance(built, Policy):
-        session = IncrementalSession(translator, built, options)
-        return LongSession(session, detector, pause, longest)
-    session = OfflineSession(translator, built, options)
-    return LongSession(session, detector, pause, longest, SEGMENT)
+    session, segment = begin_session(translator, policy, number, options)
+    return LongSession(session, detector, pause, longest, segment)

@@ -59,16 +59,13 @@ class LongSession:
         longest: float = 30.0,
         segment: int = 1,
     ) -> None:
-        if not isinstance(session, Session) or session.source.samples or session.source.ended:
-            raise ValueError("a long session needs another session without samples: give a new one")
+        self.fresh, self.following = _checked(session, segment)
         if not (is_finite(pause, longest) and 1 / SECOND <= pause < longest and longest >= 1):
             raise ValueError(
                 "the shortest pause must be at least 0.04 s and the longest stretch at least 1 s and longer, but they "
                 f"are {pause!r} and {longest!r}"
             )
-        check_integer("the blocks of a segment", segment, 1)
         check_detector(detector)
-        self.fresh, self.segment = session.snapshot(), int(segment)
         self.pause, self.longest = round(pause * SECOND), round(longest * SECOND)
         encoder = session.translator.model.encoder
         self.boundary: Any = getattr(encoder, "boundary", None) if encoder.streams else None
@@ -81,6 +78,7 @@ class LongSession:
         self.speech: list[bool] = []  # whether the kept blocks are speech, as far as that is known
         self.finished = self.written = False
         self.decoded: int | None = None  # encoder states at which the decoder ended the sentence of the stretch
+        self.segment = self.following  # of the current stretch
         self._begin_gap(after_cut=False)
 
     @torch.no_grad()
@@ -109,6 +107,23 @@ class LongSession:
         """End the recording and return the rest of the translation."""
         return self.push([], final=True)
 
+    def change(self, session: Session, segment: int = 1) -> None:
+        """Translate the stretches that open from now on by copies of another session; the current one is not changed.
+
+        Snapshots from before cannot be restored.
+
+        Args:
+            session: a session of the same translator that has no samples yet.
+            segment: as for ``LongSession``.
+
+        Raises:
+            ValueError: the session has samples or another translator, or the segment is not possible.
+        """
+        fresh, following = _checked(session, segment)
+        if fresh.translator is not self.fresh.translator:
+            raise ValueError("the session has another translator: start a new long session with it")
+        self.fresh, self.following = fresh, following
+
     def snapshot(self) -> Self:
         """Return an independent copy for ``restore``. Copies no tensor."""
         other = copy.copy(self)
@@ -128,7 +143,7 @@ class LongSession:
             raise ValueError(f"not a snapshot of LongSession ({type(snapshot).__name__}): use one of this session")
         if type(snapshot.fresh) is not type(self.fresh) or type(snapshot.detector) is not type(self.detector):
             raise ValueError("the snapshot is of another type of session or detector: use one of this session")
-        check_same(self, snapshot, ("pause", "longest", "segment"))
+        check_same(self, snapshot, ("pause", "longest", "following"))
         check_same(self.fresh, snapshot.fresh, self.fresh.settings)
         self.__dict__.update(snapshot.snapshot().__dict__)
 
@@ -195,6 +210,7 @@ class LongSession:
     def _begin_stretch(self) -> None:
         self.stretch, self.opened = self.stretch + 1, self.silence + self.start * BLOCK
         self.session, self.ear, self.fed = self.fresh.snapshot(), None, 0
+        self.segment = self.following
         self.written, self.decoded = False, None
         if self.boundary is not None:
             self.session.source.judge = BoundaryStream(self.boundary)
@@ -249,4 +265,17 @@ class LongSession:
         ends = [emission.states for emission in emissions if emission.sentence_ended]
         self.decoded = self.decoded or next(iter(ends), None)
         samples = self.silence + (self.start + len(self.kept)) * BLOCK + (len(self.tail) if self.finished else 0)
-        return [replace(e, milliseconds=samples * 1000 / SAMPLE_RATE, stretch=self.stretch) for e in emissions]
+        heard, start = samples * 1000 / SAMPLE_RATE, self.opened * 1000 / SAMPLE_RATE
+        return [replace(e, milliseconds=heard, stretch=self.stretch, start=start) for e in emissions]
+
+
+def _checked(session: Session, segment: int) -> tuple[Session, int]:
+    """Return a copy of a session for new stretches, and its blocks in a segment.
+
+    Raises:
+        ValueError: the session has samples, or the segment is not possible.
+    """
+    if not isinstance(session, Session) or session.source.samples or session.source.ended:
+        raise ValueError("a long session needs another session without samples: give a new one")
+    check_integer("the blocks of a segment", segment, 1)
+    return session.snapshot(), int(segment)

@@ -35,6 +35,7 @@ class Emission:
         sentence_ended: whether the sentence ends after these words.
         milliseconds: audio available at that moment, counted from the start of the recording.
         stretch: index of the stretch of speech in a ``LongSession``; 0 in other sessions.
+        start: audio before that stretch, in milliseconds.
     """
 
     text: str
@@ -42,6 +43,7 @@ class Emission:
     sentence_ended: bool = False
     milliseconds: float = 0.0
     stretch: int = 0
+    start: float = 0.0
 
 
 class Session(ABC):

@@ -17,7 +17,7 @@ from mla_fairseq.models.overrides import check_fixed
 from mla_fairseq.models.overrides import parse_model_overrides as parse_model_overrides
 from mla_fairseq.models.registration import register
 from mla_fairseq.models.s2t_transformer_mla import S2TTransformerMLAModel
-from mla_fairseq.models.target_language import forced_tokens
+from mla_fairseq.models.target_language import forced_tokens, languages
 from mla_fairseq.models.wait_k import WaitK
 from mla_fairseq.streaming.frontend import Normalisation
 from mla_fairseq.streaming.words import join
@@ -106,6 +106,11 @@ class Translator:
         """
         option = "tgt_lang (--tgt-lang)"  # the argument of sessions, and the flag of agents
         return forced_tokens(self.dictionary, self.model.decoder.prefix_size, language, option)
+
+    @property
+    def languages(self) -> list[str]:
+        """Return the target languages of a multilingual model; none for a model of one language."""
+        return languages(self.dictionary) if self.model.decoder.prefix_size else []
 
     def log_once(self, message: str) -> None:
         """Log a message about the model, only the first time."""

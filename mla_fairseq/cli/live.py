@@ -1,0 +1,157 @@
+"""Translate speech from a microphone, or a file, to subtitles in a browser.
+
+Open the address that it prints. Browsers let a page use the microphone only at localhost or over https. Ctrl-C ends the
+server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import re
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mla_fairseq.cli.options import Help, add_user_dir, at_least, import_user_dir, printable, run_command
+from mla_fairseq.errors import needs, user_errors
+
+if TYPE_CHECKING:
+    from mla_fairseq.live.model import Model
+    from mla_fairseq.live.server import Server
+    from mla_fairseq.streaming import Detector, Translator
+
+log = logging.getLogger(__name__)
+
+PAIR = re.compile(r"([a-z]{2,3})-([a-z]{2,3})")
+BOUNDARY = "boundary"
+DETECTORS = ("energy", "silero", BOUNDARY)
+FROM_FOLDER = "(default: from a --data folder with a name such as en-de)"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``mla-live``."""
+    parser = argparse.ArgumentParser(prog="mla-live", description=__doc__, formatter_class=Help)
+    add = parser.add_argument
+    add("checkpoint", type=Path, help="checkpoint of fairseq-train")
+    add("--data", type=Path, required=True, metavar="DIR", help="prepared data folder of the model")
+    add("--config-yaml", default="config_st.yaml", metavar="FILE", help="data configuration in that folder")
+    add_user_dir(parser)
+    add("--policy", metavar="NAME", help="policy of clients that choose none (default: the one that suits the model)")
+    add("--number", type=int, metavar="N", help="its number, such as k of wait-k (default: that of the policy)")
+    add("--tgt-lang", type=printable, metavar="LANG", help=f"target language {FROM_FOLDER}")
+    add("--source-lang", type=printable, metavar="LANG", help=f"source language {FROM_FOLDER}")
+    add("--detector", choices=DETECTORS, help="what finds speech (default: boundary where the model has it, or energy)")
+    add("--pause", type=float, default=0.16, metavar="S", help="shortest pause that ends a stretch of speech, in s")
+    add("--longest", type=float, default=30.0, metavar="S", help="longest stretch, in s")
+    add("--device", default="cpu", help="torch device")
+    add("--host", type=printable, default="localhost", help="address to listen on; others than localhost are reachable")
+    add("--port", type=at_least(1), default=8800, metavar="N", help="port to listen on")
+    add("--clients", type=at_least(1), default=8, metavar="N", help="clients at once")
+    add("--idle", type=at_least(1), default=60, metavar="S", help="seconds without audio that end a client's stream")
+    help_ = "address of the page at a reverse proxy, such as https://example.org; may be given again (default: none)"
+    add("--origin", action="append", type=printable, metavar="URL", help=help_)
+    return parser
+
+
+def load(args: argparse.Namespace) -> Model:
+    """Return the model with the defaults of its clients.
+
+    Raises:
+        ValueError: a flag does not suit the model, or a file is wrong.
+    """
+    import torch
+
+    from mla_fairseq.live.model import Model
+    from mla_fairseq.streaming import Translator
+
+    import_user_dir(args.user_dir)
+    torch.set_num_threads(1)  # clients share the cores: one thread for each push
+    translator = Translator.load(args.checkpoint, args.data, args.config_yaml)
+    translator.to(args.device)
+    pair = PAIR.fullmatch(args.data.resolve().name)
+    source, target = pair.groups() if pair else ("", "")
+    checkpoint = args.checkpoint.resolve()
+    name = f"{checkpoint.parent.name}/{checkpoint.name}"
+    source, target = args.source_lang or source, args.tgt_lang or target
+    detector = build_detector(args.detector, translator)
+    model = Model(translator, name, None, source, target, detector, args.pause, args.longest)
+    choice = {"policy": args.policy, "number": args.number, "tgt_lang": args.tgt_lang}
+    try:
+        model = replace(model, setting=model.choose(choice, model.default))
+    except ValueError as error:  # it begins with the name of the value
+        raise ValueError(f"--{error}".replace("tgt_lang", "tgt-lang", 1)) from error
+    with user_errors("--pause or --longest: "):
+        model.begin(model.default)
+    return model
+
+
+def build_detector(name: str | None, translator: Translator) -> Detector | None:
+    """Return the detector of that name; ``None`` for the choice of ``LongSession``.
+
+    Raises:
+        ValueError: the model has no boundary output.
+        UserError: the packages of the detector are not installed.
+    """
+    from mla_fairseq.streaming.detectors import DETECTORS
+
+    if name == BOUNDARY and translator.model.encoder.boundary is None:
+        raise ValueError("this model has no boundary output: use --detector energy, or train with --boundary-weight")
+    return DETECTORS[name]() if name in DETECTORS else None
+
+
+def listen(args: argparse.Namespace, server: Server) -> None:
+    """Listen on the port.
+
+    Raises:
+        ValueError: the port or the host cannot be used.
+    """
+    try:
+        server.listen(args.host, args.port)
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(
+            f"cannot listen on --host {args.host} and --port {args.port} ({reason}): give another port or host"
+        ) from error
+
+
+async def serve(args: argparse.Namespace, server: Server) -> None:
+    """Serve until Ctrl-C, or the signal that ends services.
+
+    Raises:
+        ValueError: the port or the host cannot be used.
+        KeyboardInterrupt: the signal came.
+    """
+    stopped = asyncio.Event()
+    listen(args, server)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    if not server.local:
+        log.warning("every machine that reaches this one can connect, but needs https to use its microphone")
+    print(f"open http://{args.host}:{args.port}", flush=True)
+    await stopped.wait()
+    server.stop()
+    raise KeyboardInterrupt
+
+
+def run(args: argparse.Namespace) -> None:
+    """Load the model and serve it.
+
+    Raises:
+        ValueError: a flag or a file is wrong.
+        UserError: tornado is not installed.
+    """
+    with needs("live"):
+        from mla_fairseq.live.server import LOCAL, Server
+
+    model = load(args)
+    server = Server(model, args.clients, args.idle, args.origin or (), args.host in LOCAL)
+    asyncio.run(serve(args, server))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run ``mla-live``."""
+    run_command(build_parser(), run, argv)
