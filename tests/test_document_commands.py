@@ -1,6 +1,6 @@
 """Every command of the documents parses with its program's own parser, and every flag that they name exists."""
 
-import importlib
+import importlib.util
 import re
 import runpy
 import shlex
@@ -82,10 +82,32 @@ def parse_simuleval(arguments: list[str]) -> None:
     assert {word for word in arguments if word.startswith("--")} <= simuleval_flags(agent)
 
 
-def parse_simulstream(arguments: list[str]) -> None:
-    source = pytest.importorskip("simulstream.inference", reason="needs the extra simulstream").__file__
+FOREIGN = {
+    "omnisteval": "omnisteval.cli",
+    "simulstream_inference": "simulstream.inference",
+    "simulstream_score_latency": "simulstream.metrics.score_latency",
+    "simulstream_server": "simulstream.server.websocket_server",
+    "simulstream_stats": "simulstream.metrics.stats",
+    "simulstream_wavs_client": "simulstream.client.wav_reader_client",
+}
+"""Programs of other packages, and the modules that have their flags."""
+
+
+def parse_foreign(program: str, arguments: list[str]) -> None:
+    package = FOREIGN[program].partition(".")[0]
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"needs {package}")
+    source = importlib.util.find_spec(FOREIGN[program]).origin
     known = set(re.findall(r'"(--[\w-]+)"', Path(source).read_text(encoding="utf-8")))
     assert {word for word in arguments if word.startswith("--")} <= known
+
+
+def parse_docker(arguments: list[str]) -> None:
+    """Check the build arguments; no machine here has Docker."""
+    if arguments[0] == "build":
+        text = (ROOT / arguments[arguments.index("-f") + 1]).read_text(encoding="utf-8")
+        names = [arguments[i + 1].partition("=")[0] for i, word in enumerate(arguments) if word == "--build-arg"]
+        assert names == re.findall(r"^ARG (\w+)", text, re.MULTILINE)
 
 
 def parse_python(arguments: list[str], patch: pytest.MonkeyPatch) -> None:
@@ -137,8 +159,10 @@ def test_a_command_parses(command: Command, monkeypatch: pytest.MonkeyPatch) -> 
         parse_launcher(program, arguments)
     elif program == "simuleval":
         parse_simuleval(arguments)
-    elif program == "simulstream_inference":
-        parse_simulstream(arguments)
+    elif program in FOREIGN:
+        parse_foreign(program, arguments)
+    elif program == "docker":
+        parse_docker(arguments)
     elif program == "python":
         parse_python(arguments, monkeypatch)
     elif program == "pip":

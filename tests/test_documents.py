@@ -5,16 +5,16 @@ import importlib
 import inspect
 import re
 import runpy
-from argparse import ArgumentParser
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from mla_fairseq import (
-    agents,
     plugin,  # noqa: F401 -- registers the architectures
 )
 from mla_fairseq.attention import registry
+from mla_fairseq.streaming.settings import Settings
 from tests.documents import FENCE, NAMES, ROOT, TEXTS, blocks
 
 
@@ -83,14 +83,24 @@ def test_yaml_is_that_of_a_recipe() -> None:
     assert shown and all(any(block in recipe for recipe in recipes) for block in shown)
 
 
-def test_yaml_for_simulstream_has_flags_of_the_agent() -> None:
+def test_yaml_for_simulstream_is_its_configuration() -> None:
     (shown,) = (yaml.safe_load(block) for _, block in blocks("yaml") if block.startswith("type: "))
+    assert shown == yaml.safe_load((ROOT / "configs/simulstream/processor.yaml").read_text(encoding="utf-8"))
+    settings = Settings.read(SimpleNamespace(**shown))
     module, _, name = shown["type"].rpartition(".")
     assert f"class {name}(" in (ROOT / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8")
-    getattr(agents, shown["agent"]).add_args(parser := ArgumentParser(allow_abbrev=False))
-    of_simulstream = {"type", "agent", "speech_chunk_size", "detokenizer_type", "latency_unit"}
-    flags = {f"--{key.replace('_', '-')}" for key in shown.keys() - of_simulstream}
-    assert flags and flags <= set(parser._option_string_actions)
+    keys = {key for row in re.findall(r"^\| (`[a-z_`, ]+) \|", TEXTS["docs/guides/long_recordings.md"], re.MULTILINE)
+            for key in re.findall(r"\w+", row)}  # fmt: skip
+    assert keys >= vars(settings).keys() - {"model_path", "data_bin"}
+
+
+def test_the_dockerfile_copies_what_exists() -> None:
+    text = (ROOT / "examples/simulstream/Dockerfile").read_text(encoding="utf-8")
+    arguments = dict(re.findall(r"^ARG (\w+)=(.*)$", text, re.MULTILINE))
+    settings = yaml.safe_load((ROOT / arguments["PROCESSOR"]).read_text(encoding="utf-8"))
+    assert (arguments["MODEL"], arguments["DATA"]) == (settings["model_path"], settings["data_bin"])
+    sources = [word for line in re.findall(r"^COPY (.*) \S+$", text, re.MULTILINE) for word in line.split()]
+    assert len(sources) > 8 and all((ROOT / word).exists() for word in sources if "$" not in word)
 
 
 def test_the_readme_is_short() -> None:

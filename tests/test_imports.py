@@ -58,7 +58,7 @@ OWNERS = {
     "fairseq_cli": ("models", "criterions", "tasks"),
     "simuleval": ("agents",),
     "tornado": ("live",),
-    "simulstream": ("agents",),
+    "simulstream": ("streaming",),
 }
 
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from argparse import ArgumentParser, Namespace
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 from simuleval.agents import AgentStates, SpeechToTextAgent
 from simuleval.agents.actions import Action, ReadAction, WriteAction
 from simuleval.data.segments import EmptySegment, Segment
 
+from mla_fairseq.agents.arguments import completed
 from mla_fairseq.agents.long_form import add_long_form_args, long_form
 from mla_fairseq.agents.recordings import check_sources
 from mla_fairseq.errors import user_errors
@@ -74,8 +76,9 @@ class StreamingAgent(SpeechToTextAgent):
 
     session_class: ClassVar[type[Session]] = IncrementalSession
 
-    def __init__(self, args: Namespace) -> None:
+    def __init__(self, args: Namespace | SimpleNamespace) -> None:
         with user_errors():
+            args = completed(args, self.add_args)
             check_sources(args)
             overrides = parse_model_overrides(args.model_overrides)
             self.translator = Translator.load(args.model_path, args.data_bin, args.config_yaml, overrides)

@@ -8,10 +8,10 @@ from typing import Any
 
 from mla_fairseq.speech import SAMPLE_RATE
 from mla_fairseq.streaming import Detector, LongSession, OfflineSession, Session
-from mla_fairseq.streaming.detectors import BLOCK, DETECTORS
+from mla_fairseq.streaming.detectors import BLOCK, BOUNDARY, DETECTORS, named_detector
 
 FLAGS = ("detector", "pause", "longest")
-BOUNDARY = "boundary"
+SEGMENT = 280  # ms, where no SimulEval has a flag for it
 
 
 def add_long_form_args(parser: ArgumentParser) -> None:
@@ -66,9 +66,7 @@ def long_form(args: Namespace, session: Session) -> LongForm | None:
         if given:
             raise ValueError(f"--{next(iter(given))} has no effect without --long-form: add it, or remove the flag")
         return None
-    name = given.pop("detector", None)
-    if name == BOUNDARY and LongSession(session).boundary is None:
-        raise ValueError("this model has no boundary output: use --detector energy, or train with --boundary-weight")
+    detector = named_detector(given.pop("detector", None), LongSession(session).boundary is not None)
     if isinstance(session, OfflineSession):  # it decodes again at each push: once per segment of SimulEval is enough
-        given["segment"] = max(1, round(args.source_segment_size * SAMPLE_RATE / 1000 / BLOCK))
-    return LongForm(DETECTORS[name]() if name in DETECTORS else None, given)
+        given["segment"] = max(1, round(getattr(args, "source_segment_size", SEGMENT) * SAMPLE_RATE / 1000 / BLOCK))
+    return LongForm(detector, given)

@@ -49,6 +49,26 @@ class EnergyDetector:
 
 DETECTORS: dict[str, Callable[[], Detector]] = {"energy": EnergyDetector, "silero": SileroDetector}
 """Detectors by the names that commands have for them."""
+BOUNDARY = "boundary"
+"""The name of the boundary output of a model, which ``LongSession`` uses without a detector."""
+
+
+def named_detector(name: str | None, boundary: bool) -> Detector | None:
+    """Return a new detector by its name; ``None``: the choice of ``LongSession``.
+
+    Args:
+        name: a key of ``DETECTORS``, ``BOUNDARY`` or ``None``.
+        boundary: whether the model has a boundary output.
+
+    Raises:
+        ValueError: the name is unknown, or the model has no boundary output.
+        UserError: the packages of the detector are not installed.
+    """
+    if name not in (None, BOUNDARY, *DETECTORS):
+        raise ValueError(f"the detector is unknown ({name!r}): use one of {', '.join([*DETECTORS, BOUNDARY])}")
+    if name == BOUNDARY and not boundary:
+        raise ValueError("this model has no boundary output: use --detector energy, or train with --boundary-weight")
+    return DETECTORS[name]() if name in DETECTORS else None
 
 
 def check_detector(detector: object) -> None:
