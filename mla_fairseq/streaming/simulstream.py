@@ -17,13 +17,12 @@ from simulstream.server.speech_processors import SAMPLE_RATE, SpeechProcessor
 from simulstream.server.speech_processors.incremental_output import IncrementalOutput
 
 from mla_fairseq.errors import user_errors
-from mla_fairseq.models.target_language import languages
-from mla_fairseq.streaming.choice import CHOICES, SEGMENT, begin_long, suitable
+from mla_fairseq.streaming.choice import CHOICES, SEGMENT, begin_session, suitable
 from mla_fairseq.streaming.detectors import BLOCK, Detector, named_detector
 from mla_fairseq.streaming.languages import check_language, manifest_languages
 from mla_fairseq.streaming.long import LongSession
 from mla_fairseq.streaming.search import SearchOptions
-from mla_fairseq.streaming.session import Emission
+from mla_fairseq.streaming.session import Emission, Session
 from mla_fairseq.streaming.settings import Settings
 from mla_fairseq.streaming.translator import Translator
 from mla_fairseq.streaming.words import SPACE
@@ -102,13 +101,15 @@ class Processor(SpeechProcessor):
         self._check("source", language, self.service.source)
 
     def set_target_language(self, language: str) -> None:
-        """Choose the target language; what was pushed before is translated into the old one.
+        """Choose the target language of the stretches of speech that begin from now on.
 
         Raises:
             ValueError: the model has others; the stream is not translated.
         """
         self._check("target", language, self.service.target)
         self.language = language
+        if self.session:
+            self.session.change(*self.service.stretch(language))
 
     def _check(self, kind: str, language: str, known: Collection[str]) -> None:
         self.refused.pop(kind, None)
@@ -155,8 +156,7 @@ class Service:
         translator = Translator.load(settings.model_path, settings.data_bin, settings.config_yaml, settings.overrides)
         translator.to(settings.device)
         source, target = manifest_languages(Path(settings.data_bin))
-        if translator.model.decoder.prefix_size:
-            target = set(languages(translator.dictionary))
+        target = set(translator.languages) or target  # a model of several has their tags
         source, target = _known("source", settings.src_lang, source), _known("target", settings.tgt_lang, target)
         service = cls(settings, translator, source, target)
         stream = service.begin(settings.tgt_lang or min(target, default=None))
@@ -172,10 +172,19 @@ class Service:
         Raises:
             ValueError: a setting is not possible, or a model of several target languages needs one.
         """
-        use, tags = self.settings, self.translator.model.decoder.prefix_size
-        options = SearchOptions(use.beam, use.lenpen, use.max_len_a, use.max_len_b, language if tags else None)
+        session, segment = self.stretch(language)
         detector = self.detector and self.detector.fork()
-        return begin_long(self.translator, use.policy, use.number, options, detector, use.pause, use.longest)
+        return LongSession(session, detector, self.settings.pause, self.settings.longest, segment)
+
+    def stretch(self, language: str | None) -> tuple[Session, int]:
+        """Begin a session of one stretch of speech; return it, and the blocks of 40 ms that it gets at once.
+
+        Raises:
+            ValueError: as ``begin``.
+        """
+        use, tags = self.settings, self.translator.languages
+        options = SearchOptions(use.beam, use.lenpen, use.max_len_a, use.max_len_b, language if tags else None)
+        return begin_session(self.translator, use.policy, use.number, options)
 
     @property
     def chunk(self) -> float:

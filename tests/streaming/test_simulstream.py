@@ -191,6 +191,10 @@ def test_a_client_chooses_the_language(multilingual, joint: Path) -> None:
     assert feed(stream, STREAM) == french  # the same client
     stream.clear()
     assert feed(stream, STREAM) == german
+    half = len(STREAM) // 2
+    stream.process_chunk(STREAM[:half].astype(np.float32) / 32_768)
+    stream.set_target_language("fr")  # for the third stretch of speech
+    assert feed(stream, STREAM[half:])[-3:] == french[-3:] != german[-3:]
     free = processor(configuration(joint, multilingual(), **LIMITS))
     with pytest.raises(ValueError, match=r"several languages \(de, fr\): choose one by tgt_lang"):
         feed(free, STREAM)
