@@ -52,7 +52,7 @@ def suitable(translator: Translator) -> list[str]:
     if translator.model.decoder.monotonic is not None:
         return [MONOTONIC]
     offline = [name for name in CHOICES if name not in (WAIT_K, MONOTONIC)]
-    return [WAIT_K, *offline] if translator.wait_k else offline
+    return [WAIT_K, *offline] if translator.wait_k and translator.model.encoder.streams else offline
 
 
 def default_number(translator: Translator, policy: str) -> int:

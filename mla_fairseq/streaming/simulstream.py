@@ -17,7 +17,7 @@ from simulstream.server.speech_processors import SAMPLE_RATE, SpeechProcessor
 from simulstream.server.speech_processors.incremental_output import IncrementalOutput
 
 from mla_fairseq.errors import user_errors
-from mla_fairseq.streaming.choice import CHOICES, SEGMENT, begin_session, suitable
+from mla_fairseq.streaming.choice import CHOICES, SEGMENT, WAIT_K, begin_session, suitable
 from mla_fairseq.streaming.detectors import BLOCK, Detector, named_detector
 from mla_fairseq.streaming.languages import check_language, manifest_languages
 from mla_fairseq.streaming.long import LongSession
@@ -189,8 +189,8 @@ class Service:
     @property
     def chunk(self) -> float:
         """Return the seconds of audio in a chunk: by default those after which the policy may emit words."""
-        blocks = self.translator.wait_k.ratio if self.translator.wait_k else SEGMENT
-        return self.settings.speech_chunk_size or blocks * BLOCK / SAMPLE_RATE
+        rule = self.translator.wait_k if WAIT_K in suitable(self.translator) else None
+        return self.settings.speech_chunk_size or (rule.ratio if rule else SEGMENT) * BLOCK / SAMPLE_RATE
 
 
 def _known(kind: str, chosen: str | None, named: set[str]) -> set[str]:
