@@ -20,8 +20,10 @@ from mla_fairseq.cli.options import Help, add_user_dir, at_least, import_user_di
 from mla_fairseq.errors import needs, user_errors
 
 if TYPE_CHECKING:
+    from tornado.httpserver import HTTPServer
+
     from mla_fairseq.live.model import Model
-    from mla_fairseq.live.server import Server
+    from mla_fairseq.live.service import Service
     from mla_fairseq.streaming import Detector, Translator
 
 log = logging.getLogger(__name__)
@@ -53,8 +55,19 @@ def build_parser() -> argparse.ArgumentParser:
     add("--clients", type=at_least(1), default=8, metavar="N", help="clients at once")
     add("--idle", type=at_least(1), default=60, metavar="S", help="seconds without audio that end a client's stream")
     help_ = "address of the page at a reverse proxy, such as https://example.org; may be given again (default: none)"
-    add("--origin", action="append", type=printable, metavar="URL", help=help_)
+    add("--origin", action="append", default=[], type=address, metavar="URL", help=help_)
     return parser
+
+
+def address(text: str) -> str:
+    """Return the address of a page, as the type of a flag.
+
+    Raises:
+        ArgumentTypeError: it has no host, or is more than an origin.
+    """
+    if not re.fullmatch(r"https?://[^/\s?#]+/?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address such as https://example.org")
+    return text
 
 
 def load(args: argparse.Namespace) -> Model:
@@ -72,13 +85,8 @@ def load(args: argparse.Namespace) -> Model:
     torch.set_num_threads(1)  # clients share the cores: one thread for each push
     translator = Translator.load(args.checkpoint, args.data, args.config_yaml)
     translator.to(args.device)
-    pair = PAIR.fullmatch(args.data.resolve().name)
-    source, target = pair.groups() if pair else ("", "")
-    checkpoint = args.checkpoint.resolve()
-    name = f"{checkpoint.parent.name}/{checkpoint.name}"
-    source, target = args.source_lang or source, args.tgt_lang or target
     detector = build_detector(args.detector, translator)
-    model = Model(translator, name, None, source, target, detector, args.pause, args.longest)
+    model = Model(translator, *describe(args), None, detector, args.pause, args.longest)
     choice = {"policy": args.policy, "number": args.number, "tgt_lang": args.tgt_lang}
     try:
         model = replace(model, setting=model.choose(choice, model.default))
@@ -87,6 +95,14 @@ def load(args: argparse.Namespace) -> Model:
     with user_errors("--pause or --longest: "):
         model.begin(model.default)
     return model
+
+
+def describe(args: argparse.Namespace) -> tuple[str, str, str]:
+    """Return the name of the model, its source language and its target language; a language may be empty."""
+    checkpoint = args.checkpoint.resolve()
+    pair = PAIR.fullmatch(args.data.resolve().name)
+    source, target = pair.groups() if pair else ("", "")
+    return f"{checkpoint.parent.name}/{checkpoint.stem}", args.source_lang or source, args.tgt_lang or target
 
 
 def build_detector(name: str | None, translator: Translator) -> Detector | None:
@@ -103,22 +119,7 @@ def build_detector(name: str | None, translator: Translator) -> Detector | None:
     return DETECTORS[name]() if name in DETECTORS else None
 
 
-def listen(args: argparse.Namespace, server: Server) -> None:
-    """Listen on the port.
-
-    Raises:
-        ValueError: the port or the host cannot be used.
-    """
-    try:
-        server.listen(args.host, args.port)
-    except (OSError, OverflowError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ValueError(
-            f"cannot listen on --host {args.host} and --port {args.port} ({reason}): give another port or host"
-        ) from error
-
-
-async def serve(args: argparse.Namespace, server: Server) -> None:
+async def serve(args: argparse.Namespace, service: Service) -> None:
     """Serve until Ctrl-C, or the signal that ends services.
 
     Raises:
@@ -126,15 +127,33 @@ async def serve(args: argparse.Namespace, server: Server) -> None:
         KeyboardInterrupt: the signal came.
     """
     stopped = asyncio.Event()
-    listen(args, server)
+    server = start(args, service)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    if not server.local:
-        log.warning("every machine that reaches this one can connect, but needs https to use its microphone")
+    if not service.local:
+        log.warning("every machine that reaches this one can connect; browsers there need https for a microphone")
     print(f"open http://{args.host}:{args.port}", flush=True)
     await stopped.wait()
     server.stop()
+    service.stop()
     raise KeyboardInterrupt
+
+
+def start(args: argparse.Namespace, service: Service) -> HTTPServer:
+    """Listen on the port.
+
+    Raises:
+        ValueError: the port or the host cannot be used.
+    """
+    from mla_fairseq.live.server import listen
+
+    try:
+        return listen(service, args.host, args.port)
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(
+            f"cannot listen on --host {args.host} --port {args.port} ({reason}): give another port or host"
+        ) from error
 
 
 def run(args: argparse.Namespace) -> None:
@@ -145,11 +164,11 @@ def run(args: argparse.Namespace) -> None:
         UserError: tornado is not installed.
     """
     with needs("live"):
-        from mla_fairseq.live.server import LOCAL, Server
+        from mla_fairseq.live import server  # noqa: F401 -- before the model is loaded
+    from mla_fairseq.live.service import LOCAL, Service
 
-    model = load(args)
-    server = Server(model, args.clients, args.idle, args.origin or (), args.host in LOCAL)
-    asyncio.run(serve(args, server))
+    service = Service(load(args), args.clients, args.idle, args.origin, args.host in LOCAL)
+    asyncio.run(serve(args, service))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -50,14 +50,15 @@ class Client:
         self.heard += len(samples)
         now = time.perf_counter()
         messages = [_words(emission, now - began) for emission in emissions]
-        report = {"end": True, **self._report()} if final else self._report()
-        if final or (not messages and now >= self.reported + REPORT):
-            messages.append(report)
+        if not messages and now >= self.reported + REPORT:
+            messages.append({"heard": self.milliseconds})
         self.reported = now if messages else self.reported
         return messages
 
-    def _report(self) -> dict[str, Any]:
-        return {"heard": round(self.heard * 1000 / self.rate)}
+    @property
+    def milliseconds(self) -> int:
+        """Return the length of the stream so far."""
+        return round(self.heard * 1000 / self.rate)
 
 
 def _words(emission: Emission, computing: float) -> dict[str, Any]:

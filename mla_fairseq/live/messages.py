@@ -19,6 +19,9 @@ CHOICE = ("policy", "number", "tgt_lang")
 LARGEST = 64 * 1024
 """Bytes in a message."""
 
+DONE, GONE, REFUSED, FAILED, FULL = 1000, 1001, 1008, 1011, 1013
+"""Codes that close a WebSocket: end of the stream, end of the server, a wrong client, a fault here, no free place."""
+
 LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
 """Sample rates in Hz: a lower one would make many samples of few, without any speech in them."""
 
@@ -26,7 +29,7 @@ LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
 class Refusal(ValueError):
     """A client's mistake, or a server without a free place: the message, and the code that closes the socket."""
 
-    def __init__(self, message: str, code: int = 1008) -> None:
+    def __init__(self, message: str, code: int = REFUSED) -> None:
         super().__init__(message)
         self.code = code
 
@@ -47,7 +50,7 @@ def check_size(message: str | bytes) -> None:
         raise Refusal(f"the message is too large ({size} bytes): send at most {LARGEST}, such as 2048 samples")
 
 
-def parse(message: str, first: bool) -> dict[str, Any]:
+def parse_text(message: str, first: bool) -> dict[str, Any]:
     """Return the values in a text message; ``first``: it is the first message of the client.
 
     Raises:
@@ -61,12 +64,12 @@ def parse(message: str, first: bool) -> dict[str, Any]:
         raise Refusal(f'the message is not a JSON object ({short(values)}): send one such as {{"end": true}}')
     known = [*CHOICE, "sample_rate" if first else "end"]
     if unknown := [key for key in values if key not in known]:
-        where = "the first message" if first else "a message after the first one"
+        where = "the first message" if first else "a later message"
         raise Refusal(f"{short(unknown[0])} is no key of {where}: use {', '.join(known)}")
     return values
 
 
-def sample_rate(values: dict[str, Any]) -> int:
+def parse_sample_rate(values: dict[str, Any]) -> int:
     """Return the sample rate in the first message, in Hz.
 
     Raises:
@@ -91,7 +94,7 @@ def is_end(values: dict[str, Any]) -> bool:
     return end
 
 
-def audio(message: bytes) -> np.ndarray:
+def parse_audio(message: bytes) -> np.ndarray:
     """Return the samples (N,) int16 of a binary message.
 
     Raises:

@@ -30,18 +30,18 @@ class Model:
     Attributes:
         translator: the model.
         name: what the page calls it.
-        setting: what clients have that choose nothing; ``None``: the defaults of the model.
         source: source language, such as ``en``; empty: not known.
         target: target language of a model of one language; empty: not known.
+        setting: what clients have that choose nothing; ``None``: the defaults of the model.
         detector: finds speech; each client gets a copy. ``None``: the choice of ``LongSession``.
         pause, longest: as for ``LongSession``.
     """
 
     translator: Translator
     name: str
-    setting: Setting | None = None
     source: str = ""
     target: str = ""
+    setting: Setting | None = None
     detector: Detector | None = None
     pause: float = 0.16
     longest: float = 30.0

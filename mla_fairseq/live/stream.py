@@ -1,0 +1,164 @@
+"""The connection of one client, a WebSocket.
+
+A message is translated before the next one is read from the socket, and in slices for which all clients take turns. So
+a client that sends faster than its share allows waits, with its audio in the buffers of its own connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import numpy as np
+from tornado.web import RequestHandler
+from tornado.websocket import WebSocketClosedError, WebSocketHandler
+
+from mla_fairseq.live.client import Client
+from mla_fairseq.live.messages import (
+    DONE,
+    FAILED,
+    Refusal,
+    check_size,
+    is_end,
+    parse_audio,
+    parse_sample_rate,
+    parse_text,
+)
+from mla_fairseq.live.service import Service
+
+log = logging.getLogger(__name__)
+
+SLICE = 0.2  # seconds of audio in one turn of a client
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+
+class Guarded(RequestHandler):
+    """A handler that answers pages of this server, and programs, but no other pages."""
+
+    @property
+    def service(self) -> Service:
+        """Return what all connections share."""
+        return self.settings["service"]
+
+    def set_default_headers(self) -> None:
+        """Let the page load nothing from elsewhere, and let no other page show it."""
+        for name, value in HEADERS.items():
+            self.set_header(name, value)
+
+    def prepare(self) -> None:
+        """Refuse requests of other pages."""
+        if self.service.forbids(self.request.host, self.request.headers.get("Origin")):
+            self.set_status(403)
+            self.finish("this request comes from another page: open the address that mla-live printed\n")
+
+
+class Stream(Guarded, WebSocketHandler):
+    """The connection of one client."""
+
+    client: Client | None = None
+    timer: asyncio.TimerHandle | None = None
+    ended = False
+
+    def check_origin(self, origin: str) -> bool:
+        """Allow what ``prepare`` has allowed."""
+        return True
+
+    def open(self) -> None:
+        """Wait for the first message."""
+        self.service.connections.add(self)
+        self.set_nodelay(True)
+        self._wait()
+
+    async def on_message(self, message: str | bytes) -> None:
+        """Handle a message; the next one is read afterwards."""
+        if self.ended:
+            return
+        try:
+            check_size(message)
+            await (self._hear(message) if isinstance(message, bytes) else self._obey(message))
+        except Refusal as refusal:
+            self.end(str(refusal), refusal.code)
+        except (WebSocketClosedError, asyncio.CancelledError):  # the client has gone, or the server stops
+            self._leave()
+        except Exception:
+            log.exception("a stream could not be translated")
+            self.end("the server failed: try again, or look at its log", FAILED)
+
+    def on_close(self) -> None:
+        """Free what the client held."""
+        self.ended = True
+        self._leave()
+        self.service.connections.discard(self)
+
+    def end(self, error: str, code: int) -> None:
+        """Send an error and close the connection."""
+        self._finish({"error": error}, code)
+
+    async def _hear(self, message: bytes) -> None:
+        """Translate audio."""
+        if self.client is None:
+            raise Refusal('audio came before the first message: send {"sample_rate": 48000}, or another rate')
+        samples, size = parse_audio(message), round(SLICE * self.client.rate)
+        if len(samples):
+            self._wait()
+        for start in range(0, len(samples), size):
+            await self._push(samples[start : start + size])
+
+    async def _obey(self, message: str) -> None:
+        """Handle what is not audio: start the stream, end it, or change what comes next."""
+        client = self.client
+        values = parse_text(message, first=client is None)
+        if client is None:
+            await self._begin(values)
+        elif is_end(values):
+            await self._push(np.zeros(0, np.int16), final=True)
+            self._finish({"end": True, "heard": client.milliseconds}, DONE)
+        else:
+            await self.service.run(client.change, self.service.model.choose(values, client.setting))
+
+    async def _begin(self, values: dict[str, Any]) -> None:
+        """Give the client a place and a session."""
+        model, rate = self.service.model, parse_sample_rate(values)
+        setting = model.choose(values, model.default)
+        self.service.enter(self)
+        self.client = await self.service.run(Client, model, rate, setting)
+        await self.write_message({"ready": True})
+
+    async def _push(self, samples: np.ndarray, final: bool = False) -> None:
+        """Translate samples and send what comes, unless the client has gone meanwhile."""
+        if self.client:
+            for message in await self.service.run(self.client.push, samples, final):
+                await self.write_message(message)  # waits for a client that reads slowly
+
+    def _wait(self) -> None:
+        """Count the seconds without audio from now on."""
+        if self.timer:
+            self.timer.cancel()
+        seconds = self.service.idle
+        error = f"no audio came for {seconds:g} s, so your place was given up: start again"
+        self.timer = asyncio.get_running_loop().call_later(seconds, self.end, error, DONE)
+
+    def _finish(self, message: dict[str, Any], code: int) -> None:
+        """Send the last message and close the connection."""
+        if self.ended:
+            return
+        self.ended = True
+        self._leave()
+        try:
+            self.write_message(message).add_done_callback(lambda sent: sent.exception())  # the client may have gone
+            self.close(code)
+        except WebSocketClosedError:
+            pass
+
+    def _leave(self) -> None:
+        """Free the place."""
+        if self.timer:
+            self.timer.cancel()
+        self.client = None
+        self.service.clients.discard(self)
