@@ -131,7 +131,7 @@ async def serve(args: argparse.Namespace, service: Service) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     if not service.local:
-        log.warning("every machine that reaches this one can connect; browsers there need https for a microphone")
+        log.warning("others can connect now; browsers on other machines need https for a microphone")
     print(f"open http://{args.host}:{args.port}", flush=True)
     await stopped.wait()
     server.stop()

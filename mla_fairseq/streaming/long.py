@@ -59,7 +59,7 @@ class LongSession:
         longest: float = 30.0,
         segment: int = 1,
     ) -> None:
-        self.fresh, self.following = _checked(session, segment)
+        self.fresh, self.segment = _checked(session, segment)
         if not (is_finite(pause, longest) and 1 / SECOND <= pause < longest and longest >= 1):
             raise ValueError(
                 "the shortest pause must be at least 0.04 s and the longest stretch at least 1 s and longer, but they "
@@ -78,7 +78,7 @@ class LongSession:
         self.speech: list[bool] = []  # whether the kept blocks are speech, as far as that is known
         self.finished = self.written = False
         self.decoded: int | None = None  # encoder states at which the decoder ended the sentence of the stretch
-        self.segment = self.following  # of the current stretch
+        self.portion = self.segment  # of the current stretch
         self._begin_gap(after_cut=False)
 
     @torch.no_grad()
@@ -119,10 +119,10 @@ class LongSession:
         Raises:
             ValueError: the session has samples or another translator, or the segment is not possible.
         """
-        fresh, following = _checked(session, segment)
+        fresh, blocks = _checked(session, segment)
         if fresh.translator is not self.fresh.translator:
             raise ValueError("the session has another translator: start a new long session with it")
-        self.fresh, self.following = fresh, following
+        self.fresh, self.segment = fresh, blocks
 
     def snapshot(self) -> Self:
         """Return an independent copy for ``restore``. Copies no tensor."""
@@ -143,7 +143,7 @@ class LongSession:
             raise ValueError(f"not a snapshot of LongSession ({type(snapshot).__name__}): use one of this session")
         if type(snapshot.fresh) is not type(self.fresh) or type(snapshot.detector) is not type(self.detector):
             raise ValueError("the snapshot is of another type of session or detector: use one of this session")
-        check_same(self, snapshot, ("pause", "longest", "following"))
+        check_same(self, snapshot, ("pause", "longest", "segment"))
         check_same(self.fresh, snapshot.fresh, self.fresh.settings)
         self.__dict__.update(snapshot.snapshot().__dict__)
 
@@ -210,7 +210,7 @@ class LongSession:
     def _begin_stretch(self) -> None:
         self.stretch, self.opened = self.stretch + 1, self.silence + self.start * BLOCK
         self.session, self.ear, self.fed = self.fresh.snapshot(), None, 0
-        self.segment = self.following
+        self.portion = self.segment
         self.written, self.decoded = False, None
         if self.boundary is not None:
             self.session.source.judge = BoundaryStream(self.boundary)
@@ -218,9 +218,9 @@ class LongSession:
     def _feed(self) -> list[Emission]:
         """Push the segments that are complete."""
         emissions: list[Emission] = []
-        while self.session and len(self.kept) - self.fed >= self.segment:
-            segment = np.concatenate(self.kept[self.fed : self.fed + self.segment])
-            self.fed += self.segment
+        while self.session and len(self.kept) - self.fed >= self.portion:
+            segment = np.concatenate(self.kept[self.fed : self.fed + self.portion])
+            self.fed += self.portion
             emissions += self._in_stream(self.session.push(segment))
         return emissions
 

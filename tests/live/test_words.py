@@ -42,16 +42,18 @@ def words(answers: list[Message]) -> list[Message]:
     return found
 
 
-@pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
-@pytest.mark.parametrize("size", [2048, 731, 32_768])
+def blocks(samples: np.ndarray, size: int = 2048) -> list[np.ndarray]:
+    """Return samples as a client sends them."""
+    return [samples[start : start + size] for start in range(0, len(samples), size)]
+
+
+@pytest.mark.parametrize(("rate", "size"), [(16_000, 2048), (16_000, 731), (44_100, 32_768), (48_000, 2048)])
 def test_the_words_are_those_of_a_long_session(model: Model, rate: int, size: int) -> None:
     samples = np.repeat(STREAM, 3) if rate > RATE else STREAM
 
     async def scenario(live: Live) -> None:
         client = await live.connect(FIRST | {"sample_rate": rate})
-        for start in range(0, len(samples), size):
-            await client.send(samples[start : start + size])
-        await client.send(END)
+        await client.send(*blocks(samples, size), END)
         answers, code = await client.read_all()
         assert (answers[0], code) == ({"ready": True}, 1000)
         assert answers[-1] == {"end": True, "heard": round(len(samples) * 1000 / rate)}
@@ -84,7 +86,7 @@ def test_a_change_holds_from_the_next_stretch_on(model: Model, change: str) -> N
 
     async def scenario(live: Live) -> None:
         client = await live.ready(policy="wait-k", number=1)
-        await client.send(STREAM[:cut], CHANGES[change], STREAM[cut:], END)
+        await client.send(*blocks(STREAM[:cut]), CHANGES[change], *blocks(STREAM[cut:]), END)
         answers, _ = await client.read_all()
         wanted = [m for m in before if m["stretch"] < 2] + [m for m in after if m["stretch"] == 2]
         assert words(answers) == wanted
@@ -158,11 +160,11 @@ def test_a_client_chooses_its_language(
     async def scenario(live: Live) -> None:
         for name, choice in (("de", {}), ("fr", {"tgt_lang": "fr"})):
             client = await live.ready(**choice)
-            await client.send(*np.array_split(STREAM, 5), END)
+            await client.send(*blocks(STREAM), END)
             assert words((await client.read_all())[0]) == wanted[name]
         client = await live.ready()
         cut = round(2.2 * RATE)
-        await client.send(STREAM[:cut], {"tgt_lang": "fr"}, STREAM[cut:], END)
+        await client.send(*blocks(STREAM[:cut]), {"tgt_lang": "fr"}, *blocks(STREAM[cut:]), END)
         found = words((await client.read_all())[0])
         assert found == [m for m in wanted["de"] if m["stretch"] < 2] + [m for m in wanted["fr"] if m["stretch"] == 2]
 

@@ -179,6 +179,48 @@ def test_a_snapshot_restores_everything(translator, name: str) -> None:
             session.restore(LongSession(begin(translator), **{"segment": segment, **change}).snapshot())
 
 
+KINDS = {
+    "wait-k": lambda t: (IncrementalSession(t, WaitKPolicy(1), SHORT), 1),
+    "later": lambda t: (IncrementalSession(t, WaitKPolicy(3), SHORT), 1),
+    "hold": lambda t: (OfflineSession(t, HoldPolicy(2), SHORT), 12),
+}
+
+
+@pytest.mark.parametrize(("before", "after"), [("wait-k", "later"), ("wait-k", "hold"), ("hold", "wait-k")])
+def test_a_change_holds_from_the_next_stretch_on(translator, before: str, after: str) -> None:
+    """Nothing changes in the stretch that is being translated, wherever in it the change comes."""
+    old, new = (
+        run(LongSession(session, segment=segment), STREAM)
+        for session, segment in (KINDS[name](translator()) for name in (before, after))
+    )
+    assert old != new
+    for cut, stretch in ((3_000, -1), (12_000, 0), (33_000, 1), (39_000, 1), (60_001, 2)):
+        session, segment = KINDS[before](translator())
+        session = LongSession(session, segment=segment)
+        found = session.push(STREAM[:cut])
+        assert session.stretch == stretch
+        session.change(*KINDS[after](translator()))
+        found += session.push(STREAM[cut:], final=True)
+        assert found == [e for e in old if e.stretch <= stretch] + [e for e in new if e.stretch > stretch]
+
+
+def test_what_cannot_be_changed_is_refused_and_changes_nothing(translator) -> None:
+    session = LongSession(KINDS["wait-k"](translator())[0])
+    before = session.snapshot()
+    used = KINDS["later"](translator())[0]
+    used.push(STREAM[:100])
+    with pytest.raises(ValueError, match="a long session needs another session without samples"):
+        session.change(used)
+    with pytest.raises(ValueError, match="the session has another translator: start a new long session"):
+        session.change(KINDS["later"](translator("--attn-type relu"))[0])
+    with pytest.raises(ValueError, match="the blocks of a segment must be an integer of at least 1, but is 0"):
+        session.change(*KINDS["later"](translator())[:1], segment=0)
+    assert session.fresh.policy == before.fresh.policy == WaitKPolicy(1, 3)
+    session.change(*KINDS["later"](translator()))
+    with pytest.raises(ValueError, match="the snapshot is of a session with another policy"):
+        session.restore(before)
+
+
 class SileroLike(EnergyDetector):
     """A detector of another type."""
 
