@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mla_fairseq.cli.options import Help, add_user_dir, at_least, import_user_dir, printable, run_command
-from mla_fairseq.errors import needs, user_errors
+from mla_fairseq.errors import needs
 
 if TYPE_CHECKING:
     from tornado.httpserver import HTTPServer
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PAIR = re.compile(r"([a-z]{2,3})-([a-z]{2,3})")
+HIGHEST_PORT = 65_535
 BOUNDARY = "boundary"
 DETECTORS = ("energy", "silero", BOUNDARY)
 FROM_FOLDER = "(default: from a --data folder with a name such as en-de)"
@@ -51,12 +52,23 @@ def build_parser() -> argparse.ArgumentParser:
     add("--longest", type=float, default=30.0, metavar="S", help="longest stretch, in s")
     add("--device", default="cpu", help="torch device")
     add("--host", type=printable, default="localhost", help="address to listen on; others than localhost are reachable")
-    add("--port", type=at_least(1), default=8800, metavar="N", help="port to listen on")
+    add("--port", type=port, default=8800, metavar="N", help="port to listen on")
     add("--clients", type=at_least(1), default=8, metavar="N", help="clients at once")
     add("--idle", type=at_least(1), default=60, metavar="S", help="seconds without audio that end a client's stream")
     help_ = "address of the page at a reverse proxy, such as https://example.org; may be given again (default: none)"
     add("--origin", action="append", default=[], type=address, metavar="URL", help=help_)
     return parser
+
+
+def port(text: str) -> int:
+    """Return the number of a port, as the type of a flag; the system would take 70000 for 4464.
+
+    Raises:
+        ArgumentTypeError: it is not one.
+    """
+    if (number := at_least(1)(text)) > HIGHEST_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is above {HIGHEST_PORT}")
+    return number
 
 
 def address(text: str) -> str:
@@ -92,8 +104,7 @@ def load(args: argparse.Namespace) -> Model:
         model = replace(model, setting=model.choose(choice, model.default))
     except ValueError as error:  # it begins with the name of the value
         raise ValueError(f"--{error}".replace("tgt_lang", "tgt-lang", 1)) from error
-    with user_errors("--pause or --longest: "):
-        model.begin(model.default)
+    model.begin(model.default)  # reports limits that are not possible now, not to the first client
     return model
 
 

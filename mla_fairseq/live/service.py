@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from mla_fairseq.live.messages import FULL, GONE, Refusal
 from mla_fairseq.live.model import Model
+from mla_fairseq.live.turns import Turns
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 """Names of this machine that only itself can reach."""
 
 
 class Connection(Protocol):
-    """A connection that can be ended."""
+    """A connection that can be ended, and takes turns."""
+
+    clock: float
 
     def end(self, error: str, code: int) -> None:
         """Send an error and close it."""
@@ -36,7 +37,7 @@ class Service:
     Attributes:
         connections: all that are open.
         clients: those of them that have a place.
-        pool: one thread for each core.
+        turns: one thread for each core.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Service:
         self.origins = {netloc(origin) for origin in origins}
         self.connections: set[Connection] = set()
         self.clients: set[Connection] = set()
-        self.pool = ThreadPoolExecutor(os.cpu_count(), "translate")
+        self.turns = Turns(os.cpu_count() or 1)
 
     def describe(self) -> dict[str, Any]:
         """Return what a page shows."""
@@ -76,15 +77,15 @@ class Service:
             return True
         return origin is not None and netloc(origin) not in (host or None, *self.origins)
 
-    async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Return what a function returns in a thread of the pool; threads serve in the order of the calls."""
-        return await asyncio.get_running_loop().run_in_executor(self.pool, function, *arguments)
+    async def run(self, connection: Connection, seconds: float, function: Callable[..., Any], *given: Any) -> Any:
+        """Return what a function returns in a thread, when it is the client's turn; ``seconds`` of audio are for it."""
+        return await self.turns.run(connection, len(self.clients), seconds, function, *given)
 
     def stop(self) -> None:
         """Tell all clients that the server ends, and close their connections."""
         for connection in list(self.connections):
             connection.end("the server has stopped: start it again", GONE)
-        self.pool.shutdown(wait=False, cancel_futures=True)
+        self.turns.stop()
 
 
 def netloc(origin: str) -> str:

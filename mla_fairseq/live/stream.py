@@ -29,7 +29,7 @@ from mla_fairseq.live.service import Service
 
 log = logging.getLogger(__name__)
 
-SLICE = 0.2  # seconds of audio in one turn of a client
+SLICE = 0.1  # seconds of audio in one turn of a client
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -63,6 +63,7 @@ class Stream(Guarded, WebSocketHandler):
 
     client: Client | None = None
     timer: asyncio.TimerHandle | None = None
+    clock = 0.0
     ended = False
 
     def check_origin(self, origin: str) -> bool:
@@ -87,6 +88,8 @@ class Stream(Guarded, WebSocketHandler):
         except (WebSocketClosedError, asyncio.CancelledError):  # the client has gone, or the server stops
             self._leave()
         except Exception:
+            if self.ended:  # nobody waits for it, or the threads have ended too
+                return
             log.exception("a stream could not be translated")
             self.end("the server failed: try again, or look at its log", FAILED)
 
@@ -120,20 +123,21 @@ class Stream(Guarded, WebSocketHandler):
             await self._push(np.zeros(0, np.int16), final=True)
             self._finish({"end": True, "heard": client.milliseconds}, DONE)
         else:
-            await self.service.run(client.change, self.service.model.choose(values, client.setting))
+            await self.service.run(self, 0, client.change, self.service.model.choose(values, client.setting))
 
     async def _begin(self, values: dict[str, Any]) -> None:
         """Give the client a place and a session."""
         model, rate = self.service.model, parse_sample_rate(values)
         setting = model.choose(values, model.default)
         self.service.enter(self)
-        self.client = await self.service.run(Client, model, rate, setting)
+        self.client = await self.service.run(self, 0, Client, model, rate, setting)
         await self.write_message({"ready": True})
 
     async def _push(self, samples: np.ndarray, final: bool = False) -> None:
         """Translate samples and send what comes, unless the client has gone meanwhile."""
-        if self.client:
-            for message in await self.service.run(self.client.push, samples, final):
+        if client := self.client:
+            seconds = len(samples) / client.rate
+            for message in await self.service.run(self, seconds, client.push, samples, final):
                 await self.write_message(message)  # waits for a client that reads slowly
 
     def _wait(self) -> None:
@@ -151,7 +155,7 @@ class Stream(Guarded, WebSocketHandler):
         self.ended = True
         self._leave()
         try:
-            self.write_message(message).add_done_callback(lambda sent: sent.exception())  # the client may have gone
+            self.write_message(message).add_done_callback(_forget)
             self.close(code)
         except WebSocketClosedError:
             pass
@@ -162,3 +166,9 @@ class Stream(Guarded, WebSocketHandler):
             self.timer.cancel()
         self.client = None
         self.service.clients.discard(self)
+
+
+def _forget(sent: asyncio.Future[None]) -> None:
+    """Take the error of a message to a client that may have gone, so that nobody logs it."""
+    if not sent.cancelled():
+        sent.exception()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 from mla_fairseq.live.model import Model
 from mla_fairseq.live.server import serve
 from mla_fairseq.live.service import Service
+from mla_fairseq.live.turns import Turns
 
 FIRST = {"sample_rate": 16_000}
 END = {"end": True}
@@ -90,7 +90,7 @@ def play(model: Model, scenario: Callable[[Live], Awaitable[object]], threads: i
 
     async def main() -> None:
         service = Service(model, **limits)
-        service.pool = ThreadPoolExecutor(threads)
+        service.turns = Turns(threads)
         socket, port = bind_unused_port()
         server = serve(service, [socket])
         await asyncio.wait_for(scenario(Live(service, port)), SECONDS)

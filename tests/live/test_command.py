@@ -37,13 +37,12 @@ MISTAKES = {
     "policy": ("--policy best", "--policy is 'best': use one of wait-k, align-att, local-agreement, hold"),
     "unsuitable": ("--policy monotonic", "--policy is 'monotonic': use one of wait-k, align-att"),
     "number": ("--number 4", "--number is 4: wait-k has 1 to 3"),
-    "pause": ("--pause 0", "--pause or --longest: the shortest pause must be at least 0.04 s and the longest"),
-    "longest": ("--longest nan", "--pause or --longest: the shortest pause must be at least 0.04 s and the longest"),
+    "pause": ("--pause 0", "the shortest pause must be at least 0.04 s and the longest"),
+    "longest": ("--longest nan", "the shortest pause must be at least 0.04 s and the longest"),
     "boundary": ("--detector boundary", "this model has no boundary output: use --detector energy, or train with"),
     "device": ("--device cuda:99", "device 'cuda:99' is not available ("),
     "host": ("--host no.such.host.invalid", "cannot listen on --host no.such.host.invalid --port 8800 ("),
     "long-host": (f"--host {'x' * 70}", "cannot listen on --host xxx"),
-    "high-port": ("--port 70000", "cannot listen on --host localhost --port 70000 ("),
 }
 
 
@@ -65,7 +64,9 @@ def test_a_port_that_is_taken_is_reported(save: Save, data: Path) -> None:
     assert done.err == f"error: cannot listen on {place} (Address already in use): give another port or host\n"
 
 
-@pytest.mark.parametrize("flag", ["--port 0", "--clients 0", "--idle 0", "--origin example.org", "--origin http://a/b"])
+@pytest.mark.parametrize(
+    "flag", ["--port 0", "--port 70000", "--clients 0", "--idle 0", "--origin example.org", "--origin http://a/b"]
+)
 def test_a_wrong_flag_is_reported(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         live.main(["model.pt", "--data", "folder", *flag.split()])
