@@ -24,15 +24,13 @@ if TYPE_CHECKING:
 
     from mla_fairseq.live.model import Model
     from mla_fairseq.live.service import Service
-    from mla_fairseq.streaming import Detector, Translator
 
 log = logging.getLogger(__name__)
 
-PAIR = re.compile(r"([a-z]{2,3})-([a-z]{2,3})")
 HIGHEST_PORT = 65_535
 BOUNDARY = "boundary"
 DETECTORS = ("energy", "silero", BOUNDARY)
-FROM_FOLDER = "(default: from a --data folder with a name such as en-de)"
+FROM_DATA = "(default: that of the manifests in --data)"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -45,8 +43,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_user_dir(parser)
     add("--policy", metavar="NAME", help="policy of clients that choose none (default: the one that suits the model)")
     add("--number", type=int, metavar="N", help="its number, such as k of wait-k (default: that of the policy)")
-    add("--tgt-lang", type=printable, metavar="LANG", help=f"target language {FROM_FOLDER}")
-    add("--source-lang", type=printable, metavar="LANG", help=f"source language {FROM_FOLDER}")
+    add("--tgt-lang", type=printable, metavar="LANG", help=f"target language {FROM_DATA}")
+    add("--source-lang", type=printable, metavar="LANG", help=f"source language {FROM_DATA}")
     add("--detector", choices=DETECTORS, help="what finds speech (default: boundary where the model has it, or energy)")
     add("--pause", type=float, default=0.16, metavar="S", help="shortest pause that ends a stretch of speech, in s")
     add("--longest", type=float, default=30.0, metavar="S", help="longest stretch, in s")
@@ -92,12 +90,13 @@ def load(args: argparse.Namespace) -> Model:
 
     from mla_fairseq.live.model import Model
     from mla_fairseq.streaming import Translator
+    from mla_fairseq.streaming.detectors import named_detector
 
     import_user_dir(args.user_dir)
     torch.set_num_threads(1)  # clients share the cores: one thread for each push
     translator = Translator.load(args.checkpoint, args.data, args.config_yaml)
     translator.to(args.device)
-    detector = build_detector(args.detector, translator)
+    detector = named_detector(args.detector, translator.model.encoder.boundary is not None)
     model = Model(translator, *describe(args), None, detector, args.pause, args.longest)
     choice = {"policy": args.policy, "number": args.number, "tgt_lang": args.tgt_lang}
     try:
@@ -110,24 +109,11 @@ def load(args: argparse.Namespace) -> Model:
 
 def describe(args: argparse.Namespace) -> tuple[str, str, str]:
     """Return the name of the model, its source language and its target language; a language may be empty."""
+    from mla_fairseq.streaming.languages import manifest_languages
+
     checkpoint = args.checkpoint.resolve()
-    pair = PAIR.fullmatch(args.data.resolve().name)
-    source, target = pair.groups() if pair else ("", "")
+    source, target = (next(iter(known)) if len(known) == 1 else "" for known in manifest_languages(args.data))
     return f"{checkpoint.parent.name}/{checkpoint.stem}", args.source_lang or source, args.tgt_lang or target
-
-
-def build_detector(name: str | None, translator: Translator) -> Detector | None:
-    """Return the detector of that name; ``None`` for the choice of ``LongSession``.
-
-    Raises:
-        ValueError: the model has no boundary output.
-        UserError: the packages of the detector are not installed.
-    """
-    from mla_fairseq.streaming.detectors import DETECTORS
-
-    if name == BOUNDARY and translator.model.encoder.boundary is None:
-        raise ValueError("this model has no boundary output: use --detector energy, or train with --boundary-weight")
-    return DETECTORS[name]() if name in DETECTORS else None
 
 
 async def serve(args: argparse.Namespace, service: Service) -> None:
