@@ -4,7 +4,7 @@ BIN := .venv/bin
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-tts test test-slow bench lint format docs constraints clean
+.PHONY: help setup demo demo-tts live test test-slow bench lint format docs constraints clean
 
 help:  ## print what each target does
 	@sed -n 's/^\([a-z-]*\):.*  ## /  make \1\t/p' Makefile | expand -t 22
@@ -18,6 +18,10 @@ demo: setup  ## generate a small speech corpus, train, translate sentences, and 
 
 demo-tts: setup  ## generate a speaker's recordings, train, synthesize; an ASR model scores the speech (minutes)
 	@$(BIN)/mla-recipe configs/demo/tts.yaml
+
+live: setup  ## after make demo: open its model in a browser, speak, and read the translation
+	@test -f runs/demo_simul/checkpoint_average.pt || { echo "there is no model to open: run make demo first" >&2; exit 2; }
+	@$(BIN)/mla-live runs/demo_simul/checkpoint_average.pt --data runs/data/demo/en-de --number 3
 
 test: lint  ## lint, then run every fast test (minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m "not slow"

@@ -31,7 +31,9 @@ log = logging.getLogger(__name__)
 
 SLICE = 0.1  # seconds of audio in one turn of a client
 HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    # the icon is in the page itself: without one, browsers ask for another file
+    "Content-Security-Policy": "default-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
