@@ -129,7 +129,8 @@ async def serve(args: argparse.Namespace, service: Service) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     if not service.local:
         log.warning("others can connect now; browsers on other machines need https for a microphone")
-    print(f"open http://{args.host}:{args.port}", flush=True)
+    host = f"[{args.host}]" if ":" in args.host else args.host  # IPv6
+    print(f"open http://{host}:{args.port}", flush=True)
     await stopped.wait()
     server.stop()
     service.stop()

@@ -12,7 +12,7 @@ from mla_fairseq.speech.features import INT16_RANGE
 from mla_fairseq.speech.resample import Samples
 from mla_fairseq.streaming import Emission
 
-REPORT = 0.25  # seconds between two reports of how much was heard
+REPORT = 0.25  # seconds between two reports of progress
 
 
 class Client:

@@ -49,7 +49,7 @@ class Model:
     @property
     def targets(self) -> list[str]:
         """Return the target languages; empty: not known."""
-        return self.translator.languages or [self.target][: len(self.target)]
+        return self.translator.languages or ([self.target] if self.target else [])
 
     @property
     def default(self) -> Setting:

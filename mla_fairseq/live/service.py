@@ -30,7 +30,7 @@ class Service:
     Args:
         model: what is offered.
         places: clients at once.
-        idle: seconds without audio after which a client has to go.
+        idle: seconds without audio that end a client's stream.
         origins: addresses, such as ``https://example.org``, under which a reverse proxy shows the page.
         local: whether only this machine reaches the server; requests for other hosts are then refused.
 
@@ -82,7 +82,7 @@ class Service:
         return await self.turns.run(connection, len(self.clients), seconds, function, *given)
 
     def stop(self) -> None:
-        """Tell all clients that the server ends, and close their connections."""
+        """Send all clients an error, and close their connections."""
         for connection in list(self.connections):
             connection.end("the server has stopped: start it again", GONE)
         self.turns.stop()

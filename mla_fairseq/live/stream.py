@@ -84,7 +84,7 @@ class Stream(Guarded, WebSocketHandler):
             return
         try:
             check_size(message)
-            await (self._hear(message) if isinstance(message, bytes) else self._obey(message))
+            await (self._receive_audio(message) if isinstance(message, bytes) else self._receive_text(message))
         except Refusal as refusal:
             self.end(str(refusal), refusal.code)
         except (WebSocketClosedError, asyncio.CancelledError):  # the client has gone, or the server stops
@@ -105,7 +105,7 @@ class Stream(Guarded, WebSocketHandler):
         """Send an error and close the connection."""
         self._finish({"error": error}, code)
 
-    async def _hear(self, message: bytes) -> None:
+    async def _receive_audio(self, message: bytes) -> None:
         """Translate audio."""
         if self.client is None:
             raise Refusal('audio came before the first message: send {"sample_rate": 48000}, or another rate')
@@ -115,7 +115,7 @@ class Stream(Guarded, WebSocketHandler):
         for start in range(0, len(samples), size):
             await self._push(samples[start : start + size])
 
-    async def _obey(self, message: str) -> None:
+    async def _receive_text(self, message: str) -> None:
         """Handle what is not audio: start the stream, end it, or change what comes next."""
         client = self.client
         values = parse_text(message, first=client is None)
@@ -147,7 +147,7 @@ class Stream(Guarded, WebSocketHandler):
         if self.timer:
             self.timer.cancel()
         seconds = self.service.idle
-        error = f"no audio came for {seconds:g} s, so your place was given up: start again"
+        error = f"no audio for {seconds:g} s, so your place is free for others: start again"
         self.timer = asyncio.get_running_loop().call_later(seconds, self.end, error, DONE)
 
     def _finish(self, message: dict[str, Any], code: int) -> None:

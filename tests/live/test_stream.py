@@ -95,11 +95,11 @@ def test_a_taken_place_is_free_again(model: Model) -> None:
 
 
 @pytest.mark.parametrize("messages", [[], [FIRST], [FIRST, SPEECH], [FIRST, b"", {"number": 2}]])
-def test_a_silent_client_has_to_go(model: Model, messages: list[object]) -> None:
+def test_a_silent_client_loses_its_place(model: Model, messages: list[object]) -> None:
     async def scenario(live: Live) -> None:
         client = await live.connect(*messages)
         answers, code = await client.read_all()
-        assert answers[-1] == {"error": "no audio came for 0.1 s, so your place was given up: start again"}
+        assert answers[-1] == {"error": "no audio for 0.1 s, so your place is free for others: start again"}
         assert code == 1000
         await live.empty()
 
@@ -166,7 +166,7 @@ def test_a_client_that_leaves_frees_everything(model: Model, state: str, leave, 
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-def test_the_clients_of_a_server_that_stops_are_told(model: Model) -> None:
+def test_a_server_that_stops_sends_its_clients_an_error(model: Model) -> None:
     async def scenario(live: Live) -> None:
         clients = [await live.connect(), await live.ready(), await live.connect(FIRST, noise(2.0), noise(2.0))]
         await clients[2].read()
@@ -243,7 +243,7 @@ def test_clients_take_turns(model: Model) -> None:
     assert order == ["short", "long"]
 
 
-def test_a_reader_that_is_too_slow_has_to_go(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_is_too_slow_loses_its_place(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """Words that nobody reads wait in the connection of their client, who gets no further."""
     monkeypatch.setattr(Client, "push", lambda *_: [{"words": "x" * 1_000_000}] * 20)
 

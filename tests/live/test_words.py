@@ -104,7 +104,7 @@ def test_the_start_of_a_stretch_is_that_of_its_samples(model: Model) -> None:
     }
 
 
-def test_the_page_is_told_what_there_is(model: Model) -> None:
+def test_the_model_is_described(model: Model) -> None:
     default = Setting("hold", 3)
 
     async def scenario(live: Live) -> None:
