@@ -71,7 +71,7 @@ def _chrf(segments: Sequence[AlignedSegment]) -> float:
 
 def _dress(axes: Axes, label: str) -> None:
     axes.set_ylabel(label)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.05 * axes.get_ylim()[1])  # markers at the top are whole
     axes.set_xlim(left=0)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
