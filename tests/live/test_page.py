@@ -166,7 +166,7 @@ def test_a_killed_server_costs_no_sentence(browser: Chromium, live: Live) -> Non
     page = ready(browser, live.address)
     start(page, lines=2)
     live.kill()
-    is_state(page, "No connection")
+    is_state(page, "Not connected")
     assert page.value(NOTICE) == ("The server does not answer. Next attempt in 1 s. What you say is kept for 20 s.")
     shoot(page, "server_gone")
     page.wait(f"{NOTICE}.includes('Next attempt in 2 s')")
@@ -184,7 +184,7 @@ def test_a_page_waits_for_a_place(browser: Chromium, loop: Loop) -> None:
     first, second = ready(browser, live.address), ready(browser, live.address)
     start(first)
     button(second, "Start")
-    is_state(second, "No connection")
+    is_state(second, "Not connected")
     assert second.value(NOTICE).startswith("All places are taken (1): try again later. Next attempt in 1 s.")
     shoot(second, "full")
     button(first, "Stop")
@@ -243,7 +243,7 @@ def test_a_server_that_hangs_is_left(browser: Chromium, live: Live) -> None:
     page = ready(browser, live.address)
     start(page, lines=2)
     live.service.run = never
-    is_state(page, "No connection")  # after 15 s
+    is_state(page, "Not connected")  # after 15 s
     live.service.run = Service.run.__get__(live.service)
     page.wait(f"{LINES}.length > 4")
     assert tones.follow(page.value(LINES))
@@ -276,7 +276,7 @@ def test_a_file_goes_on_after_a_lost_connection(browser: Chromium, live: Live, t
     page.give("#file", tmp_path / "talk.wav")
     page.wait(f"{LINES}.length > 4")
     live.kill()
-    is_state(page, "No connection")
+    is_state(page, "Not connected")
     assert page.value(f"{LINES}.length") < 80
     live.start()
     is_state(page, "Stopped")

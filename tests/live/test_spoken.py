@@ -14,7 +14,7 @@ import yaml
 from tornado.testing import bind_unused_port
 
 from tests.live.chromium import BINARY, Chromium, Loop
-from tests.live.pages import LINES, button, is_state, ready, shoot
+from tests.live.pages import LINES, SCREENSHOTS, button, is_state, ready
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINT = Path(os.environ.get("LIVE_CHECKPOINT", ROOT / "runs/demo_simul/checkpoint_average.pt"))
@@ -78,8 +78,10 @@ def test_a_spoken_sentence_becomes_words(address: str, speech: tuple[Path, float
     page = ready(browser, address)
     page.value(WATCH)
     button(page, "Start")
-    page.wait(f"{LINES}.length >= 4")
-    shoot(page, "spoken")
+    page.wait(f"{LINES}.length >= 4 && {LINES}[3].split(' ').length > 3")
+    page.resize(960, 570, scale=1.5)
+    if SCREENSHOTS:
+        page.screenshot(Path(SCREENSHOTS) / "live.png")  # docs/live.png
     page.wait(f"performance.now() - marks.sound > {1000 * seconds}")
     button(page, "Stop")
     is_state(page, "Stopped")

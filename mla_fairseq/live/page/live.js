@@ -8,7 +8,7 @@ const BLOCK = 2048; // samples in a message
 const KEPT = 20; // s of the microphone that are kept, to be sent again
 const AHEAD = 1 << 18; // bytes given to the browser at once: more would only wait there
 const WAITS = [1, 2, 4, 8, 15]; // s before each attempt to connect again
-const DEAD = 15; // s without an answer after which a connection counts as lost
+const DEAD = 15; // s without an answer to audio after which a connection counts as lost; files may wait longer
 const PAUSE = 160; // ms of silence in which a sentence ends: the next one may have begun in them
 const FLOOR = -60; // dB at the left end of the meter
 const SILENT = 5; // s below that after which the page asks whether the microphone is muted
@@ -221,7 +221,7 @@ class Take {
     this.socket.onmessage = ({ data }) => this.receive(JSON.parse(data));
     this.socket.onclose = ({ code }) => this.lost(code);
     this.error = this.told = this.ready = false;
-    this.answered = performance.now();
+    this.asked = performance.now();
     this.watch = setInterval(() => this.check(), 200);
   }
 
@@ -237,6 +237,7 @@ class Take {
       this.socket.send(this.blocks[this.next - this.first].subarray(this.skip));
       this.next += 1;
       this.skip = 0;
+      this.asked ||= performance.now();
     }
     if (!this.ended || this.next < last || this.told) return;
     this.told = true;
@@ -246,7 +247,8 @@ class Take {
   /** Send more, and give up a connection that died without a word: the server answers audio 4 times a second. */
   check() {
     this.pump();
-    if (performance.now() - this.answered > 1000 * DEAD) {
+    const waited = this.asked && performance.now() - this.asked;
+    if (waited > 1000 * (this.live ? DEAD : 4 * DEAD)) {
       this.socket.onmessage = this.socket.onclose = null;
       this.socket.close();
       this.lost();
@@ -255,7 +257,7 @@ class Take {
 
   receive(message) {
     if (this.over) return;
-    this.answered = performance.now();
+    this.asked = 0;
     if (message.error) this.error = message.error;
     if (message.ready) this.begin();
     if (message.words !== undefined) this.write(message);
@@ -417,7 +419,7 @@ const STATES = {
   asking: "Waiting for the microphone",
   connecting: "Connecting",
   listening: "Listening",
-  waiting: "No connection",
+  waiting: "Not connected",
   finishing: "Waiting for the last words",
   paused: "Paused",
 };
@@ -511,6 +513,7 @@ async function translateFile(file) {
     return say(`The browser cannot decode ${file.name}. Open a file with audio, such as WAV, MP3, M4A, FLAC or Ogg.`);
   }
   const whole = new Take(new Recording(file.name, file.name.replace(/\.[^.]*$/, "")), FILE_RATE, 0, false);
+  whole.recording.section.classList.add("file");
   for (const block of blocks) whole.push(block);
   whole.end();
   translate(whole);
@@ -657,11 +660,11 @@ function begin() {
     if (state === "paused") resume();
     else if (state === "listening") end(true);
   });
-  $("open").addEventListener("click", () => $("file").click());
+  $("open").addEventListener("click", () => state === "idle" && $("file").click());
   $("file").addEventListener("change", () => {
     const [file] = $("file").files;
     $("file").value = ""; // so that the same file can be opened again
-    if (file) translateFile(file);
+    if (file && state === "idle") translateFile(file);
   });
   $("policy").addEventListener("change", () => {
     choosePolicy();
