@@ -33,6 +33,7 @@ except SystemExit as end:
         ("synthesize", "librosa", "tts", "a.pt --data data --output out --text a"),
         ("synthesize", "matplotlib", "plots", "a.pt --data data --output out --text a"),
         ("sweep_agent", "simuleval", "simul", "--agent WaitKAgent --output out -- --model-path a.pt"),
+        ("live", "tornado", "live", "a.pt --data data"),
         ("plot", "matplotlib", "plots", "points.tsv --output out"),
     ],
 )
