@@ -1,6 +1,7 @@
 """Benchmarks: their reports are complete, and a wrong mechanism is not timed."""
 
 import importlib
+import logging
 import re
 import runpy
 import subprocess
@@ -29,11 +30,12 @@ def report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Report:
     def report(script: str, *arguments: str) -> str:
         output = tmp_path / "report.md"
         monkeypatch.setattr(sys, "argv", [str(SCRIPTS / script), *arguments, "--allow-dirty", "--output", str(output)])
-        threads = torch.get_num_threads()
+        threads, disabled = torch.get_num_threads(), logging.root.manager.disable
         try:
             runpy.run_path(str(SCRIPTS / script), run_name="__main__")
         finally:
             torch.set_num_threads(threads)
+            logging.disable(disabled)  # other tests read what programs log
         return output.read_text(encoding="utf-8")
 
     return report
