@@ -250,6 +250,21 @@ def test_a_server_that_hangs_is_left(browser: Chromium, live: Live) -> None:
     page.close()
 
 
+@pytest.mark.slow
+def test_what_a_long_outage_cost_is_shown(browser: Chromium, live: Live) -> None:
+    page = ready(browser, live.address)
+    start(page, lines=2)
+    live.kill()
+    page.wait("document.querySelector('#clock').textContent > '0:26'")
+    live.start()
+    text = page.wait("document.querySelector('.gap')?.textContent")
+    gap = re.fullmatch(r"0:(\d\d) to 0:(\d\d) was not translated: the connection was lost for too long", text)
+    assert gap and 3 < int(gap[2]) - int(gap[1]) < 60
+    first = page.wait("document.querySelector('.gap ~ li .words')?.textContent")
+    assert any(sentence.startswith(first) for sentence in ALL)
+    page.close()
+
+
 async def never(*arguments: object) -> None:
     """Wait for ever."""
     await asyncio.Event().wait()

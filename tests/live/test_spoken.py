@@ -79,7 +79,7 @@ def test_a_spoken_sentence_becomes_words(address: str, speech: tuple[Path, float
     page.value(WATCH)
     button(page, "Start")
     page.wait(f"{LINES}.length >= 4 && {LINES}[3].split(' ').length > 3")
-    page.resize(960, 570, scale=1.5)
+    page.resize(1060, 620, scale=1.4)
     if SCREENSHOTS:
         page.screenshot(Path(SCREENSHOTS) / "live.png")  # docs/live.png
     page.wait(f"performance.now() - marks.sound > {1000 * seconds}")

@@ -475,6 +475,7 @@ function progress(translated) {
 function hear(block) {
   if (!take || take.ended) return;
   take.push(block);
+  $("clock").textContent = clock(take.length);
   const level = decibels(block);
   $("meter").ariaValueNow = Math.round(level);
   $("meter").firstElementChild.style.setProperty("--level", 1 - level / FLOOR);
@@ -520,13 +521,18 @@ async function translateFile(file) {
 }
 
 /** Translate the next take. */
-async function translate(next) {
+function translate(next) {
   take = next;
   pausing = false;
   show("connecting");
   progress(take.offset);
   take.connect();
-  awake = await navigator.wakeLock?.request("screen").catch(() => null); // talks are longer than screens stay on
+  stayAwake();
+}
+
+/** Keep the screen on: talks are longer than that. A browser gives it up when it shows another page. */
+async function stayAwake() {
+  if (take && !take.over) awake = await navigator.wakeLock?.request("screen").catch(() => null);
 }
 
 /** End the take; its last words still come. */
@@ -677,6 +683,7 @@ function begin() {
   window.addEventListener("beforeunload", (event) => {
     if (take || recordings.some(({ saved }) => !saved)) event.preventDefault();
   });
+  document.addEventListener("visibilitychange", stayAwake);
   load();
 }
 
