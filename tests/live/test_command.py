@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from tornado.websocket import websocket_connect
@@ -122,9 +124,21 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
+def interrupt(port: int) -> None:
+    """Press Ctrl-C once the server answers."""
+    wait_for(lambda: answers(port))
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def answers(port: int) -> bool:
+    with contextlib.suppress(OSError), urlopen(f"http://127.0.0.1:{port}/model"):
+        return True
+    return False
+
+
 def test_a_public_server_warns_about_microphones(save: Save, data: Path, capsys, caplog) -> None:
     port = free_port()
-    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    threading.Thread(target=interrupt, args=(port,)).start()
     args = parse(save, data, "--host", "0.0.0.0", "--port", str(port))
     with pytest.raises(KeyboardInterrupt):
         live.run(args)
