@@ -27,6 +27,7 @@ SILENCE = """navigator.mediaDevices.getUserMedia = async () => {
   [window.track] = stream.getAudioTracks();
   return stream;
 }"""
+BELOW = "((page) => page.scrollHeight - page.scrollTop - page.clientHeight)(document.documentElement)"  # px
 ALL = list(tones.SENTENCES.values())
 
 
@@ -262,6 +263,7 @@ def test_what_a_long_outage_cost_is_shown(browser: Chromium, live: Live) -> None
     assert gap and 3 < int(gap[2]) - int(gap[1]) < 60
     first = page.wait("document.querySelector('.gap ~ li .words')?.textContent")
     assert any(sentence.startswith(first) for sentence in ALL)
+    shoot(page, "gap")
     page.close()
 
 
@@ -279,6 +281,10 @@ def test_a_file_is_translated_faster_than_it_plays(page: Page, tmp_path: Path) -
     shoot(page, "file")
     is_state(page, "Stopped")
     assert page.value(LINES) == 8 * ALL
+    page.wait(f"{BELOW} < 2")
+    page.resize(360, 700)
+    page.wait(f"document.documentElement.clientWidth === 360 && {BELOW} < 2")
+    page.resize(1100, 760)
     assert time.monotonic() - began < len(samples) / tones.RATE
     assert page.value("document.querySelector('h2').textContent") == "a talk.flac"
     saved = page.download(".subtitles", tmp_path / "saved")
@@ -289,13 +295,15 @@ def test_a_file_goes_on_after_a_lost_connection(browser: Chromium, live: Live, t
     soundfile.write(tmp_path / "talk.wav", np.tile(tones.speech(), 20), tones.RATE)
     page = ready(browser, live.address)
     page.give("#file", tmp_path / "talk.wav")
-    page.wait(f"{LINES}.length > 4")
+    page.wait(f"{LINES}.length > 16")
+    page.value("scrollTo(0, 0)")  # to read what came first
     live.kill()
     is_state(page, "Not connected")
     assert page.value(f"{LINES}.length") < 80
     live.start()
     is_state(page, "Stopped")
     assert page.value(LINES) == 20 * ALL
+    assert page.value("document.documentElement.scrollTop") == 0
     page.close()
 
 

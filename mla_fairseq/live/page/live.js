@@ -157,12 +157,25 @@ function stamp(ms) {
   return `${two(Math.floor(ms / 3.6e6))}:${new Date(ms).toISOString().slice(14, 23)}`;
 }
 
-/** Make a change of the text and follow its end, unless the reader has scrolled away from it. */
+const page = globalThis.document?.documentElement; // a worklet has none
+let follows = true; // whether the reader has not scrolled away from the end of the text
+let place = 0; // where the page was scrolled to when that was known
+
+/** Make a change of the text, and follow its end. */
 function keepInView(change) {
-  const page = document.documentElement;
-  const follows = page.scrollHeight - page.scrollTop - page.clientHeight < 120;
+  if (page.scrollTop !== place) noticeScroll(); // the event comes later than many words of a file
   change();
+  scrollToEnd();
+}
+
+function scrollToEnd() {
   if (follows) page.scrollTop = page.scrollHeight;
+  place = page.scrollTop;
+}
+
+function noticeScroll() {
+  follows = page.scrollHeight - page.scrollTop - page.clientHeight < 120;
+  place = page.scrollTop;
 }
 
 // ---- takes: audio, and the connection that translates it ----
@@ -684,6 +697,8 @@ function begin() {
     if (take || recordings.some(({ saved }) => !saved)) event.preventDefault();
   });
   document.addEventListener("visibilitychange", stayAwake);
+  window.addEventListener("scroll", noticeScroll);
+  window.addEventListener("resize", scrollToEnd); // which turns a phone, too
   load();
 }
 
