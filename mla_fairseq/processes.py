@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import functools
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import parent_process
@@ -49,6 +51,28 @@ def ending_with(parent: int) -> Callable[[], None]:
             os._exit(1)
 
     return bind
+
+
+@functools.cache
+def end_forks_with_this() -> None:
+    """Let every process that this one forks from now on end when it does.
+
+    torch's workers of a DataLoader do so by themselves, but not one that starts while its parent is killed: it takes
+    the process that adopts it for its parent, and never ends.
+    """
+    forking = [0]
+
+    def note() -> None:
+        forking[0] = os.getpid()
+
+    def watch(parent: int) -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    os.register_at_fork(
+        before=note, after_in_child=lambda: Thread(target=watch, args=(forking[0],), daemon=True).start()
+    )
 
 
 @contextmanager

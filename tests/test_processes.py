@@ -14,7 +14,7 @@ from mla_fairseq.cli import prepare
 from mla_fairseq.cli.options import STOPPED
 from mla_fairseq.data.extraction import parallel_map
 from mla_fairseq.evaluation.programs import run_program
-from mla_fairseq.processes import locked
+from mla_fairseq.processes import end_forks_with_this, locked
 from mla_fairseq.recipes.process import execute
 from tests import programs
 from tests.killing import killed, needs_proc, wait_for
@@ -45,9 +45,15 @@ def in_a_sweep(path: Path) -> None:
     run_program([Path(sys.executable).name, "-c", program(path)], path.with_suffix(".log"))
 
 
+def in_a_fork(path: Path) -> None:
+    end_forks_with_this()
+    multiprocessing.get_context("fork").Process(target=sleep_after, args=(path,)).start()
+    time.sleep(300)
+
+
 @needs_proc
 @pytest.mark.parametrize("signal_", SIGNALS)
-@pytest.mark.parametrize("start", [in_a_pool, in_a_recipe, in_a_sweep])
+@pytest.mark.parametrize("start", [in_a_pool, in_a_recipe, in_a_sweep, in_a_fork])
 def test_processes_end_with_the_one_that_started_them(
     tmp_path: Path, start: Callable[[Path], None], signal_: int
 ) -> None:

@@ -22,6 +22,7 @@ from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.models.checks import LAST, check_continued, check_criterion, resumed
 from mla_fairseq.models.distributed import share_statistics
 from mla_fairseq.models.loading import check_trusted
+from mla_fairseq.processes import end_forks_with_this
 from mla_fairseq.tasks.data_config import FolderDataConfig
 from mla_fairseq.tasks.diverging import check_diverged
 from mla_fairseq.tasks.features import check_batches, check_features
@@ -169,6 +170,8 @@ class FolderTask(FairseqTask):
         if getattr(self.args, "num_shards", 1) > 1:  # fairseq's own commands ignore it
             shards, flag = self.args.num_shards, "--num-shards"
             kwargs |= {"num_shards": shards, "shard_id": self.args.shard_id}
+        if kwargs.get("num_workers", 0) > 0:
+            end_forks_with_this()
         with user_errors("increase --max-tokens or --max-tokens-valid: ", (AssertionError,)):
             batches = super().get_batch_iterator(dataset, *args, **kwargs)
         if shards > 1 and len(batches.frozen_batches) < shards:
