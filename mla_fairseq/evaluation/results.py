@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import glob
 import re
+import shlex
 import string
 from collections.abc import Iterable
 from pathlib import Path
@@ -77,7 +78,7 @@ def check(path: Path, record: Record) -> Record:
     """Return the record if it may be published: its code can be checked out and its run repeated.
 
     Raises:
-        ValueError: no commit, one with uncommitted changes, no command or no name.
+        ValueError: no commit, one with uncommitted changes, no command or no name, or a path of one machine.
     """
     commit = record.get("commit")
     if not _COMMIT.fullmatch(str(commit)):
@@ -87,11 +88,16 @@ def check(path: Path, record: Record) -> Record:
     for key in ("command", "name"):
         if not record.get(key):
             raise ValueError(f"{path} has no {key}, so that the run cannot be repeated: run the recipe again")
+    words = [word for command in record.get("commands", {}).values() for word in shlex.split(command)]
+    if absolute := next((word for word in words if word.startswith("/")), None):
+        raise ValueError(f"{path} has a path of one machine ({absolute}): add the run from its own folder")
     return record
 
 
 def add(folder: Path | str, table: str, run: Path | str) -> Path:
     """Copy a run's ``result.json`` to the records of a table, replacing one of the same name; return the copy's path.
+
+    The folder of all runs (``mla-recipe --out``) is called ``runs`` in the commands of the copy.
 
     Raises:
         ValueError: the record must not be published, or the template has no such table.
@@ -103,7 +109,10 @@ def add(folder: Path | str, table: str, run: Path | str) -> Path:
         raise ValueError(
             f"--table is not in the template of {folder} ({table}): choose one of {', '.join(sorted(tables))}"
         )
-    record, records = check(path, _load(path)), folder / "results" / table
+    record, records = _load(path), folder / "results" / table
+    runs = str(Path(run).absolute().parent)
+    record["commands"] = {stage: text.replace(runs, "runs") for stage, text in record.get("commands", {}).items()}
+    check(path, record)
     name = file_name(record["name"], f"the name in {path}")
     same = sorted(records.glob(f"[0-9][0-9]-{glob.escape(name)}.json"))
     target = same[0] if same else records / f"{len(list(records.glob('*.json'))) + 1:02d}-{name}.json"
@@ -123,8 +132,10 @@ class _Cells(string.Formatter):
 
 def _table(records: list[Record], columns: list[str], options: list[str]) -> str:
     """Return a markdown table; columns of numbers are aligned to the right."""
-    for key in options:  # points or sets
-        records = [{**record, **row} for record in records for row in record[key]]
+    for key in options:  # points, sets or long_recordings; a run need not have measured them
+        records = [{**record, **row} for record in records for row in record.get(key, ())]
+        if not records:
+            raise ValueError(f"no record has {key}: correct the template, or add a run that has it")
     heads, formats = zip(*(column.split(" | ", 1) for column in columns), strict=True)
     rows = [[_Cells().format(cell, **_derived(record)) for cell in formats] for record in records]
     right = [all(_NUMBER.fullmatch(row[place]) for row in rows) for place in range(len(heads))]

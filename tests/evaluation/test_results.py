@@ -122,6 +122,25 @@ def test_a_commit_that_cannot_be_checked_out_is_refused(example, commit):
         render(example)
 
 
+def test_records_have_no_path_of_one_machine(example):
+    commands = {"train": f"fairseq-train {example}/runs/data/x --save-dir '{example}/runs/a'"}
+    copy = add(example, "some", run(example, commands=commands))
+    assert json.loads(copy.read_text())["commands"] == {"train": "fairseq-train runs/data/x --save-dir 'runs/a'"}
+    with pytest.raises(ValueError, match=r"has a path of one machine \(/data/x\): add the run from its own folder"):
+        add(example, "some", run(example, commands={"train": "fairseq-train /data/x"}))
+
+
+def test_runs_that_did_not_measure_a_part_of_a_table_have_no_rows_there(example):
+    template = example / "results" / "template.md"
+    template.write_text("```table some sets\nname | {name}\nset | {subset}\n```")
+    add(example, "some", run(example, sets=[{"subset": "dev"}]))
+    add(example, "some", run(example, name="b"))
+    assert render(example).endswith("| a | dev |")
+    template.write_text("```table some long_recordings\nname | {name}\n```")
+    with pytest.raises(ValueError, match="no record has long_recordings: correct the template"):
+        render(example)
+
+
 def test_a_range_of_commits_is_a_commit():
     check(Path("x.json"), RECORD | {"commit": "abc1234..def5678"})
 

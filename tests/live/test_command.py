@@ -94,7 +94,7 @@ def test_flags_are_the_defaults_of_clients(save: Save, data: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_server_at_once(save: Save, data: Path, tmp_path: Path, number: signal.Signals) -> None:
-    """Its clients are told, also one whose audio is being translated, and it ends with one line."""
+    """Its clients get an error, also one whose audio is being translated, and it ends with one line."""
     port, (out, err) = free_port(), (tmp_path / "out", tmp_path / "err")
     command = ["mla-live", str(save(SMALL)), "--data", str(data), "--port", str(port)]
     main = programs._main("mla-live")
