@@ -8,7 +8,7 @@ from tornado.netutil import bind_sockets
 from mla_fairseq.live.model import Model
 from mla_fairseq.live.server import serve
 from mla_fairseq.live.service import Service
-from tests.live.chromium import Chromium, Loop, Page
+from tests.chromium import Chromium, Loop, Page
 
 SCREENSHOTS = os.environ.get("LIVE_SCREENSHOTS")
 SIZES = {"": (1100, 760, False), "_dark": (1100, 760, True), "_360": (360, 700, False)}  # the last: dark

@@ -15,8 +15,8 @@ import pytest
 import soundfile
 
 from mla_fairseq.live.service import Service
+from tests.chromium import BINARY, Chromium, Loop, Page
 from tests.live import tones
-from tests.live.chromium import BINARY, Chromium, Loop, Page
 from tests.live.pages import LINES, NOTICE, Live, button, is_state, ready, shoot, start
 
 pytestmark = pytest.mark.skipif(not BINARY, reason="the page needs Chromium: apt-get install chromium")

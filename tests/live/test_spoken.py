@@ -13,7 +13,7 @@ import soundfile
 import yaml
 from tornado.testing import bind_unused_port
 
-from tests.live.chromium import BINARY, Chromium, Loop
+from tests.chromium import BINARY, Chromium, Loop
 from tests.live.pages import LINES, SCREENSHOTS, button, is_state, ready
 
 ROOT = Path(__file__).resolve().parents[2]
