@@ -142,6 +142,10 @@ class SpeechDecoder(FairseqIncrementalDecoder):
             x = convolution(x if mask is None else x * mask.unsqueeze(1))
         return frames + x.transpose(1, 2)
 
+    def add_positions(self, x: Tensor, start: int | Tensor) -> Tensor:
+        """Add the embedding of positions from ``start`` on to the output of the pre-net (T, B, C)."""
+        return self.dropout_module(x + self.pos_emb_alpha * self.embed_positions(start, len(x), x.device).to(x))
+
     def expect_length(self, encoder_out: dict[str, Any]) -> Tensor | None:
         """Return the steps (B,) that synthesis expects; ``None`` where none was measured, given or learnt.
 
@@ -231,8 +235,7 @@ class SpeechDecoder(FairseqIncrementalDecoder):
 
     def _embed(self, frames: Tensor, start: int | Tensor) -> Tensor:
         """Return embedded frames (T, B, C) of frames (B, T, n F), the first of which are at ``start``."""
-        x = self.prenet(frames).transpose(0, 1)
-        return self.dropout_module(x + self.pos_emb_alpha * self.embed_positions(start, len(x), x.device).to(x))
+        return self.add_positions(self.prenet(frames).transpose(0, 1), start)
 
     def _predict(self, source: Source) -> dict[str, Tensor]:
         """Return the extras of the length predictor; none without one."""

@@ -76,20 +76,8 @@ class TextEncoder(FairseqEncoder):
             speaker: (B, 1), speakers, in a model that has more than one.
         """
         real = src_tokens.ne(self.padding_idx)
-        x = self._embed(src_tokens, real)
-        key_mask, lengths = (None if bool(real.all()) else real), real.sum(1)  # without padding no layer needs to mask
-        expected = None if self.lengths is None else source_lengths(self.lengths, lengths)
-        layout = Layout.at(
-            FULL, 0, len(x), query_length=expected, key_length=expected, key_mask=key_mask, device=x.device
-        )
-        for layer in self.transformer_layers:
-            x = layer(x, layout)
-        if self.layer_norm is not None:
-            x = self.layer_norm(x)
-        if self.embed_speaker is not None:
-            embedded = self.embed_speaker(speaker).transpose(0, 1).expand(len(x), -1, -1)  # (B, 1, C') -> (S, B, C')
-            assert self.spk_emb_proj is not None, "it comes with the embedding of speakers"
-            x = self.spk_emb_proj(torch.cat((x, embedded), dim=2))
+        key_mask = None if bool(real.all()) else real  # without padding no layer needs to mask
+        x = self.states(src_tokens, real, key_mask, speaker)
         return {
             "encoder_out": [x],
             "encoder_padding_mask": [] if key_mask is None else [~real],
@@ -98,6 +86,30 @@ class TextEncoder(FairseqEncoder):
             "src_tokens": [],
             "src_lengths": [],
         }
+
+    def states(self, tokens: Tensor, real: Tensor, key_mask: Tensor | None, speaker: Tensor | None = None) -> Tensor:
+        """Return encoder states (S, B, C) of symbols (B, S).
+
+        Args:
+            tokens: symbols (B, S).
+            real: (B, S), false for padding.
+            key_mask: the same, for attention; ``None``: all are real.
+            speaker: (B, 1), speakers, in a model that has more than one.
+        """
+        x = self._embed(tokens, real)
+        expected = None if self.lengths is None else source_lengths(self.lengths, real.sum(1))
+        layout = Layout.at(
+            FULL, 0, len(x), query_length=expected, key_length=expected, key_mask=key_mask, device=x.device
+        )
+        for layer in self.transformer_layers:
+            x = layer(x, layout)
+        if self.layer_norm is not None:
+            x = self.layer_norm(x)
+        if self.embed_speaker is None:
+            return x
+        embedded = self.embed_speaker(speaker).transpose(0, 1).expand(len(x), -1, -1)  # (B, 1, C') -> (S, B, C')
+        assert self.spk_emb_proj is not None, "it comes with the embedding of speakers"
+        return self.spk_emb_proj(torch.cat((x, embedded), dim=2))
 
     def _embed(self, tokens: Tensor, real: Tensor) -> Tensor:
         """Return embedded symbols (S, B, C) of symbols (B, S); ``real`` (B, S) is false for padding."""

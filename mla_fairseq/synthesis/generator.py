@@ -4,57 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from numbers import Integral, Real
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mla_fairseq.models.tts_transformer_mla import TTSTransformerMLAModel
+from mla_fairseq.synthesis.limits import Limits
 
 Steps = tuple[Tensor, Tensor, Tensor | None]
 """Frames, probabilities of the end, and attention weights (or ``None``) of one or more decoder steps."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The conditions under which an utterance ends.
-
-    Attributes:
-        threshold: an utterance ends at the first step whose probability of the end is above this.
-        max_steps: largest number of decoder steps of any utterance.
-        max_ratio: largest number of steps divided by the number that the model expects; 0: no such limit. It does not
-            apply to models without an expected length.
-        slack: steps allowed beyond ``max_ratio``, because short expected lengths are uncertain.
-
-    Raises:
-        ValueError: a value is not a number, ``threshold`` is outside 0 to 1, ``max_steps`` is below 1, or ``max_ratio``
-            is below 0.
-    """
-
-    threshold: float = 0.5
-    max_steps: int = 1200
-    max_ratio: float = 2.0
-    slack: int = 10
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            kind, type_ = ("an integer", Integral) if name in ("max_steps", "slack") else ("a number", Real)
-            if not isinstance(value, type_):
-                raise ValueError(f"{name} must be {kind}, but is {value!r}")
-        if not 0 < self.threshold < 1:
-            raise ValueError(f"--eos-prob-threshold must be between 0 and 1, but is {self.threshold}")
-        if self.max_steps < 1:
-            raise ValueError(f"the largest number of decoder steps must be at least 1, but is {self.max_steps}")
-        if self.max_ratio < 0:
-            raise ValueError(f"--max-length-ratio must be at least 0, but is {self.max_ratio}")
-
-    def steps(self, expected: Tensor | None, batch: int) -> Tensor:
-        """Return the largest number of steps of each utterance (B,), given its expected steps (B,)."""
-        if expected is None or self.max_ratio == 0:
-            return torch.full((batch,), self.max_steps)
-        allowed = (expected.double() * self.max_ratio).ceil().long() + self.slack
-        return allowed.clamp_max(self.max_steps).cpu()
 
 
 @dataclass
@@ -88,7 +47,8 @@ def decode(model: TTSTransformerMLAModel, net_input: dict, limits: Limits, need_
     """
     encoder_out = model.encoder(**net_input)
     batch = len(net_input["src_tokens"])
-    limit = limits.steps(model.decoder.expect_length(encoder_out), batch)
+    expected = model.decoder.expect_length(encoder_out)
+    limit = torch.tensor([limits.steps(steps) for steps in ([None] * batch if expected is None else expected.tolist())])
     stretches: list[list[Steps]] = [[] for _ in range(batch)]
     ended = [False] * batch
     rows = torch.arange(batch)  # the utterance in each row of the shrinking batch

@@ -13,7 +13,8 @@ from fairseq.tasks.text_to_speech import TextToSpeechTask
 
 from mla_fairseq.data.spoken_text import WORD_END, SpokenText
 from mla_fairseq.errors import UserError, user_errors
-from mla_fairseq.synthesis.generator import Limits, Synthesizer
+from mla_fairseq.synthesis.generator import Synthesizer
+from mla_fairseq.synthesis.limits import Limits
 from mla_fairseq.synthesis.vocoder import griffin_lim
 from mla_fairseq.tasks.flags import SPEECH, refuse
 from mla_fairseq.tasks.folder import FolderTask

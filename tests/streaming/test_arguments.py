@@ -13,7 +13,7 @@ from mla_fairseq.speech.resample import Samples
 from mla_fairseq.streaming import IncrementalSession, OfflineSession, SearchOptions, Translator, WaitKPolicy
 from mla_fairseq.streaming.frontend import Normalisation
 from mla_fairseq.streaming.offline_policies import AlignAttPolicy
-from mla_fairseq.synthesis.generator import Limits
+from mla_fairseq.synthesis.limits import Limits
 from mla_fairseq.synthesis.speaker import Speaker
 from tests.streaming.conftest import noise
 

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from mla_fairseq.models.tts_transformer_mla import TTSTransformerMLAModel
-from mla_fairseq.synthesis.generator import Limits, Synthesizer, decode, refine
+from mla_fairseq.synthesis.generator import Synthesizer, decode, refine
+from mla_fairseq.synthesis.limits import Limits
 from tests.models.conftest import EVERYWHERE
 from tests.models.test_tts_transformer_mla import BINS, PAD, PER_STEP, build, text
 
@@ -31,7 +32,7 @@ def reference(model: TTSTransformerMLAModel, tokens: Tensor, limits: Limits) -> 
     """Decode one utterance without a state: each step computes all steps before it again."""
     encoded = model.encoder(**inputs(tokens))
     expected = model.decoder.length_rule(encoded["encoder_out"][0].new_tensor([tokens.shape[1]]).long())
-    most = int(limits.steps(expected, 1))
+    most = limits.steps(int(expected))
     model.decoder.length_rule.train_rule = "ratio"
     given = torch.zeros(1, 1, PER_STEP * BINS)
     while True:
