@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mla_fairseq.parsing import parse_json
+from mla_fairseq.json_text import parse_json
 
 log = logging.getLogger(__name__)
 

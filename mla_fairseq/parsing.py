@@ -5,14 +5,14 @@ YAML's aliases are refused, because a few lines of them can stand for billions o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 import yaml
 
-DEEPEST = 50  # levels of nesting; data configurations, recipes and logs have at most five
-_DEEP = f"nested more than {DEEPEST} levels deep"
+from mla_fairseq.json_text import DEEP, DEEPEST
+from mla_fairseq.json_text import parse_json as parse_json
+
 _EVENTS = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # libyaml's: twenty times as fast
 
 
@@ -45,7 +45,7 @@ def yaml_events(text: str) -> Iterator[yaml.Event]:
         for event in yaml.parse(text, Loader=_EVENTS):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
-                raise ValueError(f"{_place(event)} is {_DEEP}")
+                raise ValueError(f"{_place(event)} is {DEEP}")
             _check_event(event)
             yield event
     except yaml.YAMLError as error:
@@ -61,24 +61,3 @@ def _check_event(event: yaml.Event) -> None:
         raise ValueError(f"{_place(event)} has an alias, *{event.anchor}: write the value in full")
     if tag := getattr(event, "tag", None):
         raise ValueError(f"{_place(event)} has a tag, {tag}: remove it")
-
-
-def parse_json(text: str) -> Any:
-    """Return the value in a JSON text.
-
-    Raises:
-        ValueError: the text is not JSON, or is nested too deeply; the message is the reason in one line.
-    """
-    try:
-        value = json.loads(text)
-    except RecursionError:
-        raise ValueError(_DEEP) from None
-    level, depth = [value], 0
-    while level := [one for parent in level if isinstance(parent, dict | list) for one in _children(parent)]:
-        if (depth := depth + 1) > DEEPEST:
-            raise ValueError(_DEEP)
-    return value
-
-
-def _children(value: dict[str, Any] | list[Any]) -> list[Any]:
-    return list(value.values()) if isinstance(value, dict) else value

@@ -31,7 +31,8 @@ from mla_fairseq import plugin  # noqa: F401 -- registers the architectures
 from mla_fairseq.agents import WaitKAgent
 from mla_fairseq.attention import Full
 from mla_fairseq.speech import read_audio
-from mla_fairseq.speech.features import NUM_BINS, SAMPLE_RATE
+from mla_fairseq.speech.features import NUM_BINS
+from mla_fairseq.speech.samples import SAMPLE_RATE
 from mla_fairseq.streaming import (
     AlignAttPolicy,
     IncrementalSession,

@@ -28,8 +28,9 @@ RULES = {
     "plugin": Rule(inside=("checkpoints", "criterions", "models", "tasks"), outside=()),
     "attention": Rule(outside=("torch",)),
     "errors": Rule(outside=()),
-    "parsing": Rule(outside=("yaml",)),
-    "files": Rule(inside=("parsing",), outside=()),
+    "json_text": Rule(outside=()),
+    "parsing": Rule(inside=("json_text",), outside=("yaml",)),
+    "files": Rule(inside=("json_text",), outside=()),
     "processes": Rule(inside=("files",), outside=()),
     "checkpoints": Rule(inside=("files",), outside=("torch",)),
     "averaging": Rule(inside=("attention", "checkpoints", "files", "models.options"), outside=("torch",)),
@@ -38,6 +39,7 @@ RULES = {
     "criterions": Rule(inside=("errors", "models")),
     "streaming": Rule(inside=("attention", "checkpoints", "errors", "files", "models", "parsing", "speech")),
     "synthesis": Rule(inside=("checkpoints", "errors", "files", "models", "speech")),
+    "edge": Rule(inside=("attention", "checkpoints", "errors", "files", "models", "speech", "streaming")),
     "live": Rule(inside=("errors", "files", "parsing", "speech", "streaming"), outside=("numpy", "tornado")),
     "agents": Rule(inside=("errors", "files", "speech", "streaming")),
     "data": Rule(inside=("errors", "files", "parsing", "processes", "speech")),
@@ -59,6 +61,8 @@ OWNERS = {
     "simuleval": ("agents",),
     "tornado": ("live",),
     "simulstream": ("streaming",),
+    "onnx": ("edge",),
+    "onnxruntime": ("edge", "streaming"),
 }
 
 

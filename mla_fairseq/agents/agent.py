@@ -145,7 +145,7 @@ class StreamingAgent(SpeechToTextAgent):
         Raises:
             ValueError: it is a full-context one, but the sessions are incremental.
         """
-        if issubclass(self.session_class, IncrementalSession) and not self.translator.model.encoder.streams:
+        if issubclass(self.session_class, IncrementalSession) and not self.translator.streams:
             raise ValueError(
                 "this model has a full-context encoder: train one with --encoder-chunk-size, or use an agent for "
                 "offline models, such as AlignAttAgent"

@@ -66,7 +66,7 @@ def long_form(args: Namespace, session: Session) -> LongForm | None:
         if given:
             raise ValueError(f"--{next(iter(given))} has no effect without --long-form: add it, or remove the flag")
         return None
-    detector = named_detector(given.pop("detector", None), LongSession(session).boundary is not None)
+    detector = named_detector(given.pop("detector", None), session.translator.has_boundary)
     if isinstance(session, OfflineSession):  # it decodes again at each push: once per segment of SimulEval is enough
         given["segment"] = max(1, round(getattr(args, "source_segment_size", SEGMENT) * SAMPLE_RATE / 1000 / BLOCK))
     return LongForm(detector, given)

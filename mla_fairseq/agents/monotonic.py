@@ -17,6 +17,6 @@ class MonotonicAgent(StreamingAgent):
         Raises:
             ValueError: the model has no monotonic attention.
         """
-        if translator.model.decoder.monotonic is None:
+        if not translator.monotonic:
             raise ValueError("this model has no monotonic attention: use another agent, such as WaitKAgent")
         return MonotonicPolicy()

@@ -30,7 +30,7 @@ class OfflineAgent(StreamingAgent):
         Raises:
             ValueError: the flags do not suit the model, or it has monotonic attention.
         """
-        if self.translator.model.decoder.monotonic is not None:
+        if self.translator.monotonic:
             raise ValueError("this model has monotonic attention, whose heads decide when to emit: use MonotonicAgent")
         return super().build_session()
 

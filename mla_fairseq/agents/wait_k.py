@@ -35,7 +35,7 @@ class WaitKAgent(StreamingAgent):
             ValueError: the model is monotonic, has a full-context encoder, or was not trained with wait-k and a flag is
                 missing, or a number is below 1.
         """
-        if translator.model.decoder.monotonic is not None:
+        if translator.monotonic:
             raise ValueError("this model has monotonic attention, whose heads decide when to emit: use MonotonicAgent")
         self.check_encoder()
         lagging, ratio = args.waitk_lagging, args.fixed_pre_decision_ratio

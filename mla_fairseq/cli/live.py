@@ -96,7 +96,7 @@ def load(args: argparse.Namespace) -> Model:
     torch.set_num_threads(1)  # clients share the cores: one thread for each push
     translator = Translator.load(args.checkpoint, args.data, args.config_yaml)
     translator.to(args.device)
-    detector = named_detector(args.detector, translator.model.encoder.boundary is not None)
+    detector = named_detector(args.detector, translator.has_boundary)
     model = Model(translator, *describe(args), None, detector, args.pause, args.longest)
     choice = {"policy": args.policy, "number": args.number, "tgt_lang": args.tgt_lang}
     try:

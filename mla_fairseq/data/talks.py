@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mla_fairseq.speech.features import FRAMES_PER_STATE, INT16_RANGE, NUM_BINS, SAMPLE_RATE, filter_banks
+from mla_fairseq.speech.features import NUM_BINS, filter_banks
+from mla_fairseq.speech.samples import FRAMES_PER_STATE, INT16_RANGE, SAMPLE_RATE
 
 QUIET = 4.0 * np.log(10)  # 40 dB in natural logarithms of power
 LOST = 6  # most frames of an onset that are cut off

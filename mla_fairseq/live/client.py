@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from mla_fairseq.live.model import Model, Setting
-from mla_fairseq.speech.features import INT16_RANGE
 from mla_fairseq.speech.resample import Samples
+from mla_fairseq.speech.samples import INT16_RANGE
 from mla_fairseq.streaming import Emission
 
 REPORT = 0.25  # seconds between two reports of progress

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mla_fairseq.speech.features import FRAMES_PER_STATE as FRAMES_PER_STATE
+from mla_fairseq.speech.samples import FRAMES_PER_STATE as FRAMES_PER_STATE
 
 
 class BoundaryOutput(nn.Module):

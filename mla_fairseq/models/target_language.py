@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from fairseq.data import Dictionary
+if TYPE_CHECKING:
+    from fairseq.data import Dictionary
 
 _TAG = re.compile(r"<lang:(.+)>")  # fairseq's SpeechToTextDataset.LANG_TAG_TEMPLATE
 
@@ -17,17 +20,6 @@ def is_tag(symbol: str) -> bool:
 def languages(dictionary: Dictionary) -> list[str]:
     """Return the languages whose tags a dictionary has, sorted."""
     return sorted(match[1] for match in map(_TAG.fullmatch, dictionary.symbols) if match)
-
-
-def tag_index(dictionary: Dictionary, language: str) -> int:
-    """Return the index of a language's tag.
-
-    Raises:
-        ValueError: the dictionary has no such tag; the message lists its languages.
-    """
-    if language not in (known := languages(dictionary)):
-        raise ValueError(f"{language!r} is no target language of this model: use one of {', '.join(known)}")
-    return dictionary.index(f"<lang:{language}>")
 
 
 def forced_tokens(
@@ -44,14 +36,26 @@ def forced_tokens(
     Raises:
         ValueError: an unknown language, none for a multilingual model, or one for a model of one language.
     """
-    if not prefix_size:
+    tags = {name: [dictionary.index(f"<lang:{name}>")] for name in languages(dictionary)}
+    return choose(tags if prefix_size else None, language, option)
+
+
+def choose(tags: Mapping[str, list[int]] | None, language: str | None, option: str) -> list[int]:
+    """Return the tokens of a language; ``tags``: those of each language, ``None`` for a model of one language.
+
+    Raises:
+        ValueError: as ``forced_tokens``.
+    """
+    if tags is None:
         if language is not None:
             raise ValueError(f"{option} is {language}, but this model has no target-language tags: remove it")
         return []
+    known = ", ".join(sorted(tags))
     if language is None:
-        known = ", ".join(languages(dictionary))
         raise ValueError(f"this model translates into several languages ({known}): choose one by {option}")
-    return [tag_index(dictionary, language)]
+    if language not in tags:
+        raise ValueError(f"{language!r} is no target language of this model: use one of {known}")
+    return tags[language]
 
 
 def check_trained(trained: bool | None, tags: bool) -> None:

@@ -8,14 +8,12 @@ from __future__ import annotations
 import re
 from argparse import ArgumentTypeError
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from mla_fairseq.models.distributed import place
-
-Targets = TypeVar("Targets", int, Tensor)
+Targets = TypeVar("Targets", int, "Tensor")
 """One target, or a tensor of targets; the result has the same shape."""
 
 
@@ -83,6 +81,10 @@ class WaitK:
         Every batch has its own k. N processes draw what one process draws for the N batches of ``--update-freq N``:
         each draws for all, in the order in which fairseq deals out the batches, and takes its own.
         """
+        import torch  # here: a session of an exported model needs neither
+
+        from mla_fairseq.models.distributed import place
+
         rank, count = place()
         return int(torch.randint(self.lowest, self.highest + 1, (count,))[rank])
 

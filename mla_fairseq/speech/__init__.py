@@ -1,27 +1,15 @@
 """Speech: reading audio, filter banks, normalization. Imports no sibling package."""
 
-from mla_fairseq.speech.audio import audio_length, load_audio, open_audio, read_audio, wav_bytes
-from mla_fairseq.speech.features import (
-    NUM_BINS,
-    SAMPLE_RATE,
-    FilterBankStream,
-    GlobalCMVN,
-    check_sample_rate,
-    filter_banks,
-    num_frames,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "NUM_BINS",
-    "SAMPLE_RATE",
-    "FilterBankStream",
-    "GlobalCMVN",
-    "audio_length",
-    "check_sample_rate",
-    "filter_banks",
-    "load_audio",
-    "num_frames",
-    "open_audio",
-    "read_audio",
-    "wav_bytes",
-]
+if TYPE_CHECKING:
+    from mla_fairseq.speech.public import *  # noqa: F403
+
+
+def __getattr__(name: str) -> Any:
+    """Return a public name. It is imported now (PEP 562), because some modules of this package work without torch."""
+    try:
+        return getattr(import_module("mla_fairseq.speech.public"), name)
+    except AttributeError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None

@@ -14,8 +14,8 @@ import numpy as np
 import soundfile
 
 from mla_fairseq.files import unusable
-from mla_fairseq.speech.features import LARGEST_FLOAT, SAMPLE_RATE
 from mla_fairseq.speech.resample import Samples
+from mla_fairseq.speech.samples import LARGEST_FLOAT, SAMPLE_RATE
 
 BLOCK = 1 << 20  # samples of each channel that are read at once
 UNKNOWN = 1 << 62  # libsndfile's length of a file that does not know its own is above

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mla_fairseq.speech.features import INT16_RANGE, as_array, to_kaldi_scale
+from mla_fairseq.speech.samples import INT16_RANGE, as_array, to_kaldi_scale
 
 FLOOR = 1e-5  # of magnitudes, before the logarithm
 LOUDEST = 1e30  # magnitude of which samples in float32 do not overflow

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mla_fairseq.speech.features import INT16_RANGE, SAMPLE_RATE, to_kaldi_scale
+from mla_fairseq.speech.samples import INT16_RANGE, SAMPLE_RATE, to_kaldi_scale
 
 FRAME = 320  # samples whose energy is one level: 20 ms
 PAUSE = 0.16  # seconds of quiet that end a run of speech

@@ -8,7 +8,7 @@ import numpy as np
 import soxr
 from numpy.typing import ArrayLike
 
-from mla_fairseq.speech.features import SAMPLE_RATE, as_array, to_kaldi_scale
+from mla_fairseq.speech.samples import SAMPLE_RATE, as_array, to_kaldi_scale
 
 logger = logging.getLogger(__name__)
 

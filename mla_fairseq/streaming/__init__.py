@@ -4,54 +4,16 @@ A ``Session`` translates one recording with a ``Translator`` under a policy, a `
 length. The package does not import SimulEval: the agents in ``mla_fairseq.agents`` do.
 """
 
-from mla_fairseq.streaming.detectors import Detector, EnergyDetector
-from mla_fairseq.streaming.incremental import IncrementalSession
-from mla_fairseq.streaming.long import LongSession
-from mla_fairseq.streaming.offline import OfflineSession
-from mla_fairseq.streaming.offline_policies import (
-    AlignAttPolicy,
-    EDAttPolicy,
-    HoldPolicy,
-    LocalAgreementPolicy,
-    OfflinePolicy,
-    OfflineWaitKPolicy,
-)
-from mla_fairseq.streaming.policies import (
-    READ,
-    Decision,
-    MonotonicPolicy,
-    Policy,
-    Progress,
-    WaitKPolicy,
-    WholeSourcePolicy,
-)
-from mla_fairseq.streaming.search import SearchOptions
-from mla_fairseq.streaming.session import Emission, Session
-from mla_fairseq.streaming.silero import SileroDetector
-from mla_fairseq.streaming.translator import Translator
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "READ",
-    "AlignAttPolicy",
-    "Decision",
-    "Detector",
-    "EDAttPolicy",
-    "Emission",
-    "EnergyDetector",
-    "HoldPolicy",
-    "IncrementalSession",
-    "LocalAgreementPolicy",
-    "LongSession",
-    "MonotonicPolicy",
-    "OfflinePolicy",
-    "OfflineSession",
-    "OfflineWaitKPolicy",
-    "Policy",
-    "Progress",
-    "SearchOptions",
-    "Session",
-    "SileroDetector",
-    "Translator",
-    "WaitKPolicy",
-    "WholeSourcePolicy",
-]
+if TYPE_CHECKING:
+    from mla_fairseq.streaming.public import *  # noqa: F403
+
+
+def __getattr__(name: str) -> Any:
+    """Return a public name. It is imported now (PEP 562), because some modules of this package work without torch."""
+    try:
+        return getattr(import_module("mla_fairseq.streaming.public"), name)
+    except AttributeError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 
 def is_integer(value: Any, lowest: int) -> bool:
@@ -41,13 +42,13 @@ def check_same(session: object, snapshot: object, names: Iterable[str]) -> None:
             raise ValueError(f"the snapshot is of a session with another {name}: use one of this session")
 
 
-def check_scores(scores: Tensor) -> Tensor:
+def check_scores(scores: NDArray) -> NDArray:
     """Return the scores of a model, which no search can compare if one is NaN.
 
     Raises:
         ValueError: one is.
     """
-    if scores.isnan().any():
+    if np.isnan(scores).any():
         raise ValueError(
             "the scores of the model are not finite: use another checkpoint, or the statistics of its training data "
             "(gcmvn.npz)"

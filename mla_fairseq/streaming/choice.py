@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from mla_fairseq.streaming.detectors import Detector
 from mla_fairseq.streaming.incremental import IncrementalSession
+from mla_fairseq.streaming.interface import StreamingModel
 from mla_fairseq.streaming.long import LongSession
 from mla_fairseq.streaming.offline import OfflineSession
 from mla_fairseq.streaming.offline_policies import AlignAttPolicy, HoldPolicy, LocalAgreementPolicy, OfflinePolicy
 from mla_fairseq.streaming.policies import MonotonicPolicy, Policy, WaitKPolicy
 from mla_fairseq.streaming.search import GREEDY, SearchOptions
 from mla_fairseq.streaming.session import Session
-from mla_fairseq.streaming.translator import Translator
 
 WAIT_K, MONOTONIC = "wait-k", "monotonic"
 SEGMENT = 7  # blocks of 40 ms that an OfflineSession gets at once: it decodes again with each
@@ -28,6 +28,7 @@ class Choice:
         number: what the number counts; empty: the policy has none.
         default: its default; ``None``: the k that the model was trained with, or the middle of its range.
         lowest, highest: what servers accept; those of k come from the model.
+        uses_attention: whether it needs attention weights, which an exported model has not.
     """
 
     build: Callable[[int], Policy | OfflinePolicy]
@@ -35,33 +36,35 @@ class Choice:
     default: int | None = None
     lowest: int = 0
     highest: int = 0
+    uses_attention: bool = False
 
 
 CHOICES = {
     WAIT_K: Choice(WaitKPolicy, "k"),
     MONOTONIC: Choice(lambda _: MonotonicPolicy(), default=0),
-    "align-att": Choice(AlignAttPolicy, "frames", 4, highest=25),
+    "align-att": Choice(AlignAttPolicy, "frames", 4, highest=25, uses_attention=True),
     "local-agreement": Choice(LocalAgreementPolicy, "hypotheses", 2, 2, 5),
     "hold": Choice(HoldPolicy, "tokens", 6, highest=20),
 }
 """Every policy that can be chosen by its name."""
 
 
-def suitable(translator: Translator) -> list[str]:
+def suitable(translator: StreamingModel) -> list[str]:
     """Return the names of the policies that suit a model; the first is the one that it was trained for."""
-    if translator.model.decoder.monotonic is not None:
+    if translator.monotonic:
         return [MONOTONIC]
-    offline = [name for name in CHOICES if name not in (WAIT_K, MONOTONIC)]
-    return [WAIT_K, *offline] if translator.wait_k and translator.model.encoder.streams else offline
+    usable = [name for name, choice in CHOICES.items() if translator.attention[0] or not choice.uses_attention]
+    offline = [name for name in usable if name not in (WAIT_K, MONOTONIC)]
+    return [WAIT_K, *offline] if translator.wait_k and translator.streams else offline
 
 
-def default_number(translator: Translator, policy: str) -> int:
+def default_number(translator: StreamingModel, policy: str) -> int:
     """Return the number that a policy has by default."""
     default = CHOICES[policy].default
     return translator.wait_k.middle if default is None and translator.wait_k else default or 0
 
 
-def numbers(translator: Translator, policy: str) -> range:
+def numbers(translator: StreamingModel, policy: str) -> range:
     """Return the numbers that a policy may have on a server; those of k are what the model was trained with."""
     trained = translator.wait_k if policy == WAIT_K else None
     limits = trained or CHOICES[policy]
@@ -69,7 +72,7 @@ def numbers(translator: Translator, policy: str) -> range:
 
 
 def begin_session(
-    translator: Translator, policy: str | None = None, number: int | None = None, options: SearchOptions = GREEDY
+    translator: StreamingModel, policy: str | None = None, number: int | None = None, options: SearchOptions = GREEDY
 ) -> tuple[Session, int]:
     """Begin a session of one stretch of speech; arguments are those of ``begin_long``.
 
@@ -90,7 +93,7 @@ def begin_session(
 
 
 def begin_long(
-    translator: Translator,
+    translator: StreamingModel,
     policy: str | None = None,
     number: int | None = None,
     options: SearchOptions = GREEDY,

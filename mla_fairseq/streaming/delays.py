@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mla_fairseq.speech.features import SAMPLE_RATE, SHIFT, WINDOW
+from mla_fairseq.speech.samples import SAMPLE_RATE, SHIFT, WINDOW
 from mla_fairseq.streaming.words import words
 
 

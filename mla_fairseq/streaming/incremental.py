@@ -1,18 +1,16 @@
-"""Sessions of models trained to translate simultaneously: each token is decoded once, from a state of the decoder."""
+"""Sessions of models trained to translate simultaneously: each token is decoded once, from a state of the decoder.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
-import copy
 from typing import Self
 
-from torch import Tensor
-
-from mla_fairseq.attention import State, fork, nbytes, reorder
+from mla_fairseq.streaming.interface import StreamingModel
 from mla_fairseq.streaming.policies import READ, Decision, Policy, Progress, WaitKPolicy
 from mla_fairseq.streaming.search import GREEDY, SearchOptions
 from mla_fairseq.streaming.session import Emission, Session
-from mla_fairseq.streaming.source import Source
-from mla_fairseq.streaming.translator import Translator
 from mla_fairseq.streaming.words import whole
 
 
@@ -46,19 +44,18 @@ class IncrementalSession(Session):
     policy_class = Policy
     policy: Policy
 
-    def __init__(self, translator: Translator, policy: Policy, options: SearchOptions = GREEDY) -> None:
+    def __init__(self, translator: StreamingModel, policy: Policy, options: SearchOptions = GREEDY) -> None:
         super().__init__(translator, policy, options)
-        if not translator.model.encoder.streams:
+        if not translator.streams:
             raise ValueError(
                 "this model has a full-context encoder: train one with --encoder-chunk-size, or use OfflineSession"
             )
-        monotonic = translator.model.decoder.monotonic is not None
-        if policy.monotonic not in (None, monotonic):
-            has, suitable = ("has", "MonotonicPolicy") if monotonic else ("has no", "WaitKPolicy")
+        if policy.monotonic not in (None, translator.monotonic):
+            has, suitable = ("has", "MonotonicPolicy") if translator.monotonic else ("has no", "WaitKPolicy")
             raise ValueError(f"this model {has} monotonic attention ({policy}): use {suitable}")
         if isinstance(policy, WaitKPolicy):
             self.policy = policy.for_model(translator.wait_k.ratio if translator.wait_k else None)
-        self.hypotheses, self.search = Hypotheses(self.source), self._search()
+        self.hypotheses, self.search = translator.begin_sentence(), self._search()
 
     def snapshot(self) -> Self:
         """Return an independent copy for ``restore``. Copies no tensor."""
@@ -69,7 +66,7 @@ class IncrementalSession(Session):
     @property
     def nbytes(self) -> int:
         """Return the bytes of tensors and samples kept from one push to the next."""
-        return super().nbytes + nbytes(self.hypotheses.state)
+        return super().nbytes + self.hypotheses.nbytes
 
     def _decode(self) -> list[Emission]:
         emissions = []
@@ -114,7 +111,7 @@ class IncrementalSession(Session):
         """Return the number of frames that the last token may depend on; all frames ``at_end``."""
         if at_end:
             return self.source.frames
-        return min(self.source.frames, self.translator.model.encoder.frames_before(self.source.taken))
+        return min(self.source.frames, self.translator.frames_before(self.source.taken))
 
     def _commit_words(self) -> list[Emission]:
         """Commit the whole words of the best hypothesis; after the end of the source, only the finished sentence."""
@@ -126,73 +123,3 @@ class IncrementalSession(Session):
         stable = search.best[: whole(self.translator.pieces(search.best))]
         self.hypotheses.keep(search.prune(len(stable)))  # no remaining hypothesis contradicts the emitted words
         return self._commit(stable)
-
-
-class Hypotheses:
-    """The decoder state of one sentence; dim 0 of its tensors is the hypothesis.
-
-    Attributes:
-        state: the decoder's state; replaced, never changed in place.
-        decoded: number of tokens decoded.
-        size: number of hypotheses.
-        fed: number of encoder states given to monotonic heads, counted from the start of the recording.
-        fed_all: whether the heads know that no more states will follow.
-        waiting: whether the heads need more states than they were given.
-        at_end: whether the last token was decoded only because no more states will follow.
-    """
-
-    def __init__(self, source: Source) -> None:
-        self.decoder = source.translator.model.decoder
-        self.state: State = {}
-        self.fed, self.decoded, self.size = 0, 0, 1
-        self.fed_all = self.waiting = self.at_end = False
-
-    def states_read(self, source: Source) -> int:
-        """Return how many encoder states of the sentence the decoder was given."""
-        return max(self.fed, source.taken)
-
-    def step(self, tokens: Tensor, source: Source, states: int) -> Tensor | None:
-        """Return log-probabilities (B, V) of the tokens after ``tokens`` (B,), given the first ``states`` states.
-
-        Monotonic heads read as many of these encoder states of the sentence as they need. If they need more, return
-        ``None`` and decode nothing.
-        """
-        tokens = tokens.to(source.states.device).unsqueeze(1)
-        if self.decoder.monotonic:
-            scores = self._attempt(tokens, source, states)
-            if scores is None:
-                return None
-        else:
-            new = source.take(states).expand(-1, len(tokens), -1)
-            scores = self.decoder.step(tokens, new if len(new) else None, self.state)
-        self.decoded += 1
-        return scores.float().log_softmax(-1)
-
-    def _attempt(self, tokens: Tensor, source: Source, upto: int) -> Tensor | None:
-        """Return scores (B, V) of a step with monotonic heads; take only the encoder states that they have read."""
-        new = source.states[self.fed - source.taken : upto - source.taken]
-        if len(new) or source.ended > self.fed_all:
-            self.decoder.feed(new.expand(-1, len(tokens), -1), self.state, source.ended)
-            self.fed, self.fed_all, self.waiting = self.fed + len(new), source.ended, False
-        if self.waiting:
-            return None
-        before = fork(self.state)
-        scores, seen, waits = self.decoder.attempt(tokens, self.state)
-        self.at_end = bool(waits.any())
-        if self.at_end and not self.fed_all:  # more states may follow: undo the attempt
-            self.state, self.waiting = before, True
-            return None
-        source.take(int(seen.max()))
-        return scores
-
-    def keep(self, parents: Tensor) -> None:
-        """Continue hypothesis ``parents[i]`` (int64) at index i; drop all others."""
-        if parents.tolist() != list(range(self.size)):  # greedy search never copies its state
-            reorder(self.state, parents)
-        self.size = len(parents)
-
-    def fork(self) -> Hypotheses:
-        """Return an independent copy. Copies no tensor."""
-        other = copy.copy(self)
-        other.state = fork(self.state)
-        return other

@@ -1,21 +1,23 @@
-"""Sessions of recordings of any length: a fresh session for each stretch of speech, and none for silence."""
+"""Sessions of recordings of any length: a fresh session for each stretch of speech, and none for silence.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 
-from mla_fairseq.speech.features import INT16_RANGE, SAMPLE_RATE, as_bool, to_kaldi_scale
-from mla_fairseq.streaming.boundary import BoundaryStream, sentence_end
+from mla_fairseq.speech.samples import INT16_RANGE, SAMPLE_RATE, as_bool, to_kaldi_scale
+from mla_fairseq.streaming.boundary import sentence_end
 from mla_fairseq.streaming.checks import check_integer, check_same, is_finite
 from mla_fairseq.streaming.detectors import BLOCK, Detector, EnergyDetector, check_detector, first_pause, onset
+from mla_fairseq.streaming.interface import Source
 from mla_fairseq.streaming.session import Emission, Session
-from mla_fairseq.streaming.source import Source
 
 LIKELY = 0.5  # probability above which a state is speech
 SPEECH = 6  # blocks of speech that open a stretch: 0.24 s
@@ -67,9 +69,8 @@ class LongSession:
             )
         check_detector(detector)
         self.pause, self.longest = round(pause * SECOND), round(longest * SECOND)
-        encoder = session.translator.model.encoder
-        self.boundary: Any = getattr(encoder, "boundary", None) if encoder.streams else None
-        self.detector = EnergyDetector() if detector is None and self.boundary is None else detector
+        self.bounded = session.translator.has_boundary
+        self.detector = EnergyDetector() if detector is None and not self.bounded else detector
         self.stretch, self.opened = -1, 0
         self.silence = 0  # samples before the first one that is not 0
         self.tail = np.zeros(0, np.float32)  # samples of the next block
@@ -81,7 +82,6 @@ class LongSession:
         self.portion = self.segment  # of the current stretch
         self._begin_gap(after_cut=False)
 
-    @torch.no_grad()
     def push(self, samples: ArrayLike, final: bool = False) -> list[Emission]:
         """Process the next samples and return the words that are now final.
 
@@ -181,8 +181,8 @@ class LongSession:
         self.ear: Source | None = None
         self.after_cut, self.fed = after_cut, 0
         if self.detector is None:
-            self.speech, self.ear = [], Source.begin(self.fresh.translator)
-            self.ear.judge = BoundaryStream(self.boundary)
+            self.speech, self.ear = [], self.fresh.translator.begin_source()
+            self.ear.listen()
             self.ear.discard()
 
     def _open(self) -> bool:
@@ -212,8 +212,8 @@ class LongSession:
         self.session, self.ear, self.fed = self.fresh.snapshot(), None, 0
         self.portion = self.segment
         self.written, self.decoded = False, None
-        if self.boundary is not None:
-            self.session.source.judge = BoundaryStream(self.boundary)
+        if self.bounded:
+            self.session.source.listen()
 
     def _feed(self) -> list[Emission]:
         """Push the segments that are complete."""

@@ -3,21 +3,20 @@
 Decoding continues the tokens already committed, and a policy commits a stable prefix of the new hypothesis. A chunked
 encoder encodes only the new chunks; a full-context encoder encodes all audio again, so its cost per segment grows with
 the recording. The decoder starts from an empty state in both cases, because cross-attention reads new encoder states.
+Imports no torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from mla_fairseq.attention import State, reorder
 from mla_fairseq.streaming.checks import check_scores, is_integer
+from mla_fairseq.streaming.interface import Redecoding, StreamingModel
 from mla_fairseq.streaming.offline_policies import OfflinePolicy
 from mla_fairseq.streaming.search import GREEDY, SearchOptions
 from mla_fairseq.streaming.session import Emission, Session
-from mla_fairseq.streaming.translator import Translator
 from mla_fairseq.streaming.words import whole
 
 
@@ -49,28 +48,32 @@ class OfflineSession(Session):
 
     def __init__(
         self,
-        translator: Translator,
+        translator: StreamingModel,
         policy: OfflinePolicy,
         options: SearchOptions = GREEDY,
         layer: int | None = None,
         heads: Sequence[int] | None = None,
     ) -> None:
         super().__init__(translator, policy, options)
-        decoder = translator.model.decoder
-        layers, all_heads = len(decoder.layers), decoder.layers[0].encoder_attn.num_heads
-        if decoder.monotonic is not None:
+        layers, all_heads = translator.attention
+        if translator.monotonic:
             raise ValueError(
                 "this model has monotonic attention, whose heads decide when to emit: use IncrementalSession with "
                 "MonotonicPolicy"
             )
+        if not layers and (policy.uses_attention or layer is not None or heads is not None):
+            raise ValueError(
+                f"an exported model has no attention weights ({policy}): use WaitKPolicy, HoldPolicy or "
+                "LocalAgreementPolicy, without layer and heads"
+            )
         if layer is not None and not (is_integer(layer, 0) and layer < layers):
             raise ValueError(f"layer must be an integer within 0 and {layers - 1}, but is {layer!r}")
         chosen = list(range(all_heads) if heads is None else heads if isinstance(heads, Iterable) else [])
-        if not (chosen and all(is_integer(head, 0) and head < all_heads for head in chosen)):
+        if layers and not (chosen and all(is_integer(head, 0) and head < all_heads for head in chosen)):
             raise ValueError(f"heads must be a list of integers within 0 and {all_heads - 1}, but is {heads!r}")
         self.layer, self.heads = layers // 2 if layer is None else layer, chosen
         self.recent: list[list[int]] = []
-        if not translator.model.encoder.streams:
+        if not translator.streams:
             translator.log_once("this model has a full-context encoder: each segment encodes all audio again")
 
     def _decode(self) -> list[Emission]:
@@ -98,13 +101,13 @@ class OfflineSession(Session):
         Returns:
             The hypothesis and the token after it, which was not added; ``None`` at the limit.
         """
-        dictionary, tokens = self.translator.dictionary, list(self.committed)
+        model, tokens = self.translator, list(self.committed)
         decoding = self._redecode([*self.forced, *self.committed], self.policy.uses_attention)
         while len(tokens) < self._longest():
-            scores, attention = decoding.attend([dictionary.eos(), *self.forced, *tokens][-1])
-            check_scores(scores)[dictionary.pad()] = -torch.inf
+            scores, attention = decoding.attend([model.eos, *self.forced, *tokens][-1])
+            check_scores(scores)[model.pad] = -np.inf
             token = int(scores.argmax())
-            if token == dictionary.eos() or self.policy.stops(len(tokens), attention, self.source.available):
+            if token == model.eos or self.policy.stops(len(tokens), attention, self.source.available):
                 return tokens, token
             tokens.append(token)
         return tokens, None
@@ -115,68 +118,12 @@ class OfflineSession(Session):
         decoding, search = self._redecode([*self.forced, *self.committed] if self.committed else []), self._search()
         while not search.ended:
             log_probs = decoding.step(search.tokens[:, -1])
-            reorder(decoding.state, search.extend(log_probs, self._longest(), at_end=True))
+            decoding.keep(search.extend(log_probs, self._longest(), at_end=True))
         return search.best
 
     def _redecode(self, tokens: Sequence[int], uses_attention: bool = False) -> Redecoding:
         layer = self.layer if uses_attention else None
-        return Redecoding(self.translator, self.source.states, tokens, layer, self.heads)
+        return self.translator.redecode(self.source.states, tokens, layer, self.heads)
 
     def _longest(self) -> int:
         return max(self.options.longest(self.source.frames), len(self.committed))
-
-
-class Redecoding:
-    """One decoding of a sentence from all encoder states available, after the tokens that are given.
-
-    Args:
-        translator: the model.
-        states: (S, 1, C), encoder states.
-        given: tokens forced and committed so far.
-        layer: decoder layer whose cross-attention weights ``attend`` returns; ``None``: no weights.
-        heads: heads to average.
-
-    Attributes:
-        state: the decoder's state.
-        decoded: number of tokens decoded.
-        expected: (1,), target tokens that the model expects; ``None`` if no mechanism needs lengths.
-    """
-
-    def __init__(
-        self,
-        translator: Translator,
-        states: Tensor,
-        given: Sequence[int],
-        layer: int | None = None,
-        heads: Sequence[int] = (),
-    ) -> None:
-        self.decoder, self.states, self.heads = translator.model.decoder, states, heads
-        self.state: State = {}
-        self.decoded = 0
-        self.expected = self.decoder.expect_length(states, None, torch.tensor([len(states)], device=states.device))
-        self.probe = None if layer is None else (layer, self.decoder.layers[layer].encoder_attn.keys(states))
-        if given:  # one call for all of them; the last one is the input of the next step
-            self._step(torch.tensor([[translator.dictionary.eos(), *given[:-1]]]))
-
-    def attend(self, token: int) -> tuple[Tensor, list[float]]:
-        """Return scores (V,) of the token after ``token``, and the mean weights of the heads over the states."""
-        scores, weights = self._step(torch.tensor([[token]]), self.probe)
-        return scores[0], [] if weights is None else weights[0, self.heads].mean(0).tolist()
-
-    def step(self, tokens: Tensor) -> Tensor:
-        """Return log-probabilities (B, V) of the tokens after ``tokens`` (B,)."""
-        return self._step(tokens.unsqueeze(1))[0].float().log_softmax(-1)
-
-    def _step(self, tokens: Tensor, probe: tuple[int, Tensor] | None = None) -> tuple[Tensor, Tensor | None]:
-        """Return scores (B, V) of the tokens after ``tokens`` (B, T), and weights (B, H, S) with a probe."""
-        size, device = len(tokens), self.states.device
-        found = self.decoder.step_over(
-            tokens.to(device),
-            self.states.expand(-1, size, -1) if self.decoded == 0 else None,
-            self.state,
-            torch.full((size,), len(self.states), device=device),
-            None if self.expected is None else self.expected.expand(size),
-            probe,
-        )
-        self.decoded += tokens.shape[1]
-        return found

@@ -1,13 +1,15 @@
-"""Beam search with a committed prefix: hypotheses that disagree with emitted words are dropped. Beam 1 is greedy."""
+"""Beam search with a committed prefix: hypotheses that disagree with emitted words are dropped. Beam 1 is greedy.
+
+Imports no torch."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from mla_fairseq.streaming.checks import check_integer, check_scores, is_finite
 
@@ -62,6 +64,7 @@ class BeamSearch:
     Args:
         options: beam and length penalty.
         eos, pad: special symbols of the dictionary.
+        places: as ``StreamingModel.places``.
         prefix: committed tokens that every hypothesis starts with.
         forced: tokens before these, such as the tag of a target language. They are searched, and count in scores, as
             with ``fairseq-generate --prefix-size``.
@@ -75,11 +78,17 @@ class BeamSearch:
     """
 
     def __init__(
-        self, options: SearchOptions, eos: int, pad: int, prefix: Sequence[int] = (), forced: Sequence[int] = ()
+        self,
+        options: SearchOptions,
+        eos: int,
+        pad: int,
+        places: Callable[[NDArray, int], NDArray],
+        prefix: Sequence[int] = (),
+        forced: Sequence[int] = (),
     ) -> None:
-        self.options, self.eos, self.pad, self.forced = options, eos, pad, forced
-        self.tokens = torch.tensor([[eos, *forced, *prefix] if prefix else [eos]])
-        self.scores = torch.zeros(1)
+        self.options, self.eos, self.pad, self.places, self.forced = options, eos, pad, places, forced
+        self.tokens = np.array([[eos, *forced, *prefix] if prefix else [eos]])
+        self.scores = np.zeros(1, np.float32)
         self.finished: list[tuple[float, list[int]]] = []
         self.at_end = self.ended = False
 
@@ -96,12 +105,12 @@ class BeamSearch:
         return 1 + len(self.forced)
 
     def fork(self) -> BeamSearch:
-        """Return an independent copy. Copies no tensor: none is changed in place."""
+        """Return an independent copy. Copies no array: none is changed in place."""
         other = copy.copy(self)
         other.finished = list(self.finished)
         return other
 
-    def extend(self, log_probs: Tensor, longest: int, at_end: bool) -> Tensor:
+    def extend(self, log_probs: NDArray, longest: int, at_end: bool) -> NDArray:
         """Extend every hypothesis by one token.
 
         Args:
@@ -116,45 +125,45 @@ class BeamSearch:
             ValueError: a score is NaN.
         """
         self.at_end = at_end
-        scores = self.scores.unsqueeze(1) + self._allowed(check_scores(log_probs.cpu()), longest)
+        scores = self.scores[:, None] + self._allowed(check_scores(log_probs), longest)
         # each hypothesis has one eos, so at least half of the candidates continue
-        values, places = scores.flatten().topk(min(2 * self.options.beam, scores.numel()))
-        parents, tokens = places // scores.shape[1], places % scores.shape[1]
+        places = self.places(scores.reshape(-1), min(2 * self.options.beam, scores.size))
+        values, (parents, tokens) = scores.reshape(-1)[places], np.divmod(places, scores.shape[1])
         kept = self._set_finished_aside(values, parents, tokens)
         kept = kept[: 0 if self.ended else self.options.beam]
-        self.tokens = torch.cat((self.tokens[parents[kept]], tokens[kept].unsqueeze(1)), dim=1)
+        self.tokens = np.concatenate((self.tokens[parents[kept]], tokens[kept, None]), axis=1)
         self.scores = values[kept]
         return parents[kept]
 
-    def prune(self, length: int) -> Tensor:
+    def prune(self, length: int) -> NDArray:
         """Drop hypotheses that differ from the best one in the first ``length`` tokens; return the others' indices."""
         prefix = self.tokens[:, : self._begin + length]
-        kept = (prefix == prefix[:1]).all(1).nonzero().squeeze(1)
+        kept = np.flatnonzero((prefix == prefix[:1]).all(1))
         self.tokens, self.scores = self.tokens[kept], self.scores[kept]
         return kept
 
-    def _allowed(self, scores: Tensor, longest: int) -> Tensor:
+    def _allowed(self, scores: NDArray, longest: int) -> NDArray:
         """Return ``scores`` (B, V) without padding, empty sentences and sentences that are too long."""
-        scores = scores.clone()
-        scores[:, self.pad] = -torch.inf
+        scores = scores.copy()
+        scores[:, self.pad] = -np.inf
         length = self.tokens.shape[1] - self._begin
         if length < 0:
             only = self.forced[length]  # from the end: forced tokens are missing
-            scores[:, :only] = scores[:, only + 1 :] = -torch.inf
+            scores[:, :only] = scores[:, only + 1 :] = -np.inf
         if length == 0:
-            scores[:, self.eos] = -torch.inf
+            scores[:, self.eos] = -np.inf
         if length >= longest:
-            scores[:, : self.eos] = scores[:, self.eos + 1 :] = -torch.inf  # only the end is left
+            scores[:, : self.eos] = scores[:, self.eos + 1 :] = -np.inf  # only the end is left
         return scores
 
-    def _set_finished_aside(self, values: Tensor, parents: Tensor, tokens: Tensor) -> Tensor:
+    def _set_finished_aside(self, values: NDArray, parents: NDArray, tokens: NDArray) -> NDArray:
         """Move candidates that end the sentence to ``finished``; return the indices of the others."""
-        for i in (tokens[: self.options.beam] == self.eos).nonzero().squeeze(1).tolist():
-            if values[i] == -torch.inf or not (self.at_end or i == 0):
+        for i in np.flatnonzero(tokens[: self.options.beam] == self.eos).tolist():
+            if values[i] == -np.inf or not (self.at_end or i == 0):
                 continue  # while more audio may arrive, only the best hypothesis may end the sentence
             score = float(values[i]) / self.tokens.shape[1] ** self.options.lenpen
             self.finished.append((score, self.tokens[parents[i], self._begin :].tolist()))
             self.ended |= not self.at_end or len(self.finished) >= self.options.beam
-        others = ((tokens != self.eos) & (values > -torch.inf)).nonzero().squeeze(1)
+        others = np.flatnonzero((tokens != self.eos) & (values > -np.inf))
         self.ended |= len(others) == 0
         return others

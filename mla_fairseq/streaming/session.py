@@ -1,7 +1,7 @@
 """A session translates one recording under one policy: samples in, whole words out.
 
 Every emitted word is final. A word is emitted once the policy allows its tokens and the next word has begun, or at the
-end of the sentence.
+end of the sentence. Imports no torch.
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-import torch
 from numpy.typing import ArrayLike
 
-from mla_fairseq.speech.features import SAMPLE_RATE, as_bool
+from mla_fairseq.speech.samples import SAMPLE_RATE, as_bool
 from mla_fairseq.streaming.checks import check_same
+from mla_fairseq.streaming.interface import Source, StreamingModel
 from mla_fairseq.streaming.offline_policies import OfflinePolicy
 from mla_fairseq.streaming.policies import Policy
 from mla_fairseq.streaming.search import BeamSearch, SearchOptions
-from mla_fairseq.streaming.source import Source
-from mla_fairseq.streaming.translator import Translator
 
 
 @dataclass(frozen=True)
@@ -71,21 +69,20 @@ class Session(ABC):
     policy_class: ClassVar[type[Policy | OfflinePolicy]]
     settings: ClassVar[tuple[str, ...]] = ("translator", "policy", "options")
 
-    def __init__(self, translator: Translator, policy: Policy | OfflinePolicy, options: SearchOptions) -> None:
+    def __init__(self, translator: StreamingModel, policy: Policy | OfflinePolicy, options: SearchOptions) -> None:
         if not isinstance(policy, self.policy_class):
             name, base = type(self).__name__, self.policy_class.__name__
             raise ValueError(f"{name} does not follow this policy ({policy}): use an instance of a subclass of {base}")
-        if not isinstance(translator, Translator):
+        if not isinstance(translator, StreamingModel):
             given = type(translator).__name__
             raise ValueError(f"the translator of a session is not a Translator ({given}): use Translator.load")
         if not isinstance(options, SearchOptions):
             raise ValueError(f"the options of a session are not SearchOptions ({options!r}): use SearchOptions(beam=N)")
         self.translator, self.policy, self.options = translator, policy, options
         self.forced = translator.forced(options.tgt_lang)
-        self.source = Source.begin(translator)
+        self.source: Source = translator.begin_source()
         self.committed: list[int] = []
 
-    @torch.no_grad()
     def push(self, samples: ArrayLike, final: bool = False) -> list[Emission]:
         """Process the next segment and return the words that are now final.
 
@@ -145,5 +142,5 @@ class Session(ABC):
 
     def _search(self) -> BeamSearch:
         """Return a search that starts from the committed tokens."""
-        dictionary = self.translator.dictionary
-        return BeamSearch(self.options, dictionary.eos(), dictionary.pad(), self.committed, self.forced)
+        model = self.translator
+        return BeamSearch(self.options, model.eos, model.pad, model.places, self.committed, self.forced)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mla_fairseq.errors import needs
-from mla_fairseq.speech.features import SAMPLE_RATE
+from mla_fairseq.speech.samples import SAMPLE_RATE
 
 PACKAGE = "silero_vad"
 WINDOW = 512  # samples that the graph judges at once: 32 ms

@@ -159,12 +159,12 @@ class Service:
         target = set(translator.languages) or target  # a model of several has their tags
         source, target = _known("source", settings.src_lang, source), _known("target", settings.tgt_lang, target)
         service = cls(settings, translator, source, target)
-        stream = service.begin(settings.tgt_lang or min(target, default=None))
+        service.begin(settings.tgt_lang or min(target, default=None))  # reports now what does not suit the model
         policy = settings.policy or suitable(translator)[0]
         if settings.number is not None and not CHOICES[policy].number:
             raise ValueError(f"number has no effect under the policy {policy}: remove it")
         librosa.resample(np.zeros(480), orig_sr=48_000, target_sr=SAMPLE_RATE)  # the first time takes seconds
-        return replace(service, detector=named_detector(settings.detector, stream.boundary is not None))
+        return replace(service, detector=named_detector(settings.detector, translator.has_boundary))
 
     def begin(self, language: str | None) -> LongSession:
         """Begin a stream that is translated into ``language``, which a model of one target language ignores.

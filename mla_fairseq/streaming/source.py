@@ -1,22 +1,26 @@
-"""The source side of a session: samples in, encoder states out."""
+"""The source side of a session in PyTorch: samples in, encoder states out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Self
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from mla_fairseq.attention import State, fork, nbytes
-from mla_fairseq.speech.features import as_array
-from mla_fairseq.streaming.boundary import BoundaryStream
+from mla_fairseq.speech.samples import as_array
+from mla_fairseq.streaming.boundary_stream import BoundaryStream
 from mla_fairseq.streaming.frontend import FeatureStream
-from mla_fairseq.streaming.translator import Translator
+from mla_fairseq.streaming.interface import Source
+
+if TYPE_CHECKING:
+    from mla_fairseq.streaming.translator import Translator
 
 
 @dataclass
-class Source:
+class EncoderSource(Source):
     """The encoder states of one recording while it arrives.
 
     A chunked encoder appends the states of each complete chunk; they never change. A full-context encoder encodes the
@@ -28,12 +32,6 @@ class Source:
         states: (n, 1, C), encoder states that are available and not taken.
         encoder_state: state of a chunked encoder; replaced, never changed in place.
         recording: (1, T, F), all filter banks so far; kept only for a full-context encoder.
-        samples: number of samples so far.
-        frames: number of filter-bank frames so far (10 ms each).
-        taken: number of encoder states taken.
-        ended: whether the recording has ended.
-        discarding: whether new audio is checked and dropped, because no token will be decoded from it.
-        judge: sees every new state of a chunked encoder, also while ``discarding``; ``None`` outside long sessions.
     """
 
     translator: Translator
@@ -49,17 +47,12 @@ class Source:
     judge: BoundaryStream | None = None
 
     @classmethod
-    def begin(cls, translator: Translator) -> Source:
+    def begin(cls, translator: Translator) -> Self:
         """Return the source of a new recording."""
         features, parameter = FeatureStream(translator.normalisation), translator.parameter
         bins = translator.normalisation.mean.shape[-1]
         states = parameter.new_zeros(0, 1, translator.model.encoder.channels)
         return cls(translator, features, states, parameter.new_zeros(1, 0, bins))
-
-    @property
-    def available(self) -> int:
-        """Return the number of encoder states so far, including those taken."""
-        return self.taken + len(self.states)
 
     @property
     def nbytes(self) -> int:
@@ -68,6 +61,7 @@ class Source:
         judged = self.judge.nbytes if self.judge else 0
         return nbytes(self.encoder_state) + judged + sum(held.nbytes for held in (self.states, self.recording, tail))
 
+    @torch.no_grad()
     def push(self, samples: ArrayLike, final: bool = False) -> None:
         """Process the next samples (N,) at 16 kHz; ``final`` ends the recording.
 
@@ -104,13 +98,17 @@ class Source:
         self.taken += len(taken)
         return taken
 
+    def listen(self) -> None:
+        """Let the boundary output of the encoder judge the states from now on."""
+        self.judge = BoundaryStream(self.translator.model.encoder.boundary)
+
     def discard(self) -> None:
         """Free the encoder states and encode nothing more, unless a judge still listens."""
         self.discarding, self.states = True, self.states[:0].clone()
         if not self.judge:
             self.encoder_state = {}
 
-    def fork(self) -> Source:
+    def fork(self) -> Self:
         """Return an independent copy. Copies no tensor."""
         judge = self.judge.fork() if self.judge else None
         return replace(self, features=self.features.fork(), encoder_state=fork(self.encoder_state), judge=judge)

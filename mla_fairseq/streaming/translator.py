@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from fairseq.data import Dictionary
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mla_fairseq.files import as_path
@@ -20,12 +21,12 @@ from mla_fairseq.models.s2t_transformer_mla import S2TTransformerMLAModel
 from mla_fairseq.models.target_language import forced_tokens, languages
 from mla_fairseq.models.wait_k import WaitK
 from mla_fairseq.streaming.frontend import Normalisation
-from mla_fairseq.streaming.words import join
+from mla_fairseq.streaming.hypotheses import DecoderHypotheses, DecoderRedecoding
+from mla_fairseq.streaming.interface import StreamingModel
+from mla_fairseq.streaming.source import EncoderSource
 
-log = logging.getLogger(__name__)
 
-
-class Translator:
+class Translator(StreamingModel):
     """A speech translation model with its dictionary and normalisation.
 
     Sessions share a translator and do not change it.
@@ -37,10 +38,10 @@ class Translator:
     """
 
     def __init__(self, model: S2TTransformerMLAModel, dictionary: Dictionary, normalisation: Normalisation) -> None:
+        super().__init__()
         self.model = model.eval()
         self.dictionary = dictionary
         self.normalisation = normalisation
-        self._logged: set[str] = set()
 
     @classmethod
     def load(
@@ -112,11 +113,35 @@ class Translator:
         """Return the target languages of a multilingual model; none for a model of one language."""
         return languages(self.dictionary) if self.model.decoder.prefix_size else []
 
-    def log_once(self, message: str) -> None:
-        """Log a message about the model, only the first time."""
-        if message not in self._logged:
-            self._logged.add(message)
-            log.info(message)
+    @property
+    def eos(self) -> int:
+        """Return the symbol that ends a sentence."""
+        return self.dictionary.eos()
+
+    @property
+    def pad(self) -> int:
+        """Return the symbol that no sentence has."""
+        return self.dictionary.pad()
+
+    @property
+    def streams(self) -> bool:
+        """Return whether the encoder is chunked."""
+        return self.model.encoder.streams
+
+    @property
+    def monotonic(self) -> bool:
+        """Return whether the model has monotonic attention."""
+        return self.model.decoder.monotonic is not None
+
+    @property
+    def has_boundary(self) -> bool:
+        """Return whether the encoder is chunked and has a boundary output."""
+        return self.streams and self.model.encoder.boundary is not None
+
+    @property
+    def attention(self) -> tuple[int, int]:
+        """Return the decoder layers and the heads of each whose weights ``redecode`` can return."""
+        return len(self.model.decoder.layers), self.model.decoder.layers[0].encoder_attn.num_heads
 
     @property
     def wait_k(self) -> WaitK | None:
@@ -132,6 +157,26 @@ class Translator:
         """Return the subword pieces of ``tokens``."""
         return [self.dictionary[token] for token in tokens]
 
-    def text(self, tokens: Iterable[int]) -> str:
-        """Return the text of ``tokens``, as fairseq prints it."""
-        return join(self.pieces(tokens))
+    def frames_before(self, states: int) -> int:
+        """Return the frames that must have arrived for the first ``states`` states, unless the recording ends."""
+        return self.model.encoder.frames_before(states)
+
+    def begin_source(self) -> EncoderSource:
+        """Return the source of a new recording."""
+        return EncoderSource.begin(self)
+
+    def begin_sentence(self) -> DecoderHypotheses:
+        """Return the decoder state of a new sentence."""
+        return DecoderHypotheses(self.model.decoder)
+
+    @torch.no_grad()
+    def redecode(
+        self, states: Tensor, given: Sequence[int], layer: int | None, heads: Sequence[int]
+    ) -> DecoderRedecoding:
+        """Return a new decoding from all ``states`` (S, 1, C) after the tokens ``given``."""
+        return DecoderRedecoding(self.model.decoder, states, [self.eos, *given], layer, heads)
+
+    @staticmethod
+    def places(scores: NDArray, count: int) -> NDArray:
+        """Return the indices of the ``count`` largest ``scores`` (N,), in the order of ``fairseq-generate``."""
+        return torch.from_numpy(scores).topk(count).indices.numpy()

@@ -5,7 +5,7 @@ import torch
 
 from mla_fairseq.models.boundary import BoundaryOutput
 from mla_fairseq.models.checks import CRITERION, check_criterion, load_encoder
-from mla_fairseq.streaming.boundary import BoundaryStream
+from mla_fairseq.streaming.boundary_stream import BoundaryStream
 from tests.models.conftest import Build
 from tests.models.test_streaming import ARCHS, LENGTHS, SIMUL, speech
 

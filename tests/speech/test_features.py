@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mla_fairseq.speech import FilterBankStream, GlobalCMVN, filter_banks, num_frames
-from mla_fairseq.speech.features import to_kaldi_scale
+from mla_fairseq.speech.samples import to_kaldi_scale
 
 # Energies may differ by RELATIVE, and by the rounding of a float32 FFT: 90 dB below the loudest bin of the frame. For a
 # pure tone, the faintest bins consist of that rounding.

@@ -21,7 +21,8 @@ from mla_fairseq.streaming import (
     Session,
     WaitKPolicy,
 )
-from mla_fairseq.streaming.boundary import BoundaryStream, sentence_end
+from mla_fairseq.streaming.boundary import sentence_end
+from mla_fairseq.streaming.boundary_stream import BoundaryStream
 from tests.streaming.conftest import RATE
 
 MONOTONIC = "--simul-type infinite_lookback --cross-attn-type relu"

@@ -17,7 +17,6 @@ from mla_fairseq.streaming import (
     Session,
     WholeSourcePolicy,
 )
-from mla_fairseq.streaming.offline import Redecoding
 from tests.streaming.conftest import noise
 
 MODELS = {
@@ -99,7 +98,7 @@ def test_weights_of_a_step_are_those_of_the_whole_target(translator, flags: str)
     model = translator(flags)
     session = OfflineSession(model, AlignAttPolicy(4), layer=0)
     session.push(noise(2.3, 3))
-    decoding, tokens, found = Redecoding(model, session.source.states, [], 0, session.heads), [5, 7, 6, 9], []
+    decoding, tokens, found = model.redecode(session.source.states, [], 0, session.heads), [5, 7, 6, 9], []
     eos = model.dictionary.eos()
     for token in [eos, *tokens]:
         found.append(decoding.attend(token)[1])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mla_fairseq.speech.features import num_frames
+from mla_fairseq.speech.samples import num_frames
 from mla_fairseq.speech.subsample import frames_before
 from mla_fairseq.streaming.delays import Clock, milliseconds, word_delays
 from mla_fairseq.streaming.policies import READ, Decision, Progress, WaitKPolicy, WholeSourcePolicy

@@ -1,26 +1,28 @@
 """Beam search within a policy, on given scores."""
 
+import numpy as np
 import pytest
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
+from mla_fairseq.streaming import Translator
+from mla_fairseq.streaming.interface import StreamingModel
 from mla_fairseq.streaming.search import BeamSearch, SearchOptions
 
 EOS, PAD, A, B, C = 2, 1, 4, 5, 6
 Follow = dict[int, dict[int, float]]
 
 
-def log_probs(search: BeamSearch, follow: Follow) -> Tensor:
+def log_probs(search: BeamSearch, follow: Follow) -> NDArray:
     """Return log-probabilities that depend on the last token alone; unknown tokens end the sentence."""
-    scores = torch.full((len(search.tokens), 7), 1e-9)
+    scores = np.full((len(search.tokens), 7), 1e-9, np.float32)
     for i, token in enumerate(search.tokens[:, -1].tolist()):
         for after, probability in follow.get(token, {EOS: 1.0}).items():
             scores[i, after] = probability
-    return scores.log()
+    return np.log(scores)
 
 
 def begin(beam: int = 2, lenpen: float = 1.0) -> BeamSearch:
-    return BeamSearch(SearchOptions(beam, lenpen), EOS, PAD)
+    return BeamSearch(SearchOptions(beam, lenpen), EOS, PAD, Translator.places)
 
 
 def extend(search: BeamSearch, follow: Follow, at_end: bool) -> list[int]:
@@ -43,14 +45,14 @@ def test_another_hypothesis_may_lead_while_nothing_is_committed() -> None:
 
 
 def test_scores_that_are_nan_are_reported() -> None:
-    scores = torch.zeros(1, 7)
-    scores[0, C] = torch.nan
+    scores = np.zeros((1, 7), np.float32)
+    scores[0, C] = np.nan
     with pytest.raises(ValueError, match=r"the scores of the model are not finite: use another checkpoint"):
         begin().extend(scores, 10, at_end=False)
 
 
 def test_a_search_starts_from_its_prefix() -> None:
-    search = BeamSearch(SearchOptions(), EOS, PAD, [A, B])
+    search = BeamSearch(SearchOptions(), EOS, PAD, StreamingModel.places, [A, B])
     extend(search, {B: {C: 1.0}}, at_end=True)
     assert search.best == [A, B, C]
 
@@ -58,7 +60,7 @@ def test_a_search_starts_from_its_prefix() -> None:
 @pytest.mark.parametrize("beam", [1, 2])
 def test_forced_tokens_are_searched_and_count_in_the_score_alone(beam: int) -> None:
     """As with ``fairseq-generate --prefix-size``; the limit of one token and an empty sentence do not see them."""
-    search = BeamSearch(SearchOptions(beam), EOS, PAD, forced=[C])
+    search = BeamSearch(SearchOptions(beam), EOS, PAD, StreamingModel.places, forced=[C])
     follow = {EOS: {A: 0.9, C: 0.1}, C: {EOS: 0.6, A: 0.3, B: 0.1}, A: {B: 0.9, EOS: 0.1}, B: {B: 1.0}}
     assert search.extend(log_probs(search, follow), 1, at_end=True).tolist() == [0]
     assert search.tokens.tolist() == [[EOS, C]]
@@ -68,12 +70,12 @@ def test_forced_tokens_are_searched_and_count_in_the_score_alone(beam: int) -> N
     assert search.prune(1).tolist() == [0]
     search.extend(log_probs(search, follow), 1, at_end=True)
     assert search.ended and search.best == [A]
-    total = torch.tensor([0.1, 0.3, 0.1]).log().sum()
+    total = np.log([0.1, 0.3, 0.1]).sum()
     assert search.finished[0][0] == pytest.approx(float(total) / 3)
 
 
 def test_committed_tokens_come_after_forced_ones() -> None:
-    search = BeamSearch(SearchOptions(), EOS, PAD, [A, B], forced=[C])
+    search = BeamSearch(SearchOptions(), EOS, PAD, StreamingModel.places, [A, B], forced=[C])
     assert search.tokens.tolist() == [[EOS, C, A, B]]
     assert search.best == [A, B]
 
@@ -108,3 +110,20 @@ def test_a_fork_has_its_own_finished_hypotheses() -> None:
     other = search.fork()
     extend(other, follow, at_end=True)
     assert other.finished and not search.finished
+
+
+@pytest.mark.parametrize("count", [1, 2, 10])
+def test_both_rankings_agree(count: int) -> None:
+    """That of PyTorch, which ``fairseq-generate`` has too, and that of sessions without PyTorch."""
+    rng = np.random.default_rng(count)
+    for size in (count, 40, 9_000):
+        scores = rng.permutation(size).astype(np.float32)
+        scores[rng.permutation(size)[: size // 3]] = -np.inf
+        mine, theirs = (scores[ranking(scores, count)] for ranking in (StreamingModel.places, Translator.places))
+        assert mine.tolist() == theirs.tolist() == np.sort(scores)[::-1][:count].tolist()
+
+
+def test_of_equal_scores_the_first_wins() -> None:
+    scores = np.array([0, 3, 1, 3, 3, 2], np.float32)
+    assert StreamingModel.places(scores, 2).tolist() == [1, 3]
+    assert StreamingModel.places(scores, 4).tolist() == [1, 3, 4, 5]
