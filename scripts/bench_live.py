@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -97,19 +99,33 @@ async def speak(args: argparse.Namespace, number: int, samples: Sequence[np.ndar
     return heard
 
 
-def usage(pid: int) -> tuple[float, float]:
-    """Return the CPU seconds of a process so far, and its memory in MB (Linux)."""
-    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(words[11]) + int(words[12])) / TICKS, int(words[21]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+def family(pid: int) -> list[int]:
+    """Return a process and its children (Linux)."""
+    found = [pid]
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if path.read_text().rpartition(")")[2].split()[1] == str(pid):
+                found.append(int(path.parent.name))
+    return found
+
+
+def usage(pids: Sequence[int]) -> tuple[float, float]:
+    """Return the CPU seconds of processes so far, and their memory in MB; what they share counts once (Linux)."""
+    seconds = memory = 0.0
+    for folder in (Path("/proc", str(pid)) for pid in pids):
+        words = (folder / "stat").read_text().rpartition(")")[2].split()
+        seconds += (int(words[11]) + int(words[12])) / TICKS
+        memory += int(re.findall(r"Pss: *([0-9]+) kB", (folder / "smaps_rollup").read_text())[0]) / 1024
+    return seconds, memory
 
 
 async def watch(pid: int, seconds: float) -> list[list[str]]:
     """Return rows of each minute: CPU time per second, and memory at its end."""
-    rows = []
+    rows, pids = [], family(pid)
     for minute in range(max(1, round(seconds / 60))):
-        (before, _), began = usage(pid), time.monotonic()
+        (before, _), began = usage(pids), time.monotonic()
         await asyncio.sleep(min(60, seconds))
-        after, memory = usage(pid)
+        after, memory = usage(pids)
         rows.append([str(minute + 1), f"{(after - before) / (time.monotonic() - began):.2f}", f"{memory:.0f}"])
     return rows
 
@@ -144,7 +160,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wavs", nargs="+", type=Path, metavar="WAV", help="recordings; client i starts with number i")
     parser.add_argument("--url", default="http://localhost:8800", help="address of the server (default: %(default)s)")
-    parser.add_argument("--pid", type=int, help="process of the server, for its CPU time and memory (default: none)")
+    parser.add_argument(
+        "--pid", type=int, help="process of the server, for its CPU time and memory, with its children (default: none)"
+    )
     parser.add_argument("--clients", type=at_least(1), default=8, help="clients that speak (default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=2.0, help="how long they speak (default: %(default)s)")
     parser.add_argument("--hostile", type=at_least(0), default=0, help="hostile clients (default: %(default)s)")

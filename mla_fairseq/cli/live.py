@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
+import os
 import re
 import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
     from mla_fairseq.live.model import Model
     from mla_fairseq.live.service import Service
+    from mla_fairseq.live.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -165,8 +169,20 @@ def run(args: argparse.Namespace) -> None:
         from mla_fairseq.live import server  # noqa: F401 -- before the model is loaded
     from mla_fairseq.live.service import LOCAL, Service
 
-    service = Service(load(args), args.clients, args.idle, args.origin, args.host in LOCAL)
+    model = load(args)
+    workers = start_workers(args, model)
+    service = Service(model, args.clients, args.idle, args.origin, args.host in LOCAL, workers)
     asyncio.run(serve(args, service))
+
+
+def start_workers(args: argparse.Namespace, model: Model) -> list[Worker]:
+    """Return what translates: a process for each core, or a thread if the device cannot be used by such processes."""
+    from mla_fairseq.live.worker import Worker
+
+    if args.device != "cpu" or sys.platform != "linux":
+        return [Worker(model, process=False)]
+    gc.freeze()  # the collector would write to the memory that the processes share
+    return [Worker(model) for _ in range(min(os.cpu_count() or 1, args.clients))]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -16,7 +16,7 @@ REPORT = 0.25  # seconds between two reports of progress
 
 
 class Client:
-    """The stream of one client: samples at its rate in, messages out. Its methods take turns.
+    """The stream of one client, in a worker: samples at its rate in, messages out.
 
     Args:
         model: the model of the server.
@@ -28,7 +28,7 @@ class Client:
     """
 
     def __init__(self, model: Model, rate: int, setting: Setting) -> None:
-        self.model, self.rate, self.setting = model, rate, setting
+        self.model, self.rate = model, rate
         self.samples = Samples("a client")
         self.session = model.begin(setting)
         self.heard, self.reported = 0, 0.0
@@ -36,7 +36,6 @@ class Client:
     def change(self, setting: Setting) -> None:
         """Change the setting from the next stretch of speech on."""
         self.model.change(self.session, setting)
-        self.setting = setting
 
     def push(self, samples: np.ndarray, final: bool = False) -> list[dict[str, Any]]:
         """Translate the next samples (N,) int16 and return the messages to the client.
@@ -51,14 +50,9 @@ class Client:
         now = time.perf_counter()
         messages = [_words(emission, now - began) for emission in emissions]
         if not messages and now >= self.reported + REPORT:
-            messages.append({"heard": self.milliseconds})
+            messages.append({"heard": round(self.heard * 1000 / self.rate)})
         self.reported = now if messages else self.reported
         return messages
-
-    @property
-    def milliseconds(self) -> int:
-        """Return the length of the stream so far."""
-        return round(self.heard * 1000 / self.rate)
 
 
 def _words(emission: Emission, computing: float) -> dict[str, Any]:

@@ -1,31 +1,29 @@
-"""What all connections of a live server share: the model, the places, the threads, and whom it answers."""
+"""What all connections of a live server share: the model, the places, the workers, and whom it answers."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from mla_fairseq.live.messages import FULL, GONE, Refusal
-from mla_fairseq.live.model import Model
-from mla_fairseq.live.turns import Turns
+from mla_fairseq.live.messages import FAILED, FULL, GONE, Refusal
+from mla_fairseq.live.model import Model, Setting
+from mla_fairseq.live.place import Place
+from mla_fairseq.live.worker import Worker
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 """Names of this machine that only itself can reach."""
 
 
 class Connection(Protocol):
-    """A connection that can be ended, and takes turns."""
-
-    clock: float
+    """A connection that can be ended."""
 
     def end(self, error: str, code: int) -> None:
         """Send an error and close it."""
 
 
 class Service:
-    """A model, its clients, and the threads that translate.
+    """A model, its clients, and the workers that translate.
 
     Args:
         model: what is offered.
@@ -33,36 +31,51 @@ class Service:
         idle: seconds without audio that end a client's stream.
         origins: addresses, such as ``https://example.org``, under which a reverse proxy shows the page.
         local: whether only this machine reaches the server; requests for other hosts are then refused.
+        workers: what translates; ``None``: a thread.
 
     Attributes:
         connections: all that are open.
         clients: those of them that have a place.
-        turns: one thread for each core.
     """
 
     def __init__(
-        self, model: Model, places: int = 8, idle: float = 60.0, origins: Sequence[str] = (), local: bool = True
+        self,
+        model: Model,
+        places: int = 8,
+        idle: float = 60.0,
+        origins: Sequence[str] = (),
+        local: bool = True,
+        workers: Sequence[Worker] | None = None,
     ) -> None:
         self.model, self.places, self.idle, self.local = model, places, idle, local
         self.origins = {netloc(origin) for origin in origins}
         self.connections: set[Connection] = set()
         self.clients: set[Connection] = set()
-        self.turns = Turns(os.cpu_count() or 1)
+        self.workers = workers or [Worker(model, process=False)]
 
     def describe(self) -> dict[str, Any]:
         """Return what a page shows."""
         places = {"places": self.places, "free": self.places - len(self.clients), "idle_seconds": self.idle}
         return self.model.describe() | places
 
-    def enter(self, connection: Connection) -> None:
-        """Give a connection a place.
+    def enter(self, connection: Connection, rate: int, setting: Setting) -> Place:
+        """Give a connection a place, at the worker with the fewest clients; ``leave`` frees it.
+
+        Args:
+            connection: that of the client.
+            rate: its sample rate in Hz.
+            setting: what it has chosen.
 
         Raises:
-            Refusal: all places are taken.
+            Refusal: all places are taken, or all workers have ended.
         """
         if len(self.clients) >= self.places:
             raise Refusal(f"all places are taken ({self.places}): try again later", FULL)
+        working = [worker for worker in self.workers if not worker.ended]
+        if not working:
+            raise Refusal("nothing is left on the server that translates: start it again", FAILED)
         self.clients.add(connection)
+        return Place(min(working, key=lambda worker: len(worker.turns.clients)), rate, setting)
 
     def forbids(self, host: str, origin: str | None) -> bool:
         """Return whether a request comes from another page than those of this server.
@@ -77,15 +90,12 @@ class Service:
             return True
         return origin is not None and netloc(origin) not in (host or None, *self.origins)
 
-    async def run(self, connection: Connection, seconds: float, function: Callable[..., Any], *given: Any) -> Any:
-        """Return what a function returns in a thread, when it is the client's turn; ``seconds`` of audio are for it."""
-        return await self.turns.run(connection, len(self.clients), seconds, function, *given)
-
     def stop(self) -> None:
         """Send all clients an error, and close their connections."""
         for connection in list(self.connections):
             connection.end("the server has stopped: start it again", GONE)
-        self.turns.stop()
+        for worker in self.workers:
+            worker.stop()
 
 
 def netloc(origin: str) -> str:

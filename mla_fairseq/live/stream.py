@@ -14,7 +14,6 @@ import numpy as np
 from tornado.web import RequestHandler
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
-from mla_fairseq.live.client import Client
 from mla_fairseq.live.messages import (
     DONE,
     FAILED,
@@ -25,6 +24,7 @@ from mla_fairseq.live.messages import (
     parse_sample_rate,
     parse_text,
 )
+from mla_fairseq.live.place import Place
 from mla_fairseq.live.service import Service
 
 log = logging.getLogger(__name__)
@@ -63,9 +63,8 @@ class Guarded(RequestHandler):
 class Stream(Guarded, WebSocketHandler):
     """The connection of one client."""
 
-    client: Client | None = None
+    place: Place | None = None
     timer: asyncio.TimerHandle | None = None
-    clock = 0.0
     ended = False
 
     def check_origin(self, origin: str) -> bool:
@@ -90,7 +89,7 @@ class Stream(Guarded, WebSocketHandler):
         except (WebSocketClosedError, asyncio.CancelledError):  # the client has gone, or the server stops
             self._leave()
         except Exception:
-            if self.ended:  # nobody waits for it, or the threads have ended too
+            if self.ended:  # nobody waits for it, or the workers have ended too
                 return
             log.exception("a stream could not be translated")
             self.end("the server failed: try again, or look at its log", FAILED)
@@ -107,9 +106,9 @@ class Stream(Guarded, WebSocketHandler):
 
     async def _receive_audio(self, message: bytes) -> None:
         """Translate audio."""
-        if self.client is None:
+        if self.place is None:
             raise Refusal('audio came before the first message: send {"sample_rate": 48000}, or another rate')
-        samples, size = parse_audio(message), round(SLICE * self.client.rate)
+        samples, size = parse_audio(message), round(SLICE * self.place.rate)
         if len(samples):
             self._wait()
         for start in range(0, len(samples), size):
@@ -117,29 +116,27 @@ class Stream(Guarded, WebSocketHandler):
 
     async def _receive_text(self, message: str) -> None:
         """Handle what is not audio: start the stream, end it, or change what comes next."""
-        client = self.client
-        values = parse_text(message, first=client is None)
-        if client is None:
+        place = self.place
+        values = parse_text(message, first=place is None)
+        if place is None:
             await self._begin(values)
         elif is_end(values):
             await self._push(np.zeros(0, np.int16), final=True)
-            self._finish({"end": True, "heard": client.milliseconds}, DONE)
+            self._finish({"end": True, "heard": place.milliseconds}, DONE)
         else:
-            await self.service.run(self, 0, client.change, self.service.model.choose(values, client.setting))
+            await place.change(self.service.model.choose(values, place.setting))
 
     async def _begin(self, values: dict[str, Any]) -> None:
         """Give the client a place and a session."""
         model, rate = self.service.model, parse_sample_rate(values)
-        setting = model.choose(values, model.default)
-        self.service.enter(self)
-        self.client = await self.service.run(self, 0, Client, model, rate, setting)
+        self.place = self.service.enter(self, rate, model.choose(values, model.default))
+        await self.place.begin()
         await self.write_message({"ready": True})
 
     async def _push(self, samples: np.ndarray, final: bool = False) -> None:
         """Translate samples and send what comes, unless the client has gone meanwhile."""
-        if client := self.client:
-            seconds = len(samples) / client.rate
-            for message in await self.service.run(self, seconds, client.push, samples, final):
+        if place := self.place:
+            for message in await place.push(samples, final):
                 await self.write_message(message)  # waits for a client that reads slowly
 
     def _wait(self) -> None:
@@ -166,7 +163,9 @@ class Stream(Guarded, WebSocketHandler):
         """Free the place."""
         if self.timer:
             self.timer.cancel()
-        self.client = None
+        if self.place:
+            self.place.leave()
+        self.place = None
         self.service.clients.discard(self)
 
 

@@ -1,14 +1,16 @@
-"""Threads that translate for many clients, those first that have used the least of their share."""
+"""The turns of clients at a worker: those first that have used the least of their share."""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
+import itertools
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 from typing import Any, Protocol
+
+Answer = asyncio.Future[tuple[Any, float]]
+"""The result of a call of a worker, and the CPU seconds that it took."""
 
 
 class Clock(Protocol):
@@ -18,68 +20,60 @@ class Clock(Protocol):
 
 
 class Turns:
-    """Threads that take the calls of clients in turn.
+    """The order in which a worker takes the calls of its clients, one after another.
 
     A client uses its share as time passes: as much audio as it can speak, and as much computing as there is for each
     client. Its clock shows how far it is. One that sends faster, or needs more, is ahead of the others, and they come
     before it. So whoever speaks at a microphone does not wait for files.
 
-    Args:
-        threads: number of threads.
-
     Attributes:
-        free: threads that do nothing.
+        clients: those of the worker.
+        busy: whether it has a call.
         waiting: clock, number and turn of each call that waits, a heap.
     """
 
-    def __init__(self, threads: int) -> None:
-        self.threads = self.free = threads
-        self.pool = ThreadPoolExecutor(threads, "translate")
+    def __init__(self) -> None:
+        self.clients: set[Clock] = set()
+        self.busy = False
         self.waiting: list[tuple[float, int, asyncio.Future[None]]] = []
-        self.numbers = count()
+        self.numbers = itertools.count()
 
-    async def run(self, client: Clock, clients: int, seconds: float, function: Callable[..., Any], *given: Any) -> Any:
-        """Return what a function returns in a thread, once it is the turn of its client.
+    async def run(self, client: Clock, seconds: float, call: Callable[[], Answer]) -> Any:
+        """Return what a call returns, once it is the turn of its client.
 
         Args:
             client: whose call it is; one at a time.
-            clients: number of clients that share the threads.
             seconds: length of the audio that the call translates.
-            function, given: the function and its arguments.
+            call: calls the worker; its answer is the result, and the CPU seconds that it took.
         """
         client.clock = max(client.clock, time.monotonic())  # nobody saves up a share
         await self._wait(client.clock)
         try:
-            result, spent = await asyncio.get_running_loop().run_in_executor(self.pool, _timed, function, given)
+            result, spent = await call()
         finally:
             self._pass_on()
-        client.clock += max(seconds, spent * clients / self.threads)
+        client.clock += max(seconds, spent * len(self.clients))
         return result
 
-    def stop(self) -> None:
-        """Start no call any more."""
-        self.pool.shutdown(wait=False, cancel_futures=True)
-
     async def _wait(self, clock: float) -> None:
-        """Wait for a free thread."""
-        if self.free:
-            self.free -= 1
+        """Wait until the worker has nothing to do."""
+        if not self.busy:
+            self.busy = True
             return
         turn = asyncio.get_running_loop().create_future()
         heapq.heappush(self.waiting, (clock, next(self.numbers), turn))
-        await turn
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():  # it was this client's turn already
+                self._pass_on()
+            raise
 
     def _pass_on(self) -> None:
-        """Give a thread to the next client."""
+        """Let the next client call."""
         while self.waiting:
             turn = heapq.heappop(self.waiting)[-1]
             if not turn.done():  # its client may have been cancelled
                 turn.set_result(None)
                 return
-        self.free += 1
-
-
-def _timed(function: Callable[..., Any], given: tuple[Any, ...]) -> tuple[Any, float]:
-    """Return what a function returns, and the CPU time of this thread that it took in seconds."""
-    began = time.thread_time()
-    return function(*given), time.thread_time() - began
+        self.busy = False
