@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from typing import Any
 
@@ -58,8 +59,9 @@ class Place:
         """Free what the worker keeps. A call that waits for its turn fails."""
         self.left = True
         self.worker.turns.clients.discard(self)
-        if self.begun and not self.worker.ended:
-            self.worker.call("end", self.number)  # after the current call; nobody waits for the answer
+        if self.begun:
+            with contextlib.suppress(Failure):
+                self.worker.call("end", self.number).cancel()  # it is done after the current call; nobody waits for it
 
     async def _call(self, seconds: float, name: str, *given: Any) -> Any:
         """Return what a method of the worker's ``Streams`` returns."""

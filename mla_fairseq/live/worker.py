@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import multiprocessing
 import signal
 import threading
@@ -20,6 +21,10 @@ from typing import Any
 from mla_fairseq.live.client import Client
 from mla_fairseq.live.model import Model
 from mla_fairseq.live.turns import Answer, Turns
+
+log = logging.getLogger(__name__)
+
+LOST = "a process that translates has ended"
 
 
 class Failure(Exception):
@@ -66,12 +71,14 @@ class Worker:
         try:
             self.pipe.send((name, given))
         except OSError as error:
-            raise Failure("a process that translates has ended") from error
+            raise Failure(LOST) from error
         self.answers.append(loop.create_future())
         return self.answers[-1]
 
     def stop(self) -> None:
         """End it, also within a call; nobody gets an answer any more."""
+        if self.ended:
+            return
         self.ended = True
         if self.listening:
             asyncio.get_running_loop().remove_reader(self.pipe.fileno())
@@ -85,8 +92,9 @@ class Worker:
             failed, result, spent = self.pipe.recv()
         except (EOFError, OSError):
             self.stop()
+            log.error("%s: its clients must start again", LOST)
             while self.answers:
-                self._fail("a process that translates has ended")
+                self._fail(LOST)
         else:
             if failed:
                 self._fail(result)

@@ -49,7 +49,8 @@ class Live:
             if connection.ws_connection and connection.ws_connection.stream:
                 connection.ws_connection.stream.close()
         await self.http.close_all_connections()
-        self.service.turns.stop()
+        for worker in self.service.workers:
+            worker.stop()
 
 
 def ready(browser: Chromium, address: str) -> Page:

@@ -15,7 +15,7 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 from mla_fairseq.live.model import Model
 from mla_fairseq.live.server import serve
 from mla_fairseq.live.service import Service
-from mla_fairseq.live.turns import Turns
+from mla_fairseq.live.worker import Worker
 
 FIRST = {"sample_rate": 16_000}
 END = {"end": True}
@@ -85,12 +85,11 @@ class Live:
             await asyncio.sleep(0.01)
 
 
-def play(model: Model, scenario: Callable[[Live], Awaitable[object]], threads: int = 2, **limits: Any) -> None:
-    """Run a scenario with a server of a model and ``limits``."""
+def play(model: Model, scenario: Callable[[Live], Awaitable[object]], processes: int = 0, **limits: Any) -> None:
+    """Run a scenario with a server of a model and ``limits``, which translates in a thread or some processes."""
 
     async def main() -> None:
-        service = Service(model, **limits)
-        service.turns = Turns(threads)
+        service = Service(model, workers=[Worker(model) for _ in range(processes)], **limits)
         socket, port = bind_unused_port()
         server = serve(service, [socket])
         await asyncio.wait_for(scenario(Live(service, port)), SECONDS)

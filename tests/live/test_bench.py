@@ -14,6 +14,7 @@ import soundfile
 from mla_fairseq.live.model import Model
 from mla_fairseq.live.server import serve
 from mla_fairseq.live.service import Service
+from mla_fairseq.live.worker import Worker
 from tests import programs
 from tests.streaming.conftest import RATE
 from tests.streaming.test_long import STREAM
@@ -28,11 +29,11 @@ def server(model: Model) -> Iterator[tuple[int, int]]:
     listening = socket.create_server(("localhost", 0))
     listening.setblocking(False)
 
-    async def run() -> None:
-        serve(Service(model, places=6), [listening])
+    async def run(workers: list[Worker]) -> None:
+        serve(Service(model, places=6, workers=workers), [listening])
         await asyncio.Event().wait()
 
-    child = multiprocessing.get_context("fork").Process(target=lambda: asyncio.run(run()))
+    child = multiprocessing.get_context("fork").Process(target=lambda: asyncio.run(run([Worker(model), Worker(model)])))
     child.start()
     yield listening.getsockname()[1], child.pid
     child.kill()

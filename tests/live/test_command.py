@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -144,3 +145,36 @@ def test_a_public_server_warns_about_microphones(save: Save, data: Path, capsys,
         live.run(args)
     assert capsys.readouterr().out == f"open http://0.0.0.0:{port}\n"
     assert "browsers on other machines need https for a microphone" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the processes from /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_processes_end_with_the_server(save: Save, data: Path, tmp_path: Path, number: signal.Signals) -> None:
+    port, (out, err) = free_port(), (tmp_path / "out", tmp_path / "err")
+    command = ["mla-live", str(save(SMALL)), "--data", str(data), "--port", str(port)]
+    main = programs._main("mla-live")
+    server = multiprocessing.get_context("fork").Process(target=programs._child, args=(main, command, None, out, err))
+    server.start()
+    wait_for(lambda: answers(port))
+    children = [pid for pid in running() if parent(pid) == server.pid]
+    assert len(children) == os.cpu_count()
+    os.kill(server.pid, number)
+    server.join(60)
+    wait_for(lambda: not set(children) & set(running()))
+
+
+def running() -> list[int]:
+    """Return all processes but those that have ended and wait for their parent."""
+    return [int(path.name) for path in Path("/proc").glob("[0-9]*") if status(int(path.name))[0] not in "ZX"]
+
+
+def parent(pid: int) -> int:
+    return int(status(pid)[1])
+
+
+def status(pid: int) -> list[str]:
+    """Return the state of a process, its parent, and more; one that has ended is a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ["Z", "0"]

@@ -9,10 +9,12 @@ import pytest
 from tornado.httpclient import HTTPError
 from tornado.iostream import StreamClosedError
 
+from mla_fairseq.live import worker
 from mla_fairseq.live.client import Client
 from mla_fairseq.live.messages import LARGEST
 from mla_fairseq.live.model import Model
 from mla_fairseq.live.server import UNREAD
+from mla_fairseq.live.worker import Streams
 from tests.live.serving import END, FIRST, Connection, Live, play
 from tests.streaming.conftest import noise
 
@@ -155,12 +157,20 @@ STATES = {
 
 @pytest.mark.parametrize("leave", [close, break_off, flood_and_break_off])
 @pytest.mark.parametrize("state", STATES)
-def test_a_client_that_leaves_frees_everything(model: Model, state: str, leave, caplog) -> None:
+def test_a_client_that_leaves_frees_everything(
+    model: Model, state: str, leave, caplog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers: list[Streams] = []
+    monkeypatch.setattr(worker, "Streams", lambda model: workers.append(Streams(model)) or workers[-1])
+
     async def scenario(live: Live) -> None:
         await leave(await live.connect(*STATES[state]))
         other = await live.ready()
+        assert len(workers[0].clients) in (1, 2)
         other.socket.close()
         await live.empty()
+        while workers[0].clients:
+            await asyncio.sleep(0.01)
 
     play(model, scenario)
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
@@ -212,7 +222,7 @@ def test_a_client_that_is_not_served_waits_with_its_audio(model: Model, monkeypa
         (stream,) = live.service.clients
         await asyncio.sleep(0.3)
         assert not sent[-1].done()
-        assert stream.client.heard == 0
+        assert stream.place.heard == 0
         fast.break_off()
         release.set()
         await live.empty()
@@ -225,7 +235,7 @@ def test_a_client_that_is_not_served_waits_with_its_audio(model: Model, monkeypa
 
 
 def test_clients_take_turns(model: Model) -> None:
-    """With one thread, a client that sends a minute at once delays another one by its share only."""
+    """At one worker, a client that sends a minute at once delays another one by its share only."""
     order: list[str] = []
 
     async def finish(name: str, client: Connection) -> None:
@@ -239,7 +249,7 @@ def test_clients_take_turns(model: Model) -> None:
         await short.send(*(noise(0.04) for _ in range(5)))
         await asyncio.gather(finish("long", long), finish("short", short))
 
-    play(model, scenario, threads=1)
+    play(model, scenario)
     assert order == ["short", "long"]
 
 

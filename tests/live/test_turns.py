@@ -1,10 +1,11 @@
 """Turns: who is ahead of its share comes after the others."""
 
 import asyncio
-import threading
+import contextlib
 import time
+from typing import Any
 
-from mla_fairseq.live.turns import Turns
+from mla_fairseq.live.turns import Answer, Turns
 
 
 class Client:
@@ -13,10 +14,17 @@ class Client:
     clock = 0.0
 
 
-async def block(turns: Turns) -> tuple[threading.Event, asyncio.Task[bool]]:
-    """Keep the only thread busy until the event is set."""
-    release = threading.Event()
-    task = asyncio.create_task(turns.run(Client(), 1, 0, release.wait, 60))
+def answer(result: Any = None, spent: float = 0.0) -> Answer:
+    """Return an answer that has come."""
+    future = asyncio.get_running_loop().create_future()
+    future.set_result((result, spent))
+    return future
+
+
+async def block(turns: Turns) -> tuple[Answer, asyncio.Task[Any]]:
+    """Keep the worker busy until the future has a result."""
+    release = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(turns.run(Client(), 0, lambda: release))
     await asyncio.sleep(0)
     return release, task
 
@@ -25,65 +33,69 @@ def test_who_sends_faster_than_it_speaks_comes_later() -> None:
     order: list[str] = []
 
     async def main() -> None:
-        turns, flood, speaker = Turns(1), Client(), Client()
+        turns, flood, speaker = Turns(), Client(), Client()
         for second in range(3):
-            await turns.run(flood, 2, 1.0, order.append, f"flood {second}")
+            await turns.run(flood, 1.0, lambda second=second: answer(order.append(f"flood {second}")))
         release, blocked = await block(turns)
-        late = asyncio.create_task(turns.run(flood, 2, 1.0, order.append, "flood 3"))
+        late = asyncio.create_task(turns.run(flood, 1.0, lambda: answer(order.append("flood 3"))))
         await asyncio.sleep(0)
-        soon = asyncio.create_task(turns.run(speaker, 2, 0.04, order.append, "speaker"))
+        soon = asyncio.create_task(turns.run(speaker, 0.04, lambda: answer(order.append("speaker"))))
         await asyncio.sleep(0)
-        release.set()
+        release.set_result((None, 0.0))
         await asyncio.gather(blocked, late, soon)
-        assert turns.free == 1
+        assert not turns.busy
 
     asyncio.run(main())
     assert order == ["flood 0", "flood 1", "flood 2", "speaker", "flood 3"]
 
 
 def test_computing_counts_by_the_share_of_a_client() -> None:
-    def compute() -> None:
-        end = time.thread_time() + 0.05
-        while time.thread_time() < end:
-            pass
-
     async def main() -> None:
-        turns, client = Turns(2), Client()
+        turns, client = Turns(), Client()
+        turns.clients |= {client, Client(), Client(), Client()}
         began = time.monotonic()
-        await turns.run(client, 8, 0.01, compute)
-        assert client.clock >= began + 0.05 * 8 / 2
+        await turns.run(client, 0.01, lambda: answer(spent=5.0))
+        assert began + 20 <= client.clock <= time.monotonic() + 20
         client.clock = 0
-        await turns.run(client, 8, 3, compute)
+        await turns.run(client, 3, lambda: answer(spent=0.05))
         assert began + 3 <= client.clock <= time.monotonic() + 3
 
     asyncio.run(main())
 
 
 def test_a_turn_that_nobody_waits_for_is_passed_on() -> None:
-    async def main() -> None:
-        turns = Turns(1)
+    """Whether the client has gone before its turn, or just after it was given."""
+
+    async def main(at_once: bool) -> None:
+        turns = Turns()
         release, blocked = await block(turns)
-        gone = asyncio.create_task(turns.run(Client(), 1, 0, time.sleep, 0))
-        last = asyncio.create_task(turns.run(Client(), 1, 0, int, "7"))
+        gone = asyncio.create_task(turns.run(Client(), 0, answer))
+        last = asyncio.create_task(turns.run(Client(), 0, lambda: answer("7")))
         await asyncio.sleep(0)
-        gone.cancel()
-        await asyncio.sleep(0)
-        release.set()
-        assert await last == 7
+        if at_once:
+            gone.cancel()
+            await asyncio.sleep(0)
+        release.set_result((None, 0.0))
         await blocked
-        assert turns.free == 1
+        gone.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await gone
+        assert await asyncio.wait_for(last, 10) == "7"
+        assert not turns.busy
 
-    asyncio.run(main())
+    asyncio.run(main(at_once=True))
+    asyncio.run(main(at_once=False))
 
 
-def test_a_fault_frees_its_thread() -> None:
+def test_a_fault_frees_the_worker() -> None:
+    def fail() -> Answer:
+        raise ValueError
+
     async def main() -> None:
-        turns = Turns(1)
-        for text in ("x", "7"):
-            try:
-                assert await turns.run(Client(), 1, 0, int, text) == 7
-            except ValueError:
-                assert text == "x"
-        assert turns.free == 1
+        turns = Turns()
+        with contextlib.suppress(ValueError):
+            await turns.run(Client(), 0, fail)
+        assert await turns.run(Client(), 0, lambda: answer("7")) == "7"
+        assert not turns.busy
 
     asyncio.run(main())
