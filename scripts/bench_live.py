@@ -83,7 +83,9 @@ async def speak(args: argparse.Namespace, number: int, samples: Sequence[np.ndar
     heard, socket = Heard(), await websocket_connect(f"{args.url.replace('http', 'ws', 1)}/stream")
     first = {"sample_rate": RATE, "policy": args.policy, "number": args.number}
     await socket.write_message(json.dumps(first))
-    await socket.read_message()
+    if refused := json.loads(await socket.read_message() or "{}").get("error"):
+        heard.error = refused
+        return heard
     began = time.monotonic()
     listener = asyncio.create_task(listen(socket, began, heard))
     for place, block in enumerate(islice(blocks(samples, number), round(args.minutes * 60 * RATE / BLOCK)), 1):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import logging
 import os
 import re
@@ -181,7 +180,6 @@ def start_workers(args: argparse.Namespace, model: Model) -> list[Worker]:
 
     if args.device != "cpu" or sys.platform != "linux":
         return [Worker(model, process=False)]
-    gc.freeze()  # the collector would write to the memory that the processes share
     return [Worker(model) for _ in range(min(os.cpu_count() or 1, args.clients))]
 
 

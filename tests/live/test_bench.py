@@ -30,7 +30,7 @@ def server(model: Model) -> Iterator[tuple[int, int]]:
     listening.setblocking(False)
 
     async def run(workers: list[Worker]) -> None:
-        serve(Service(model, places=6, workers=workers), [listening])
+        serve(Service(model, places=16, workers=workers), [listening])
         await asyncio.Event().wait()
 
     child = multiprocessing.get_context("fork").Process(target=lambda: asyncio.run(run([Worker(model), Worker(model)])))
