@@ -171,7 +171,11 @@ def run(args: argparse.Namespace) -> None:
     model = load(args)
     workers = start_workers(args, model)
     service = Service(model, args.clients, args.idle, args.origin, args.host in LOCAL, workers)
-    asyncio.run(serve(args, service))
+    try:
+        asyncio.run(serve(args, service))
+    finally:
+        for worker in workers:
+            worker.stop()
 
 
 def start_workers(args: argparse.Namespace, model: Model) -> list[Worker]:

@@ -56,7 +56,8 @@ class Worker:
             theirs.close()  # the process alone holds it, so its end is noticed here
         self.turns = Turns()
         self.answers: deque[Answer] = deque()
-        self.listening = self.ended = False
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.ended = False
 
     def call(self, name: str, *given: Any) -> Answer:
         """Call a method of the worker's ``Streams``.
@@ -64,15 +65,14 @@ class Worker:
         Raises:
             Failure: the worker has ended; of the answer: the call failed.
         """
-        loop = asyncio.get_running_loop()
-        if not self.listening:
-            loop.add_reader(self.pipe.fileno(), self._receive)
-            self.listening = True
+        if not self.loop:
+            self.loop = asyncio.get_running_loop()
+            self.loop.add_reader(self.pipe.fileno(), self._receive)
         try:
             self.pipe.send((name, given))
         except OSError as error:
             raise Failure(LOST) from error
-        self.answers.append(loop.create_future())
+        self.answers.append(self.loop.create_future())
         return self.answers[-1]
 
     def stop(self) -> None:
@@ -80,8 +80,8 @@ class Worker:
         if self.ended:
             return
         self.ended = True
-        if self.listening:
-            asyncio.get_running_loop().remove_reader(self.pipe.fileno())
+        if self.loop and not self.loop.is_closed():
+            self.loop.remove_reader(self.pipe.fileno())
         self.pipe.close()  # a thread ends after its call
         if isinstance(self.process, multiprocessing.process.BaseProcess):
             self.process.kill()
@@ -133,7 +133,8 @@ class Streams:
 def _work(model: Model, pipe: Connection, theirs: Connection | None) -> None:
     """Answer calls until the server ends; ``theirs`` is its end of the pipe, if this is another process."""
     if theirs:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes, and the server ends them
+        for number in (signal.SIGINT, signal.SIGTERM):  # both may be sent to all processes: the server ends them
+            signal.signal(number, signal.SIG_IGN)
         theirs.close()
     streams = Streams(model)
     with contextlib.suppress(EOFError, OSError):
