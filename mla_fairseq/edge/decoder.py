@@ -1,0 +1,65 @@
+"""The text decoder as a step: a token of each hypothesis in, the scores of the next tokens out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mla_fairseq.attention.base import Tensors
+from mla_fairseq.edge.attention import CrossSite, SelfSite
+from mla_fairseq.edge.reader import CROSS
+from mla_fairseq.edge.softmax import BufferedSoftmax
+from mla_fairseq.edge.step import Step, number, part, prefixed
+from mla_fairseq.models.decoder_steps import StepDecoder
+from mla_fairseq.models.decoding import fresh_entry, step_layouts
+
+OWN = "own"  # prefix of the memories of self-attention, one for each hypothesis
+
+
+class DecoderStep(Step):
+    """Decode one token of each hypothesis.
+
+    Data: ``tokens`` (B,); ``read`` (1,) and ``cross.I.*``, the state of ``ReaderStep``, which all hypotheses share.
+    Result: ``scores`` (B, V), logits. State: ``written`` (1,), the tokens so far, and ``own.I.*`` of layer I.
+
+    Args:
+        decoder: of a simultaneous model without monotonic attention.
+        sites: cross-attention of its layers.
+        memories: the fresh state of ``ReaderStep``.
+        capacity: tokens of the longest target; of effect for softmax attention.
+        beam: hypotheses (B).
+    """
+
+    def __init__(
+        self, decoder: StepDecoder, sites: list[CrossSite], memories: Tensors, capacity: int, beam: int = 1
+    ) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.cross = nn.ModuleList(sites)
+        self.own = nn.ModuleList(SelfSite(layer.self_attn, capacity, beam) for layer in decoder.layers)
+        self.data = {"tokens": torch.full((beam,), decoder.padding_idx + 1)} | memories
+        if not any(isinstance(site.mechanism, BufferedSoftmax) for site in sites):
+            del self.data["read"]  # only a buffer needs to know how much of it is filled
+        self.fresh = {"written": number()}
+        for i, site in enumerate(self.own):
+            self.fresh |= prefixed(f"{OWN}.{i}", site.fresh)
+        self.results = ("scores",)
+        rule, one = decoder.length_rule, number(1)
+        self.expected = None if rule is None else (rule(one), decoder._source_lengths(one))
+
+    def run(self, data: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
+        entry = fresh_entry(number(), self.expected) | {"position": state["written"], "source_position": data.get("read", number())}
+        layouts, _ = step_layouts(entry, 1, 1, None)
+        new = {"written": state["written"] + 1}
+        x = self.decoder._embed(data["tokens"].unsqueeze(1), state["written"])[0]
+        for i, layer in enumerate(self.decoder.layers):
+            own, cross = part(f"{OWN}.{i}", state), part(f"{CROSS}.{i}", data)
+            y, own = self.own[i](layer.block_input(x, layer.self_attn_layer_norm), own, layouts.target)
+            x = layer.block_output(y, x, layer.self_attn_layer_norm)
+            y = self.cross[i].read(layer.block_input(x, layer.encoder_attn_layer_norm), cross, layouts.source)
+            x = layer.feed_forward(layer.block_output(y, x, layer.encoder_attn_layer_norm))
+            new |= prefixed(f"{OWN}.{i}", own)
+        x = x if self.decoder.layer_norm is None else self.decoder.layer_norm(x)
+        return {"scores": self.decoder.output_layer(x)}, new
