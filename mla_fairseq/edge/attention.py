@@ -39,17 +39,18 @@ class Site(nn.Module):
 
     Args:
         attention: the module of the model.
-        capacity: keys that softmax attention holds.
+        capacity: keys that softmax attention sees besides new ones.
+        new: keys of a call.
         streams: streams or hypotheses (B).
 
     Attributes:
         fresh: the state of fresh streams.
     """
 
-    def __init__(self, attention: AttentionHeads, capacity: int, streams: int = 1) -> None:
+    def __init__(self, attention: AttentionHeads, capacity: int, new: int, streams: int = 1) -> None:
         super().__init__()
         self.heads, self.dim = attention.num_heads, attention.head_dim
-        self.mechanism = static(attention.mechanism, self.dim, capacity)
+        self.mechanism = static(attention.mechanism, self.dim, capacity, new)
         self.out = attention.out_proj
         self.fresh = fresh(self.mechanism, attention, streams)
 
@@ -67,17 +68,13 @@ class Site(nn.Module):
 
 
 class SelfSite(Site):
-    """Self-attention.
+    """Self-attention; arguments as in ``Site``. With ``hypotheses``, rows are one token of each stream."""
 
-    Args:
-        attention: the module of the model.
-        capacity: earlier tokens that softmax attention holds.
-        streams: hypotheses (B); 0: rows are tokens of one stream.
-    """
-
-    def __init__(self, attention: AttentionHeads, capacity: int, streams: int = 0) -> None:
-        super().__init__(attention, capacity, streams or 1)
-        self.hypotheses = streams > 0
+    def __init__(
+        self, attention: AttentionHeads, capacity: int, new: int = 1, streams: int = 1, hypotheses: bool = False
+    ) -> None:
+        super().__init__(attention, capacity, new, streams)
+        self.hypotheses = hypotheses
         self.qkv = fuse(attention.q_proj, attention.k_proj, attention.v_proj)
 
     def forward(self, x: Tensor, state: Tensors, layout: Layout) -> tuple[Tensor, Tensors]:
@@ -89,10 +86,10 @@ class SelfSite(Site):
 
 
 class CrossSite(Site):
-    """Cross-attention: ``write`` adds source states, and each hypothesis can ``read`` them."""
+    """Cross-attention: ``write`` adds source states, and each hypothesis ``read``s them; arguments as in ``Site``."""
 
-    def __init__(self, attention: AttentionHeads, capacity: int) -> None:
-        super().__init__(attention, capacity)
+    def __init__(self, attention: AttentionHeads, capacity: int, new: int) -> None:
+        super().__init__(attention, capacity, new)
         self.q, self.kv = attention.q_proj, fuse(attention.k_proj, attention.v_proj)
 
     def write(self, source: Tensor, state: Tensors, layout: Layout) -> Tensors:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import mla_fairseq
 from mla_fairseq.edge.attention import CrossSite
 from mla_fairseq.edge.decoder import DecoderStep
 from mla_fairseq.edge.encoder import EncoderStep
@@ -14,10 +13,8 @@ from mla_fairseq.edge.reader import ReaderStep
 from mla_fairseq.edge.softmax import BufferedSoftmax
 from mla_fairseq.edge.step import Step
 from mla_fairseq.speech.features import NUM_BINS, SAMPLE_RATE, SHIFT
-from mla_fairseq.streaming.search import SearchOptions
+from mla_fairseq.streaming.search import GREEDY, SearchOptions
 from mla_fairseq.streaming.translator import Translator
-
-FORMAT = 1
 
 
 class SpeechSteps:
@@ -36,24 +33,24 @@ class SpeechSteps:
         ValueError: the model cannot run step by step with static shapes.
     """
 
-    def __init__(self, translator: Translator, longest: float = 30.0, options: SearchOptions = SearchOptions()) -> None:
+    def __init__(self, translator: Translator, longest: float = 30.0, options: SearchOptions = GREEDY) -> None:
         model = copy.deepcopy(translator.model).eval().requires_grad_(False)
         frames = round(longest * SAMPLE_RATE / SHIFT)
         self.translator, self.longest, self.options = translator, longest, options
         encoder = EncoderStep(model.encoder, NUM_BINS, -(-frames // 4))
         self.states = -(-frames // encoder.frames_per_state // encoder.chunk) * encoder.chunk
         self.tokens = options.longest(frames) + model.decoder.prefix_size + 1
-        sites = [CrossSite(layer.encoder_attn, self.states) for layer in model.decoder.layers]
+        sites = [CrossSite(layer.encoder_attn, self.states, encoder.chunk) for layer in model.decoder.layers]
         reader = ReaderStep(model.decoder, sites, encoder.chunk, encoder.channels)
         decoder = DecoderStep(model.decoder, sites, reader.fresh, self.tokens, options.beam)
         frontend = FrontEnd(encoder.window, translator.normalisation.mean, translator.normalisation.std)
+        self.encoder, self.reader, self.decoder = encoder, reader, decoder
         self.steps: dict[str, Step] = {"frontend": frontend, "encoder": encoder, "reader": reader, "decoder": decoder}
         self.config = self._config(encoder, decoder)
 
     def _config(self, encoder: EncoderStep, decoder: DecoderStep) -> dict[str, Any]:
         dictionary, options, boundary = self.translator.dictionary, self.options, encoder.encoder.boundary
         return {
-            "format": FORMAT,
             "type": "speech-to-text",
             "sample_rate": SAMPLE_RATE,
             "chunk": encoder.chunk,
@@ -77,7 +74,6 @@ class SpeechSteps:
                 "target": self.tokens if _buffered(decoder.own) else None,
             },
             "longest": self.longest,
-            "version": mla_fairseq.__version__,
         }
 
     def _policy(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mla_fairseq.attention.base import Tensors
@@ -38,7 +39,9 @@ class DecoderStep(Step):
         super().__init__()
         self.decoder = decoder
         self.cross = nn.ModuleList(sites)
-        self.own = nn.ModuleList(SelfSite(layer.self_attn, capacity, beam) for layer in decoder.layers)
+        self.own = nn.ModuleList(
+            SelfSite(layer.self_attn, capacity, 1, beam, hypotheses=True) for layer in decoder.layers
+        )
         self.data = {"tokens": torch.full((beam,), decoder.padding_idx + 1)} | memories
         if not any(isinstance(site.mechanism, BufferedSoftmax) for site in sites):
             del self.data["read"]  # only a buffer needs to know how much of it is filled
@@ -46,11 +49,15 @@ class DecoderStep(Step):
         for i, site in enumerate(self.own):
             self.fresh |= prefixed(f"{OWN}.{i}", site.fresh)
         self.results = ("scores",)
+        self.bias = torch.zeros(decoder.output_projection.out_features, dtype=next(decoder.parameters()).dtype)
         rule, one = decoder.length_rule, number(1)
         self.expected = None if rule is None else (rule(one), decoder._source_lengths(one))
 
     def run(self, data: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
-        entry = fresh_entry(number(), self.expected) | {"position": state["written"], "source_position": data.get("read", number())}
+        entry = fresh_entry(number(), self.expected) | {
+            "position": state["written"],
+            "source_position": data.get("read", number()),
+        }
         layouts, _ = step_layouts(entry, 1, 1, None)
         new = {"written": state["written"] + 1}
         x = self.decoder._embed(data["tokens"].unsqueeze(1), state["written"])[0]
@@ -62,4 +69,5 @@ class DecoderStep(Step):
             x = layer.feed_forward(layer.block_output(y, x, layer.encoder_attn_layer_norm))
             new |= prefixed(f"{OWN}.{i}", own)
         x = x if self.decoder.layer_norm is None else self.decoder.layer_norm(x)
-        return {"scores": self.decoder.output_layer(x)}, new
+        # with a bias the exporter shares the matrix of a tied embedding, and without one it writes a transposed copy
+        return {"scores": F.linear(x, self.decoder.output_projection.weight, self.bias)}, new

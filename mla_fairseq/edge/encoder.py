@@ -50,7 +50,9 @@ class EncoderStep(Step):
         self.frames_per_state, self.channels = self.window // self.chunk, encoder.channels
         self.padding = self.lead * self.window // self.chunk - self.ahead
         before = -(-capacity // self.chunk) * self.chunk if view.left < 0 else view.left * self.chunk
-        self.sites = nn.ModuleList(SelfSite(layer.self_attn, before) for layer in encoder.transformer_layers)
+        self.sites = nn.ModuleList(
+            SelfSite(layer.self_attn, before, self.chunk) for layer in encoder.transformer_layers
+        )
         dtype = next(encoder.parameters()).dtype
         self.data = {"frames": torch.zeros(1, self.window, features, dtype=dtype), "length": number(UNKNOWN)}
         self.fresh = {"position": number()} | self.subsample.fresh
@@ -80,6 +82,7 @@ class EncoderStep(Step):
         results = {"states": x}
         if (boundary := self.encoder.boundary) is not None:
             known = torch.cat((state["boundary.states"], x * real.to(x.dtype).unsqueeze(1)))
-            windows = torch.cat([known[i : i + self.chunk] for i in range(boundary.back + 1 + boundary.ahead)], dim=1)
-            results["boundary"], new["boundary.states"] = boundary.linear(windows), known[self.chunk :]
+            windows = torch.arange(self.chunk).unsqueeze(1) + torch.arange(boundary.back + 1 + boundary.ahead)
+            seen = known.index_select(0, windows.flatten()).reshape(self.chunk, -1)
+            results["boundary"], new["boundary.states"] = boundary.linear(seen), known[self.chunk :]
         return results, new | {"position": state["position"] + self.chunk}

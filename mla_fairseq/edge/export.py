@@ -30,7 +30,11 @@ def export(step: Step, path: Path, metadata: Mapping[str, str]) -> None:
             step.eval(), step.example, str(path), input_names=list(step.inputs), output_names=list(step.outputs),
             opset_version=OPSET, dynamo=False,
         )  # fmt: skip
+        shapes = {name: tensor.shape for name, tensor in zip(step.outputs, step(*step.example), strict=True)}
     model = onnx.load(str(path))
+    for output in model.graph.output:  # the exporter knows most of them only
+        for dim, size in zip(output.type.tensor_type.shape.dim, shapes[output.name], strict=True):
+            dim.dim_value = size
     onnx.helper.set_model_props(model, dict(metadata))
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))

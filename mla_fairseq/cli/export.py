@@ -1,0 +1,65 @@
+"""Export a trained simultaneous model to ONNX graphs that run without PyTorch, such as on a phone or in a browser.
+
+Writes a folder: four graphs (filter banks, encoder, reader, decoder) with static shapes, config.json and tokens.txt.
+Before it is there, the graphs are compared with the model. mla-edge FOLDER FILE translates with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from mla_fairseq.cli.options import Help, add_user_dir, at_least, import_user_dir, run_command
+from mla_fairseq.errors import needs
+
+EXAMPLE = "example: mla-export checkpoint_best.pt --data prepared/en-de --output model --int8"
+SHORTEST, LONGEST = 1.0, 3600.0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``mla-export``."""
+    parser = argparse.ArgumentParser(prog="mla-export", description=__doc__, formatter_class=Help, epilog=EXAMPLE)
+    add = parser.add_argument
+    add("checkpoint", type=Path, help="checkpoint of fairseq-train, of a model with a chunked encoder")
+    add("--data", type=Path, required=True, metavar="DIR", help="prepared data folder of the model")
+    add("--config-yaml", default="config_st.yaml", metavar="FILE", help="data configuration in that folder")
+    add_user_dir(parser)
+    add("--output", type=Path, required=True, metavar="FOLDER", help="folder to write, or an exported model to replace")
+    add("--int8", action="store_true", help="8-bit weights: a quarter of the size, and faster")
+    add("--beam", type=at_least(1), default=1, metavar="N", help="hypotheses that the decoder's graph takes")
+    add(
+        "--longest", type=float, default=30.0, metavar="S", help="longest speech in seconds that softmax attention sees"
+    )
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Export the checkpoint.
+
+    Raises:
+        ValueError: the flags, the checkpoint and the data do not fit together, or the model cannot be exported.
+    """
+    if not SHORTEST <= args.longest <= LONGEST:
+        raise ValueError(f"--longest is {args.longest:g}: give {SHORTEST:g} to {LONGEST:g} seconds")
+    with needs("export"):
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    # here: fairseq takes seconds, and --help needs none
+    from mla_fairseq.edge.folder import check_replaceable
+    from mla_fairseq.edge.speech_to_text import export_speech
+    from mla_fairseq.streaming.search import SearchOptions
+    from mla_fairseq.streaming.translator import Translator
+
+    check_replaceable(args.output)
+    import_user_dir(args.user_dir)
+    translator = Translator.load(args.checkpoint, args.data, args.config_yaml)
+    logging.getLogger("mla_fairseq").setLevel(logging.INFO)
+    export_speech(translator, args.data, args.output, args.longest, SearchOptions(beam=args.beam), args.int8)
+    print(f"{args.output}: exported")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run ``mla-export``."""
+    run_command(build_parser(), run, argv, logging.WARNING)
