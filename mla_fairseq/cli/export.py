@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mla_fairseq.cli.options import Help, add_user_dir, at_least, import_user_dir, run_command
-from mla_fairseq.errors import needs
 
 EXAMPLE = "example: mla-export checkpoint_best.pt --data prepared/en-de --output model --int8"
 SHORTEST, LONGEST = 1.0, 3600.0
@@ -43,15 +42,14 @@ def run(args: argparse.Namespace) -> None:
     """
     if not SHORTEST <= args.longest <= LONGEST:
         raise ValueError(f"--longest is {args.longest:g}: give {SHORTEST:g} to {LONGEST:g} seconds")
-    with needs("export"):
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
     # here: fairseq takes seconds, and --help needs none
+    from mla_fairseq.edge.export import check_installed
     from mla_fairseq.edge.folder import check_replaceable
     from mla_fairseq.edge.speech_to_text import export_speech
     from mla_fairseq.streaming.search import SearchOptions
     from mla_fairseq.streaming.translator import Translator
 
+    check_installed()
     check_replaceable(args.output)
     import_user_dir(args.user_dir)
     translator = Translator.load(args.checkpoint, args.data, args.config_yaml)

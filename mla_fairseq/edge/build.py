@@ -12,7 +12,8 @@ from mla_fairseq.edge.frontend import FrontEnd
 from mla_fairseq.edge.reader import ReaderStep
 from mla_fairseq.edge.softmax import BufferedSoftmax
 from mla_fairseq.edge.step import Step
-from mla_fairseq.speech.features import NUM_BINS, SAMPLE_RATE, SHIFT
+from mla_fairseq.speech.features import NUM_BINS
+from mla_fairseq.speech.samples import SAMPLE_RATE, SHIFT
 from mla_fairseq.streaming.search import GREEDY, SearchOptions
 from mla_fairseq.streaming.translator import Translator
 

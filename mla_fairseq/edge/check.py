@@ -12,7 +12,7 @@ from torch import Tensor
 from mla_fairseq.attention import State
 from mla_fairseq.edge.build import SpeechSteps
 from mla_fairseq.edge.drive import Call, boundaries, decode, encoded, read
-from mla_fairseq.speech.features import SAMPLE_RATE, SHIFT, WINDOW
+from mla_fairseq.speech.samples import SAMPLE_RATE, SHIFT, WINDOW
 from mla_fairseq.streaming.frontend import FeatureStream
 
 SECONDS = 3.1  # no whole number of chunks

@@ -12,8 +12,20 @@ from typing import Any
 import torch
 
 from mla_fairseq.edge.step import Step
+from mla_fairseq.errors import needs
 
 OPSET = 17
+
+
+def check_installed() -> None:
+    """Check that the packages of the extra ``export`` are installed.
+
+    Raises:
+        UserError: one is missing.
+    """
+    with needs("export"):
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
 
 
 def export(step: Step, path: Path, metadata: Mapping[str, str]) -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from fairseq.data import Dictionary
 
 from mla_fairseq.files import check_folder, make_folder, naming, read_json, write_json, write_text
 
@@ -75,9 +73,9 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def write_tokens(path: Path, dictionary: Dictionary) -> None:
+def write_tokens(path: Path, symbols: Iterable[str]) -> None:
     """Write a line ``piece id`` for each symbol of a dictionary, as icefall does."""
-    write_text(path, "".join(f"{symbol} {index}\n" for index, symbol in enumerate(dictionary.symbols)))
+    write_text(path, "".join(f"{symbol} {index}\n" for index, symbol in enumerate(symbols)))
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from mla_fairseq.attention.base import Tensors
 from mla_fairseq.edge.step import Step
-from mla_fairseq.speech.features import INT16_RANGE, NUM_BINS, SAMPLE_RATE, SHIFT, WINDOW
+from mla_fairseq.speech.features import NUM_BINS
+from mla_fairseq.speech.samples import INT16_RANGE, SAMPLE_RATE, SHIFT, WINDOW
 
 SIZE = 512  # of the Fourier transform
 LOWEST = 20.0  # frequency of the first mel filter, in Hz

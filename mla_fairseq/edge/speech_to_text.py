@@ -35,7 +35,7 @@ def export_speech(
         **mechanisms(translator),
     }
     check = partial(check_speech, speech, int8=int8)
-    write_model(output, speech.steps, config, translator.dictionary, metadata, check, int8)
+    write_model(output, speech.steps, config, translator.dictionary.symbols, metadata, check, int8)
 
 
 def mechanisms(translator: Translator) -> dict[str, str]:

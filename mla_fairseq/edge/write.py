@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
-
-from fairseq.data import Dictionary
 
 from mla_fairseq.edge.drive import Call, graph_call
 from mla_fairseq.edge.export import export
@@ -24,7 +22,7 @@ def write_model(
     output: Path,
     steps: Mapping[str, Step],
     config: Mapping[str, Any],
-    dictionary: Dictionary,
+    symbols: Iterable[str],
     metadata: Mapping[str, str],
     check: Callable[[Mapping[str, Call]], Mapping[str, float]],
     int8: bool = False,
@@ -35,7 +33,7 @@ def write_model(
         output: the folder.
         steps: by the names of their graphs.
         config: the content of ``config.json`` without its files.
-        dictionary: of the target.
+        symbols: of the dictionary.
         metadata: strings for the encoder's graph.
         check: compares the graphs, given their calls, with the model; returns the error of each part.
         int8: write matrices as 8-bit integers.
@@ -57,5 +55,5 @@ def write_model(
             log.info("%s: %.2f MB", path.name, path.stat().st_size / 1e6)
         errors = check({name: graph_call(path) for name, path in files.items()})
         log.info("relative errors: %s", ", ".join(f"{name} {error:.1e}" for name, error in errors.items()))
-        write_tokens(part / "tokens.txt", dictionary)
+        write_tokens(part / "tokens.txt", symbols)
         write_config(part, config)

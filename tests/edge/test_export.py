@@ -19,7 +19,10 @@ from tests.programs import Done, run
 from tests.streaming.conftest import Save
 
 Export = Callable[..., tuple[Path, Done]]
-SOFTMAX = "--encoder-left-chunks 3 --boundary-weight 1 --context-ratio 0.8 --criterion label_smoothed_cross_entropy_mla --share-decoder-input-output-embed"
+SOFTMAX = (
+    "--encoder-left-chunks 3 --boundary-weight 1 --context-ratio 0.8 --criterion label_smoothed_cross_entropy_mla "
+    "--share-decoder-input-output-embed"
+)
 GRAPHS = ("frontend", "encoder", "reader", "decoder")
 
 

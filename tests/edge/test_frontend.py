@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from mla_fairseq.edge.frontend import FrontEnd
-from mla_fairseq.speech.features import SHIFT, WINDOW, filter_banks
+from mla_fairseq.speech.features import filter_banks
+from mla_fairseq.speech.samples import SHIFT, WINDOW
 
 
 @pytest.mark.parametrize("loudness", [1.0, 0.01, 1e-4, 0.0])
