@@ -17,11 +17,9 @@ from mla_fairseq.edge.softmax import static
 def fuse(*layers: nn.Linear) -> nn.Linear:
     """Return one layer that gives the outputs of several layers of the same input, side by side."""
     fused = nn.Linear(layers[0].in_features, sum(layer.out_features for layer in layers))
-    weight, bias = layers[0].weight, [layer.bias for layer in layers]
-    with torch.no_grad():
-        fused.weight = nn.Parameter(torch.cat([layer.weight for layer in layers]), requires_grad=False)
-        fused.bias = nn.Parameter(torch.cat(bias), requires_grad=False)
-    return fused.to(weight.dtype)
+    fused.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]), requires_grad=False)
+    fused.bias = nn.Parameter(torch.cat([layer.bias.detach() for layer in layers]), requires_grad=False)
+    return fused
 
 
 def fresh(mechanism: Mechanism, attention: AttentionHeads, streams: int) -> Tensors:

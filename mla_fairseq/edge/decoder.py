@@ -15,6 +15,7 @@ from mla_fairseq.edge.softmax import BufferedSoftmax
 from mla_fairseq.edge.step import Step, number, part, prefixed
 from mla_fairseq.models.decoder_steps import StepDecoder
 from mla_fairseq.models.decoding import fresh_entry, step_layouts
+from mla_fairseq.models.layers import DecoderLayer
 
 OWN = "own"  # prefix of the memories of self-attention, one for each hypothesis
 
@@ -38,15 +39,15 @@ class DecoderStep(Step):
     ) -> None:
         super().__init__()
         self.decoder = decoder
-        self.cross = nn.ModuleList(sites)
-        self.own = nn.ModuleList(
-            SelfSite(layer.self_attn, capacity, 1, beam, hypotheses=True) for layer in decoder.layers
-        )
+        layers = [layer for layer in decoder.layers if isinstance(layer, DecoderLayer)]
+        own = [SelfSite(layer.self_attn, capacity, 1, beam, hypotheses=True) for layer in layers]
+        self.cross, self.own = nn.ModuleList(sites), nn.ModuleList(own)
+        self.layers = list(zip(layers, own, sites, strict=True))
         self.data = {"tokens": torch.full((beam,), decoder.padding_idx + 1)} | memories
         if not any(isinstance(site.mechanism, BufferedSoftmax) for site in sites):
             del self.data["read"]  # only a buffer needs to know how much of it is filled
         self.fresh = {"written": number()}
-        for i, site in enumerate(self.own):
+        for i, site in enumerate(own):
             self.fresh |= prefixed(f"{OWN}.{i}", site.fresh)
         self.results = ("scores",)
         self.bias = torch.zeros(decoder.output_projection.out_features, dtype=next(decoder.parameters()).dtype)
@@ -61,13 +62,14 @@ class DecoderStep(Step):
         layouts, _ = step_layouts(entry, 1, 1, None)
         new = {"written": state["written"] + 1}
         x = self.decoder._embed(data["tokens"].unsqueeze(1), state["written"])[0]
-        for i, layer in enumerate(self.decoder.layers):
-            own, cross = part(f"{OWN}.{i}", state), part(f"{CROSS}.{i}", data)
-            y, own = self.own[i](layer.block_input(x, layer.self_attn_layer_norm), own, layouts.target)
+        for i, (layer, own, cross) in enumerate(self.layers):
+            y = layer.block_input(x, layer.self_attn_layer_norm)
+            y, held = own(y, part(f"{OWN}.{i}", state), layouts.target)
             x = layer.block_output(y, x, layer.self_attn_layer_norm)
-            y = self.cross[i].read(layer.block_input(x, layer.encoder_attn_layer_norm), cross, layouts.source)
+            y = layer.block_input(x, layer.encoder_attn_layer_norm)
+            y = cross.read(y, part(f"{CROSS}.{i}", data), layouts.source)
             x = layer.feed_forward(layer.block_output(y, x, layer.encoder_attn_layer_norm))
-            new |= prefixed(f"{OWN}.{i}", own)
+            new |= prefixed(f"{OWN}.{i}", held)
         x = x if self.decoder.layer_norm is None else self.decoder.layer_norm(x)
         # with a bias the exporter shares the matrix of a tied embedding, and without one it writes a transposed copy
         return {"scores": F.linear(x, self.decoder.output_projection.weight, self.bias)}, new

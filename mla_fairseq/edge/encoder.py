@@ -13,6 +13,7 @@ from mla_fairseq.edge.attention import SelfSite
 from mla_fairseq.edge.step import Step, number, part, prefixed
 from mla_fairseq.edge.subsample import Subsample
 from mla_fairseq.models.encoder import SpeechEncoder
+from mla_fairseq.models.layers import EncoderLayer
 
 UNKNOWN = 10**9
 """``length`` while the end of the speech is not known, in frames."""
@@ -50,13 +51,14 @@ class EncoderStep(Step):
         self.frames_per_state, self.channels = self.window // self.chunk, encoder.channels
         self.padding = self.lead * self.window // self.chunk - self.ahead
         before = -(-capacity // self.chunk) * self.chunk if view.left < 0 else view.left * self.chunk
-        self.sites = nn.ModuleList(
-            SelfSite(layer.self_attn, before, self.chunk) for layer in encoder.transformer_layers
-        )
+        layers = [layer for layer in encoder.transformer_layers if isinstance(layer, EncoderLayer)]
+        sites = [SelfSite(layer.self_attn, before, self.chunk) for layer in layers]
+        self.sites = nn.ModuleList(sites)  # so that their parameters are those of the step
+        self.layers = list(zip(layers, sites, strict=True))
         dtype = next(encoder.parameters()).dtype
         self.data = {"frames": torch.zeros(1, self.window, features, dtype=dtype), "length": number(UNKNOWN)}
         self.fresh = {"position": number()} | self.subsample.fresh
-        for i, site in enumerate(self.sites):
+        for i, site in enumerate(sites):
             self.fresh |= prefixed(f"layer.{i}", site.fresh)
         self.results = ("states",)
         if encoder.boundary is not None:
@@ -73,10 +75,10 @@ class EncoderStep(Step):
             self.view, first, self.chunk, query_length=self.expected, key_length=self.expected,
             key_mask=real.unsqueeze(0),
         )  # fmt: skip
-        for i, layer in enumerate(self.encoder.transformer_layers):
-            site_state = part(f"layer.{i}", state)
-            y, site_state = self.sites[i](layer.block_input(x, layer.self_attn_layer_norm), site_state, layout)
-            new |= prefixed(f"layer.{i}", site_state)
+        for i, (layer, site) in enumerate(self.layers):
+            y = layer.block_input(x, layer.self_attn_layer_norm)
+            y, held = site(y, part(f"layer.{i}", state), layout)
+            new |= prefixed(f"layer.{i}", held)
             x = layer.feed_forward(layer.block_output(y, x, layer.self_attn_layer_norm))
         x = x if self.encoder.layer_norm is None else self.encoder.layer_norm(x)
         results = {"states": x}

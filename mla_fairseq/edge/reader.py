@@ -31,7 +31,7 @@ class ReaderStep(Step):
 
     def __init__(self, decoder: StepDecoder, sites: list[CrossSite], chunk: int, channels: int) -> None:
         super().__init__()
-        self.sites = nn.ModuleList(sites)
+        self.sites, self.registered = sites, nn.ModuleList(sites)
         dtype = next(decoder.parameters()).dtype
         self.chunk = chunk
         self.data = {"states": torch.zeros(chunk, channels, dtype=dtype), "count": number(chunk)}

@@ -60,7 +60,7 @@ def as_linear(conv: nn.Conv1d | nn.Conv2d) -> nn.Linear:
     linear = nn.Linear(weight.shape[1], len(weight), dtype=weight.dtype)
     linear.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
     assert conv.bias is not None
-    linear.bias = conv.bias
+    linear.bias = nn.Parameter(conv.bias.detach(), requires_grad=False)
     return linear
 
 
@@ -147,5 +147,5 @@ def bands_last(linear: nn.Linear, bands: int) -> nn.Linear:
     moved = nn.Linear(linear.in_features, linear.out_features, dtype=linear.weight.dtype)
     weight = linear.weight.detach().unflatten(1, (-1, bands)).transpose(1, 2).flatten(1)
     moved.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
-    moved.bias = linear.bias
+    moved.bias = nn.Parameter(linear.bias.detach(), requires_grad=False)
     return moved
