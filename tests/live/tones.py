@@ -108,6 +108,6 @@ class Tones(Model):
 
 def model(languages: tuple[str, ...] = ()) -> Tones:
     """Return the model, with k from 1 to 7."""
-    parts = SimpleNamespace(decoder=SimpleNamespace(monotonic=None), encoder=SimpleNamespace(streams=True))
-    translator: Any = SimpleNamespace(languages=languages, wait_k=WaitK(1, 7, STEP), model=parts)
+    abilities = {"monotonic": False, "streams": True, "attention": (True,)}
+    translator: Any = SimpleNamespace(languages=languages, wait_k=WaitK(1, 7, STEP), **abilities)
     return Tones(translator, "demo/checkpoint_best.pt", source="en", target="" if languages else "de")
