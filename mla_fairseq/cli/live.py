@@ -22,7 +22,7 @@ from mla_fairseq.cli.options import Help, add_user_dir, at_least, import_user_di
 from mla_fairseq.errors import needs
 
 if TYPE_CHECKING:
-    from tornado.httpserver import HTTPServer
+    import socket
 
     from mla_fairseq.live.model import Model
     from mla_fairseq.live.service import Service
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HIGHEST_PORT = 65_535
+ALL = ("", "0.0.0.0", "::")  # addresses of all networks
 BOUNDARY = "boundary"
 DETECTORS = ("energy", "silero", BOUNDARY)
 FROM_DATA = "(default: that of the manifests in --data)"
@@ -119,37 +120,39 @@ def describe(args: argparse.Namespace) -> tuple[str, str, str]:
     return f"{checkpoint.parent.name}/{checkpoint.stem}", args.source_lang or source, args.tgt_lang or target
 
 
-async def serve(args: argparse.Namespace, service: Service) -> None:
-    """Serve until Ctrl-C, or the signal that ends services.
+async def serve(args: argparse.Namespace, service: Service, sockets: list[socket.socket]) -> None:
+    """Serve until Ctrl-C, or the signal that ends services."""
+    from mla_fairseq.live import server
 
-    Raises:
-        ValueError: the port or the host cannot be used.
-        KeyboardInterrupt: the signal came.
-    """
     stopped = asyncio.Event()
-    server = start(args, service)
+    http = server.serve(service, sockets)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     if not service.local:
         log.warning("others can connect now; browsers on other machines need https for a microphone")
-    host = f"[{args.host}]" if ":" in args.host else args.host  # IPv6
-    print(f"open http://{host}:{args.port}", flush=True)
+    print(f"open http://{shown(args.host)}:{args.port}", flush=True)
     await stopped.wait()
-    server.stop()
+    http.stop()
     service.stop()
-    raise KeyboardInterrupt
 
 
-def start(args: argparse.Namespace, service: Service) -> HTTPServer:
-    """Listen on the port.
+def shown(host: str) -> str:
+    """Return a host as it is in an address that a browser on this machine opens, with its microphone."""
+    if host in ALL:
+        return "localhost"
+    return f"[{host}]" if ":" in host else host  # IPv6
+
+
+def bind(args: argparse.Namespace) -> list[socket.socket]:
+    """Listen on the port; connections wait until the model is loaded.
 
     Raises:
         ValueError: the port or the host cannot be used.
     """
-    from mla_fairseq.live.server import listen
+    from tornado.netutil import bind_sockets
 
     try:
-        return listen(service, args.host, args.port)
+        return bind_sockets(args.port, args.host)
     except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(
@@ -163,19 +166,22 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ValueError: a flag or a file is wrong.
         UserError: tornado is not installed.
+        SystemExit: the server was stopped.
     """
     with needs("live"):
         from mla_fairseq.live import server  # noqa: F401 -- before the model is loaded
     from mla_fairseq.live.service import LOCAL, Service
 
+    sockets = bind(args)  # reports a port that is taken at once
     model = load(args)
     workers = start_workers(args, model)
     service = Service(model, args.clients, args.idle, args.origin, args.host in LOCAL, workers)
     try:
-        asyncio.run(serve(args, service))
+        asyncio.run(serve(args, service, sockets))
     finally:
         for worker in workers:
             worker.stop()
+    raise SystemExit("stopped")
 
 
 def start_workers(args: argparse.Namespace, model: Model) -> list[Worker]:

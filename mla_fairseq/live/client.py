@@ -29,7 +29,7 @@ class Client:
 
     def __init__(self, model: Model, rate: int, setting: Setting) -> None:
         self.model, self.rate = model, rate
-        self.samples = Samples("a client")
+        self.samples = Samples("")  # clients of low rates would fill the log
         self.session = model.begin(setting)
         self.heard, self.reported = 0, 0.0
 

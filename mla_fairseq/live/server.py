@@ -7,19 +7,29 @@ from pathlib import Path
 from typing import Any
 
 from tornado.httpserver import HTTPServer
-from tornado.netutil import bind_sockets
-from tornado.web import Application, RequestHandler, StaticFileHandler
+from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandler
 
 from mla_fairseq.live.messages import LARGEST
 from mla_fairseq.live.service import Service
 from mla_fairseq.live.stream import Guarded, Stream
 
 PAGE = Path(__file__).with_name("page")
+FILES = r"/(|index\.html|live\.css|live\.js)"  # no other path gets to the file system
 UNREAD = 8 * LARGEST  # bytes of messages that are not even read; for smaller ones the client gets a clear error
 
 
 class Page(Guarded, StaticFileHandler):
     """The files of the page."""
+
+
+class Missing(Guarded):
+    """The answer to all other paths."""
+
+    def prepare(self) -> None:
+        """Refuse it."""
+        super().prepare()
+        if not self._finished:
+            raise HTTPError(404)
 
 
 class Description(Guarded):
@@ -28,15 +38,6 @@ class Description(Guarded):
     def get(self) -> None:
         """Write it as JSON."""
         self.write(self.service.describe())
-
-
-def listen(service: Service, host: str, port: int) -> HTTPServer:
-    """Listen on a port.
-
-    Raises:
-        OSError: the port or the host cannot be used.
-    """
-    return serve(service, bind_sockets(port, host))
 
 
 def serve(service: Service, sockets: list[socket.socket]) -> HTTPServer:
@@ -56,8 +57,14 @@ def serve(service: Service, sockets: list[socket.socket]) -> HTTPServer:
 def application(service: Service) -> Application:
     """Return the handlers of all requests."""
     page = {"path": str(PAGE), "default_filename": "index.html"}
-    handlers: list[Any] = [("/model", Description), ("/stream", Stream), ("/(.*)", Page, page)]
-    return Application(handlers, service=service, log_function=_ignore, websocket_max_message_size=UNREAD)
+    handlers: list[Any] = [("/model", Description), ("/stream", Stream), (FILES, Page, page)]
+    return Application(
+        handlers,
+        default_handler_class=Missing,
+        service=service,
+        log_function=_ignore,
+        websocket_max_message_size=UNREAD,
+    )
 
 
 def _ignore(handler: RequestHandler) -> None:

@@ -11,7 +11,7 @@ import logging
 from typing import Any
 
 import numpy as np
-from tornado.web import RequestHandler
+from tornado.web import HTTPError, RequestHandler
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from mla_fairseq.live.messages import (
@@ -58,6 +58,11 @@ class Guarded(RequestHandler):
         if self.service.forbids(self.request.host, self.request.headers.get("Origin")):
             self.set_status(403)
             self.finish("this request comes from another page: open the address that mla-live printed\n")
+
+    def log_exception(self, kind: Any, value: BaseException | None, trace: Any) -> None:
+        """Log faults of the server, but no mistakes of clients: anybody could fill the log."""
+        if not isinstance(value, HTTPError):
+            super().log_exception(kind, value, trace)
 
 
 class Stream(Guarded, WebSocketHandler):
@@ -109,8 +114,6 @@ class Stream(Guarded, WebSocketHandler):
         if self.place is None:
             raise Refusal('audio came before the first message: send {"sample_rate": 48000}, or another rate')
         samples, size = parse_audio(message), round(SLICE * self.place.rate)
-        if len(samples):
-            self._wait()
         for start in range(0, len(samples), size):
             await self._push(samples[start : start + size])
 
@@ -136,6 +139,7 @@ class Stream(Guarded, WebSocketHandler):
     async def _push(self, samples: np.ndarray, final: bool = False) -> None:
         """Translate samples and send what comes, unless the client has gone meanwhile."""
         if place := self.place:
+            self._wait()
             for message in await place.push(samples, final):
                 await self.write_message(message)  # waits for a client that reads slowly
 

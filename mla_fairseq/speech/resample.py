@@ -17,7 +17,7 @@ class Samples:
     """The samples of one recording that were not yet taken.
 
     Args:
-        name: what messages call the recording.
+        name: what a warning about a low sample rate calls the recording; empty: there is none.
 
     Attributes:
         waiting: samples at the sample rate of the source, one array (N,) float32 per segment.
@@ -48,7 +48,7 @@ class Samples:
             raise ValueError(f"the sample rate must be above 0 Hz, but is {rate}")
         if rate != (self.rate or rate):
             raise ValueError(f"the sample rate must not change within a recording, but is {rate} after {self.rate}")
-        if self.rate is None and rate < SAMPLE_RATE:
+        if self.name and self.rate is None and rate < SAMPLE_RATE:
             logger.warning(
                 "the sample rate of %s is %d Hz, so it has no frequencies above %d Hz: expect poor "
                 "translations from a model trained at %d Hz",

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import re
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -106,6 +108,22 @@ def test_a_silent_client_loses_its_place(model: Model, messages: list[object]) -
         await live.empty()
 
     play(model, scenario, idle=0.1)
+
+
+def test_a_client_that_waits_for_the_server_keeps_its_place(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(self: Client, samples: np.ndarray, final: bool = False) -> list[dict]:
+        time.sleep(0.1)
+        return []
+
+    monkeypatch.setattr(Client, "push", slow)
+
+    async def scenario(live: Live) -> None:
+        client = await live.ready()
+        await client.send(noise(1.5), END)  # a message of 15 turns
+        answers, code = await client.read_all()
+        assert (answers[-1].keys(), code) == ({"end", "heard"}, 1000)
+
+    play(model, scenario, idle=0.5)
 
 
 def test_audio_keeps_the_place(model: Model) -> None:
@@ -267,6 +285,36 @@ def test_a_reader_that_is_too_slow_loses_its_place(model: Model, monkeypatch: py
         await live.empty()
 
     play(model, scenario, idle=0.2)
+
+
+REQUESTS = {
+    "folder above": "GET /..%2fserver.py",
+    "code": "GET /../server.py",
+    "zero": "GET /%00",
+    "broken text": "GET /%ff",
+    "unknown": "GET /favicon.ico",
+    "no path": "OPTIONS *",
+    "other method": "DELETE /model",
+    "broken body": "POST /model",
+    "broken body of nothing": "POST /x",
+}
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_a_strange_request_is_refused_and_not_logged(model: Model, name: str, caplog) -> None:
+    """Anybody could fill the log."""
+    head = "Host: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 5\r\n\r\nhello"
+
+    async def scenario(live: Live) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", live.port)
+        writer.write(f"{REQUESTS[name]} HTTP/1.1\r\n{head}".encode())
+        assert re.match(rb"HTTP/1.1 40[0345] ", await reader.readline())
+        writer.close()
+        low = await live.connect({"sample_rate": 8000}, bytes(800), END)
+        assert (await low.read_all())[1] == 1000
+
+    play(model, scenario)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 ORIGINS = {
