@@ -21,7 +21,7 @@ FLAGS = [
     *("--use-fake-device-for-media-stream", "--remote-debugging-port=0"),
 ]
 SECONDS = 60.0  # how long a slow machine may take for one step
-KEYS = {"Tab": 9, "Enter": 13, " ": 32, "ArrowRight": 39, "ArrowDown": 40}
+KEYS = {"Tab": 9, "Enter": 13, " ": 32, "ArrowLeft": 37, "ArrowRight": 39, "ArrowDown": 40}
 
 
 class Loop:

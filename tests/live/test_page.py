@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from mla_fairseq.live.service import Service
+from mla_fairseq.live.place import Place
 from tests.chromium import BINARY, Chromium, Loop, Page
 from tests.live import tones
-from tests.live.pages import LINES, NOTICE, Live, button, is_state, ready, shoot, start
+from tests.live.pages import LINES, NOTICE, STATE, Live, button, is_state, ready, shoot, start
 
 pytestmark = pytest.mark.skipif(not BINARY, reason="the page needs Chromium: apt-get install chromium")
+TEXT = "document.querySelector('#notice-text')"
+KEPT = "'What you say is kept for 20 s.'"
 LEAVE = "((event) => { dispatchEvent(event); return event.defaultPrevented; })"  # whether the page asks back
 # a microphone without sound, which the page can lose
 SILENCE = """navigator.mediaDevices.getUserMedia = async () => {
@@ -27,6 +29,8 @@ SILENCE = """navigator.mediaDevices.getUserMedia = async () => {
   [window.track] = stream.getAudioTracks();
   return stream;
 }"""
+# an audio context that tests can suspend
+AUDIO = "window.AudioContext = class extends AudioContext { constructor() { super(); window.audio = this; } }"
 BELOW = "((page) => page.scrollHeight - page.scrollTop - page.clientHeight)(document.documentElement)"  # px
 ALL = list(tones.SENTENCES.values())
 
@@ -150,11 +154,26 @@ def test_a_pause_brings_the_last_words_and_frees_the_place(page: Page, live: Liv
     assert page.value("document.querySelectorAll('section').length") == 1
 
 
+def test_a_recording_can_go_on_before_the_last_words_have_come(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    start(page)
+    monkeypatch.setattr(Place, "push", late)
+    button(page, "Pause")
+    is_state(page, "Waiting for the last words")
+    button(page, "Resume")
+    assert page.value("document.querySelector('#pause').textContent") == "Pause"
+    is_state(page, "Listening")
+    assert page.value("document.querySelectorAll('section').length") == 1
+
+
 def test_k_changes_from_the_next_sentence_on(page: Page, live: Live) -> None:
     start(page)
     page.value("document.querySelector('#number').focus()")
     page.press("ArrowRight")
     page.wait(f"{NOTICE} === 'This holds from the next sentence on.'")
+    page.value(f"new MutationObserver(() => {{ window.again = true }}).observe({TEXT}, {{ childList: true }})")
+    page.press("ArrowLeft")
+    page.press("ArrowRight")
+    assert not page.value("window.again"), "a screen reader would read it again"
     page.wait(f"{LINES}.length > 1")
     (client,) = live.service.clients
     assert client.client and client.client.setting.number == 5 and client.client.session.current.number == 5
@@ -177,6 +196,44 @@ def test_a_killed_server_costs_no_sentence(browser: Chromium, live: Live) -> Non
     button(page, "Stop")
     is_state(page, "Stopped")
     assert tones.follow(page.value(LINES))
+    page.close()
+
+
+def test_two_attempts_make_one_connection(browser: Chromium, live: Live) -> None:
+    page = ready(browser, live.address)
+    start(page)
+    live.kill()
+    page.wait(f"{NOTICE}.includes('Next attempt in 2 s')")
+    live.start()
+    page.value("for (let i = 0; i < 2; i++) document.querySelector('#again').click()")
+    is_state(page, "Listening")
+    assert len(live.service.connections) == 1
+    page.close()
+
+
+def test_a_server_that_comes_back_with_another_model_is_used(browser: Chromium, live: Live) -> None:
+    page = ready(browser, live.address)
+    start(page)
+    live.kill()
+    live.model = tones.model(("fr", "es"))
+    is_state(page, "Not connected")
+    live.start()
+    is_state(page, "Listening")
+    assert page.value("document.querySelector('h1').textContent") == "English \u2192 French"
+    page.wait("[...document.querySelectorAll('.words')].at(-1)?.lang === 'fr'")
+    page.close()
+
+
+def test_attempts_become_rare_where_the_model_always_fails(
+    browser: Chromium, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise ValueError("the scores of the model are not finite")
+
+    monkeypatch.setattr(tones.Listener, "push", fail)
+    page = ready(browser, live.address)
+    button(page, "Start")
+    page.wait(f"{NOTICE} === 'The server failed: try again, or look at its log. Next attempt in 4 s. ' + {KEPT}")
     page.close()
 
 
@@ -223,6 +280,28 @@ def test_a_speaker_who_is_not_heard_and_a_lost_microphone_are_reported(page: Pag
     is_state(page, "Stopped")
 
 
+def test_a_microphone_that_the_browser_suspends_is_woken(page: Page) -> None:
+    page.value(f"void ({AUDIO})")
+    start(page)
+    page.value("audio.suspend()")
+    page.wait("audio.state === 'running'")
+    page.wait(f"{LINES}.length > 2")
+    assert page.value(STATE) == "Listening"
+
+
+def test_a_page_without_audio_frees_its_place_once(browser: Chromium, loop: Loop) -> None:
+    live = Live(loop, tones.model(), idle=2.0)
+    page = ready(browser, live.address)
+    page.value(f"void ({AUDIO})")
+    start(page)
+    page.value("audio.resume = async () => {}; audio.suspend()")
+    page.wait(f"{NOTICE} === 'No audio for 2 s, so your place is free for others: start again.'")
+    is_state(page, "Stopped")
+    assert not page.exceptions + page.problems
+    page.close()
+    live.kill()
+
+
 def test_a_target_language_is_chosen(browser: Chromium, loop: Loop) -> None:
     live = Live(loop, tones.model(("de", "pt_BR")))
     page = ready(browser, live.address)
@@ -240,12 +319,12 @@ def test_a_target_language_is_chosen(browser: Chromium, loop: Loop) -> None:
 
 
 @pytest.mark.slow
-def test_a_server_that_hangs_is_left(browser: Chromium, live: Live) -> None:
+def test_a_server_that_hangs_is_left(browser: Chromium, live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     page = ready(browser, live.address)
     start(page, lines=2)
-    live.service.run = never
-    is_state(page, "Not connected")  # after 15 s
-    live.service.run = Service.run.__get__(live.service)
+    with monkeypatch.context() as patch:
+        patch.setattr(Place, "push", never)
+        is_state(page, "Not connected")  # after 15 s
     page.wait(f"{LINES}.length > 4")
     assert tones.follow(page.value(LINES))
     page.close()
@@ -257,14 +336,36 @@ def test_what_a_long_outage_cost_is_shown(browser: Chromium, live: Live) -> None
     start(page, lines=2)
     live.kill()
     page.wait("document.querySelector('#clock').textContent > '0:26'")
+    before = page.value(LINES)
     live.start()
     text = page.wait("document.querySelector('.gap')?.textContent")
     gap = re.fullmatch(r"0:(\d\d) to 0:(\d\d) was not translated: the connection was lost for too long", text)
     assert gap and 3 < int(gap[2]) - int(gap[1]) < 60
     first = page.wait("document.querySelector('.gap ~ li .words')?.textContent")
+    assert page.value(LINES)[: len(before)] == before
     assert any(sentence.startswith(first) for sentence in ALL)
     shoot(page, "gap")
     page.close()
+
+
+@pytest.mark.slow
+def test_silence_before_an_outage_is_not_missing(browser: Chromium, live: Live) -> None:
+    page = ready(browser, live.address)
+    page.value(f"void ({SILENCE})")
+    button(page, "Start")
+    page.wait("document.querySelector('#clock').textContent > '0:23'")
+    live.kill()
+    is_state(page, "Not connected")
+    live.start()
+    is_state(page, "Listening")
+    assert not page.value("document.querySelector('.gap')")
+    page.close()
+
+
+async def late(*arguments: object) -> list[object]:
+    """Translate nothing, after some time."""
+    await asyncio.sleep(0.5)
+    return []
 
 
 async def never(*arguments: object) -> None:
@@ -281,6 +382,7 @@ def test_a_file_is_translated_faster_than_it_plays(page: Page, tmp_path: Path) -
     shoot(page, "file")
     is_state(page, "Stopped")
     assert page.value(LINES) == 8 * ALL
+    assert not page.value("document.querySelector('#spoken').textContent"), "a screen reader would read for long"
     page.wait(f"{BELOW} < 2")
     page.resize(360, 700)
     page.wait(f"document.documentElement.clientWidth === 360 && {BELOW} < 2")

@@ -11,8 +11,8 @@ const WAITS = [1, 2, 4, 8, 15]; // s before each attempt to connect again
 const DEAD = 15; // s without an answer to audio after which a connection counts as lost; files may wait longer
 const PAUSE = 160; // ms of silence in which a sentence ends: the next one may have begun in them
 const FLOOR = -60; // dB at the left end of the meter
-const SILENT = 5; // s below that after which the page asks whether the microphone is muted
-const REFUSED = 1008; // closes a connection after a mistake of the page, which it would make again
+const SILENT = 5; // s below that, or without audio, after which the page asks whether the microphone is muted
+const FINAL = [1000, 1008]; // codes after which the page does not connect again: no audio came, or a mistake of the page
 const FILE_RATE = 16000; // Hz that models need: browsers resample well while they decode a file
 
 const INSECURE = "Browsers allow the microphone only at localhost or over https. You can open a file.";
@@ -33,12 +33,14 @@ function clock(ms) {
 const recordings = [];
 
 class Recording {
-  constructor(title, name) {
+  constructor(title, name, live) {
     this.name = name; // of the files that are saved
+    this.live = live;
     this.lines = [];
     this.saved = true; // whether the words are elsewhere too
     this.section = $("recording").content.cloneNode(true).firstElementChild;
     this.list = this.section.querySelector("ol");
+    this.section.classList.toggle("file", !live);
     this.section.querySelector("h2").textContent = title;
     this.section.querySelector(".saving").ariaLabel = title;
     const actions = { ".copy": "copy", ".text": "saveText", ".subtitles": "saveSubtitles" };
@@ -73,11 +75,12 @@ class Recording {
     this.refresh();
   }
 
-  /** Complete the last line: only now a screen reader reads it. */
+  /** Complete the last line: only now a screen reader reads it, unless it is one of many of a file. */
   complete() {
     const line = this.lines.at(-1);
     if (!line || line.complete) return;
     line.complete = true;
+    if (!this.live) return;
     const spoken = document.createElement("p");
     spoken.lang = line.language;
     spoken.textContent = line.words.join(" ");
@@ -92,8 +95,9 @@ class Recording {
     this.refresh();
   }
 
-  /** Show that audio was not translated. */
+  /** Show that audio after the last word was not translated. */
   gap(start, end) {
+    if (start >= end) return;
     const item = document.createElement("li");
     item.className = "gap";
     item.textContent = `${clock(start)} to ${clock(end)} was not translated: the connection was lost for too long`;
@@ -187,9 +191,11 @@ class Take {
     this.first = this.next = 0; // numbers of the first block kept, and of the next one to send
     this.skip = 0; // samples of that one that are not sent
     this.samples = 0;
-    this.ended = 0; // when the last audio came
+    this.came = performance.now(); // when the latest audio came
+    this.ended = 0; // when the last audio came, if it has
     this.over = false; // whether it is translated, or given up
     this.safe = offset; // ms up to which all sentences are complete
+    this.heard = offset; // ms that the server has processed
     this.attempts = 0;
   }
 
@@ -211,6 +217,7 @@ class Take {
   push(block) {
     this.blocks.push(block);
     this.samples += block.length;
+    this.came = performance.now();
     const most = (KEPT * this.rate) / BLOCK;
     while (this.live && this.blocks.length > most && (!this.ready || this.first < this.next)) {
       this.blocks.shift();
@@ -225,17 +232,35 @@ class Take {
   }
 
   connect() {
-    clearTimeout(this.timer);
-    clearInterval(this.watch);
+    this.leave();
     const address = new URL("stream", location.href);
     address.protocol = address.protocol.replace("http", "ws");
     this.socket = new WebSocket(address);
-    this.socket.onopen = () => this.tell({ sample_rate: this.rate, ...choice() });
+    this.socket.onopen = ({ target }) => this.greet(target);
     this.socket.onmessage = ({ data }) => this.receive(JSON.parse(data));
     this.socket.onclose = ({ code }) => this.lost(code);
     this.error = this.told = this.ready = false;
     this.asked = performance.now();
     this.watch = setInterval(() => this.check(), 200);
+  }
+
+  /** Leave the connection, if there is one: nothing comes from it any more. */
+  leave() {
+    clearTimeout(this.timer);
+    clearInterval(this.watch);
+    if (!this.socket) return;
+    this.socket.onopen = this.socket.onmessage = this.socket.onclose = null;
+    this.socket.close();
+  }
+
+  /** Send the first message; the server may have another model since the last one. */
+  async greet(socket) {
+    try {
+      await refresh();
+    } catch {
+      return socket.close();
+    }
+    if (socket === this.socket) this.tell({ sample_rate: this.rate, ...choice() });
   }
 
   tell(message) {
@@ -255,17 +280,18 @@ class Take {
     if (!this.ended || this.next < last || this.told) return;
     this.told = true;
     this.tell({ end: true });
+    this.asked ||= performance.now();
   }
 
   /** Send more, and give up a connection that died without a word: the server answers audio 4 times a second. */
   check() {
     this.pump();
-    const waited = this.asked && performance.now() - this.asked;
-    if (waited > 1000 * (this.live ? DEAD : 4 * DEAD)) {
-      this.socket.onmessage = this.socket.onclose = null;
-      this.socket.close();
-      this.lost();
-    }
+    const now = performance.now();
+    const quiet = this.live && this.ready && !this.ended ? (now - this.came) / 1000 : 0;
+    if (quiet > 1) {
+      this.asked = 0; // the server answers audio only
+      wake(quiet);
+    } else if (this.asked && now - this.asked > 1000 * (this.live ? DEAD : 4 * DEAD)) this.lost();
   }
 
   receive(message) {
@@ -274,7 +300,7 @@ class Take {
     if (message.error) this.error = message.error;
     if (message.ready) this.begin();
     if (message.words !== undefined) this.write(message);
-    if (message.heard !== undefined) progress(this.start + message.heard);
+    if (message.heard !== undefined) this.reach(this.start + message.heard);
     if (message.end) this.finish();
     else this.pump();
   }
@@ -286,13 +312,27 @@ class Take {
     this.next = Math.max(this.first, block);
     this.skip = this.next > block ? 0 : sample % BLOCK;
     this.start = this.time(this.next + this.skip / BLOCK);
-    this.recording.withdraw();
-    if (this.next > block) this.recording.gap(this.safe, this.start);
+    if (this.next > block) this.skipTo(this.start);
+    else this.recording.withdraw();
     this.stretch = null;
-    this.attempts = 0;
     this.ready = true;
-    say("");
+    if (!$("again").hidden) say("");
     show(this.live && this.ended ? "finishing" : "listening");
+  }
+
+  /** Keep the words of a sentence whose audio is not kept, and show what is missing, unless it was silence. */
+  skipTo(start) {
+    const line = this.recording.lines.at(-1);
+    this.recording.gap(line && !line.complete ? line.end : Math.max(this.safe, this.heard), start);
+    this.recording.complete();
+    this.safe = start;
+  }
+
+  /** Notice up to which ms the audio is translated: the server works. */
+  reach(ms) {
+    this.heard = ms;
+    this.attempts = 0;
+    progress(ms);
   }
 
   /** Write words; there are none where a sentence ends after its last word. */
@@ -305,7 +345,7 @@ class Take {
     }
     const end = this.start + time;
     if (words) this.recording.add(words, end, this.live ? this.now - end : null);
-    progress(end);
+    this.reach(end);
     if (!complete || stretch !== this.stretch) return;
     this.safe = Math.max(this.safe, end - PAUSE);
     this.recording.complete();
@@ -313,11 +353,11 @@ class Take {
 
   /** Connect again after some time, unless nothing is left to do or the server would refuse again. */
   lost(code) {
-    clearInterval(this.watch);
+    this.leave();
     this.ready = false;
     if (this.over) return;
-    if (code === REFUSED) {
-      pausing = false;
+    if (FINAL.includes(code)) {
+      after = close;
       this.finish();
       return say(asSentence(this.error || "the server refused the connection"));
     }
@@ -333,9 +373,7 @@ class Take {
   finish() {
     if (this.over) return;
     this.over = true;
-    clearTimeout(this.timer);
-    clearInterval(this.watch);
-    this.socket.close();
+    this.leave();
     this.recording.complete();
     goOn();
   }
@@ -348,7 +386,6 @@ class Microphone {
     const audio = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false };
     const microphone = new Microphone();
     microphone.stream = await navigator.mediaDevices.getUserMedia({ audio });
-    microphone.context = new AudioContext();
     try {
       await microphone.connect(hear);
     } catch (error) {
@@ -360,6 +397,7 @@ class Microphone {
   }
 
   async connect(hear) {
+    this.context = new AudioContext();
     await this.context.audioWorklet.addModule(import.meta.url);
     this.node = new AudioWorkletNode(this.context, "blocks");
     this.node.port.onmessage = ({ data }) => (data ? hear(data) : this.flushed());
@@ -384,7 +422,7 @@ class Microphone {
 
   close() {
     for (const track of this.stream.getTracks()) track.stop();
-    this.context.close();
+    this.context?.close();
   }
 }
 
@@ -441,9 +479,9 @@ let model = null; // what the server offers
 let state = "loading";
 let microphone = null;
 let take = null;
-let pausing = false; // whether the recording goes on after the take
+let after = close; // what follows the take: close, rest or resume
 let silent = 0; // s without sound
-let awake = null; // keeps the screen on
+let awake = null; // a promise of what keeps the screen on
 let fading = 0;
 
 /** Show what the page does now. */
@@ -456,9 +494,9 @@ function show(name) {
   $("main").textContent = !running ? "Start" : file || name === "finishing" ? "Cancel" : "Stop";
   $("main").classList.toggle("ends", running);
   $("open").hidden = running;
-  const pauses = name === "paused" || (name === "finishing" && pausing);
+  const pauses = name === "paused" || (name === "finishing" && after !== close);
   $("pause").hidden = file || !(pauses || name === "listening");
-  $("pause").textContent = pauses ? "Resume" : "Pause";
+  $("pause").textContent = pauses && after !== resume ? "Resume" : "Pause";
   $("meter").hidden = !microphone || name === "paused";
   $("progress").hidden = !file;
   $("figures").hidden = !take;
@@ -471,7 +509,7 @@ function say(text, { seconds = 0, again = null } = {}) {
   clearTimeout(fading);
   $("notice").hidden = !text;
   $("notice").classList.toggle("fades", seconds > 0);
-  $("notice-text").textContent = text;
+  if ($("notice-text").textContent !== text) $("notice-text").textContent = text; // a screen reader reads it once
   $("again").hidden = !again;
   $("again").onclick = again;
   if (seconds) fading = setTimeout(() => say(""), 1000 * seconds);
@@ -492,8 +530,18 @@ function hear(block) {
   const level = decibels(block);
   $("meter").ariaValueNow = Math.round(level);
   $("meter").firstElementChild.style.setProperty("--level", 1 - level / FLOOR);
+  noticeSilence(level > FLOOR ? 0 : silent + block.length / take.rate);
+}
+
+/** Wake a microphone from which no blocks have come for some seconds: browsers suspend it during a call, for example. */
+function wake(seconds) {
+  microphone.context.resume();
+  noticeSilence(Math.max(silent, seconds));
+}
+
+function noticeSilence(seconds) {
   const before = silent;
-  silent = level > FLOOR ? 0 : silent + block.length / take.rate;
+  silent = seconds;
   if (state !== "listening") return;
   if (before < SILENT && silent >= SILENT) say("No sound comes from the microphone. Check that it is not muted.");
   if (before >= SILENT && !silent) say("");
@@ -511,7 +559,7 @@ async function listen() {
   const now = new Date();
   const day = [now.getFullYear(), now.getMonth() + 1, now.getDate()].map(two).join("-");
   const [hours, minutes] = [now.getHours(), now.getMinutes()].map(two);
-  const recording = new Recording(`Microphone, ${hours}:${minutes}`, `translation-${day}-${hours}${minutes}`);
+  const recording = new Recording(`Microphone, ${hours}:${minutes}`, `translation-${day}-${hours}${minutes}`, true);
   silent = 0;
   translate(new Take(recording, microphone.rate, 0, true));
 }
@@ -526,8 +574,7 @@ async function translateFile(file) {
     show("idle");
     return say(`The browser cannot decode ${file.name}. Open a file with audio, such as WAV, MP3, M4A, FLAC or Ogg.`);
   }
-  const whole = new Take(new Recording(file.name, file.name.replace(/\.[^.]*$/, "")), FILE_RATE, 0, false);
-  whole.recording.section.classList.add("file");
+  const whole = new Take(new Recording(file.name, file.name.replace(/\.[^.]*$/, ""), false), FILE_RATE, 0, false);
   for (const block of blocks) whole.push(block);
   whole.end();
   translate(whole);
@@ -536,7 +583,7 @@ async function translateFile(file) {
 /** Translate the next take. */
 function translate(next) {
   take = next;
-  pausing = false;
+  after = close;
   show("connecting");
   progress(take.offset);
   take.connect();
@@ -544,14 +591,14 @@ function translate(next) {
 }
 
 /** Keep the screen on: talks are longer than that. A browser gives it up when it shows another page. */
-async function stayAwake() {
-  if (take && !take.over) awake = await navigator.wakeLock?.request("screen").catch(() => null);
+function stayAwake() {
+  if (take && !take.over) awake = navigator.wakeLock?.request("screen").catch(() => null);
 }
 
 /** End the take; its last words still come. */
-async function end(pauses) {
+async function end(next) {
   const ending = take;
-  pausing = pauses;
+  after = next;
   show("finishing");
   await microphone.pause();
   ending.end();
@@ -559,17 +606,20 @@ async function end(pauses) {
 
 /** Give up what is not translated yet. */
 function abandon() {
-  const lost = take.live && state === "waiting" ? take.length - take.safe : 0;
-  pausing = false;
+  const lost = take.live && !take.ready ? take.length - take.heard : 0;
+  after = close;
   take.finish();
   say(lost > 0 ? `The last ${inSeconds(lost)} were not translated.` : "");
 }
 
 /** Go on after a take. */
 function goOn() {
-  awake?.release();
-  if (pausing) show("paused");
-  else close();
+  awake?.then((lock) => lock?.release());
+  after();
+}
+
+function rest() {
+  show("paused");
 }
 
 function close() {
@@ -581,13 +631,12 @@ function close() {
 
 function unplugged() {
   if (state === "paused") close();
-  else if (!take.ended) end(false);
+  else if (!take.ended) end(close);
   say("The microphone was disconnected.");
 }
 
-async function resume() {
-  show("connecting");
-  await microphone.context.resume();
+function resume() {
+  microphone.context.resume();
   translate(new Take(take.recording, take.rate, take.length, true));
 }
 
@@ -595,8 +644,18 @@ async function resume() {
 function press() {
   if (state === "idle") listen();
   else if (state === "paused") close();
-  else if (state === "listening" && take.live) end(false);
+  else if (state === "listening" && take.live) end(close);
   else if (take) abandon();
+}
+
+/** Do what the second button shows; while the last words come, for the time after them. */
+function pressPause() {
+  if (state === "paused") resume();
+  else if (state === "listening") end(rest);
+  else if (state === "finishing") {
+    after = after === rest ? resume : rest;
+    show("finishing");
+  }
 }
 
 // ---- what can be chosen ----
@@ -656,18 +715,26 @@ function choose() {
   say("This holds from the next sentence on.", { seconds: 4 });
 }
 
-async function load() {
-  try {
-    model = await (await fetch("model")).json();
-  } catch {
-    return say("The server does not answer. Start mla-live, then try again.", { again: load });
-  }
+/** Get what the server offers, and show it if it is not the same as before. */
+async function refresh() {
+  const { name, source, target, policies, step_ms } = await (await fetch("model")).json();
+  const offered = { name, source, target, policies, step_ms };
+  if (JSON.stringify(offered) === JSON.stringify(model)) return;
+  model = offered;
   $("model").textContent = model.name;
   fill($("target"), model.target, nameOf);
   fill($("policy"), model.policies.map(({ name }) => name), (name) => name);
   $("choices").hidden = false;
   choosePolicy();
   showPair();
+}
+
+async function load() {
+  try {
+    await refresh();
+  } catch {
+    return say("The server does not answer. Start mla-live, then try again.", { again: load });
+  }
   $("main").disabled = $("open").disabled = false;
   show("idle");
   say(navigator.mediaDevices ? "" : INSECURE);
@@ -675,10 +742,7 @@ async function load() {
 
 function begin() {
   $("main").addEventListener("click", press);
-  $("pause").addEventListener("click", () => {
-    if (state === "paused") resume();
-    else if (state === "listening") end(true);
-  });
+  $("pause").addEventListener("click", pressPause);
   $("open").addEventListener("click", () => state === "idle" && $("file").click());
   $("file").addEventListener("change", () => {
     const [file] = $("file").files;
