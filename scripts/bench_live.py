@@ -6,7 +6,7 @@ Each client sends the recordings, one after another, as a page with a microphone
 server used for it, until the word is back. Hostile clients may attack meanwhile, from another process.
 
     mla-live CHECKPOINT --data DIR
-    python scripts/bench_live.py --pid $(pgrep -f mla-live) --clients 8 --minutes 2 --hostile 20 talk1.wav talk2.wav
+    python scripts/bench_live.py --pid $(pgrep -of mla-live) --clients 8 --minutes 2 --hostile 20 talk1.wav talk2.wav
 """
 
 from __future__ import annotations

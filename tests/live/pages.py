@@ -20,8 +20,8 @@ STATE = "document.querySelector('#state').textContent"
 class Live:
     """A server in the thread of a loop, under an address that stays the same."""
 
-    def __init__(self, loop: Loop, model: Model, places: int = 8, idle: float = 60.0) -> None:
-        self.loop, self.model, self.places, self.idle, self.port = loop, model, places, idle, 0
+    def __init__(self, loop: Loop, model: Model, places: int = 8) -> None:
+        self.loop, self.model, self.places, self.port = loop, model, places, 0
         self.start()
 
     @property
@@ -38,7 +38,7 @@ class Live:
         self.loop.run(self._kill())
 
     async def _start(self) -> None:
-        self.service = Service(self.model, self.places, self.idle)
+        self.service = Service(self.model, self.places)
         sockets = bind_sockets(self.port, "localhost")[:1]
         self.port = sockets[0].getsockname()[1]
         self.http = serve(self.service, sockets)
