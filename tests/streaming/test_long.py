@@ -1,6 +1,7 @@
 """Long sessions: each stretch of speech is a session on its samples, however the audio arrives."""
 
 import functools
+import math
 
 import numpy as np
 import pytest
@@ -283,13 +284,14 @@ def loud_end(states: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.fixture
-def bounded(translator, monkeypatch: pytest.MonkeyPatch):
+def bounded(translator, request: pytest.FixtureRequest):
     """``bounded(name, answer)``: a session of a model whose encoder has a boundary output."""
 
     def bounded(name: str, answer=loud_end) -> tuple[int, Session]:
         segment, begin = SESSIONS[name]
-        session = begin(translator)
-        monkeypatch.setattr(session.translator.model.encoder, "boundary", Script(answer), raising=False)
+        encoder = begin(translator).translator.model.encoder
+        encoder.boundary = Script(answer)
+        request.addfinalizer(lambda: setattr(encoder, "boundary", None))  # sessions of other tests share the model
         return segment, begin(translator)
 
     return bounded
@@ -329,6 +331,20 @@ def test_the_speech_output_opens_and_ends_stretches(bounded) -> None:
     assert max(sizes) < 200_000
     assert session.stretch == -1
     assert session.finish() == []
+
+
+def test_doubtful_speech_continues_a_stretch_but_opens_none(bounded) -> None:
+    certainty = [0.9]
+
+    def answer(states: torch.Tensor) -> torch.Tensor:
+        logit = math.log(certainty[0] / (1 - certainty[0]))
+        return torch.stack([torch.full(states.shape[:2], -5.0), torch.full(states.shape[:2], logit)], -1)
+
+    session = LongSession(bounded("wait-k", answer)[1])
+    for certainty[0], stretch in ((0.9, -1), (0.96, 0), (0.9, 0)):
+        session.push(voice(2, 9))
+        assert session.stretch == stretch
+    assert session.session is not None  # still the same stretch
 
 
 def test_states_are_judged_once_and_as_in_one_piece(translator) -> None:
