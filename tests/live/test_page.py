@@ -176,7 +176,7 @@ def test_k_changes_from_the_next_sentence_on(page: Page, live: Live) -> None:
     assert not page.value("window.again"), "a screen reader would read it again"
     page.wait(f"{LINES}.length > 1")
     (client,) = live.service.clients
-    assert client.client and client.client.setting.number == 5 and client.client.session.current.number == 5
+    assert client.place.setting.number == 5
     shoot(page, "changed")
     button(page, "Stop")
     is_state(page, "Stopped")
@@ -293,6 +293,7 @@ def test_a_page_without_audio_frees_its_place_once(page: Page, live: Live) -> No
     page.value(f"void ({AUDIO})")
     start(page)
     live.service.idle = 1.0
+    page.wait(f"{LINES}.length > 1")  # audio came after the change
     page.value("audio.resume = async () => {}; audio.suspend()")
     page.wait(f"{NOTICE} === 'No audio for 1 s, so your place is free for others: start again.'")
     is_state(page, "Stopped")
@@ -308,7 +309,7 @@ def test_a_target_language_is_chosen(browser: Chromium, loop: Loop) -> None:
     page.wait(f"{LINES}.length > 2")
     assert page.value("[...document.querySelectorAll('.words')].map(e => e.lang)")[::2] == ["de", "pt-BR"]
     (client,) = live.service.clients
-    assert client.client and client.client.setting.tgt_lang == "pt_BR"
+    assert client.place.setting.tgt_lang == "pt_BR"
     shoot(page, "languages")
     page.close()
     live.kill()
