@@ -32,25 +32,13 @@ def fresh(mechanism: Mechanism, attention: AttentionHeads, streams: int) -> Tens
     return {name: torch.zeros_like(tensor) for name, tensor in state.items()}
 
 
-class Site(nn.Module):
-    """Common part of both sites.
+class Heads(nn.Module):
+    """Rows of tokens as heads, and back."""
 
-    Args:
-        attention: the module of the model.
-        capacity: keys that softmax attention sees besides new ones.
-        new: keys of a call.
-        streams: streams or hypotheses (B).
-
-    Attributes:
-        fresh: the state of fresh streams.
-    """
-
-    def __init__(self, attention: AttentionHeads, capacity: int, new: int, streams: int = 1) -> None:
+    def __init__(self, attention: AttentionHeads) -> None:
         super().__init__()
         self.heads, self.dim = attention.num_heads, attention.head_dim
-        self.mechanism = static(attention.mechanism, self.dim, capacity, new)
         self.out = attention.out_proj
-        self.fresh = fresh(self.mechanism, attention, streams)
 
     def split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
         """Return ``parts`` tensors (1, H, N, D) of the next tokens of a stream, (N, parts H D)."""
@@ -63,6 +51,25 @@ class Site(nn.Module):
     def join(self, heads: Tensor) -> Tensor:
         """Return rows (N, C) of outputs (1, H, N, D) or (B, H, 1, D)."""
         return self.out(heads.transpose(1, 2).reshape(-1, self.heads * self.dim))
+
+
+class Site(Heads):
+    """Attention with the methods of a mechanism.
+
+    Args:
+        attention: the module of the model.
+        capacity: keys that softmax attention sees besides new ones.
+        new: keys of a call.
+        streams: streams or hypotheses (B).
+
+    Attributes:
+        fresh: the state of fresh streams.
+    """
+
+    def __init__(self, attention: AttentionHeads, capacity: int, new: int, streams: int = 1) -> None:
+        super().__init__(attention)
+        self.mechanism = static(attention.mechanism, self.dim, capacity, new)
+        self.fresh = fresh(self.mechanism, attention, streams)
 
 
 class SelfSite(Site):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from mla_fairseq.attention import AttentionHeads, MonotonicMultiheadAttention
 from mla_fairseq.edge.attention import CrossSite
 from mla_fairseq.edge.decoder import DecoderStep
 from mla_fairseq.edge.encoder import EncoderStep
 from mla_fairseq.edge.frontend import FrontEnd
+from mla_fairseq.edge.monotonic import MonotonicSite
 from mla_fairseq.edge.reader import ReaderStep
 from mla_fairseq.edge.softmax import BufferedSoftmax
 from mla_fairseq.edge.step import Step
@@ -41,7 +43,7 @@ class SpeechSteps:
         encoder = EncoderStep(model.encoder, NUM_BINS, -(-frames // 4))
         self.states = -(-frames // encoder.frames_per_state // encoder.chunk) * encoder.chunk
         self.tokens = options.longest(frames) + model.decoder.prefix_size + 1
-        sites = [CrossSite(layer.encoder_attn, self.states, encoder.chunk) for layer in model.decoder.layers]
+        sites = [cross_site(layer.encoder_attn, self.states, encoder.chunk) for layer in model.decoder.layers]
         reader = ReaderStep(model.decoder, sites, encoder.chunk, encoder.channels)
         decoder = DecoderStep(model.decoder, sites, reader.fresh, self.tokens, options.beam)
         frontend = FrontEnd(encoder.window, translator.normalisation.mean, translator.normalisation.std)
@@ -84,6 +86,16 @@ class SpeechSteps:
         return {"type": "waitk", "lagging": [wait_k.lowest, wait_k.highest], "ratio": wait_k.ratio}
 
 
+def cross_site(attention: AttentionHeads, capacity: int, new: int) -> CrossSite | MonotonicSite:
+    """Return the site of a cross-attention; see ``Site`` for the arguments."""
+    if isinstance(attention, MonotonicMultiheadAttention):
+        return MonotonicSite(attention, capacity, new)
+    return CrossSite(attention, capacity, new)
+
+
 def _buffered(module: Any) -> bool:
     """Return whether a part of a model has a buffer."""
-    return any(isinstance(part, BufferedSoftmax) and part.capacity for part in module.modules())
+    return any(
+        (isinstance(part, BufferedSoftmax) and part.capacity) or isinstance(part, MonotonicSite)
+        for part in module.modules()
+    )

@@ -12,6 +12,7 @@ from torch import Tensor
 from mla_fairseq.attention import State
 from mla_fairseq.edge.build import SpeechSteps
 from mla_fairseq.edge.drive import Call, boundaries, decode, encoded, read
+from mla_fairseq.models.decoder_steps import StepDecoder
 from mla_fairseq.speech.samples import SAMPLE_RATE, SHIFT, WINDOW
 from mla_fairseq.streaming.frontend import FeatureStream
 
@@ -82,13 +83,34 @@ def _encoder(speech: SpeechSteps, frames: Tensor, call: Call) -> dict[str, tuple
 
 def _decoder(speech: SpeechSteps, frames: Tensor, calls: Mapping[str, Call]) -> tuple[Tensor, Tensor]:
     model = speech.translator.model
-    states, state, memories = model.encoder.stream(frames.unsqueeze(0), {}, final=True), State(), speech.reader.fresh
-    own, found, expected = speech.decoder.fresh, [], []
+    states, memories, own = (
+        model.encoder.stream(frames.unsqueeze(0), {}, final=True),
+        speech.reader.fresh,
+        speech.decoder.fresh,
+    )
+    state: State = {}
     token = torch.full((speech.options.beam,), model.decoder.dictionary.eos())
-    for new in states.split(-(-len(states) // TOKENS)):
+    found, expected = [], []
+    for new in _pushes(states, speech.decoder.monotonic):
         memories = read(speech.reader, new[:, 0], memories, calls["reader"])
         scores, own = decode(speech.decoder, token, memories, own, calls["decoder"])
         found.append(scores)
-        expected.append(model.decoder.step(token.unsqueeze(1), new.expand(-1, len(token), -1), state))
+        expected.append(_scores(model.decoder, token.unsqueeze(1), new.expand(-1, len(token), -1), state))
         token = expected[-1].argmax(-1)
     return torch.stack(found), torch.stack(expected)
+
+
+def _pushes(states: Tensor, monotonic: bool) -> list[Tensor]:
+    """Return the states that each token reads: some more of them, or all at once where heads decide."""
+    if monotonic:
+        return [states] + [states[:0]] * (TOKENS - 1)
+    return list(states.split(-(-len(states) // TOKENS)))
+
+
+def _scores(decoder: StepDecoder, tokens: Tensor, new: Tensor, state: State) -> Tensor:
+    """Return the model's scores (B, V) after ``tokens`` (B, 1), with new states (n, B, C)."""
+    if not decoder.monotonic:
+        return decoder.step(tokens, new if len(new) else None, state)
+    if len(new):
+        decoder.feed(new, state, final=True)
+    return decoder.attempt(tokens, state)[0]

@@ -81,9 +81,12 @@ def read(step: ReaderStep, states: Tensor, state: Tensors, call: Call) -> Tensor
 
 
 def decode(step: DecoderStep, tokens: Tensor, memories: Tensors, state: Tensors, call: Call) -> tuple[Tensor, Tensors]:
-    """Return the scores (B, V) after these tokens (B,), and the next state; ``memories`` are a reader's state."""
-    data = {name: memories[name] for name in step.data if name in memories}
-    results, state = call({"tokens": tokens} | data, state)
+    """Return the scores (B, V) after these tokens (B,), and the next state; ``memories`` are a reader's state.
+
+    Monotonic heads are told that the speech has ended.
+    """
+    data = {"tokens": tokens, "ended": torch.tensor([1])} | memories
+    results, state = call({name: data[name] for name in step.data}, state)
     return results["scores"], state
 
 

@@ -2,6 +2,9 @@
 
 A frame of 25 ms has its mean removed, is pre-emphasised, weighted by a Povey window and transformed to 257 frequencies,
 of which Kaldi's mel filters do not use the highest; the power is filtered, and its logarithm normalised.
+
+The matrix (0.8 MB) is not stored: it follows from a table of 512 sines, and onnxruntime computes it when it loads the
+graph, because nothing in it depends on the input.
 """
 
 from __future__ import annotations
@@ -36,7 +39,11 @@ class FrontEnd(Step):
         std: standard deviation of each, (80,).
     """
 
-    spectrum: Tensor
+    folded = False
+    waves: Tensor
+    window: Tensor
+    times: Tensor
+    frequencies: Tensor
     mel: Tensor
     rows: Tensor
     mean: Tensor
@@ -46,7 +53,12 @@ class FrontEnd(Step):
         super().__init__()
         self.data = {"samples": torch.zeros(1, (count - 1) * SHIFT + WINDOW)}
         self.fresh, self.results = {}, ("frames",)
-        self.register_buffer("spectrum", torch.from_numpy(spectrum()).float())
+        turns = 2 * np.pi * np.arange(SIZE) / SIZE
+        self.register_buffer("waves", torch.from_numpy(np.concatenate((np.cos(turns), np.sin(turns)))).float())
+        # buffers: the exporter would compute what follows from constants alone
+        self.register_buffer("times", torch.arange(WINDOW).unsqueeze(1))
+        self.register_buffer("frequencies", torch.arange(SIZE // 2))
+        self.register_buffer("window", torch.from_numpy(INT16_RANGE * povey()).float().unsqueeze(1))
         self.register_buffer("mel", torch.from_numpy(mel_filters()).float())
         self.register_buffer("rows", torch.arange(count).unsqueeze(1) * SHIFT + torch.arange(WINDOW))
         self.register_buffer("mean", torch.from_numpy(mean))
@@ -55,21 +67,24 @@ class FrontEnd(Step):
     def run(self, data: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
         count = len(self.rows)
         windows = data["samples"][0].index_select(0, self.rows.flatten()).reshape(count, WINDOW)
-        real, imaginary = (windows @ self.spectrum).square().split(SIZE // 2, dim=1)
+        real, imaginary = (windows @ self.spectrum()).square().split(SIZE // 2, dim=1)
         power = ((real + imaginary) @ self.mel).clamp_min(FLOOR)
         return {"frames": ((power.log() - self.mean) * self.scale).unsqueeze(0)}, {}
 
+    def spectrum(self) -> Tensor:
+        """Return the matrix (400, 512) from the samples of a frame to real and imaginary parts of 256 frequencies."""
+        angles = self.times * self.frequencies % SIZE
+        index = torch.cat((angles, angles + SIZE), dim=1)  # the table has cosines, then sines
+        rows = self.window * self.waves.index_select(0, index.flatten()).reshape(WINDOW, SIZE)
+        # pre-emphasis subtracts a part of each sample from the next one, and of the first one from itself
+        later = torch.cat((rows[:1] + rows[1:2], rows[2:], torch.zeros_like(rows[:1])))
+        rows = rows - PRE_EMPHASIS * later
+        return rows - rows.mean(0)  # the mean is removed before all this
 
-def spectrum() -> NDArray:
-    """Return the matrix (400, 512) from the samples of a frame to real and imaginary parts of 256 frequencies."""
-    n = np.arange(WINDOW)
-    without_mean = np.eye(WINDOW) - 1 / WINDOW
-    emphasis = np.eye(WINDOW) - PRE_EMPHASIS * np.eye(WINDOW, k=1)
-    emphasis[0, 0] -= PRE_EMPHASIS  # the first sample has none before it: Kaldi takes itself
-    povey = (0.5 - 0.5 * np.cos(2 * np.pi * n / (WINDOW - 1))) ** 0.85
-    angles = 2 * np.pi * np.outer(n, np.arange(SIZE // 2)) / SIZE
-    waves = np.concatenate((np.cos(angles), np.sin(angles)), axis=1)
-    return INT16_RANGE * without_mean @ emphasis @ (povey[:, None] * waves)
+
+def povey() -> NDArray:
+    """Return Kaldi's window (400,)."""
+    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / (WINDOW - 1))) ** 0.85
 
 
 def mel_filters() -> NDArray:

@@ -49,6 +49,7 @@ def tie_embedding(graph: Any) -> None:
             continue
         row = f"{node.output[0]}_column"
         gather.input[0], gather.output[0] = f"{columns}_quantized", row
+        del gather.attribute[:]
         gather.attribute.append(helper.make_attribute("axis", 1))
         turned = helper.make_node("Transpose", [row], [f"{row}_turned"])
         node.input[:] = [f"{row}_turned", f"{columns}_scale", f"{columns}_zero_point"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mla_fairseq.attention import Full, Layout
 from mla_fairseq.attention.base import Tensors
 from mla_fairseq.edge.attention import CrossSite
+from mla_fairseq.edge.monotonic import MonotonicSite
 from mla_fairseq.edge.step import Step, number, part, prefixed
 from mla_fairseq.models.decoder_steps import StepDecoder
 
@@ -23,13 +24,15 @@ class ReaderStep(Step):
     far, and ``cross.I.*`` of layer I.
 
     Args:
-        decoder: of a simultaneous model without monotonic attention.
+        decoder: of a simultaneous model.
         sites: cross-attention of its layers.
         chunk: states of a call.
         channels: of the encoder states (C).
     """
 
-    def __init__(self, decoder: StepDecoder, sites: list[CrossSite], chunk: int, channels: int) -> None:
+    def __init__(
+        self, decoder: StepDecoder, sites: Sequence[CrossSite | MonotonicSite], chunk: int, channels: int
+    ) -> None:
         super().__init__()
         self.sites, self.registered = sites, nn.ModuleList(sites)
         dtype = next(decoder.parameters()).dtype

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,10 @@ class Step(nn.Module, ABC):
         data: an example of each input that is not state.
         fresh: the state of a fresh stream, zeros.
         results: names of the outputs that are not state.
+        folded: whether what depends on no input is computed by the export, rather than when a graph is loaded.
     """
+
+    folded: ClassVar[bool] = True
 
     data: Tensors
     fresh: Tensors

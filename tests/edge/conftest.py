@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mla_fairseq.attention.base import Tensors
-from mla_fairseq.edge.attention import CrossSite
+from mla_fairseq.edge.build import cross_site
 from mla_fairseq.edge.decoder import DecoderStep
 from mla_fairseq.edge.encoder import EncoderStep
 from mla_fairseq.edge.reader import ReaderStep
@@ -29,7 +29,7 @@ class Steps:
     def __init__(self, model: object, beam: int = 1, capacity: int = CAPACITY) -> None:
         self.model, layers = model, model.decoder.layers
         self.encoder = EncoderStep(model.encoder, FEATURES, capacity)
-        sites = [CrossSite(layer.encoder_attn, capacity, self.encoder.chunk) for layer in layers]
+        sites = [cross_site(layer.encoder_attn, capacity, self.encoder.chunk) for layer in layers]
         self.reader = ReaderStep(model.decoder, sites, self.encoder.chunk, self.encoder.channels)
         self.decoder = DecoderStep(model.decoder, sites, self.reader.fresh, capacity, beam)
 
