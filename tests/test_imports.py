@@ -39,7 +39,19 @@ RULES = {
     "criterions": Rule(inside=("errors", "models")),
     "streaming": Rule(inside=("attention", "checkpoints", "errors", "files", "models", "parsing", "speech")),
     "synthesis": Rule(inside=("checkpoints", "errors", "files", "models", "speech")),
-    "edge": Rule(inside=("attention", "checkpoints", "errors", "files", "models", "speech", "streaming")),
+    "edge": Rule(
+        inside=(
+            "attention",
+            "checkpoints",
+            "data.spoken_text",
+            "errors",
+            "files",
+            "models",
+            "speech",
+            "streaming",
+            "synthesis",
+        )
+    ),
     "live": Rule(inside=("errors", "files", "parsing", "speech", "streaming"), outside=("numpy", "tornado")),
     "agents": Rule(inside=("errors", "files", "speech", "streaming")),
     "data": Rule(inside=("errors", "files", "parsing", "processes", "speech")),

@@ -1,7 +1,8 @@
-"""Export a trained simultaneous model to ONNX graphs that run without PyTorch, such as on a phone or in a browser.
+"""Export a trained model to ONNX graphs that run without PyTorch, such as on a phone or in a browser.
 
-Writes a folder: four graphs (filter banks, encoder, reader, decoder) with static shapes, config.json and tokens.txt.
-Before it is there, the graphs are compared with the model. mla-edge FOLDER FILE translates with it.
+The model translates simultaneously, or speaks. Writes a folder: graphs with static shapes (filter banks, encoder,
+reader, decoder; or encoder, decoder, post-net, magnitudes), config.json and tokens.txt. Before it is there, the graphs
+are compared with the model. mla-edge FOLDER FILE translates with it, and mla-edge FOLDER --text TEXT speaks.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mla_fairseq.cli.options import Help, add_user_dir, at_least, import_user_dir, run_command
+from mla_fairseq.errors import needs
 
 EXAMPLE = "example: mla-export checkpoint_best.pt --data prepared/en-de --output model --int8"
 SHORTEST, LONGEST = 1.0, 3600.0
@@ -21,9 +23,10 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of ``mla-export``."""
     parser = argparse.ArgumentParser(prog="mla-export", description=__doc__, formatter_class=Help, epilog=EXAMPLE)
     add = parser.add_argument
-    add("checkpoint", type=Path, help="checkpoint of fairseq-train, of a model with a chunked encoder")
+    add("checkpoint", type=Path, help="checkpoint of fairseq-train: a chunked encoder, or text to speech")
     add("--data", type=Path, required=True, metavar="DIR", help="prepared data folder of the model")
-    add("--config-yaml", default="config_st.yaml", metavar="FILE", help="data configuration in that folder")
+    names = "config_st.yaml, or config.yaml in text to speech"
+    add("--config-yaml", metavar="FILE", help=f"data configuration in that folder (default: {names})")
     add_user_dir(parser)
     add("--output", type=Path, required=True, metavar="FOLDER", help="folder to write, or an exported model to replace")
     add("--int8", action="store_true", help="8-bit weights: a quarter of the size, and faster")
@@ -42,20 +45,40 @@ def run(args: argparse.Namespace) -> None:
     """
     if not SHORTEST <= args.longest <= LONGEST:
         raise ValueError(f"--longest is {args.longest:g}: give {SHORTEST:g} to {LONGEST:g} seconds")
-    # here: fairseq takes seconds, and --help needs none
+    # here and below: fairseq takes seconds, and --help needs none
+    from mla_fairseq.checkpoints import load_training
     from mla_fairseq.edge.export import check_installed
     from mla_fairseq.edge.folder import check_replaceable
-    from mla_fairseq.edge.speech_to_text import export_speech
-    from mla_fairseq.streaming.search import SearchOptions
-    from mla_fairseq.streaming.translator import Translator
 
     check_installed()
     check_replaceable(args.output)
     import_user_dir(args.user_dir)
-    translator = Translator.load(args.checkpoint, args.data, args.config_yaml)
+    speaks = load_training(args.checkpoint)[1].startswith("tts_transformer")
+    (_export_voice if speaks else _export_translator)(args)
+    print(f"{args.output}: exported")
+
+
+def _export_translator(args: argparse.Namespace) -> None:
+    from mla_fairseq.edge.speech_to_text import export_speech
+    from mla_fairseq.streaming.search import SearchOptions
+    from mla_fairseq.streaming.translator import Translator
+
+    translator = Translator.load(args.checkpoint, args.data, args.config_yaml or "config_st.yaml")
     logging.getLogger("mla_fairseq").setLevel(logging.INFO)
     export_speech(translator, args.data, args.output, args.longest, SearchOptions(beam=args.beam), args.int8)
-    print(f"{args.output}: exported")
+
+
+def _export_voice(args: argparse.Namespace) -> None:
+    with needs("tts"):
+        import librosa  # noqa: F401 -- for the mel filters
+    from mla_fairseq.edge.text_to_speech import export_voice
+    from mla_fairseq.synthesis.speaker import Speaker
+
+    if args.beam > 1:
+        raise ValueError(f"--beam is {args.beam}, but text to speech has no beam search: remove it")
+    speaker = Speaker(args.checkpoint, args.data, args.config_yaml or "config.yaml")
+    logging.getLogger("mla_fairseq").setLevel(logging.INFO)
+    export_voice(speaker, args.output, args.int8)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import numpy as np
 import torch
@@ -47,9 +47,18 @@ def check_speech(speech: SpeechSteps, calls: Mapping[str, Call], int8: bool) -> 
         **_encoder(speech, torch.from_numpy(frames), calls["encoder"]),
         "decoder": _decoder(speech, torch.from_numpy(frames), calls),
     }
-    errors = {name: error(*pair, mean=int8 and name != "frontend") for name, pair in parts.items()}
+    return compare(parts, set(parts) - {"frontend"} if int8 else set())
+
+
+def compare(parts: Mapping[str, tuple[Tensor, Tensor]], rounded: Container[str]) -> dict[str, float]:
+    """Return the error of each part, of what was found and expected; ``rounded``: parts with 8-bit weights.
+
+    Raises:
+        ValueError: an error is larger than rounding explains.
+    """
+    errors = {name: error(*pair, mean=name in rounded) for name, pair in parts.items()}
     for name, found in errors.items():
-        limit = ROUNDED if int8 and name != "frontend" else EXACT
+        limit = ROUNDED if name in rounded else EXACT
         if not found <= limit:  # ``not <=`` is true for NaN
             raise ValueError(
                 f"the graph of the {name} differs from the model (relative error {found:.2g}, at most {limit:g} is "

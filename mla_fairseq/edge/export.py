@@ -38,6 +38,7 @@ def export(step: Step, path: Path, metadata: Mapping[str, str]) -> None:
 
     with torch.no_grad(), _quiet():
         torch.onnx.register_custom_op_symbolic("aten::mT", _transposed, OPSET)
+        torch.onnx.register_custom_op_symbolic("aten::expm1", _less_one, OPSET)
         torch.onnx.export(
             step.eval(), step.example, str(path), input_names=list(step.inputs), output_names=list(step.outputs),
             opset_version=OPSET, dynamo=False, do_constant_folding=step.folded,
@@ -75,6 +76,11 @@ def _transposed(graph: Any, x: Any) -> Any:
     order = list(range(x.type().dim()))
     order[-2:] = order[:-3:-1]
     return graph.op("Transpose", x, perm_i=order)
+
+
+def _less_one(graph: Any, x: Any) -> Any:
+    """Return the nodes of ``x.expm1()``, which the exporter does not know."""
+    return graph.op("Sub", graph.op("Exp", x), graph.op("Constant", value_t=torch.ones(())))
 
 
 @contextmanager

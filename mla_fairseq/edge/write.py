@@ -15,7 +15,7 @@ from mla_fairseq.edge.step import Step
 
 log = logging.getLogger(__name__)
 INT8 = ".int8"  # before the suffix of a graph with 8-bit weights
-EXACT = ("frontend",)  # steps that are never quantised: their matrices are no weights
+EXACT = ("frontend", "magnitudes")  # steps that are never quantised: their matrices are no weights
 
 
 def write_model(

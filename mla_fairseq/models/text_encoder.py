@@ -77,7 +77,10 @@ class TextEncoder(FairseqEncoder):
         """
         real = src_tokens.ne(self.padding_idx)
         key_mask = None if bool(real.all()) else real  # without padding no layer needs to mask
-        x = self.states(src_tokens, real, key_mask, speaker)
+        x, layout = self._embed(src_tokens, real), self.layout(real, key_mask)
+        for layer in self.transformer_layers:
+            x = layer(x, layout)
+        x = self._finish(x, speaker)
         return {
             "encoder_out": [x],
             "encoder_padding_mask": [] if key_mask is None else [~real],
@@ -87,22 +90,19 @@ class TextEncoder(FairseqEncoder):
             "src_lengths": [],
         }
 
-    def states(self, tokens: Tensor, real: Tensor, key_mask: Tensor | None, speaker: Tensor | None = None) -> Tensor:
-        """Return encoder states (S, B, C) of symbols (B, S).
+    def layout(self, real: Tensor, key_mask: Tensor | None) -> Layout:
+        """Return the layout of the layers, for texts whose symbols are ``real`` (B, S).
 
-        Args:
-            tokens: symbols (B, S).
-            real: (B, S), false for padding.
-            key_mask: the same, for attention; ``None``: all are real.
-            speaker: (B, 1), speakers, in a model that has more than one.
+        Positions are measured against the true numbers of symbols, or against ``--source-length``. ``key_mask`` is
+        ``real``, or ``None`` without padding.
         """
-        x = self._embed(tokens, real)
         expected = None if self.lengths is None else source_lengths(self.lengths, real.sum(1))
-        layout = Layout.at(
-            FULL, 0, len(x), query_length=expected, key_length=expected, key_mask=key_mask, device=x.device
+        return Layout.at(
+            FULL, 0, real.shape[1], query_length=expected, key_length=expected, key_mask=key_mask, device=real.device
         )
-        for layer in self.transformer_layers:
-            x = layer(x, layout)
+
+    def _finish(self, x: Tensor, speaker: Tensor | None) -> Tensor:
+        """Return encoder states (S, B, C) from the output of the last layer; ``speaker`` is (B, 1)."""
         if self.layer_norm is not None:
             x = self.layer_norm(x)
         if self.embed_speaker is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from argparse import Namespace
 from collections import Counter
@@ -20,8 +19,7 @@ from mla_fairseq.models.loading import load_model
 from mla_fairseq.models.overrides import check_fixed
 from mla_fairseq.models.registration import register
 from mla_fairseq.synthesis.generator import Synthesizer
-
-log = logging.getLogger(__name__)
+from mla_fairseq.synthesis.known import check_known
 
 
 class Speaker:
@@ -98,7 +96,7 @@ class Speaker:
             raise ValueError(f"texts must be a list, but is one text ({texts[:40]!r}): write [text]")
         lines = self.task.symbols(texts)
         dictionary = self.task.source_dictionary
-        self._check_known(texts, lines)
+        check_known(texts, lines, dictionary, self.task.word_end)
         encoded = [dictionary.encode_line(" ".join(line), add_if_not_exist=False).long() for line in lines]
         tokens = torch.nn.utils.rnn.pad_sequence(encoded, batch_first=True, padding_value=dictionary.pad())
         sample = {"net_input": {"src_tokens": tokens, "src_lengths": tokens.ne(dictionary.pad()).sum(1)}}
@@ -190,18 +188,6 @@ class Speaker:
                 raise ValueError(f"--speaker is {name}, but the data name no speakers: remove it")
             raise ValueError(f"--speaker must be one of {', '.join(known)}, but is {name}")
         return torch.full((texts, 1), known[name])
-
-    def _check_known(self, texts: list[str], lines: list[list[str]]) -> None:
-        missing: set[str] = set()
-        for text, line in zip(texts, lines, strict=True):
-            unknown = {symbol for symbol in line if symbol not in self.task.source_dictionary}
-            if unknown >= set(line) - {self.task.word_end}:
-                raise ValueError(
-                    f"the model knows no symbol of the text ({text!r}): use text like that of the training set"
-                )
-            missing |= unknown
-        if missing:
-            log.warning("symbols that the training set does not contain: %s", " ".join(sorted(missing)))
 
 
 def check_device(name: str) -> None:
