@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import time
 from typing import Any
 
 import numpy as np
 
 from mla_fairseq.live.model import Setting
-from mla_fairseq.live.turns import Answer
+from mla_fairseq.live.turns import NEW, Answer
 from mla_fairseq.live.worker import Failure, Worker
 
 NUMBERS = itertools.count()
@@ -31,7 +32,7 @@ class Place:
     def __init__(self, worker: Worker, rate: int, setting: Setting) -> None:
         self.worker, self.rate, self.setting = worker, rate, setting
         self.number = next(NUMBERS)
-        self.clock, self.heard = 0.0, 0
+        self.clock, self.heard = time.monotonic() + NEW, 0
         self.begun = self.left = False
         worker.turns.clients.add(self)
 

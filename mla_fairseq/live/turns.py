@@ -9,6 +9,15 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+SHARE = 0.25
+"""Of a core: who needs more than that comes after the others."""
+
+LEAST = 0.04
+"""Seconds of its share that a call uses at least: one without audio costs something too."""
+
+NEW = 1.0
+"""Seconds by which a new client is ahead, so that who comes again and again does not delay the others."""
+
 Answer = asyncio.Future[tuple[Any, float]]
 """The result of a call of a worker, and the CPU seconds that it took."""
 
@@ -22,9 +31,9 @@ class Clock(Protocol):
 class Turns:
     """The order in which a worker takes the calls of its clients, one after another.
 
-    A client uses its share as time passes: as much audio as it can speak, and as much computing as there is for each
-    client. Its clock shows how far it is. One that sends faster, or needs more, is ahead of the others, and they come
-    before it. So whoever speaks at a microphone does not wait for files.
+    A client uses its share as time passes: as much audio as it can speak, ``SHARE`` of a core, and a message each
+    ``LEAST`` seconds. Its clock shows how far it is. One that sends faster, or needs more, is ahead of the others, and
+    they come before it. So whoever speaks at a microphone does not wait for files.
 
     Attributes:
         clients: those of the worker.
@@ -52,7 +61,7 @@ class Turns:
             result, spent = await call()
         finally:
             self._pass_on()
-        client.clock += max(seconds, spent * len(self.clients))
+        client.clock += max(seconds, spent / SHARE, LEAST)
         return result
 
     async def _wait(self, clock: float) -> None:

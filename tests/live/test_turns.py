@@ -5,7 +5,7 @@ import contextlib
 import time
 from typing import Any
 
-from mla_fairseq.live.turns import Answer, Turns
+from mla_fairseq.live.turns import LEAST, SHARE, Answer, Turns
 
 
 class Client:
@@ -49,16 +49,12 @@ def test_who_sends_faster_than_it_speaks_comes_later() -> None:
     assert order == ["flood 0", "flood 1", "flood 2", "speaker", "flood 3"]
 
 
-def test_computing_counts_by_the_share_of_a_client() -> None:
+def test_a_call_counts_as_audio_as_computing_or_as_a_message_whatever_is_most() -> None:
     async def main() -> None:
-        turns, client = Turns(), Client()
-        turns.clients |= {client, Client(), Client(), Client()}
-        began = time.monotonic()
-        await turns.run(client, 0.01, lambda: answer(spent=5.0))
-        assert began + 20 <= client.clock <= time.monotonic() + 20
-        client.clock = 0
-        await turns.run(client, 3, lambda: answer(spent=0.05))
-        assert began + 3 <= client.clock <= time.monotonic() + 3
+        for seconds, spent, counted in ((0.01, 5.0, 5.0 / SHARE), (3.0, 0.05, 3.0), (0.0, 0.001, LEAST)):
+            turns, client, began = Turns(), Client(), time.monotonic()
+            await turns.run(client, seconds, lambda spent=spent: answer(spent=spent))
+            assert began + counted <= client.clock <= time.monotonic() + counted
 
     asyncio.run(main())
 
