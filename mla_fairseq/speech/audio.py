@@ -110,9 +110,23 @@ def load_audio(path: Path) -> np.ndarray:
     Raises:
         ValueError: a file that is missing, not readable, empty, or without usable samples; the message names the file.
     """
+    return np.concatenate(list(audio_blocks(path)))
+
+
+def audio_blocks(path: Path) -> Iterator[np.ndarray]:
+    """Yield the samples of a file as ``load_audio`` returns them, block by block: only one block is in memory.
+
+    Raises:
+        ValueError: as ``load_audio``.
+    """
     path = Path(path)
     _check_usable(path)
-    return np.concatenate(list(_blocks(path)))
+    samples = Samples(str(path))
+    with open_audio(path) as file:
+        for block in _checked(file):
+            samples.add(block.mean(axis=1), file.samplerate)
+            yield samples.take(final=False)
+    yield samples.take(final=True)
 
 
 def _check_usable(path: Path) -> None:
@@ -175,16 +189,6 @@ def _check_samples(samples: np.ndarray, start: int, rate: int) -> None:
                 "level, or leave it out"
             )
         raise ValueError(f"not finite at {second:.2f} s: repair the recording, or leave it out")
-
-
-def _blocks(path: Path) -> Iterator[np.ndarray]:
-    """Yield the samples of a file block by block, so that only the converted ones are in memory."""
-    samples = Samples(str(path))
-    with open_audio(path) as file:
-        for block in _checked(file):
-            samples.add(block.mean(axis=1), file.samplerate)
-            yield samples.take(final=False)
-    yield samples.take(final=True)
 
 
 def _checked(file: soundfile.SoundFile) -> Iterator[np.ndarray]:

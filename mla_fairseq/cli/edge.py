@@ -1,0 +1,137 @@
+"""Translate speech with an exported model, without PyTorch, while it arrives.
+
+Prints each piece of the translation with the seconds of audio after which it was final. Any format that libsndfile
+reads is converted if soundfile and soxr are installed; without them, wav files of 16 bits at 16 kHz are read. A
+recording may be of any length: it is translated stretch by stretch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mla_fairseq.cli.options import Help, at_least, printable, run_command
+from mla_fairseq.errors import needs
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mla_fairseq.edge.runtime.model import EdgeTranslator
+    from mla_fairseq.streaming.long import LongSession
+    from mla_fairseq.streaming.session import Emission
+
+DETECTORS = ("energy", "silero", "boundary")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``mla-edge``."""
+    parser = argparse.ArgumentParser(prog="mla-edge", description=__doc__, formatter_class=Help)
+    add = parser.add_argument
+    add("folder", type=Path, metavar="FOLDER", help="folder that mla-export wrote")
+    add("files", nargs="*", type=Path, metavar="FILE", help="audio file")
+    add("--microphone", action="store_true", help="translate what the microphone records, until Ctrl-C")
+    add("--precision", choices=("int8", "float32"), help="of the model (default: int8 where the folder has it)")
+    add("--policy", metavar="NAME", help="when to read and when to emit (default: what the model was trained for)")
+    add("--number", type=int, metavar="N", help="its number, such as k of wait-k (default: that of the policy)")
+    add("--beam", type=at_least(1), default=1, metavar="N", help="hypotheses, at most those of mla-export --beam")
+    add("--tgt-lang", type=printable, metavar="LANG", help="target language of a multilingual model (default: none)")
+    add("--detector", choices=DETECTORS, help="what finds speech (default: boundary where the model has it, or energy)")
+    return parser
+
+
+def begin(args: argparse.Namespace, model: EdgeTranslator) -> LongSession:
+    """Return a session of a recording.
+
+    Raises:
+        ValueError: a flag does not suit the model.
+    """
+    from mla_fairseq.streaming.choice import begin_long
+    from mla_fairseq.streaming.detectors import named_detector
+
+    detector = named_detector(args.detector, model.has_boundary)
+    options = model.options(args.beam, args.tgt_lang)
+    return begin_long(model, args.policy, args.number, options, detector, longest=model.config.longest)
+
+
+def translate(name: str, session: LongSession, blocks: Iterator[NDArray]) -> None:
+    """Translate a recording; print its words as they become final, and what that has cost."""
+    samples, used = 0, 0.0
+    with suppress(KeyboardInterrupt):  # the end of what a microphone records
+        for block in blocks:
+            samples += len(block)
+            used += push(session, block)
+    used += push(session, None)
+    if samples:
+        factor = used * SAMPLES_PER_SECOND / samples
+        seconds = f"{name}: {samples / SAMPLES_PER_SECOND:.1f} s of audio"
+        print(f"{seconds}, real-time factor {factor:.3f}{peak_memory()}", file=sys.stderr)
+
+
+SAMPLES_PER_SECOND = 16_000
+
+
+def push(session: LongSession, block: NDArray | None) -> float:
+    """Translate the next samples, ``None`` at the end, and print the new words; return the seconds of CPU."""
+    started = time.process_time()
+    emissions = session.finish() if block is None else session.push(block)
+    used = time.process_time() - started
+    for emission in emissions:
+        if emission.text:
+            print(line(emission), flush=True)
+    return used
+
+
+def line(emission: Emission) -> str:
+    """Return a line with the time at which words became final, in seconds, and the words."""
+    return f"{emission.milliseconds / 1000:8.2f}  {emission.text}"
+
+
+def peak_memory() -> str:
+    """Return the most memory that this process had so far, for a report; empty where the system does not tell."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return ""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes or KiB
+    return f", peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20:.0f} MiB"
+
+
+def run(args: argparse.Namespace) -> None:
+    """Load the model and translate files or the microphone.
+
+    Raises:
+        ValueError: a flag or the folder is wrong, or there is nothing to translate.
+        UserError: onnxruntime is not installed.
+        SystemExit: a file could not be translated.
+    """
+    with needs("export"):
+        from mla_fairseq.edge.runtime.audio import read_blocks, record
+        from mla_fairseq.edge.runtime.model import EdgeTranslator
+    if bool(args.files) == args.microphone:
+        raise ValueError("there is not one source of speech: name audio files, or give --microphone")
+    model = EdgeTranslator.load(args.folder, args.precision)
+    session, failed = begin(args, model), False
+    if args.microphone:
+        print("speak; Ctrl-C ends the recording", file=sys.stderr)
+        translate("microphone", session, record())
+    fresh = session.snapshot()
+    for path in args.files:
+        print(f"{path}:", flush=True)
+        session.restore(fresh)
+        try:
+            translate(str(path), session, read_blocks(path))
+        except ValueError as error:
+            failed = True
+            print(f"error: {error}", file=sys.stderr)
+    if failed:
+        raise SystemExit(1)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run ``mla-edge``."""
+    run_command(build_parser(), run, argv)
