@@ -44,7 +44,9 @@ class Memories:
         chunk = self.model.config.chunk
         for start in range(0, len(states), chunk):
             part = states[start : start + chunk]
-            count, part = np.array([len(part)]), np.pad(part, ((0, chunk - len(part)), (0, 0)))
+            count = np.array([len(part)])
+            if len(part) < chunk:
+                part = np.pad(part, ((0, chunk - len(part)), (0, 0)))
             _, self.cross = self.model.reader.run({"states": part, "count": count}, self.cross)
 
     def decode(self, tokens: NDArray) -> NDArray:

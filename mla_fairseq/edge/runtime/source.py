@@ -79,7 +79,8 @@ class GraphSource(Source):
         length = np.array([self.frames if self.ended else UNKNOWN])
         while self._unfinished() if self.ended else len(self.waiting) >= needed:
             part = self.waiting[:needed]
-            part = np.pad(part, (0, needed - len(part)))
+            if len(part) < needed:
+                part = np.pad(part, (0, needed - len(part)))
             frames = self.model.frontend.run({"samples": part[None]}, {})[0]["frames"]
             found, self.encoder_state = self.model.encoder.run({"frames": frames, "length": length}, self.encoder_state)
             self.waiting = self.waiting[window * SHIFT :]
