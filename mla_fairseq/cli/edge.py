@@ -11,12 +11,12 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mla_fairseq.cli.options import Help, at_least, printable, run_command
 from mla_fairseq.errors import needs
+from mla_fairseq.speech.samples import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,18 +61,13 @@ def begin(args: argparse.Namespace, model: EdgeTranslator) -> LongSession:
 def translate(name: str, session: LongSession, blocks: Iterator[NDArray]) -> None:
     """Translate a recording; print its words as they become final, and what that has cost."""
     samples, used = 0, 0.0
-    with suppress(KeyboardInterrupt):  # the end of what a microphone records
-        for block in blocks:
-            samples += len(block)
-            used += push(session, block)
+    for block in blocks:
+        samples += len(block)
+        used += push(session, block)
     used += push(session, None)
-    if samples:
-        factor = used * SAMPLES_PER_SECOND / samples
-        seconds = f"{name}: {samples / SAMPLES_PER_SECOND:.1f} s of audio"
-        print(f"{seconds}, real-time factor {factor:.3f}{peak_memory()}", file=sys.stderr)
-
-
-SAMPLES_PER_SECOND = 16_000
+    if seconds := samples / SAMPLE_RATE:
+        cost = f"real-time factor {used / seconds:.3f}{peak_memory()}"
+        print(f"{name}: {seconds:.1f} s of audio, {cost}", file=sys.stderr)
 
 
 def push(session: LongSession, block: NDArray | None) -> float:

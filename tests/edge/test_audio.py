@@ -1,5 +1,7 @@
 """Speech for exported models: files with and without the packages that read any format, and a microphone."""
 
+import os
+import signal
 import sys
 import wave
 from pathlib import Path
@@ -110,6 +112,22 @@ def test_a_microphone_gives_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [(block.shape, block[0]) for block in (next(blocks), next(blocks))] == [((1_600,), 1), ((1_600,), 0)]
     with pytest.raises(ValueError, match=r"the microphone cannot be opened \(Device unavailable\): connect one"):
         next(blocks)
+
+
+class Interrupted(Stream):
+    """A microphone whose user presses Ctrl-C."""
+
+    def read(self, count: int) -> tuple[np.ndarray, bool]:
+        os.kill(os.getpid(), signal.SIGINT)
+        return super().read(count)
+
+
+def test_ctrl_c_ends_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = SimpleNamespace(InputStream=Interrupted, PortAudioError=OSError)
+    monkeypatch.setitem(sys.modules, "sounddevice", device)
+    before = signal.getsignal(signal.SIGINT)
+    assert len(list(record())) == 1
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 class Lost:

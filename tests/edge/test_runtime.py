@@ -1,12 +1,16 @@
 """Sessions of an exported model emit what sessions of the model emit, however the audio arrives."""
 
 import json
+import resource
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import soundfile
 
 from mla_fairseq.edge.runtime.model import EdgeTranslator
 from mla_fairseq.streaming import (
@@ -27,6 +31,7 @@ from mla_fairseq.streaming import (
 )
 from mla_fairseq.streaming.choice import begin_long, suitable
 from mla_fairseq.streaming.offline_policies import OfflinePolicy
+from tests.edge.test_audio import Interrupted
 from tests.edge.test_torch_free import run_blocked
 from tests.programs import run
 from tests.streaming.conftest import noise
@@ -51,6 +56,10 @@ POLICIES: dict[str, tuple[type[Session], Policy | OfflinePolicy, int]] = {
     "whole-beam": (IncrementalSession, WholeSourcePolicy(), BEAM),
     "hold": (OfflineSession, HoldPolicy(2), 1),
     "agreement-beam": (OfflineSession, LocalAgreementPolicy(2), BEAM),
+}
+MONOTONIC = {
+    "lookback": "--simul-type infinite_lookback --cross-attn-type relu",
+    "chunkwise": "--simul-type chunkwise --mocha-chunk-size 4",
 }
 every_policy = pytest.mark.parametrize("policy", POLICIES)
 Models = Callable[[str], tuple[EdgeTranslator, object]]
@@ -88,6 +97,23 @@ def test_sessions_emit_the_same(models: Models, flags: str, policy: str) -> None
         expected = emissions(session(model, policy), samples, size)
         assert emissions(session(edge, policy), samples, size) == expected
         assert expected or seconds < 0.1
+
+
+@pytest.mark.parametrize(
+    "flags", [MONOTONIC["lookback"], pytest.param(MONOTONIC["chunkwise"], marks=pytest.mark.slow)], ids=MONOTONIC
+)
+@pytest.mark.parametrize("beam", [1, BEAM])
+def test_sessions_with_monotonic_attention_emit_the_same(models: Models, flags: str, beam: int) -> None:
+    samples, found = noise(2.26, 3), []
+    for translator in models(flags):
+        begun = IncrementalSession(translator, MonotonicPolicy(), SearchOptions(beam, max_len_b=8))
+        before = begun.push(samples[:9_000])
+        snapshot = begun.snapshot()
+        after = emissions(begun, samples[9_000:], 1_601)
+        begun.restore(snapshot)
+        assert emissions(begun, samples[9_000:], 1_601) == after
+        found.append(before + after)
+    assert found[0] == found[1] and any(emission.text for emission in found[0])
 
 
 def test_the_audio_may_arrive_in_any_segments(models: Models) -> None:
@@ -158,10 +184,26 @@ def test_memory_does_not_grow_with_the_stream(models: Models) -> None:
     assert len(sizes) == 4 and max(sizes) < 1.1 * sizes[0]
 
 
+@pytest.mark.slow
+def test_an_hour_of_audio_gives_the_same_words_in_flat_memory(models: Models) -> None:
+    edge, model = (
+        LongSession(session(translator, "wait-1"), EnergyDetector(), longest=5.0) for translator in models(BOUNDARY)
+    )
+    peaks = []
+    for minute in range(60):
+        samples = np.resize(np.roll(STREAM, -977 * minute), 60 * 16_000)
+        assert edge.push(samples) == model.push(samples)
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    assert edge.stretch > 1_000
+    assert peaks[-1] - peaks[9] < 10_000, "KiB; both sessions together"
+
+
 def test_a_policy_is_chosen_by_its_name(models: Models) -> None:
     edge, model = models(BOUNDARY)
     assert suitable(edge) == [name for name in suitable(model) if name != "align-att"]
-    assert emissions(begin_long(edge), STREAM, 9_000) == emissions(begin_long(model), STREAM, 9_000)
+    begun = [begin_long(translator, detector=EnergyDetector()) for translator in (edge, model)]
+    found = [emissions(session, STREAM, 9_000) for session in begun]
+    assert found[0] == found[1] and len(found[0]) > 3
 
 
 @pytest.mark.parametrize(
@@ -192,20 +234,20 @@ def test_a_recording_beyond_the_buffers_is_reported(export) -> None:
         begun.push(noise(0.9), final=True)
 
 
-def test_it_runs_without_torch(models: Models, export) -> None:
-    folder, _ = export(BOUNDARY, f"--beam {BEAM}")
-    np.save(folder / "speech.npy", noise(1.0, 3))
+def test_it_runs_without_torch(models: Models, folder: Path) -> None:
+    np.save(folder / "speech.npy", STREAM)
     code = f"""
 import numpy as np
 from mla_fairseq.edge.runtime.model import EdgeTranslator
 from mla_fairseq.streaming.choice import begin_long
-session = begin_long(EdgeTranslator.load({str(folder)!r}))
+from mla_fairseq.streaming.detectors import EnergyDetector
+session = begin_long(EdgeTranslator.load({str(folder)!r}), detector=EnergyDetector())
 print(ascii([e.text for e in session.push(np.load({str(folder / "speech.npy")!r}), final=True)]))
 """
     done = run_blocked(code)
-    (folder / "speech.npy").unlink()
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == ascii([e.text for e in begin_long(models(BOUNDARY)[1]).push(noise(1.0, 3), True)])
+    expected = begin_long(models(BOUNDARY)[1], detector=EnergyDetector()).push(STREAM, final=True)
+    assert done.stdout.strip() == ascii([emission.text for emission in expected]) != "[]"
 
 
 @pytest.fixture
@@ -280,22 +322,23 @@ def test_a_precision_that_the_folder_lacks_is_reported(folder: Path) -> None:
 
 
 def test_the_command_prints_words_with_times(folder: Path, tmp_path: Path, models: Models) -> None:
-    import soundfile
-
-    for name, seed in (("a", 3), ("b", 4)):
-        soundfile.write(tmp_path / f"{name}.wav", noise(1.4, seed), 16_000)
-    done = run("mla-edge", folder, tmp_path / "a.wav", tmp_path / "none.wav", tmp_path / "b.wav", "--number", 1)
+    speech = {"a": STREAM, "b": STREAM[30_000:]}
+    for name, samples in speech.items():
+        soundfile.write(tmp_path / f"{name}.wav", samples, 16_000)
+    paths = [tmp_path / f"{name}.wav" for name in ("a", "none", "b")]
+    done = run("mla-edge", folder, paths, "--number", 1, "--detector", "energy")
     lines = []
-    for name, seed in (("a", 3), ("none", None), ("b", 4)):
-        lines.append(f"{tmp_path / name}.wav:")
-        if seed:
-            found = emissions(begin_long(models(BOUNDARY)[1], number=1), noise(1.4, seed), 1_600)
+    for path in paths:
+        lines.append(f"{path}:")
+        if path.exists():
+            begun = begin_long(models(BOUNDARY)[1], number=1, detector=EnergyDetector())
+            found = emissions(begun, speech[path.stem], 1_600)
             lines += [f"{e.milliseconds / 1000:8.2f}  {e.text}" for e in found if e.text]
-    assert done.out.splitlines() == lines and len(lines) > 5
+    assert done.out.splitlines() == lines and len(lines) > 8
     first, missing, second = done.err.splitlines()
-    assert missing == f"error: {tmp_path / 'none.wav'} is missing: correct the name" and done.code == 1
-    for line, name in ((first, "a"), (second, "b")):
-        assert line.startswith(f"{tmp_path / name}.wav: 1.4 s of audio, real-time factor 0.")
+    assert missing == f"error: {paths[1]} is missing: correct the name" and done.code == 1
+    for line, path, seconds in ((first, paths[0], 5.8), (second, paths[2], 3.9)):
+        assert line.startswith(f"{path}: {seconds} s of audio, real-time factor ")
         assert line.endswith(" MiB")
 
 
@@ -303,3 +346,9 @@ def test_the_command_prints_words_with_times(folder: Path, tmp_path: Path, model
 def test_the_command_needs_one_source_of_speech(folder: Path, flags: list[str]) -> None:
     done = run("mla-edge", folder, flags)
     assert (done.code, done.last_line[:45]) == (1, "error: there is not one source of speech: nam")
+
+
+def test_the_command_translates_a_microphone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sounddevice", SimpleNamespace(InputStream=Interrupted, PortAudioError=OSError))
+    done = run("mla-edge", folder, "--microphone")
+    assert done.code == 0 and done.last_line.startswith("microphone: 0.1 s of audio, real-time factor ")

@@ -6,9 +6,11 @@ them, wav files of 16 bits at 16 kHz. sounddevice records.
 
 from __future__ import annotations
 
+import signal
 import wave
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +68,7 @@ def _other_format(path: Path) -> str:
 
 
 def record() -> Iterator[NDArray]:
-    """Yield what the microphone records, (1600,) int16 at 16 kHz, until the program is interrupted.
+    """Yield what the microphone records, (1600,) int16 at 16 kHz, until Ctrl-C, which ends the recording alone.
 
     Raises:
         ValueError: sounddevice is not installed, or there is no microphone that it can open.
@@ -75,9 +77,13 @@ def record() -> Iterator[NDArray]:
         import sounddevice
     except (ImportError, OSError) as error:  # OSError: it does not find the library PortAudio
         raise ValueError(f"the microphone needs sounddevice ({error}): pip install sounddevice") from error
+    stopped = Event()
+    before = signal.signal(signal.SIGINT, lambda *_: stopped.set())  # an exception could cut a step of the model short
     try:
         with sounddevice.InputStream(samplerate=SAMPLE_RATE, channels=1, dtype="int16", latency="high") as stream:
-            while True:
+            while not stopped.is_set():
                 yield stream.read(BLOCK)[0][:, 0]
     except sounddevice.PortAudioError as error:
         raise ValueError(f"the microphone cannot be opened ({error}): connect one, or choose it as default") from error
+    finally:
+        signal.signal(signal.SIGINT, before)

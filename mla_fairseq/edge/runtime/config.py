@@ -8,7 +8,7 @@ from mla_fairseq.edge.runtime.folder import CONFIG, COPY, Folder
 from mla_fairseq.models.wait_k import WaitK
 from mla_fairseq.speech.samples import SAMPLE_RATE
 
-WAIT_K, ANY = "waitk", "any"
+WAIT_K, MONOTONIC, ANY = "waitk", "monotonic", "any"
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Config:
         padding: frames before the first one, with which a stream begins.
         per_state: frames per encoder state.
         wait_k: the rule that the model was trained with; ``None``: none.
+        monotonic: whether the model has monotonic attention.
         beam: hypotheses for which the decoder was exported.
         lenpen, max_len_a, max_len_b: as in ``SearchOptions``.
         eos, pad: special symbols.
@@ -39,6 +40,7 @@ class Config:
     padding: int
     per_state: int
     wait_k: WaitK | None
+    monotonic: bool
     beam: int
     lenpen: float
     max_len_a: float
@@ -62,7 +64,7 @@ class Config:
             raise ValueError(f"{folder.path / CONFIG}: sample_rate is {rate}, but only {SAMPLE_RATE} is supported")
         policy, forced, limits = (folder.get(name, dict) for name in ("policy", "forced", "capacity"))
         try:
-            if (rule := policy["type"]) not in (WAIT_K, ANY):
+            if (rule := policy["type"]) not in (WAIT_K, MONOTONIC, ANY):
                 raise ValueError(f"{folder.path / CONFIG}: its policy {rule!r} is not supported: export another model")
             return cls(
                 chunk=folder.get("chunk", int, 1),
@@ -71,9 +73,8 @@ class Config:
                 lead=folder.get("lead", int, 0),
                 padding=folder.get("padding", int, 0),
                 per_state=folder.get("frames_per_state", int, 1),
-                wait_k=WaitK(policy["lagging"][0], policy["lagging"][1], policy["ratio"])
-                if policy["type"] == WAIT_K
-                else None,
+                wait_k=WaitK(policy["lagging"][0], policy["lagging"][1], policy["ratio"]) if rule == WAIT_K else None,
+                monotonic=rule == MONOTONIC,
                 beam=folder.get("beam", int, 1),
                 lenpen=folder.get("lenpen", float),
                 max_len_a=folder.get("max_len_a", float, 0),

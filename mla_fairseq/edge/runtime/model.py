@@ -82,8 +82,8 @@ class EdgeTranslator(StreamingModel):
 
     @property
     def monotonic(self) -> bool:
-        """Return false: monotonic attention is not exported."""
-        return False
+        """Return whether the model has monotonic attention."""
+        return self.config.monotonic
 
     @property
     def has_boundary(self) -> bool:
