@@ -23,6 +23,8 @@ SOFTMAX = (
     "--encoder-left-chunks 3 --boundary-weight 1 --context-ratio 0.8 --criterion label_smoothed_cross_entropy_mla "
     "--share-decoder-input-output-embed"
 )
+FAST = ("softmax", "cosformer", "leap", "gla", "performer")
+"""Mechanisms whose graphs are tested in every run: of each kind of state and of operation one."""
 GRAPHS = ("frontend", "encoder", "reader", "decoder")
 
 
@@ -34,7 +36,10 @@ def graphs(steps: Steps, folder: Path) -> dict[str, Call]:
     return {name: graph_call(folder / f"{name}.onnx") for name in parts}
 
 
-@pytest.mark.parametrize("flags", STREAMING.values(), ids=STREAMING)
+@pytest.mark.parametrize(
+    "flags",
+    [pytest.param(flags, id=name, marks=() if name in FAST else pytest.mark.slow) for name, flags in STREAMING.items()],
+)
 @torch.no_grad()
 def test_graphs_equal_the_model(steps: Make, tmp_path: Path, flags: str) -> None:
     found, x = steps(flags, double=False), speech(61, torch.float)
