@@ -1,0 +1,91 @@
+"""The folder of the page: which files it gets, and what is reported."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from mla_fairseq.edge.page import INSTALL, RUNTIME, VERSION, write_page
+
+PARTS = ("encoder", "reader", "decoder")
+CONFIG = {"format": 1, "type": "speech-to-text", "policy": {"type": "waitk"}}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return the folder of a model with graphs of both kinds."""
+    names = ["tokens.txt", "frontend.onnx", *(f"{part}{kind}.onnx" for part in PARTS for kind in ("", ".int8"))]
+    for name in names:
+        (tmp_path / "model" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "model" / name).write_text(name)
+    files = {name: {"bytes": len(name), "sha256": ""} for name in names}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(CONFIG | {"files": files}))
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def packages(tmp_path: Path) -> Path:
+    """Return a folder ``node_modules``."""
+    package = tmp_path / "node_modules" / "onnxruntime-web"
+    (package / "dist").mkdir(parents=True)
+    (package / "package.json").write_text(json.dumps({"version": VERSION}))
+    for name in RUNTIME:
+        (package / "dist" / name).write_text(name)
+    return tmp_path / "node_modules"
+
+
+def stored(folder: Path) -> tuple[str, dict[str, int]]:
+    """Return the version and the files that the service worker of a page stores."""
+    text = (folder / "sw.js").read_text("utf-8")
+    found = re.match(r'const VERSION = "(\w{16})";\nconst FILES = (\{.*?\});\n', text, re.DOTALL)
+    assert found
+    return found[1], json.loads(found[2])
+
+
+def test_the_service_worker_stores_all_that_the_page_loads(folder: Path, packages: Path) -> None:
+    size = write_page(folder, packages)
+    files = stored(folder)[1]
+    assert size == sum(files.values())
+    assert {"./", "config.json", "tokens.txt", "frontend.onnx", "page/ort/ort.js"} <= set(files)
+    assert {f"{part}.int8.onnx" for part in PARTS} <= set(files)
+    assert not {f"{part}.onnx" for part in PARTS} & set(files), "float graphs are not used"
+    for name, expected in files.items():
+        assert (folder / (name if name != "./" else "index.html")).stat().st_size == expected
+    sources = [path.read_text("utf-8") for path in [folder / "index.html", *(folder / "page").glob("*.js")]]
+    imported = {name for text in sources for name in re.findall(r'["/]([\w-]+\.(?:js|css))"', text)} - {"sw.js"}
+    assert imported == {Path(name).name for name in files if re.search(r"\.(js|css)$", name)}
+
+
+def test_the_version_changes_with_every_file(folder: Path, packages: Path) -> None:
+    write_page(folder, packages)
+    version = stored(folder)[0]
+    write_page(folder, packages)
+    assert stored(folder)[0] == version
+    (folder / "decoder.int8.onnx").write_text("another one")
+    write_page(folder, packages)
+    assert stored(folder)[0] != version
+
+
+def test_a_missing_runtime_is_reported_with_the_command_that_installs_it(folder: Path, packages: Path) -> None:
+    before = sorted(folder.iterdir())
+    for name in (*(f"dist/{name}" for name in reversed(RUNTIME)), "package.json"):
+        (packages / "onnxruntime-web" / name).unlink()
+        with pytest.raises(ValueError, match=rf"onnxruntime-web/{name} is missing: run `{INSTALL}`"):
+            write_page(folder, packages)
+    assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("description", ['{"version": "1.29.0"}', "[]"])
+def test_another_version_of_the_runtime_is_reported(folder: Path, packages: Path, description: str) -> None:
+    (packages / "onnxruntime-web" / "package.json").write_text(description)
+    with pytest.raises(ValueError, match=rf"but the page needs {VERSION}: run `{INSTALL}`"):
+        write_page(folder, packages)
+
+
+@pytest.mark.parametrize("values", [{"policy": {"type": "monotonic"}}, {"type": "text-to-spectrogram", "policy": {}}])
+def test_a_model_that_the_page_cannot_run_is_reported(folder: Path, packages: Path, values: dict[str, object]) -> None:
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"files": {}} | values))
+    with pytest.raises(ValueError, match=r"another policy \((monotonic|text-to-spectrogram)\): remove --web"):
+        write_page(folder, packages)
+    assert not (folder / "page").exists()
