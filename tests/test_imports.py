@@ -53,7 +53,6 @@ RULES = {
         )
     ),
     "live": Rule(inside=("errors", "files", "parsing", "speech", "streaming"), outside=("numpy", "tornado")),
-    "edge": Rule(inside=("attention", "errors", "files", "models", "speech", "streaming", "synthesis")),
     "agents": Rule(inside=("errors", "files", "speech", "streaming")),
     "data": Rule(inside=("errors", "files", "parsing", "processes", "speech")),
     "tasks": Rule(

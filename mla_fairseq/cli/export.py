@@ -30,6 +30,10 @@ def build_parser() -> argparse.ArgumentParser:
     add_user_dir(parser)
     add("--output", type=Path, required=True, metavar="FOLDER", help="folder to write, or an exported model to replace")
     add("--int8", action="store_true", help="8-bit weights: a quarter of the size, and faster")
+    add(
+        "--web", nargs="?", type=Path, const=Path("node_modules"), metavar="NODE_MODULES",
+        help="add a page that translates in browsers, with onnxruntime-web of this folder (default: node_modules)",
+    )  # fmt: skip
     add("--beam", type=at_least(1), default=1, metavar="N", help="hypotheses that the decoder's graph takes")
     add(
         "--longest", type=float, default=30.0, metavar="S", help="longest speech in seconds that softmax attention sees"
@@ -49,13 +53,18 @@ def run(args: argparse.Namespace) -> None:
     from mla_fairseq.checkpoints import load_training
     from mla_fairseq.edge.export import check_installed
     from mla_fairseq.edge.folder import check_replaceable
+    from mla_fairseq.edge.page import find_runtime
 
     check_installed()
     check_replaceable(args.output)
+    if args.web:
+        find_runtime(args.web)
     import_user_dir(args.user_dir)
     speaks = load_training(args.checkpoint)[1].startswith("tts_transformer")
     (_export_voice if speaks else _export_translator)(args)
     print(f"{args.output}: exported")
+    if args.web:
+        print(f"run python -m http.server 8000 --directory {args.output} and open http://localhost:8000")
 
 
 def _export_translator(args: argparse.Namespace) -> None:
@@ -65,7 +74,8 @@ def _export_translator(args: argparse.Namespace) -> None:
 
     translator = Translator.load(args.checkpoint, args.data, args.config_yaml or "config_st.yaml")
     logging.getLogger("mla_fairseq").setLevel(logging.INFO)
-    export_speech(translator, args.data, args.output, args.longest, SearchOptions(beam=args.beam), args.int8)
+    options = SearchOptions(beam=args.beam)
+    export_speech(translator, args.data, args.output, args.longest, options, args.int8, args.web)
 
 
 def _export_voice(args: argparse.Namespace) -> None:
@@ -76,6 +86,8 @@ def _export_voice(args: argparse.Namespace) -> None:
 
     if args.beam > 1:
         raise ValueError(f"--beam is {args.beam}, but text to speech has no beam search: remove it")
+    if args.web:
+        raise ValueError(f"--web is {args.web}, but the page only translates, and this model speaks: remove it")
     speaker = Speaker(args.checkpoint, args.data, args.config_yaml or "config.yaml")
     logging.getLogger("mla_fairseq").setLevel(logging.INFO)
     export_voice(speaker, args.output, args.int8)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mla_fairseq.edge.page import PAGE
 from mla_fairseq.files import check_folder, make_folder, naming, read_json, write_json, write_text
 
 CONFIG = "config.json"
@@ -61,7 +62,7 @@ def _exported(folder: Path) -> bool:
     """Return whether all files of a folder are those of an exported model."""
     try:
         files = read_json(folder / CONFIG)["files"]
-        return {path.name for path in folder.iterdir()} <= {CONFIG, *files}
+        return {path.name for path in folder.iterdir()} <= {CONFIG, *files, *PAGE}
     except (OSError, ValueError, LookupError, TypeError):
         return False
 

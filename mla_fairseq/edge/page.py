@@ -19,6 +19,8 @@ VERSION = "1.30.0"  # of onnxruntime-web; another one may need other files
 INSTALL = f"npm install --ignore-scripts onnxruntime-web@{VERSION}"
 # under names for which every server knows the type
 RUNTIME = {"ort.wasm.bundle.min.mjs": "ort.js", "ort-wasm-simd-threaded.wasm": "ort-wasm-simd-threaded.wasm"}
+PAGE = ("index.html", "sw.js", "page")
+"""What a folder has besides the model."""
 PARTS = ("frontend", "encoder", "reader", "decoder")
 HERE = Path(__file__).resolve().parent
 LOOKS = HERE.parent / "live" / "page" / "live.css"  # both pages look the same

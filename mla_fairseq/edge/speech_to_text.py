@@ -9,6 +9,7 @@ from typing import Any
 
 from mla_fairseq.edge.build import SpeechSteps
 from mla_fairseq.edge.check import check_speech
+from mla_fairseq.edge.page import check_policy
 from mla_fairseq.edge.write import write_model
 from mla_fairseq.streaming.languages import manifest_languages
 from mla_fairseq.streaming.search import SearchOptions
@@ -16,7 +17,13 @@ from mla_fairseq.streaming.translator import Translator
 
 
 def export_speech(
-    translator: Translator, data: Path, output: Path, longest: float, options: SearchOptions, int8: bool
+    translator: Translator,
+    data: Path,
+    output: Path,
+    longest: float,
+    options: SearchOptions,
+    int8: bool,
+    web: Path | None = None,
 ) -> None:
     """Write the folder of a model; see ``SpeechSteps`` and ``write_model`` for the arguments and errors.
 
@@ -27,6 +34,8 @@ def export_speech(
     languages = {"source": source[0] if len(source) == 1 else None, "target": target[0] if len(target) == 1 else None}
     version = sys.modules[__name__.partition(".")[0]].__version__
     config: dict[str, Any] = {**speech.config, "languages": languages, "version": version}
+    if web:
+        check_policy(config)
     metadata = {
         "model_type": "mla_simul",
         "version": version,
@@ -35,7 +44,7 @@ def export_speech(
         **mechanisms(translator),
     }
     check = partial(check_speech, speech, int8=int8)
-    write_model(output, speech.steps, config, translator.dictionary.symbols, metadata, check, int8)
+    write_model(output, speech.steps, config, translator.dictionary.symbols, metadata, check, int8, web)
 
 
 def mechanisms(translator: Translator) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 from mla_fairseq.edge.drive import Call, graph_call
 from mla_fairseq.edge.export import export
 from mla_fairseq.edge.folder import write_config, write_tokens, writing
+from mla_fairseq.edge.page import write_page
 from mla_fairseq.edge.quantise import quantise
 from mla_fairseq.edge.step import Step
 
@@ -26,6 +27,7 @@ def write_model(
     metadata: Mapping[str, str],
     check: Callable[[Mapping[str, Call]], Mapping[str, float]],
     int8: bool = False,
+    web: Path | None = None,
 ) -> None:
     """Write the folder of a model, which is there only once the graphs have passed ``check``.
 
@@ -37,6 +39,7 @@ def write_model(
         metadata: strings for the encoder's graph.
         check: compares the graphs, given their calls, with the model; returns the error of each part.
         int8: write matrices as 8-bit integers.
+        web: ``node_modules`` with onnxruntime-web; the folder gets a page then.
 
     Raises:
         ValueError: the output exists and is something else, or a graph is not equal to the model.
@@ -57,3 +60,5 @@ def write_model(
         log.info("relative errors: %s", ", ".join(f"{name} {error:.1e}" for name, error in errors.items()))
         write_tokens(part / "tokens.txt", symbols)
         write_config(part, config)
+        if web:
+            write_page(part, web)

@@ -2,11 +2,15 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from mla_fairseq.edge.page import INSTALL, RUNTIME, VERSION, write_page
+from tests.edge.scripts import PAGE
+from tests.programs import run
+from tests.streaming.conftest import Save
 
 PARTS = ("encoder", "reader", "decoder")
 CONFIG = {"format": 1, "type": "speech-to-text", "policy": {"type": "waitk"}}
@@ -89,3 +93,24 @@ def test_a_model_that_the_page_cannot_run_is_reported(folder: Path, packages: Pa
     with pytest.raises(ValueError, match=r"another policy \((monotonic|text-to-spectrogram)\): remove --web"):
         write_page(folder, packages)
     assert not (folder / "page").exists()
+
+
+def test_mla_export_adds_the_page_to_a_new_folder_and_to_one_that_it_replaces(
+    save: Save, data: Path, packages: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "site"
+    shutil.copytree(PAGE, output / "page")
+    (output / "config.json").write_text(json.dumps(CONFIG | {"files": {}}))  # as of an earlier export
+    done = run("mla-export", save("--attn-type relu"), "--data", data, "--output", output, "--web", packages)
+    assert done.code == 0, done.err
+    assert f"--directory {output} and open http://localhost:8000" in done.out
+    assert {"index.html", "sw.js", "page", "config.json"} < {path.name for path in output.iterdir()}
+    for name, size in stored(output)[1].items():
+        assert (output / (name if name != "./" else "index.html")).stat().st_size == size
+
+
+def test_mla_export_reports_a_missing_runtime_before_it_loads_the_model(tmp_path: Path) -> None:
+    flags = ("--data", tmp_path, "--output", tmp_path / "site", "--web", tmp_path)
+    done = run("mla-export", tmp_path / "no_checkpoint.pt", *flags)
+    assert done.code and done.last_line.endswith(f"run `{INSTALL}`, and give its node_modules to --web")
+    assert not (tmp_path / "site").exists()
