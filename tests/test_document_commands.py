@@ -20,6 +20,7 @@ from mla_fairseq import (
     agents,
     plugin,  # noqa: F401 -- registers the architectures
 )
+from mla_fairseq.edge.page import INSTALL
 from mla_fairseq.recipes import check, load_recipe
 from tests.documents import FENCE, NAMES, PROJECT, ROOT, TEXTS, blocks
 
@@ -165,6 +166,8 @@ def test_a_command_parses(command: Command, monkeypatch: pytest.MonkeyPatch) -> 
         parse_docker(arguments)
     elif program == "python":
         parse_python(arguments, monkeypatch)
+    elif program == "npm":
+        assert [program, *arguments] == INSTALL.split()
     elif program == "pip":
         parse_pip(arguments)
     elif program == "make":

@@ -20,11 +20,11 @@ from mla_fairseq.streaming import SearchOptions, Translator
 from mla_fairseq.streaming.choice import begin_long
 from tests.chromium import BINARY, Chromium, Loop, Page
 from tests.edge.site import PACKAGES, Site
-from tests.live.pages import LINES, NOTICE, button, is_state, shoot
+from tests.live.pages import LINES, NOTICE, STATE, button, shoot
 from tests.live.test_spoken import CHECKPOINT, DATA, speech  # noqa: F401 -- a fixture
 
 K = 3
-LOADING = 300.0  # s that a busy machine may take to load the page
+PATIENCE = 300.0  # s that a busy machine may take
 FACTOR = "+/[0-9.]+/.exec(document.querySelector('#behind').textContent)[0]"
 
 pytestmark = [
@@ -74,12 +74,16 @@ def browser(loop: Loop, speech: tuple[Path, float, list[str]]) -> Iterator[Chrom
 def page(browser: Chromium, site: Site) -> Iterator[Page]:
     """Return the page, ready; afterwards, it must have reported no error and loaded nothing from elsewhere."""
     page = browser.open(site.address)
-    page.wait(f"document.querySelector('#state').textContent === 'Ready' || {NOTICE}", LOADING)
-    is_state(page, "Ready")
+    settles(page, "Ready")
     yield page
     page.close()
     assert not page.problems + page.exceptions
     assert {re.sub(r"(?<=[0-9]/).*", "", url) for url in page.requests if url.startswith("http")} == {site.address}
+
+
+def settles(page: Page, state: str) -> None:
+    """Wait until the page is in a state."""
+    page.wait(f"{STATE} === '{state}'", PATIENCE)
 
 
 def choose(page: Page, lagging: int) -> None:
@@ -97,12 +101,12 @@ def test_spoken_sentences_appear_and_the_last_words_come_after_stop(
     choose(page, K)
     shoot(page, "device_ready")
     button(page, "Start")
-    page.wait(f"{LINES}.length >= 4 && {LINES}[3].split(' ').length > 3", 120)
+    page.wait(f"{LINES}.length >= 4 && {LINES}[3].split(' ').length > 3", PATIENCE)
     shoot(page, "device")
-    page.wait(f"document.querySelector('#clock').textContent >= '0:{speech[1] + 0.5:02.0f}'")
+    page.wait(f"document.querySelector('#clock').textContent >= '0:{speech[1] + 0.5:02.0f}'", PATIENCE)
     before = page.value(LINES)
     button(page, "Stop")
-    is_state(page, "Stopped")
+    settles(page, "Stopped")
     lines = page.value(LINES)
     score = sacrebleu.corpus_chrf([" ".join(lines)], [[" ".join(speech[2])]]).score
     print(f"\nchrF {score:.1f}, real-time factor {page.value(FACTOR)}", *lines, sep="\n")
@@ -128,10 +132,10 @@ def test_a_file_has_the_words_of_pytorch_also_without_a_network(
     expected = [" ".join(words) for words in stretches.values()]
     site.stop()
     page.call("Page.reload")
-    page.wait("document.querySelector('#state')?.textContent === 'Ready'", LOADING)
+    page.wait(f"document.querySelector('#state') && {STATE} === 'Ready'", PATIENCE)
     choose(page, K)
     page.give("#file", speech[0])
-    page.wait("document.querySelector('#state').textContent === 'Stopped'", 120)
+    settles(page, "Stopped")
     assert page.value(LINES) == expected
     assert page.download(".text", tmp_path / "saved").read_text("utf-8").split("\n")[:-1] == expected
     print(f"\nreal-time factor {page.value(FACTOR)}")
@@ -139,15 +143,15 @@ def test_a_file_has_the_words_of_pytorch_also_without_a_network(
 
 def test_pause_brings_the_last_words_and_resume_continues(page: Page) -> None:
     button(page, "Start")
-    page.wait(f"{LINES}.length >= 1 && {LINES}[0].split(' ').length > 2", 120)
+    page.wait(f"{LINES}.length >= 1 && {LINES}[0].split(' ').length > 2", PATIENCE)
     button(page, "Pause")
-    is_state(page, "Paused")
+    settles(page, "Paused")
     before = page.value(LINES)
     button(page, "Resume")
-    page.wait(f"{LINES}.length > {len(before)}", 120)
+    page.wait(f"{LINES}.length > {len(before)}", PATIENCE)
     assert page.value(LINES)[: len(before)] == before
     button(page, "Stop")
-    is_state(page, "Stopped")
+    settles(page, "Stopped")
     assert page.value("document.querySelectorAll('h2').length") == 1
 
 
@@ -156,17 +160,17 @@ def test_what_is_no_audio_is_reported_and_the_keyboard_is_enough(page: Page, tmp
     file.write_text("no audio")
     page.give("#file", file)
     page.wait(f"{NOTICE}.startsWith('The browser cannot decode letter.wav.')")
-    is_state(page, "Ready")
+    settles(page, "Ready")
     focused = "document.activeElement.textContent"
     for _ in range(3):
         page.press("Tab")
         if page.value(focused) == "Start":
             break
     page.press("Enter")
-    is_state(page, "Listening")
+    settles(page, "Listening")
     assert page.value(focused) == "Stop"
     page.press("Enter")
-    is_state(page, "Stopped")
+    settles(page, "Stopped")
     nodes = page.call("Accessibility.getFullAXTree")["nodes"]
     roles = ("button", "combobox", "slider", "meter", "log", "progressbar")
     assert all(node["name"]["value"] for node in nodes if node.get("role", {}).get("value") in roles)
@@ -180,9 +184,9 @@ def test_a_damaged_folder_is_reported(browser: Chromium, loop: Loop, folder: Pat
     page = browser.open(site.address)
     page.wait(
         f"{NOTICE} === 'The page cannot start: decoder.onnx is damaged: copy the whole folder to the server again.'",
-        LOADING,
+        PATIENCE,
     )
-    is_state(page, "Not ready")
+    settles(page, "Not ready")
     assert page.value("document.querySelector('#main').disabled")
     page.close()
     site.stop()

@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 
 from mla_fairseq.edge.page import INSTALL, RUNTIME, VERSION, write_page
+from mla_fairseq.speech import pauses, samples
+from mla_fairseq.streaming import boundary, detectors, long
 from tests.edge.scripts import PAGE
 from tests.programs import run
 from tests.streaming.conftest import Save
 
 PARTS = ("encoder", "reader", "decoder")
+TWINS = {"long.js": (long,), "detectors.js": (boundary, detectors, pauses), "source.js": (samples,)}
+OTHERS = {"PAUSE", "RATE", "INITIAL", "LOWEST", "UNKNOWN", "BANKS"}  # numbers without the same name in the package
 CONFIG = {"format": 1, "type": "speech-to-text", "policy": {"type": "waitk"}}
 
 
@@ -114,3 +118,12 @@ def test_mla_export_reports_a_missing_runtime_before_it_loads_the_model(tmp_path
     done = run("mla-export", tmp_path / "no_checkpoint.pt", *flags)
     assert done.code and done.last_line.endswith(f"run `{INSTALL}`, and give its node_modules to --web")
     assert not (tmp_path / "site").exists()
+
+
+@pytest.mark.parametrize("script", TWINS)
+def test_numbers_of_scripts_are_those_of_the_package(script: str) -> None:
+    text = (PAGE / script).read_text("utf-8")
+    found = dict(re.findall(r"^(?:export )?const ([A-Z]+) = ([\d.]+);", text, re.MULTILINE))
+    package = {name: value for module in TWINS[script] for name, value in vars(module).items()}
+    numbers = {name: float(value) for name, value in found.items() if name not in OTHERS}
+    assert numbers and numbers == {name: package[name] for name in numbers}

@@ -6,6 +6,7 @@ import { Session } from "./session.js";
 import { Source } from "./source.js";
 
 const LIKELY = 0.5; // probability above which a state is speech
+const CERTAIN = 0.95; // the same before a stretch opens
 const SPEECH = 6; // blocks of speech that open a stretch
 const REST = 10; // blocks of speech after a cut that are worth a stretch
 const LISTENING = 250; // blocks after which the encoder that listens to silence starts again
@@ -96,7 +97,7 @@ export class LongSession {
     const known = this.ear.speech.length;
     await this.ear.push(this.newSamples(), this.finished);
     this.fed = this.kept.length;
-    this.speech.push(...likely(this.ear.speech.slice(known)));
+    this.speech.push(...above(CERTAIN, this.ear.speech.slice(known)));
   }
 
   beginStretch() {
@@ -121,7 +122,7 @@ export class LongSession {
   /** Return the kept block at which the stretch ended, and whether it was cut there without a pause. */
   findEnd() {
     const { endings, speech } = this.session.source;
-    const pause = firstPause(this.detector ? this.speech : likely(speech), PAUSE, SPEECH);
+    const pause = firstPause(this.detector ? this.speech : above(LIKELY, speech), PAUSE, SPEECH);
     if (pause !== null) return { place: pause, cut: false };
     const sentence = this.model.boundary ? sentenceEnd(endings, this.decoded) : null;
     if (sentence !== null) return { place: sentence, cut: true };
@@ -170,4 +171,4 @@ export class LongSession {
   }
 }
 
-const likely = (probabilities) => probabilities.map((probability) => probability > LIKELY);
+const above = (limit, probabilities) => probabilities.map((probability) => probability > limit);
