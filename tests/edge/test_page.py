@@ -131,7 +131,7 @@ def test_a_file_has_the_words_of_pytorch_also_without_a_network(
             stretches.setdefault(emission.stretch, []).append(emission.text)
     expected = [" ".join(words) for words in stretches.values()]
     site.stop()
-    page.call("Page.reload")
+    page.call("Page.navigate", url=site.address)
     page.wait(f"document.querySelector('#state') && {STATE} === 'Ready'", PATIENCE)
     choose(page, K)
     page.give("#file", speech[0])
