@@ -13,6 +13,7 @@ PACKAGE = Path("../mla_fairseq")
 MODULES = {
     "mla_fairseq": ("errors", "files", "json_text"),
     "mla_fairseq.cli": ("edge", "options"),
+    "mla_fairseq.data": ("spoken_text",),
     "mla_fairseq.edge": (),
     "mla_fairseq.edge.runtime": tuple(path.stem for path in (PACKAGE / "edge/runtime").glob("*.py")),
     "mla_fairseq.models": ("target_language", "wait_k"),
@@ -21,6 +22,7 @@ MODULES = {
         "boundary", "checks", "choice", "detectors", "incremental", "interface", "long", "offline", "offline_policies",
         "policies", "search", "session", "silero", "words",
     ),
+    "mla_fairseq.synthesis": ("known", "limits"),
 }  # fmt: skip
 
 

@@ -1,8 +1,9 @@
-"""Translate speech with an exported model, without PyTorch, while it arrives.
+"""Translate speech with an exported model, without PyTorch, while it arrives; or speak with one.
 
 Prints each piece of the translation with the seconds of audio after which it was final. Any format that libsndfile
 reads is converted if soundfile and soxr are installed; without them, wav files of 16 bits at 16 kHz are read. A
-recording may be of any length: it is translated stretch by stretch.
+recording may be of any length: it is translated stretch by stretch. A model of text to speech writes a wav file of each
+sentence.
 """
 
 from __future__ import annotations
@@ -41,6 +42,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--beam", type=at_least(1), default=1, metavar="N", help="hypotheses, at most those of mla-export --beam")
     add("--tgt-lang", type=printable, metavar="LANG", help="target language of a multilingual model (default: none)")
     add("--detector", choices=DETECTORS, help="what finds speech (default: boundary where the model has it, or energy)")
+    add = parser.add_argument_group("text to speech").add_argument
+    add("--text", nargs="+", default=[], metavar="TEXT", help="sentences to speak (phonemes: phonemizer is needed)")
+    add("--symbols", nargs="+", default=[], metavar="SYMBOLS", help="sentences as symbols of the model, as 'd o g'")
+    add("--output", type=Path, default="spoken", metavar="DIR", help="folder of the wav files")
+    add("--speaker", metavar="NAME", help="speaker, for a model of several (default: the only one)")
+    add("--seed", type=int, default=1, metavar="N", help="seed of the pre-net's dropout, which is never off")
     return parser
 
 
@@ -96,8 +103,22 @@ def peak_memory() -> str:
     return f", peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20:.0f} MiB"
 
 
+def speak_texts(args: argparse.Namespace) -> None:
+    """Load a model of text to speech and speak the texts.
+
+    Raises:
+        ValueError: a flag or the folder is wrong, or the model cannot speak a text.
+    """
+    from mla_fairseq.edge.runtime.speaker import EdgeSpeaker
+    from mla_fairseq.edge.runtime.speaking import speak_all
+
+    model = EdgeSpeaker.load(args.folder, args.precision)
+    sentences = [model.split(text) for text in args.text] + [line.split() for line in args.symbols]
+    speak_all(model, sentences, args.output, args.speaker, args.seed)
+
+
 def run(args: argparse.Namespace) -> None:
-    """Load the model and translate files or the microphone.
+    """Load the model and translate files or the microphone, or speak texts.
 
     Raises:
         ValueError: a flag or the folder is wrong, or there is nothing to translate.
@@ -107,8 +128,14 @@ def run(args: argparse.Namespace) -> None:
     with needs("export"):
         from mla_fairseq.edge.runtime.audio import read_blocks, record
         from mla_fairseq.edge.runtime.model import EdgeTranslator
-    if bool(args.files) == args.microphone:
-        raise ValueError("there is not one source of speech: name audio files, or give --microphone")
+    texts = bool(args.text or args.symbols)
+    if bool(args.files) + args.microphone + texts != 1:
+        raise ValueError(
+            "there is not one source of speech or text: name audio files, or give --microphone, --text or --symbols"
+        )
+    if texts:
+        speak_texts(args)
+        return
     model = EdgeTranslator.load(args.folder, args.precision)
     session, failed = begin(args, model), False
     if args.microphone:

@@ -345,7 +345,7 @@ def test_the_command_prints_words_with_times(folder: Path, tmp_path: Path, model
 @pytest.mark.parametrize("flags", [[], ["a.wav", "--microphone"]])
 def test_the_command_needs_one_source_of_speech(folder: Path, flags: list[str]) -> None:
     done = run("mla-edge", folder, flags)
-    assert (done.code, done.last_line[:45]) == (1, "error: there is not one source of speech: nam")
+    assert (done.code, done.last_line[:45]) == (1, "error: there is not one source of speech or t")
 
 
 def test_the_command_translates_a_microphone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ def run_blocked(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("module", ["streaming.choice", "streaming.long", "files"])
+@pytest.mark.parametrize("module", ["streaming.choice", "streaming.long", "files", "edge.runtime.speaking"])
 def test_a_module_is_imported_without_torch(module: str) -> None:
     done = run_blocked(f"import mla_fairseq.{module}")
     assert done.returncode == 0, done.stderr
