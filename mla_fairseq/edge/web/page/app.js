@@ -38,7 +38,7 @@ function show(name) {
   $("state").textContent = file && running ? "Translating" : STATES[name];
   $("main").textContent = !running ? "Start" : file || name === "finishing" ? "Cancel" : "Stop";
   $("main").classList.toggle("ends", running);
-  $("main").disabled = $("open").disabled = !model || ["loading", "asking"].includes(name);
+  $("main").disabled = $("open").disabled = !model; // later they stay enabled: a disabled button loses the focus
   $("open").hidden = running;
   $("pause").hidden = file || !["listening", "paused"].includes(name);
   $("pause").textContent = name === "paused" ? "Resume" : "Pause";
@@ -257,7 +257,8 @@ function ready(config, { bytes }) {
   $("target-label").hidden = $("target").options.length < 2;
   $("choices").hidden = false;
   const place = offline ? "works offline" : "needs the network to load";
-  $("model").textContent = [model.model, megabytes(bytes, 1), place, "all computed on this device"].join(" \u00b7 ");
+  const facts = [megabytes(bytes, 1), place, "all computed on this device"];
+  $("model").textContent = facts.join(" \u00b7 ");
   showChoice();
   show("idle");
   if (!navigator.mediaDevices) say(INSECURE);
@@ -297,7 +298,7 @@ function press() {
 
 $("main").addEventListener("click", press);
 $("pause").addEventListener("click", () => (state === "paused" ? resume() : end(true)));
-$("open").addEventListener("click", () => $("file").click());
+$("open").addEventListener("click", () => state === "idle" && $("file").click());
 $("file").addEventListener("change", () => {
   const [file] = $("file").files;
   $("file").value = ""; // so that the same file can be opened again
