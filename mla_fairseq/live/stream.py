@@ -1,6 +1,6 @@
 """The connection of one client, a WebSocket.
 
-A message is translated before the next one is read from the socket, and in slices for which all clients take turns. So
+Audio is translated in slices for which all clients take turns. Little is read from the socket before its turn comes. So
 a client that sends faster than its share allows waits, with its audio in the buffers of its own connection.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from mla_fairseq.live.service import Service
 log = logging.getLogger(__name__)
 
 SLICE = 0.1  # seconds of audio in one turn of a client
+AHEAD = 0.5  # seconds of audio that are read before their turn: who is late catches up with slices, not with messages
 HEADERS = {
     # the icon is in the page itself: without one, browsers ask for another file
     "Content-Security-Policy": "default-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
@@ -70,6 +72,8 @@ class Stream(Guarded, WebSocketHandler):
 
     place: Place | None = None
     timer: asyncio.TimerHandle | None = None
+    pending = np.zeros(0, np.int16)  # samples that wait for their turn
+    translation: asyncio.Task[None] | None = None  # of these samples
     ended = False
 
     def check_origin(self, origin: str) -> bool:
@@ -84,11 +88,13 @@ class Stream(Guarded, WebSocketHandler):
 
     async def on_message(self, message: str | bytes) -> None:
         """Handle a message; the next one is read afterwards."""
-        if self.ended:
-            return
+        if not self.ended:
+            await self._guard(self._receive(message))
+
+    async def _guard(self, work: Awaitable[None]) -> None:
+        """Do some work for the client; if it fails, the connection ends."""
         try:
-            check_size(message)
-            await (self._receive_audio(message) if isinstance(message, bytes) else self._receive_text(message))
+            await work
         except Refusal as refusal:
             self.end(str(refusal), refusal.code)
         except (WebSocketClosedError, asyncio.CancelledError):  # the client has gone, or the server stops
@@ -109,16 +115,33 @@ class Stream(Guarded, WebSocketHandler):
         """Send an error and close the connection."""
         self._finish({"error": error}, code)
 
+    async def _receive(self, message: str | bytes) -> None:
+        check_size(message)
+        await (self._receive_audio(message) if isinstance(message, bytes) else self._receive_text(message))
+
     async def _receive_audio(self, message: bytes) -> None:
-        """Translate audio."""
+        """Let audio be translated; wait if there is much."""
         if self.place is None:
             raise Refusal('audio came before the first message: send {"sample_rate": 48000}, or another rate')
-        samples, size = parse_audio(message), round(SLICE * self.place.rate)
-        for start in range(0, len(samples), size):
-            await self._push(samples[start : start + size])
+        self.pending = np.concatenate([self.pending, parse_audio(message)])
+        if self.translation is None or self.translation.done():
+            self.translation = asyncio.create_task(self._guard(self._translate()))
+        if len(self.pending) > AHEAD * self.place.rate:
+            await self.translation
+
+    async def _translate(self) -> None:
+        """Translate the samples that wait, in slices."""
+        while self.place and len(self.pending):
+            size = round(SLICE * self.place.rate)
+            samples, self.pending = self.pending[:size], self.pending[size:]
+            await self._push(samples)
 
     async def _receive_text(self, message: str) -> None:
         """Handle what is not audio: start the stream, end it, or change what comes next."""
+        if self.translation:
+            await self.translation
+            if self.place is None:  # it failed
+                return
         place = self.place
         values = parse_text(message, first=place is None)
         if place is None:

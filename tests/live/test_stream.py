@@ -252,6 +252,30 @@ def test_a_client_that_is_not_served_waits_with_its_audio(model: Model, monkeypa
     play(model, scenario)
 
 
+def test_who_was_late_catches_up_with_slices_and_not_with_messages(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, push, sizes = threading.Event(), Client.push, []
+
+    def slow(self: Client, samples: np.ndarray, final: bool = False) -> list[dict]:
+        sizes.append(len(samples))
+        return push(self, samples, final) if release.wait(30) else []
+
+    async def scenario(live: Live) -> None:
+        late = await live.ready()
+        monkeypatch.setattr(Client, "push", slow)
+        await late.send(*(noise(0.02) for _ in range(20)))
+        (stream,) = live.service.clients
+        while len(stream.pending) < 19 * 320:  # the worker has the first message
+            await asyncio.sleep(0.01)
+        release.set()
+        await late.send(END)
+        assert (await late.read_all())[1] == 1000
+
+    play(model, scenario)
+    assert sizes == [320, 1600, 1600, 1600, 1280, 0]
+
+
 def test_clients_take_turns(model: Model) -> None:
     """At one worker, a client that sends a minute at once delays another one by its share only."""
     order: list[str] = []
