@@ -125,7 +125,7 @@ def test_long_sessions_emit_the_same(
     found = emitted(exported(name), tasks)
     assert found == [expected(load(name), samples, lagging) for samples, lagging, _ in tasks]
     emissions = [emission for recording in found for emission in recording]
-    assert len(emissions) > 10 and len({stretch for *_, stretch, _ in emissions}) > 1
+    assert len(emissions) > 5 and len({stretch for *_, stretch, _ in emissions}) > 1
 
 
 @pytest.mark.slow
