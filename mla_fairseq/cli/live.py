@@ -143,23 +143,6 @@ def shown(host: str) -> str:
     return f"[{host}]" if ":" in host else host  # IPv6
 
 
-def bind(args: argparse.Namespace) -> list[socket.socket]:
-    """Listen on the port; connections wait until the model is loaded.
-
-    Raises:
-        ValueError: the port or the host cannot be used.
-    """
-    from tornado.netutil import bind_sockets
-
-    try:
-        return bind_sockets(args.port, args.host)
-    except (OSError, OverflowError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ValueError(
-            f"cannot listen on --host {args.host} --port {args.port} ({reason}): give another port or host"
-        ) from error
-
-
 def run(args: argparse.Namespace) -> None:
     """Load the model and serve it.
 
@@ -169,10 +152,10 @@ def run(args: argparse.Namespace) -> None:
         SystemExit: the server was stopped.
     """
     with needs("live"):
-        from mla_fairseq.live import server  # noqa: F401 -- before the model is loaded
+        from mla_fairseq.live.server import listen
     from mla_fairseq.live.service import LOCAL, Service
 
-    sockets = bind(args)  # reports a port that is taken at once
+    sockets = listen(args.host, args.port)  # reports a port that is taken before the model is loaded
     model = load(args)
     workers = start_workers(args, model)
     service = Service(model, args.clients, args.idle, args.origin, args.host in LOCAL, workers)

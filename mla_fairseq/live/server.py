@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
 from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandler
 
 from mla_fairseq.live.messages import LARGEST
@@ -38,6 +39,21 @@ class Description(Guarded):
     def get(self) -> None:
         """Write it as JSON."""
         self.write(self.service.describe())
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Listen on a port; connections wait until they are served.
+
+    Raises:
+        ValueError: the port or the host cannot be used.
+    """
+    try:
+        return bind_sockets(port, host)
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(
+            f"cannot listen on --host {host} --port {port} ({reason}): give another port or host"
+        ) from error
 
 
 def serve(service: Service, sockets: list[socket.socket]) -> HTTPServer:
