@@ -47,8 +47,19 @@ def check(recipe: Recipe) -> None:
         raise ValueError(f"simul decodes by wait-k, but train.simul_type is {train.simul_type}: set simul=null")
     if "simul" in parsed and not hasattr(train, "waitk_lagging"):
         raise ValueError(f"simul decodes by wait-k, but train.arch is {train.arch}, which is offline: set simul=null")
+    if "export" in parsed:
+        _check_sweep(parsed["export"].waitk_lagging, parsed.get("simul"))
     if getattr(generate, "tgt_lang", None) and "prepare" in parsed and not parsed["prepare"].joint:
         raise ValueError("generate.tgt_lang needs data with tags of languages: set prepare.joint=true, or remove it")
+
+
+def _check_sweep(lagging: int, sweep: Namespace | None) -> None:
+    """Check that the sweep whose words the exported model is compared with has their k."""
+    if sweep is None:
+        raise ValueError("export compares its words with those of simul, which is left out: set export=null too")
+    if lagging not in sweep.laggings:
+        known = ", ".join(map(str, sweep.laggings))
+        raise ValueError(f"export.waitk_lagging is {lagging}, but simul.laggings is {known}: name one of them")
 
 
 @cache

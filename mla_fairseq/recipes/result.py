@@ -30,6 +30,7 @@ def write_result(recipe: Recipe, records: dict[str, dict[str, Any]]) -> None:
     """
     train, path = parse(recipe, "train"), recipe.run / "result.json"
     readers = {"generate": _translation, "simul": _latencies, "synthesize": _speech, "long_recordings": _recordings}
+    readers |= {"export": _device}
     scores = [pair for name, read in readers.items() if name in recipe.tree for pair in read(recipe).items()]
     result = {
         **{"name": recipe.name, "title": recipe.tree["title"], "command": recipe.again, "data": recipe.tree["data"]},
@@ -84,6 +85,11 @@ def _latencies(recipe: Recipe) -> dict[str, Any]:
 def _recordings(recipe: Recipe) -> dict[str, Any]:
     rows = read_json(recipe.makes("long_recordings"))
     return {"long_recordings": [{"speech": speech, **row} for speech, row in rows.items()]}
+
+
+def _device(recipe: Recipe) -> dict[str, Any]:
+    rows = read_json(recipe.makes("export"))
+    return {"device": [{"precision": precision, **row} for precision, row in rows.items()]}
 
 
 def _speech(recipe: Recipe) -> dict[str, Any]:

@@ -56,6 +56,8 @@ _FORCED: dict[str, Any] = {key: f"${{synthesize.{key}}}" for key in ("gen_subset
 _FORCED |= {"teacher_forcing": True, "no_pictures": True, "output": "${RUN}/forced"}
 _JOINED = {"checkpoint": "${CHECKPOINT}", "data_bin": "${train.data}", "config_yaml": "${train.config_yaml}"}
 _JOINED |= {"data": "${prepare.data}", "pair": "${prepare.pairs}", "output": "${RUN}/long_recordings.json"}
+_EXPORTED = {key: value for key, value in _JOINED.items() if key != "output"} | {"user_dir": "${train.user_dir}"}
+_EXPORTED |= {"sweep": "${simul.output}", "tokenize": "${simul.tokenize}", "output": "${RUN}/device"}
 _CONVERTED = {**_DATA, "output": "${RUN}/converted.pt"}
 _GENERATED = {
     **_TASK,
@@ -80,6 +82,12 @@ STAGES: dict[str, Stage] = {
         ("python", "-m", "examples.long_recordings.measure"),
         "{long_recordings[output]}",
         _JOINED,
+        positional="checkpoint",
+    ),
+    "export": Stage(
+        ("python", "-m", "examples.on_device.compare"),
+        "{export[output]}/comparison.json",
+        _EXPORTED,
         positional="checkpoint",
     ),
     "synthesize": Stage(("mla-synthesize",), "{synthesize[output]}/scores.json", _SPOKEN, positional="checkpoint"),

@@ -110,6 +110,17 @@ def test_wait_k_is_checked(small, override, words):
         check(small(arch, "simul={}", f"train.{override}"))
 
 
+def test_an_exported_model_is_compared_with_a_sweep(small):
+    flags = ("train.arch=s2t_transformer_simul_mla_tiny", "export={waitk_lagging: 5}")
+    check(small(*flags, "simul={laggings: '1,5'}"))
+    with pytest.raises(
+        ValueError, match=r"^export\.waitk_lagging is 5, but simul\.laggings is 1, 9: name one of them$"
+    ):
+        check(small(*flags, "simul={laggings: '1,9'}"))
+    with pytest.raises(ValueError, match=r"^export compares its words with those of simul, .*: set export=null too$"):
+        check(load_recipe(ROOT / "configs/demo/simul.yaml", overrides=["simul=null"]))
+
+
 @pytest.mark.parametrize("override", ["train.foo=1", "train.=1", "train.arch=foo", "train.task=foo", "prepare.zzz=1"])
 def test_a_list_of_suggestions_names_five_at_most(small, override):
     with pytest.raises(ValueError, match=r"take one of (\S+, ){4}\S+ or \d+ others$"):

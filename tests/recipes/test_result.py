@@ -52,6 +52,9 @@ def translated(small):
             write_points(recipe.makes("simul"), [{"system": "x", "k": k, "bleu": 9.0, "al": 1234.5} for k in (1, 5)])
         if "long_recordings" in recipe.tree:
             write_json(recipe.makes("long_recordings"), {"pauses": {"bleu": 9.0, "yaal": 1234.5}})
+        if "export" in recipe.tree:
+            recipe.makes("export").parent.mkdir()
+            write_json(recipe.makes("export"), {"int8": {"megabytes": 2.7, "same": 3}})
         return result(recipe)
 
     return make
@@ -121,6 +124,11 @@ def test_recognition_is_measured_in_words(translated):
 def test_long_recordings_have_a_row_each(translated):
     found = translated("long_recordings={kinds: [pauses]}")
     assert found["long_recordings"] == [{"speech": "pauses", "bleu": 9.0, "yaal": 1234.5}]
+
+
+def test_an_exported_model_has_a_row_for_each_precision(translated):
+    found = translated("simul={laggings: '1,5'}", "export={waitk_lagging: 5}")
+    assert found["device"] == [{"precision": "int8", "megabytes": 2.7, "same": 3}]
 
 
 def test_latencies_are_points(translated):
