@@ -17,6 +17,7 @@ import soundfile
 import torch
 
 from mla_fairseq.attention import Causal, Layout, ReLUAttention, build_attention, registry
+from tests.streaming.conftest import Save, data, save  # noqa: F401 -- fixtures
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 Report = Callable[..., str]
@@ -257,3 +258,41 @@ def test_the_length_from_which_a_mix_is_faster(monkeypatch: pytest.MonkeyPatch) 
     assert script["crossing"](lengths, [1.0, 100.0], [50.5, 50.5]) is None
     assert script["crossing"](lengths, [1.0, 100.0], [10.0, 10.0]) == 20
     assert script["crossing"](lengths, [2.0, 2.0], [1.0, 1.0]) == 1
+
+
+EDGE_ROW = {"words": [[["ja", 40.0]], [["nein", 80.0]]], "segment": 4.0, "factor": 0.02, "start": 9.0, "memory": 400.0}
+
+
+def test_exported_models_are_compared_turn_by_turn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    row = runpy.run_path(str(SCRIPTS / "bench_edge.py"))["row"]
+    (tmp_path / "a.onnx").write_bytes(bytes(1_500_000))
+    (tmp_path / "b.onnx").write_bytes(bytes(500_000))
+    own = [EDGE_ROW | {"segment": 1.0, "words": [[["ja", 40.0]], [["nein", 120.0]]]}, EDGE_ROW | {"segment": 2.0}]
+    cells = row("int8", own, [EDGE_ROW, EDGE_ROW], tmp_path)
+    assert cells[:3] == ["int8", "1.50 (1.00-2.00)", "3.00 (2.00-4.00)"]
+    assert cells[-2:] == ["2.00", "1 of 2"]  # words at another time are not equal
+
+
+def test_exported_models_without_a_recording_are_reported(report: Report, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"error: no wav under .*: give a folder of recordings"):
+        report("bench_edge.py", "checkpoint.pt", "--data", str(tmp_path), "--wavs", str(tmp_path))
+
+
+@pytest.mark.slow
+def test_exported_models_are_timed_beside_their_session(
+    report: Report,
+    save: Save,
+    data: Path,
+    tmp_path: Path,  # noqa: F811
+) -> None:
+    noise = np.random.default_rng(1).integers(-3000, 3000, 3 * 16_000, dtype=np.int16)
+    soundfile.write(tmp_path / "noise.wav", noise, 16_000)
+    flags = ("--data", str(data), "--wavs", str(tmp_path), "--lagging", "2", "--turns", "1")
+    text = report("bench_edge.py", str(save("--waitk-lagging 1-3")), *flags)
+    table = rows(text, "# Exported models")
+    assert [line[0] for line in table] == ["PyTorch", "float32", "int8"]
+    assert all(min(map(float, line[1:-1])) > 0 for line in table)
+    assert [line[-1] for line in table[:2]] == ["1 of 1"] * 2
+    assert float(table[1][5]) < 200 < float(table[0][5])  # MB: without torch, and with it
+    assert "`python scripts/bench_edge.py" in text
