@@ -282,9 +282,9 @@ def test_exported_models_without_a_recording_are_reported(report: Report, tmp_pa
 @pytest.mark.slow
 def test_exported_models_are_timed_beside_their_session(
     report: Report,
-    save: Save,
-    data: Path,
-    tmp_path: Path,  # noqa: F811
+    save: Save,  # noqa: F811
+    data: Path,  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     noise = np.random.default_rng(1).integers(-3000, 3000, 3 * 16_000, dtype=np.int16)
     soundfile.write(tmp_path / "noise.wav", noise, 16_000)
