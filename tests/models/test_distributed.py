@@ -342,7 +342,7 @@ def test_processes_draw_the_k_that_one_process_draws_in_turn(monkeypatch: pytest
     assert len(set(expected)) > 3
     for rank in range(3):
         torch.manual_seed(0)
-        monkeypatch.setattr("mla_fairseq.models.wait_k.place", lambda rank=rank: (rank, 3))
+        monkeypatch.setattr("mla_fairseq.models.distributed.place", lambda rank=rank: (rank, 3))
         assert [policy.draw() for _ in range(4)] == expected[rank::3]
 
 
