@@ -98,7 +98,7 @@ def recordings(folder: Path, number: int) -> list[Path]:
     """Return the first recordings of a folder.
 
     Raises:
-        SystemExit: there are none.
+        SystemExit: the folder has no recordings.
     """
     if not (wavs := sorted(folder.rglob("*.wav"))[:number]):
         raise SystemExit(f"error: no wav under {folder}: give a folder of recordings of the model's language")

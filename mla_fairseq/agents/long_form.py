@@ -8,7 +8,7 @@ from typing import Any
 
 from mla_fairseq.speech import SAMPLE_RATE
 from mla_fairseq.streaming import Detector, LongSession, OfflineSession, Session
-from mla_fairseq.streaming.detectors import BLOCK, BOUNDARY, DETECTORS, named_detector
+from mla_fairseq.streaming.detectors import BLOCK, DETECTOR_NAMES, named_detector
 
 FLAGS = ("detector", "pause", "longest")
 SEGMENT = 280  # ms, where no SimulEval has a flag for it
@@ -20,7 +20,7 @@ def add_long_form_args(parser: ArgumentParser) -> None:
     parser.add_argument("--long-form", action="store_true", help=help_)
     parser.add_argument(
         "--detector",
-        choices=[*DETECTORS, BOUNDARY],
+        choices=DETECTOR_NAMES,
         help="what finds speech: its energy, silero-vad, or the boundary output of the model (default: boundary for "
         "models that have this output, else energy)",
     )

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mla_fairseq.cli.options import Help, at_least, printable, run_command
+from mla_fairseq.cli.options import Help, add_detector, at_least, printable, run_command
 from mla_fairseq.errors import needs
 from mla_fairseq.speech.samples import SAMPLE_RATE
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from mla_fairseq.edge.runtime.model import EdgeTranslator
     from mla_fairseq.streaming.long import LongSession
     from mla_fairseq.streaming.session import Emission
-
-DETECTORS = ("energy", "silero", "boundary")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -41,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--number", type=int, metavar="N", help="its number, such as k of wait-k (default: that of the policy)")
     add("--beam", type=at_least(1), default=1, metavar="N", help="hypotheses, at most those of mla-export --beam")
     add("--tgt-lang", type=printable, metavar="LANG", help="target language of a multilingual model (default: none)")
-    add("--detector", choices=DETECTORS, help="what finds speech (default: boundary where the model has it, or energy)")
+    add_detector(parser)
     add = parser.add_argument_group("text to speech").add_argument
     add("--text", nargs="+", default=[], metavar="TEXT", help="sentences to speak (phonemes: phonemizer is needed)")
     add("--symbols", nargs="+", default=[], metavar="SYMBOLS", help="sentences as symbols of the model, as 'd o g'")
@@ -94,7 +92,7 @@ def line(emission: Emission) -> str:
 
 
 def peak_memory() -> str:
-    """Return the most memory that this process had so far, for a report; empty where the system does not tell."""
+    """Return the most memory that this process had so far, for a report; empty where the system does not report it."""
     try:
         import resource
     except ModuleNotFoundError:  # Windows
@@ -121,7 +119,7 @@ def run(args: argparse.Namespace) -> None:
     """Load the model and translate files or the microphone, or speak texts.
 
     Raises:
-        ValueError: a flag or the folder is wrong, or there is nothing to translate.
+        ValueError: a flag or the folder is wrong, or no audio and no text is given.
         UserError: onnxruntime is not installed.
         SystemExit: a file could not be translated.
     """

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mla_fairseq.cli.options import Help, add_user_dir, at_least, import_user_dir, printable, run_command
+from mla_fairseq.cli.options import Help, add_detector, add_user_dir, at_least, import_user_dir, printable, run_command
 from mla_fairseq.errors import needs
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ log = logging.getLogger(__name__)
 
 HIGHEST_PORT = 65_535
 ALL = ("", "0.0.0.0", "::")  # addresses of all networks
-BOUNDARY = "boundary"
-DETECTORS = ("energy", "silero", BOUNDARY)
 FROM_DATA = "(default: that of the manifests in --data)"
 
 
@@ -49,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--number", type=int, metavar="N", help="its number, such as k of wait-k (default: that of the policy)")
     add("--tgt-lang", type=printable, metavar="LANG", help=f"target language {FROM_DATA}")
     add("--source-lang", type=printable, metavar="LANG", help=f"source language {FROM_DATA}")
-    add("--detector", choices=DETECTORS, help="what finds speech (default: boundary where the model has it, or energy)")
+    add_detector(parser)
     add("--pause", type=float, default=0.16, metavar="S", help="shortest pause that ends a stretch of speech, in s")
     add("--longest", type=float, default=30.0, metavar="S", help="longest stretch, in s")
     add("--device", default="cpu", help="torch device")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mla_fairseq.errors import user_errors
+from mla_fairseq.streaming.detectors import DETECTOR_NAMES
 
 STOPPED = "stopped: run the same command again to continue"
 ENDED = "stopped: the same command would start from the beginning"
@@ -73,6 +74,12 @@ def data_root(given: Path | None) -> Path:
     if not (folder := Path(name)).is_dir():
         raise ValueError(f"{folder} is not a folder: correct --data or DATA")
     return folder
+
+
+def add_detector(parser: argparse.ArgumentParser) -> None:
+    """Add ``--detector``, for recordings of any length."""
+    help_ = "what finds speech (default: boundary where the model has it, or energy)"
+    parser.add_argument("--detector", choices=DETECTOR_NAMES, help=help_)
 
 
 def add_user_dir(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mla_fairseq.attention import AttentionHeads, Causal, Layout, Mechanism
 from mla_fairseq.attention.base import Tensors
 from mla_fairseq.edge.softmax import static
+from mla_fairseq.models.layers import DecoderLayer, EncoderLayer
 
 
 def fuse(*layers: nn.Linear) -> nn.Linear:
@@ -88,6 +89,14 @@ class SelfSite(Site):
         q, k, v = split(self.qkv(x), 3)
         output, state = self.mechanism.advance(state, q, k, v, layout)
         return self.join(output), state
+
+
+def attend_self(
+    layer: EncoderLayer | DecoderLayer, site: SelfSite, x: Tensor, state: Tensors, layout: Layout
+) -> tuple[Tensor, Tensors]:
+    """Return rows (N, C) after the self-attention of a layer, with its norm and residual, and the next state."""
+    y, state = site(layer.block_input(x, layer.self_attn_layer_norm), state, layout)
+    return layer.block_output(y, x, layer.self_attn_layer_norm), state
 
 
 class CrossSite(Site):

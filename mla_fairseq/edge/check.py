@@ -21,7 +21,7 @@ TOKENS = 12
 EXACT = 1e-3
 """Largest error of a float graph, relative to the largest number; rounding gives about 1e-5."""
 ROUNDED = 0.5
-"""The same for the mean error of 8-bit graphs, relative to the mean number. What they cost in BLEU a test set tells."""
+"""The same for the mean error of 8-bit graphs, relative to the mean number. A test set shows what they cost in BLEU."""
 
 
 def signal(seconds: float) -> NDArray:
@@ -92,11 +92,8 @@ def _encoder(speech: SpeechSteps, frames: Tensor, call: Call) -> dict[str, tuple
 
 def _decoder(speech: SpeechSteps, frames: Tensor, calls: Mapping[str, Call]) -> tuple[Tensor, Tensor]:
     model = speech.translator.model
-    states, memories, own = (
-        model.encoder.stream(frames.unsqueeze(0), {}, final=True),
-        speech.reader.fresh,
-        speech.decoder.fresh,
-    )
+    states = model.encoder.stream(frames.unsqueeze(0), {}, final=True)
+    memories, own = speech.reader.fresh, speech.decoder.fresh
     state: State = {}
     token = torch.full((speech.options.beam,), model.decoder.dictionary.eos())
     found, expected = [], []

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mla_fairseq.attention.base import Tensors
-from mla_fairseq.edge.attention import CrossSite, SelfSite
+from mla_fairseq.edge.attention import CrossSite, SelfSite, attend_self
 from mla_fairseq.edge.monotonic import MonotonicSite
 from mla_fairseq.edge.reader import CROSS
 from mla_fairseq.edge.softmax import BufferedSoftmax
@@ -80,9 +80,7 @@ class DecoderStep(Step):
         new, reports = {"written": state["written"] + 1}, []
         x = self.decoder._embed(data["tokens"].unsqueeze(1), state["written"])[0]
         for i, (layer, own, cross) in enumerate(self.layers):
-            y = layer.block_input(x, layer.self_attn_layer_norm)
-            y, held = own(y, part(f"{OWN}.{i}", state), layouts.target)
-            x = layer.block_output(y, x, layer.self_attn_layer_norm)
+            x, held = attend_self(layer, own, x, part(f"{OWN}.{i}", state), layouts.target)
             y = layer.block_input(x, layer.encoder_attn_layer_norm)
             memory = part(f"{CROSS}.{i}", data)
             if isinstance(cross, MonotonicSite):

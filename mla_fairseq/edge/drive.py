@@ -83,7 +83,7 @@ def read(step: ReaderStep, states: Tensor, state: Tensors, call: Call) -> Tensor
 def decode(step: DecoderStep, tokens: Tensor, memories: Tensors, state: Tensors, call: Call) -> tuple[Tensor, Tensors]:
     """Return the scores (B, V) after these tokens (B,), and the next state; ``memories`` are a reader's state.
 
-    Monotonic heads are told that the speech has ended.
+    Monotonic heads decode as after the end of the speech.
     """
     data = {"tokens": tokens, "ended": torch.tensor([1])} | memories
     results, state = call({name: data[name] for name in step.data}, state)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mla_fairseq.attention import Blocks, Layout
 from mla_fairseq.attention.base import Tensors
-from mla_fairseq.edge.attention import SelfSite
+from mla_fairseq.edge.attention import SelfSite, attend_self
 from mla_fairseq.edge.step import Step, number, part, prefixed
 from mla_fairseq.edge.subsample import Subsample
 from mla_fairseq.models.encoder import SpeechEncoder
@@ -76,10 +76,9 @@ class EncoderStep(Step):
             key_mask=real.unsqueeze(0),
         )  # fmt: skip
         for i, (layer, site) in enumerate(self.layers):
-            y = layer.block_input(x, layer.self_attn_layer_norm)
-            y, held = site(y, part(f"layer.{i}", state), layout)
+            x, held = attend_self(layer, site, x, part(f"layer.{i}", state), layout)
             new |= prefixed(f"layer.{i}", held)
-            x = layer.feed_forward(layer.block_output(y, x, layer.self_attn_layer_norm))
+            x = layer.feed_forward(x)
         x = x if self.encoder.layer_norm is None else self.encoder.layer_norm(x)
         results = {"states": x}
         if (boundary := self.encoder.boundary) is not None:

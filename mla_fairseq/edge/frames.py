@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mla_fairseq.attention.base import Tensors
-from mla_fairseq.edge.attention import CrossSite, SelfSite
+from mla_fairseq.edge.attention import CrossSite, SelfSite, attend_self
 from mla_fairseq.edge.decoder import OWN
 from mla_fairseq.edge.reader import CROSS
 from mla_fairseq.edge.softmax import BufferedSoftmax
@@ -63,9 +63,7 @@ class FrameStep(Step):
         new = {"written": written + 1}
         x = self._embed(state["frame"], data["keep"], written)
         for i, (layer, own, cross) in enumerate(self.layers):
-            y = layer.block_input(x, layer.self_attn_layer_norm)
-            y, held = own(y, part(f"{OWN}.{i}", state), layouts.target)
-            x = layer.block_output(y, x, layer.self_attn_layer_norm)
+            x, held = attend_self(layer, own, x, part(f"{OWN}.{i}", state), layouts.target)
             y = layer.block_input(x, layer.encoder_attn_layer_norm)
             y = cross.read(y, part(f"{CROSS}.{i}", data), layouts.source)
             x = layer.feed_forward(layer.block_output(y, x, layer.encoder_attn_layer_norm))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mla_fairseq.attention import Full, Layout
 from mla_fairseq.attention.base import Tensors
-from mla_fairseq.edge.attention import CrossSite, SelfSite
+from mla_fairseq.edge.attention import CrossSite, SelfSite, attend_self
 from mla_fairseq.edge.convolution import with_products
 from mla_fairseq.edge.reader import CROSS
 from mla_fairseq.edge.step import Step, prefixed
@@ -67,6 +67,5 @@ class TextStep(Step):
         """Return encoder states (N, 1, C)."""
         x, layout = self.encoder._embed(tokens, real)[:, 0], self.encoder.layout(real, real)
         for layer, site in self.layers:
-            y, _ = site(layer.block_input(x, layer.self_attn_layer_norm), {}, layout)
-            x = layer.feed_forward(layer.block_output(y, x, layer.self_attn_layer_norm))
+            x = layer.feed_forward(attend_self(layer, site, x, {}, layout)[0])
         return self.encoder._finish(x.unsqueeze(1), speaker)

@@ -51,21 +51,23 @@ DETECTORS: dict[str, Callable[[], Detector]] = {"energy": EnergyDetector, "siler
 """Detectors by the names that commands have for them."""
 BOUNDARY = "boundary"
 """The name of the boundary output of a model, which ``LongSession`` uses without a detector."""
+DETECTOR_NAMES = (*DETECTORS, BOUNDARY)
+"""What ``--detector`` may be."""
 
 
 def named_detector(name: str | None, boundary: bool) -> Detector | None:
     """Return a new detector by its name; ``None``: the choice of ``LongSession``.
 
     Args:
-        name: a key of ``DETECTORS``, ``BOUNDARY`` or ``None``.
+        name: one of ``DETECTOR_NAMES``, or ``None``.
         boundary: whether the model has a boundary output.
 
     Raises:
         ValueError: the name is unknown, or the model has no boundary output.
         UserError: the packages of the detector are not installed.
     """
-    if name not in (None, BOUNDARY, *DETECTORS):
-        raise ValueError(f"the detector is unknown ({name!r}): use one of {', '.join([*DETECTORS, BOUNDARY])}")
+    if name not in (None, *DETECTOR_NAMES):
+        raise ValueError(f"the detector is unknown ({name!r}): use one of {', '.join(DETECTOR_NAMES)}")
     if name == BOUNDARY and not boundary:
         raise ValueError("this model has no boundary output: use --detector energy, or train with --boundary-weight")
     return DETECTORS[name]() if name in DETECTORS else None

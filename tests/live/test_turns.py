@@ -15,7 +15,7 @@ class Client:
 
 
 def answer(result: Any = None, spent: float = 0.0) -> Answer:
-    """Return an answer that has come."""
+    """Return an answer that has arrived."""
     future = asyncio.get_running_loop().create_future()
     future.set_result((result, spent))
     return future
