@@ -23,7 +23,7 @@ LONGEST = TAIL + GAP + PAUSE + NEXT[1]
 """Most frames that surround a sentence."""
 READ = (-1, 9)  # encoder states from the end of the sentence to the last one that the decoder reads
 NOISE = (-80.0, -38.0)  # dB of full scale
-SILENCE = (-90.0, -44.0)  # louder noise here hides where one sentence ends and the next begins at once
+SILENCE = (-90.0, -50.0)  # louder noise here hides where one sentence ends and the next begins at once
 _LEVEL = 100.0  # of the white noise that all levels are made from: its root mean square, of 16-bit samples
 
 
