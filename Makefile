@@ -29,11 +29,13 @@ test: lint  ## lint, then run every fast test (minutes)
 test-slow: setup  ## run the tests that train models or run whole recipes
 	@OMP_NUM_THREADS=$(JOBS) $(BIN)/python -m pytest -m slow
 
-bench: setup  ## time attention, training, streaming and synthesis (an hour; needs an idle machine)
+bench: setup  ## time attention, training, streaming, synthesis and the demo's exported model (an hour; needs an idle machine)
 	@$(BIN)/python scripts/bench_attention.py --output docs/bench_attention.md
 	@$(BIN)/python scripts/bench_training.py --output docs/bench_training.md
 	@$(BIN)/python scripts/bench_streaming.py --output docs/bench_streaming.md
 	@$(BIN)/python scripts/bench_tts.py --output docs/bench_tts.md
+	@$(BIN)/python scripts/bench_edge.py --baseline fe7b653 --output docs/bench_edge.md \
+		--random "s2t_transformer_simul_mla_s --attn-type relu --share-decoder-input-output-embed"
 
 lint: setup  ## check style, format and types; change nothing
 	@$(BIN)/ruff check .

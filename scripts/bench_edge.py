@@ -4,8 +4,8 @@ r"""Measure exported models beside their PyTorch sessions: a segment's cost and 
 Each checkpoint is exported in float32 and int8 into a temporary folder. Programs translate the same sentences on one
 thread, each in a process of its own, in turns; one of them can be the PyTorch session of an earlier commit.
 
-    python scripts/bench_edge.py --baseline fe7b653 --random "s2t_transformer_simul_mla_s --attn-type relu" \
-        --model runs/demo_talks/checkpoint_average.pt runs/data/demo/en-de runs/data/demo_corpus/en-de
+    python scripts/bench_edge.py --baseline fe7b653 \
+        --random "s2t_transformer_simul_mla_s --attn-type relu --share-decoder-input-output-embed"
 """
 
 from __future__ import annotations
