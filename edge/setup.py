@@ -38,5 +38,6 @@ setup(
     version=re.search(r'^__version__ = "(.+)"', (PACKAGE / "__init__.py").read_text(encoding="utf-8"), re.MULTILINE)[1],
     packages=list(MODULES),
     package_dir={"mla_fairseq": str(PACKAGE)},
+    package_data={"mla_fairseq.edge": ["demo/*"]},
     cmdclass={"build_py": Selection},
 )

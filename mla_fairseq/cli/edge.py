@@ -3,7 +3,7 @@
 Prints each piece of the translation with the seconds of audio after which it was final. Any format that libsndfile
 reads is converted if soundfile and soxr are installed; without them, wav files of 16 bits at 16 kHz are read. A
 recording may be of any length: it is translated stretch by stretch. A model of text to speech writes a wav file of each
-sentence.
+sentence. --demo needs no FOLDER and no FILE: a small model and three sentences are installed with the command.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mla_fairseq.cli.options import Help, add_detector, at_least, printable, run_command
 from mla_fairseq.errors import needs
@@ -26,13 +26,16 @@ if TYPE_CHECKING:
     from mla_fairseq.streaming.long import LongSession
     from mla_fairseq.streaming.session import Emission
 
+DEMO = "Synthetic English speech, its German translation, and the seconds of speech after which words were final:"
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of ``mla-edge``."""
     parser = argparse.ArgumentParser(prog="mla-edge", description=__doc__, formatter_class=Help)
     add = parser.add_argument
-    add("folder", type=Path, metavar="FOLDER", help="folder that mla-export wrote")
+    add("folder", nargs="?", type=Path, metavar="FOLDER", help="folder that mla-export wrote")
     add("files", nargs="*", type=Path, metavar="FILE", help="audio file")
+    add("--demo", action="store_true", help="translate three English sentences to German as if they were spoken now")
     add("--microphone", action="store_true", help="translate what the microphone records, until Ctrl-C")
     add("--precision", choices=("int8", "float32"), help="of the model (default: int8 where the folder has it)")
     add("--policy", metavar="NAME", help="when to read and when to emit (default: what the model was trained for)")
@@ -49,6 +52,18 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+class Cost(NamedTuple):
+    """What a translation has cost: seconds of audio, and of CPU."""
+
+    audio: float
+    cpu: float
+
+    def report(self, name: str) -> str:
+        """Return a line for the user, about a recording that is not empty."""
+        factor = f"real-time factor {self.cpu / self.audio:.3f}"
+        return f"{name}: {self.audio:.1f} s of audio, {factor}{peak_memory()}"
+
+
 def begin(args: argparse.Namespace, model: EdgeTranslator) -> LongSession:
     """Return a session of a recording.
 
@@ -63,16 +78,13 @@ def begin(args: argparse.Namespace, model: EdgeTranslator) -> LongSession:
     return begin_long(model, args.policy, args.number, options, detector, longest=model.config.longest)
 
 
-def translate(name: str, session: LongSession, blocks: Iterator[NDArray]) -> None:
-    """Translate a recording; print its words as they become final, and what that has cost."""
+def translate(session: LongSession, blocks: Iterator[NDArray]) -> Cost:
+    """Translate a recording, print its words as they become final, and return what that has cost."""
     samples, used = 0, 0.0
     for block in blocks:
         samples += len(block)
         used += push(session, block)
-    used += push(session, None)
-    if seconds := samples / SAMPLE_RATE:
-        cost = f"real-time factor {used / seconds:.3f}{peak_memory()}"
-        print(f"{name}: {seconds:.1f} s of audio, {cost}", file=sys.stderr)
+    return Cost(samples / SAMPLE_RATE, used + push(session, None))
 
 
 def push(session: LongSession, block: NDArray | None) -> float:
@@ -115,41 +127,96 @@ def speak_texts(args: argparse.Namespace) -> None:
     speak_all(model, sentences, args.output, args.speaker, args.seed)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Load the model and translate files or the microphone, or speak texts.
+def check_sources(args: argparse.Namespace) -> None:
+    """Check that the command line names one model and one source of speech or text.
 
     Raises:
-        ValueError: a flag or the folder is wrong, or no audio and no text is given.
-        UserError: onnxruntime is not installed.
-        SystemExit: a file could not be translated.
+        ValueError: it does not.
     """
-    with needs("export"):
-        from mla_fairseq.edge.runtime.audio import read_blocks, record
-        from mla_fairseq.edge.runtime.model import EdgeTranslator
-    texts = bool(args.text or args.symbols)
-    if bool(args.files) + args.microphone + texts != 1:
+    flags = {"--microphone": args.microphone, "--text": args.text, "--symbols": args.symbols}
+    given = [name for name, value in flags.items() if value]
+    if args.demo:
+        if extra := [*filter(None, [args.folder]), *args.files, *given]:
+            names = ", ".join(map(str, extra))
+            raise ValueError(f"--demo has its own model and speech, but more is given ({names}): remove it, or --demo")
+    elif args.folder is None:
+        raise ValueError("no model is given: name a FOLDER that mla-export wrote, or try --demo")
+    elif bool(args.files) + args.microphone + bool(args.text or args.symbols) != 1:
         raise ValueError(
             "there is not one source of speech or text: name audio files, or give --microphone, --text or --symbols"
         )
-    if texts:
-        speak_texts(args)
-        return
-    model = EdgeTranslator.load(args.folder, args.precision)
-    session, failed = begin(args, model), False
+
+
+def translate_demo(args: argparse.Namespace) -> None:
+    """Translate the sentences of the demo.
+
+    Raises:
+        ValueError: a flag does not suit its model, or a file is not the one that was installed.
+    """
+    from mla_fairseq.edge.runtime.audio import read_blocks
+    from mla_fairseq.edge.runtime.demo import FOLDER, NUMBER, as_spoken, sentences
+    from mla_fairseq.edge.runtime.model import EdgeTranslator
+
+    if (args.policy, args.number) == (None, None):
+        args.number = NUMBER
+    session = begin(args, EdgeTranslator.load(FOLDER, args.precision))
+    fresh, costs = session.snapshot(), []
+    print(DEMO, flush=True)
+    for sentence in sentences():
+        print(sentence.source, flush=True)
+        session.restore(fresh)
+        costs.append(translate(session, as_spoken(read_blocks(sentence.path))))
+    print(Cost(*map(sum, zip(*costs, strict=True))).report("demo"))
+
+
+def translate_all(args: argparse.Namespace) -> None:
+    """Load the model, and translate the microphone or files.
+
+    Raises:
+        ValueError: a flag or the folder is wrong.
+        SystemExit: a file could not be translated.
+    """
+    from mla_fairseq.edge.runtime.audio import read_blocks, record
+    from mla_fairseq.edge.runtime.model import EdgeTranslator
+
+    session, failed = begin(args, EdgeTranslator.load(args.folder, args.precision)), False
     if args.microphone:
         print("speak; Ctrl-C ends the recording", file=sys.stderr)
-        translate("microphone", session, record())
+        report("microphone", translate(session, record()))
     fresh = session.snapshot()
     for path in args.files:
         print(f"{path}:", flush=True)
         session.restore(fresh)
         try:
-            translate(str(path), session, read_blocks(path))
+            report(str(path), translate(session, read_blocks(path)))
         except ValueError as error:
             failed = True
             print(f"error: {error}", file=sys.stderr)
     if failed:
         raise SystemExit(1)
+
+
+def report(name: str, cost: Cost) -> None:
+    """Print what a recording has cost, if it has samples."""
+    if cost.audio:
+        print(cost.report(name), file=sys.stderr)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Translate files, the microphone or the demo, or speak texts.
+
+    Raises:
+        ValueError: a flag or the folder is wrong, or not one source of audio or text is given.
+        UserError: onnxruntime is not installed.
+        SystemExit: a file could not be translated.
+    """
+    check_sources(args)
+    with needs("export"):
+        from mla_fairseq.edge.runtime import graph  # noqa: F401
+    if args.demo:
+        translate_demo(args)
+    else:
+        (speak_texts if args.text or args.symbols else translate_all)(args)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

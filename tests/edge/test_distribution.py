@@ -15,6 +15,7 @@ import pytest
 import soundfile
 
 from mla_fairseq import __version__
+from tests.edge.test_demo import MOST, check_demo, run_demo
 from tests.programs import ROOT, run
 from tests.streaming.conftest import noise
 from tests.test_wheel import pip
@@ -67,6 +68,14 @@ def test_the_wheel_has_every_module_that_its_modules_import(wheel: Path) -> None
         assert (ROOT / name).read_text(encoding="utf-8") == text
 
 
+def test_the_wheel_has_the_demo(wheel: Path, tmp_path: Path) -> None:
+    assert wheel.stat().st_size <= MOST
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(tmp_path)
+    assert not list(tmp_path.rglob("*.js"))  # the page is what a checkpoint is exported with
+    check_demo(run_demo(folder=tmp_path))
+
+
 @pytest.mark.slow
 def test_the_command_runs_where_torch_is_not(wheel: Path, export, tmp_path: Path) -> None:
     folder, done = export("--attn-type relu", "")
@@ -82,6 +91,8 @@ def test_the_command_runs_where_torch_is_not(wheel: Path, export, tmp_path: Path
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert found.returncode == 0, found.stderr
     assert found.stdout == run("mla-edge", *command[1:]).out and len(found.stdout.splitlines()) > 2
+    demo = subprocess.run([*command[:1], "--demo"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    check_demo(demo)
     for package in ("torch", "fairseq", "soundfile"):
         assert subprocess.run([python, "-c", f"import {package}"], capture_output=True, cwd=tmp_path).returncode == 1
     assert np.isclose(float(found.stderr.split()[1]), 1.4)

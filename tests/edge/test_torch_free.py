@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -19,10 +20,10 @@ sys.meta_path.insert(0, Block())
 """
 
 
-def run_blocked(code: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a process in which nothing but numpy and onnxruntime can be imported."""
+def run_blocked(code: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run code in a folder, in a process in which nothing but numpy, onnxruntime and its package can be imported."""
     command = [sys.executable, "-c", BLOCKED + code]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize("module", ["streaming.choice", "streaming.long", "files", "edge.runtime.speaking"])
