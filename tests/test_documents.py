@@ -104,7 +104,10 @@ def test_the_dockerfile_copies_what_exists() -> None:
 
 
 def test_the_readme_is_short() -> None:
-    assert len(TEXTS["README.md"].split()) <= 900
+    text = TEXTS["README.md"]
+    for output in (body for name, body in blocks("text") if name == "README.md"):  # shows more than it tells
+        text = text.replace(output, "")
+    assert len(text.split()) <= 900
 
 
 @pytest.mark.parametrize("page", ["attention", "streaming", "agents", "recipes"])

@@ -47,9 +47,9 @@ def expected() -> list[str]:
 def check_demo(done: subprocess.CompletedProcess[str]) -> None:
     """Check the output of the demo.
 
-    Words and times are exact, though 8-bit products differ between processors: without VNNI their sums may saturate.
-    The sentences were chosen so that float32 emits the same, which is further away than any processor; under qemu,
-    processors with SSE4.2 (Nehalem) and AVX2 alone (Haswell) emitted the same too.
+    Words and times must be equal on every processor, although 8-bit products are not: without VNNI, sums may saturate.
+    The sentences were chosen so that float32 emits the same, and rounds more differently than any processor does. qemu
+    emulated one with AVX2 alone (Haswell) and one without (Nehalem): both emitted the same.
     """
     assert done.returncode == 0, done.stderr
     *lines, cost = done.stdout.splitlines()
