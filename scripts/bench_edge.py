@@ -25,6 +25,7 @@ from pathlib import Path
 import benchmark
 import edge_limit
 import edge_random
+import edge_voice
 
 from mla_fairseq.cli.export import main as export_model
 from mla_fairseq.cli.options import at_least
@@ -165,6 +166,9 @@ def measure(args: argparse.Namespace) -> str:
                 take_turn(args, model, trees)
                 peaks |= edge_limit.measure_peaks()
         reports = [model.report(peaks) for model in measured]
+        if args.voice:
+            checkpoint, data = map(Path, args.voice)
+            reports.append(edge_voice.report(export(checkpoint, data, Path(folder) / "voice"), data, args.turns))
     return "\n\n".join([f"# Exported models\n\n{about(args, peaks)}", *reports, benchmark.signature()])
 
 
@@ -203,6 +207,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--random", action="append", default=[], metavar="ARCH_AND_FLAGS",
         help="measure this model with random weights too; can be repeated",
     )  # fmt: skip
+    parser.add_argument(
+        "--voice", nargs=2, metavar=("CHECKPOINT", "DATA"), help="measure this text-to-speech model of one speaker too"
+    )
     parser.add_argument("--baseline", metavar="COMMIT", help="commit of version 0.1 whose session to compare with")
     parser.add_argument("--number", type=at_least(1), default=20, help="sentences of tst-COMMON (default: %(default)s)")
     parser.add_argument("--lagging", type=at_least(1), default=5, help="k of wait-k (default: %(default)s)")

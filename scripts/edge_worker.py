@@ -39,12 +39,14 @@ def load(args: argparse.Namespace) -> Callable[[], Any]:
     from mla_fairseq.streaming.incremental import IncrementalSession
     from mla_fairseq.streaming.policies import WaitKPolicy
 
-    model = load_torch(args) if args.program == "PyTorch" else load_graphs(args)
+    model = load_model(args)
     return lambda: IncrementalSession(model, WaitKPolicy(args.lagging))
 
 
-def load_torch(args: argparse.Namespace) -> Any:
-    """Return the model of a checkpoint."""
+def load_model(args: argparse.Namespace) -> Any:
+    """Return the model of a checkpoint or of an exported folder."""
+    if args.program != "PyTorch":
+        return load_graphs(args)
     import torch
 
     from mla_fairseq.streaming.translator import Translator
@@ -77,9 +79,9 @@ def counted(part: str, run: Callable[..., Any]) -> Callable[..., Any]:
 def load_baseline(args: argparse.Namespace) -> Callable[[], Any]:
     """Return what begins a session of version 0.1, whose package is the one on ``PYTHONPATH``."""
     import torch
-    from mla_fairseq.engine.policies import WaitKPolicy  # type: ignore[import-not-found]
-    from mla_fairseq.engine.session import Session  # type: ignore[import-not-found]
-    from mla_fairseq.engine.translator import Translator  # type: ignore[import-not-found]
+    from mla_fairseq.engine.policies import WaitKPolicy
+    from mla_fairseq.engine.session import Session
+    from mla_fairseq.engine.translator import Translator
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -139,14 +141,17 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
         "factor": sum(seconds) * RATE / sum(map(len, recordings)),
         "calls": {part: number / len(seconds) for part, number in CALLS.items()},
         "start": start,
-        "memory": peak(),
+        "memory": memory("VmHWM"),
     }
 
 
-def peak() -> float:
-    """Return the most MB that this process had resident (Linux); ``ru_maxrss`` would begin with those of its parent."""
+def memory(kind: str) -> float:
+    """Return the MB that this process has resident, ``VmRSS``, or had at most, ``VmHWM`` (Linux).
+
+    ``ru_maxrss`` would begin with those of its parent.
+    """
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6
+    return next(int(line.split()[1]) for line in lines if line.startswith(kind)) * 1024 / 1e6
 
 
 def build_parser() -> argparse.ArgumentParser:
