@@ -154,12 +154,11 @@ def models(args: argparse.Namespace, folder: Path) -> Iterator[Model]:
 
 def measure(args: argparse.Namespace) -> str:
     """Return the report."""
-    peaks = edge_limit.measure_peaks()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         trees = {}
         if args.baseline:
             trees[args.baseline] = stack.enter_context(benchmark.source_tree(args.baseline))
-        measured = list(models(args, Path(folder)))
+        measured, peaks = list(models(args, Path(folder))), edge_limit.measure_peaks()
         for model in measured:
             model.programs = {name: model.programs[SESSION] for name in trees} | model.programs
             for _ in range(args.turns):

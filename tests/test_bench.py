@@ -10,17 +10,13 @@ from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import soundfile
 import torch
-from onnx import TensorProto, helper, numpy_helper
 
 from mla_fairseq.attention import Causal, Layout, ReLUAttention, build_attention, registry
-from tests.streaming.conftest import Save, data, save  # noqa: F401 -- fixtures
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 Report = Callable[..., str]
@@ -261,101 +257,3 @@ def test_the_length_from_which_a_mix_is_faster(monkeypatch: pytest.MonkeyPatch) 
     assert script["crossing"](lengths, [1.0, 100.0], [50.5, 50.5]) is None
     assert script["crossing"](lengths, [1.0, 100.0], [10.0, 10.0]) == 20
     assert script["crossing"](lengths, [2.0, 2.0], [1.0, 1.0]) == 1
-
-
-TURN = {"words": [["ja", ""], ["", "nein"]], "segment": 4.0, "factor": 0.02, "start": 9.0, "memory": 400.0, "calls": {}}
-
-
-@pytest.fixture
-def scripts(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, Any]]:
-    """``scripts(name)``: what a script defines."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    return lambda name: runpy.run_path(str(SCRIPTS / f"{name}.py"))
-
-
-def write_products(folder: Path) -> None:
-    """Write a decoder's graph: rows of a table, a product with its weight, and one of two inputs."""
-    sizes = {"x": [2, 4], "next.x": [2, 4], "y": [2, 2]}
-    values = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in sizes.items()}
-    arrays = {"w": np.zeros((4, 4), np.float32), "t": np.zeros((9, 4), np.float32), "i": np.array([1])}
-    weights = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
-    nodes = [("Gather", "ti", "r"), ("Transpose", "w", "v"), ("MatMul", "xv", "h"), ("Add", "hr", "next.x")]
-    nodes += [("Transpose", ["next.x"], "u"), ("MatMul", "hu", "y")]
-    graph = helper.make_graph(
-        [helper.make_node(kind, list(given), [found]) for kind, given, found in nodes],
-        "decoder", [values["x"]], [values["next.x"], values["y"]], weights,
-    )  # fmt: skip
-    onnx.save(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), folder / "decoder.onnx"
-    )
-
-
-def test_products_and_bytes_of_a_graph_are_counted(scripts: Callable[[str], dict[str, Any]], tmp_path: Path) -> None:
-    write_products(tmp_path)
-    cost = scripts("edge_limit")["segment_cost"]({"decoder": 3.0}, tmp_path, tmp_path)
-    assert cost.flop == 3 * 2 * 2 * 4 * 4
-    assert cost.others == 3 * 2 * 2 * 2 * 4
-    assert cost.weights == 3 * 4 * 4 * 4  # the table is not read as a whole
-    assert cost.states == 3 * 4 * (8 + 8 + 4)
-
-
-def test_the_limit_is_the_longer_of_products_and_bytes(scripts: Callable[[str], dict[str, Any]]) -> None:
-    limit = scripts("edge_limit")
-    peaks = limit["Peaks"](100.0, 200.0, 30.0) | limit["Peaks"](90.0, 400.0, 40.0)
-    assert peaks == limit["Peaks"](100.0, 400.0, 40.0)
-    cost = limit["Cost"](flop=800.0, others=100.0, weights=100.0, states=20.0)
-    assert peaks.limit(cost, "float32") == 9.0
-    assert peaks.limit(cost, "int8") == 3.0
-    assert peaks.limit(limit["Cost"](flop=8.0, weights=100.0, states=20.0), "int8") == 3.0
-
-
-def test_peaks_are_measured(scripts: Callable[[str], dict[str, Any]]) -> None:
-    peaks = scripts("edge_limit")["measure_peaks"]()
-    assert all(1e8 < rate < 1e13 for rate in vars(peaks).values())
-
-
-def test_exported_models_are_compared_turn_by_turn(scripts: Callable[[str], dict[str, Any]], tmp_path: Path) -> None:
-    write_products(tmp_path)
-    (tmp_path / "a.bin").write_bytes(bytes(2_000_000))
-    own = TURN | {"segment": 1.0, "words": [["ja", ""], ["nein", ""]], "calls": {"decoder": 2.0}}
-    turns = {"PyTorch": [TURN, TURN], "float32": [own, TURN], "int8": [own, own | {"segment": 2.0}]}
-    programs = dict.fromkeys(turns, tmp_path)
-    bench = scripts("bench_edge")
-    model = bench["Model"]("small", tmp_path, [], programs, turns=turns)
-    peaks = bench["edge_limit"].Peaks(1e9, 1e6, 1e9)
-    table = rows(model.report(peaks), "## small")
-    assert table[0][:5] == ["PyTorch", "4.00 (4.00-4.00)", "1.00 (1.00-1.00)", "0.0200", ""]
-    assert table[2][:5] == ["int8", "1.50 (1.00-2.00)", "3.00 (2.00-4.00)", "0.0200", "9%"]  # 128 FLOP and 64 others
-    assert table[2][-2:] == ["2.00", "1 of 2"]  # words of another segment are not equal
-
-
-def test_exported_models_without_a_corpus_are_reported(report: Report, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"error: .*data is not a folder: arrange the corpus as"):
-        report("bench_edge.py", "--model", "checkpoint.pt", str(tmp_path), str(tmp_path))
-
-
-SMALL_RANDOM = (
-    "s2t_transformer_simul_mla_tiny --attn-type relu --encoder-layers 1 --decoder-layers 1 --conv-channels 16 "
-    "--fixed-pre-decision-ratio 2"
-)
-
-
-@pytest.mark.slow
-def test_exported_models_are_timed_beside_their_session(
-    report: Report,
-    save: Save,  # noqa: F811
-    data: Path,  # noqa: F811
-) -> None:
-    flags = ["--model", str(save("--waitk-lagging 1-3")), str(data), str(data), "--random", SMALL_RANDOM]
-    flags += ["--lagging", "2", "--turns", "1", "--number", "3", "--baseline", "fe7b653"]
-    text = report("bench_edge.py", *flags)
-    for title in (flags[1], SMALL_RANDOM):
-        table = rows(text, f"## {title}")
-        assert [line[0] for line in table] == ["fe7b653", "PyTorch", "float32", "int8"]
-        assert all(float(cell.split()[0]) > 0 for line in table for cell in (*line[1:4], *line[5:8]))
-        assert all(float(line[4].strip("%")) > 0 for line in table[2:])
-        number = "3" if title == flags[1] else "1"
-        assert [line[-1] for line in table[:3]] == [f"{number} of {number}"] * 3
-        assert float(table[2][6]) < 200 < float(table[1][6])  # MB: without torch, and with it
-        assert len(re.findall(r"A segment in \w+: [\d.]+ tokens, .* at least [\d.]+ ms\.", text)) == 4
-    assert "`python scripts/bench_edge.py" in text
