@@ -158,17 +158,22 @@ def measure(args: argparse.Namespace) -> str:
         trees = {}
         if args.baseline:
             trees[args.baseline] = stack.enter_context(benchmark.source_tree(args.baseline))
-        measured, peaks = list(models(args, Path(folder))), edge_limit.measure_peaks()
+        measured, voice = list(models(args, Path(folder))), export_voice(args, Path(folder))
+        peaks = edge_limit.measure_peaks()
         for model in measured:
             model.programs = {name: model.programs[SESSION] for name in trees} | model.programs
             for _ in range(args.turns):
                 take_turn(args, model, trees)
                 peaks |= edge_limit.measure_peaks()
         reports = [model.report(peaks) for model in measured]
-        if args.voice:
-            checkpoint, data = map(Path, args.voice)
-            reports.append(edge_voice.report(export(checkpoint, data, Path(folder) / "voice"), data, args.turns))
+        if voice:
+            reports.append(edge_voice.report(voice, Path(args.voice[1]), args.turns))
     return "\n\n".join([f"# Exported models\n\n{about(args, peaks)}", *reports, benchmark.signature()])
+
+
+def export_voice(args: argparse.Namespace, folder: Path) -> dict[str, Path]:
+    """Export the text-to-speech model, if there is one."""
+    return export(*map(Path, args.voice), folder / "voice") if args.voice else {}
 
 
 def take_turn(args: argparse.Namespace, model: Model, trees: dict[str, Path]) -> None:
@@ -177,7 +182,8 @@ def take_turn(args: argparse.Namespace, model: Model, trees: dict[str, Path]) ->
     flags = ["--data", model.data, "--lagging", args.lagging, *model.flags]
     for program, path in model.programs.items():
         printed = call(trees.get(program, benchmark.ROOT), worker, program, path, *model.wavs, *flags)
-        model.turns.setdefault(program, []).append(json.loads(printed))
+        model.turns.setdefault(program, []).append(turn := json.loads(printed))
+        print(f"{model.title}: {program}: {turn['segment']:.2f} ms of a segment", file=sys.stderr)
 
 
 def about(args: argparse.Namespace, peaks: edge_limit.Peaks) -> str:
