@@ -81,17 +81,22 @@ def segment_cost(calls: Mapping[str, float], exact: Path, model: Path) -> Cost:
 def products(path: Path) -> tuple[float, float]:
     """Return the FLOP of a graph's products with weights, and of its other products.
 
+    Those of softmax attention whose size grows with the number of keys are not counted: the limit is a lower bound.
+
     Raises:
-        SystemExit: a shape is not known.
+        SystemExit: the size of a product with a weight is not known.
     """
     graph = shape_inference.infer_shapes(onnx.load(path), data_prop=True).graph
     shapes, fixed, flop = known_shapes(graph), fixed_names(graph), [0.0, 0.0]
     for node in graph.node:
         if node.op_type in PRODUCTS:
-            sizes = [shapes.get(name, [0]) for name in (*node.input[:2], node.output[0])]
-            if not all(map(all, sizes)):
+            sizes, weight = (
+                [shapes.get(name, [0]) for name in (*node.input[:2], node.output[0])],
+                node.input[1] in fixed,
+            )
+            if weight and not all(map(all, sizes)):
                 raise SystemExit(f"error: {path}: the product {node.name} has no static shape: export the model again")
-            flop[node.input[1] not in fixed] += 2 * math.prod(sizes[2]) * inner(node, *sizes[:2])
+            flop[not weight] += 2 * math.prod(sizes[2]) * inner(node, *sizes[:2])
     return flop[0], flop[1]
 
 

@@ -31,21 +31,18 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> Scripts:
     return lambda name: runpy.run_path(str(SCRIPTS / f"{name}.py"))
 
 
-def write_products(folder: Path) -> None:
-    """Write a decoder's graph: rows of a table, a product with its weight, and one of two inputs."""
-    sizes = {"x": [2, 4], "next.x": [2, 4], "y": [2, 2]}
-    values = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in sizes.items()}
+def write_products(folder: Path, rows: int | str = 2, keys: int | str = 2) -> None:
+    """Write a decoder's graph: a row of a table, a product with its weight, and one of two inputs."""
+    sizes = {"x": [rows, 4], "k": [keys, 4], "next.x": [rows, 4], "y": [rows, keys]}
+    x, k, *outputs = (helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in sizes.items())
     arrays = {"w": np.zeros((4, 4), np.float32), "t": np.zeros((9, 4), np.float32), "i": np.array([1])}
     weights = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
     nodes = [("Gather", "ti", "r"), ("Transpose", "w", "v"), ("MatMul", "xv", "h"), ("Add", "hr", "next.x")]
-    nodes += [("Transpose", ["next.x"], "u"), ("MatMul", "hu", "y")]
-    graph = helper.make_graph(
-        [helper.make_node(kind, list(given), [found]) for kind, given, found in nodes],
-        "decoder", [values["x"]], [values["next.x"], values["y"]], weights,
-    )  # fmt: skip
-    onnx.save(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), folder / "decoder.onnx"
-    )
+    nodes += [("Transpose", "k", "u"), ("MatMul", "hu", "y")]
+    made = [helper.make_node(kind, list(given), [found]) for kind, given, found in nodes]
+    graph = helper.make_graph(made, "decoder", [x, k], outputs, weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, folder / "decoder.onnx")
 
 
 def test_products_and_bytes_of_a_graph_are_counted(scripts: Scripts, tmp_path: Path) -> None:
@@ -54,7 +51,16 @@ def test_products_and_bytes_of_a_graph_are_counted(scripts: Scripts, tmp_path: P
     assert cost.flop == 3 * 2 * 2 * 4 * 4
     assert cost.others == 3 * 2 * 2 * 2 * 4
     assert cost.weights == 3 * 4 * 4 * 4  # the table is not read as a whole
-    assert cost.states == 3 * 4 * (8 + 8 + 4)
+    assert cost.states == 3 * 4 * (8 + 8 + 8 + 4)
+
+
+def test_products_of_unknown_size_are_not_counted_unless_with_weights(scripts: Scripts, tmp_path: Path) -> None:
+    products = scripts("edge_limit")["products"]
+    write_products(tmp_path, keys="keys")
+    assert products(tmp_path / "decoder.onnx") == (2 * 2 * 4 * 4, 0)
+    write_products(tmp_path, rows="rows")
+    with pytest.raises(SystemExit, match=r"decoder\.onnx: the product .* has no static shape: export the model again"):
+        products(tmp_path / "decoder.onnx")
 
 
 def test_the_limit_is_the_longer_of_products_and_bytes(scripts: Scripts) -> None:
