@@ -8,6 +8,7 @@ from mla_fairseq.criterions import optional_terms, tacotron2_length  # noqa: F40
 from mla_fairseq.models import (  # noqa: F401 -- registers them
     convtransformer_simul_mla,
     loading,
+    s2t_conformer_mla,
     s2t_transformer_mla,
     tts_transformer_mla,
 )

@@ -15,6 +15,7 @@ from pathlib import Path
 from mla_fairseq import agents
 from mla_fairseq.agents import StreamingAgent
 from mla_fairseq.files import write_text
+from mla_fairseq.models.conformer import add_conformer_args
 from mla_fairseq.models.length_options import add_length_args
 from mla_fairseq.models.options import add_attention_args
 from mla_fairseq.models.simul import add_chunk_args, add_simul_args
@@ -27,6 +28,7 @@ The console scripts of the package, and the flags that it adds to fairseq and Si
 MODELS = {
     "Attention": add_attention_args,
     "Chunked encoder": add_chunk_args,
+    "Conformer encoder": add_conformer_args,
     "Lengths": add_length_args,
     "Simultaneous models": add_simul_args,
 }

@@ -185,6 +185,7 @@ def test_blocks_are_in_a_language_that_is_tested(name: str) -> None:
 TRAININGS = [
     ("s2t_transformer_simul_mla", "speech_to_text_mla", "label_smoothed_cross_entropy_mla"),
     ("s2t_transformer_mla", "speech_to_text_mla", "label_smoothed_cross_entropy_mla"),
+    ("s2t_conformer_mla", "speech_to_text_mla", "label_smoothed_cross_entropy_mla"),
     ("tts_transformer_mla", "text_to_speech_mla", "tacotron2_mla"),
     ("transformer_lm", "language_modeling", "cross_entropy"),
 ]

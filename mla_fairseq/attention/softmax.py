@@ -25,7 +25,7 @@ class SoftmaxAttention(Mechanism):
     def parallel(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
         if layout.view == Causal() and layout.key_mask is None:  # torch's fastest kernel, which needs no mask
             return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return _attend(q, k, v, _both(layout.visible(torch.bool), layout.key_mask))
+        return _attend(q, k, v, both(layout.visible(torch.bool), layout.key_mask))
 
     def advance(self, state: Tensors, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> tuple[Tensor, Tensors]:
         if not state and q.shape[-2] > 1:  # ``parallel`` may use the fastest kernel
@@ -34,8 +34,8 @@ class SoftmaxAttention(Mechanism):
             state = self.write(state, k, v, layout)
             step = q.shape[-2] == 1 and layout.view == Causal()  # all stored keys are earlier
             visible = None if step or not q.numel() else layout.visible(torch.bool, stored=state["key"].shape[-2])
-            output = _attend(q, state["key"], state["value"], _both(visible, state.get("mask")))
-        return output, _trim(state, layout.view.reach)
+            output = _attend(q, state["key"], state["value"], both(visible, state.get("mask")))
+        return output, trim(state, layout.view.reach)
 
     def write(self, state: Tensors, k: Tensor, v: Tensor, layout: Layout) -> Tensors:
         mask = layout.key_mask
@@ -49,7 +49,7 @@ class SoftmaxAttention(Mechanism):
     def read(self, state: Tensors, q: Tensor, layout: Layout) -> Tensor:
         if not state:
             raise ValueError("this state is empty: write keys before reading it")
-        return _attend(q, state["key"], state["value"], _both(None, state.get("mask")))
+        return _attend(q, state["key"], state["value"], both(None, state.get("mask")))
 
     def scores(self, q: Tensor, k: Tensor, layout: Layout) -> Tensor:
         """Return weights (B, H, T, S) before normalization, the largest of a row 1; zero for keys that are not visible.
@@ -57,7 +57,7 @@ class SoftmaxAttention(Mechanism):
         Other weights are at least 1e-35 in float32, so that their sums can be divided by.
         """
         energy = (q @ k.mT).to(torch.promote_types(q.dtype, torch.float32)) * q.shape[-1] ** -0.5
-        visible = _both(layout.visible(torch.bool), layout.key_mask)
+        visible = both(layout.visible(torch.bool), layout.key_mask)
         if visible is not None:
             energy = energy.masked_fill(~visible, torch.finfo(energy.dtype).min)
         energy = energy - energy.amax(-1, keepdim=True).detach() if energy.numel() else energy  # else none is largest
@@ -72,7 +72,8 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=visible | blind).masked_fill(blind, 0.0)
 
 
-def _both(visible: Tensor | None, key_mask: Tensor | None) -> Tensor | None:
+def both(visible: Tensor | None, key_mask: Tensor | None) -> Tensor | None:
+    """Return which keys are visible (B or 1, 1, T or 1, S) and real as ``key_mask`` (B, S) says; ``None``: all are."""
     if key_mask is None:
         return visible
     key_mask = key_mask[:, None, None] if key_mask.dim() == 2 else key_mask.unsqueeze(2)
@@ -83,10 +84,9 @@ def _real(mask: Tensor | None, k: Tensor) -> Tensor:
     return torch.ones(k.shape[0], k.shape[-2], dtype=torch.bool, device=k.device) if mask is None else mask
 
 
-def _trim(state: Tensors, reach: int | None) -> Tensors:
+def trim(state: Tensors, reach: int | None) -> Tensors:
     """Drop the keys that no later query can see."""
-    stored = state["key"].shape[-2]
-    if reach is None or stored <= reach:
+    first = state["key"].shape[-2] - (reach or 0)
+    if reach is None or first <= 0:
         return state
-    first = stored - reach
     return {name: x[..., first:] if name == "mask" else x[..., first:, :] for name, x in state.items()}

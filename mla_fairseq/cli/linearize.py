@@ -33,7 +33,7 @@ from mla_fairseq.models.linearize import Distillation, batches, convert, convert
 from mla_fairseq.models.overrides import check_mechanisms, parse_override
 from mla_fairseq.models.stock import stock_model
 
-SPEECH_TO_TEXT = ("s2t_transformer", "convtransformer")
+SPEECH_TO_TEXT = ("s2t_transformer", "s2t_conformer", "convtransformer")
 SITES = ("attn_type", "encoder_attn_type", "decoder_attn_type", "cross_attn_type")
 EXAMPLE = (
     "example: mla-linearize checkpoint_best.pt --data prepared/en-de --encoder-attn-type hedgehog --distill-updates 300"

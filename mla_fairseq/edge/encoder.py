@@ -45,13 +45,18 @@ class EncoderStep(Step):
                 "the encoder reads the whole speech (full context), so it cannot run step by step: train a model with "
                 "--encoder-chunk-size, such as s2t_transformer_simul_mla"
             )
+        layers = [layer for layer in encoder.layers if isinstance(layer, EncoderLayer)]
+        if len(layers) < len(encoder.layers):
+            raise ValueError(
+                "the encoder is a Conformer, which cannot be exported yet: export a model with a Transformer encoder, "
+                "such as s2t_transformer_simul_mla"
+            )
         self.encoder, self.view, self.chunk = encoder, view, view.size
         self.subsample = Subsample(encoder.subsample, self.chunk, features)
         self.window, self.ahead, self.lead = (getattr(self.subsample, name) for name in ("window", "ahead", "lead"))
         self.frames_per_state, self.channels = self.window // self.chunk, encoder.channels
         self.padding = self.lead * self.window // self.chunk - self.ahead
         before = -(-capacity // self.chunk) * self.chunk if view.left < 0 else view.left * self.chunk
-        layers = [layer for layer in encoder.transformer_layers if isinstance(layer, EncoderLayer)]
         sites = [SelfSite(layer.self_attn, before, self.chunk) for layer in layers]
         self.sites = nn.ModuleList(sites)  # so that their parameters are those of the step
         self.layers = list(zip(layers, sites, strict=True))

@@ -49,6 +49,6 @@ def export_speech(
 
 def mechanisms(translator: Translator) -> dict[str, str]:
     """Return the mechanism of each attention site."""
-    encoder, decoder = translator.model.encoder.transformer_layers[0], translator.model.decoder.layers[0]
+    encoder, decoder = translator.model.encoder.layers[0], translator.model.decoder.layers[0]
     sites = {"encoder": encoder.self_attn, "decoder": decoder.self_attn, "cross": decoder.encoder_attn}
     return {f"{site}_attention": type(attention.mechanism).__name__ for site, attention in sites.items()}

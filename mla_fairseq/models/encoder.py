@@ -6,13 +6,13 @@ import contextlib
 import math
 import re
 from argparse import Namespace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from fairseq.models import FairseqEncoder
 from torch import Tensor, nn
 
-from mla_fairseq.attention import Blocks, Layout, State
+from mla_fairseq.attention import Blocks, Layout, Mechanism, State
 from mla_fairseq.models.boundary import FRAMES_PER_STATE, BoundaryOutput
 from mla_fairseq.models.dropout import Dropout
 from mla_fairseq.models.layers import EncoderLayer, SinusoidalPositions
@@ -53,6 +53,9 @@ class SpeechEncoder(FairseqEncoder):
             full-context encoder.
     """
 
+    layer_type: ClassVar[type[Any]] = EncoderLayer
+    layers_name: ClassVar[str] = "transformer_layers"  # as in fairseq's checkpoints
+
     def __init__(self, args: Namespace) -> None:
         super().__init__(None)  # no dictionary: the input is speech
         self.channels = args.encoder_embed_dim
@@ -62,14 +65,13 @@ class SpeechEncoder(FairseqEncoder):
         self.dropout_module = Dropout(args.dropout)
         self.subsample = build_subsampler(args)
         self.embed_positions = SinusoidalPositions(args.encoder_embed_dim, PADDING_IDX)
-        layers = [EncoderLayer(args, f"encoder.transformer_layers.{i}") for i in range(args.encoder_layers)]
-        self.transformer_layers = nn.ModuleList(layers)
-        has_norm = args.encoder_normalize_before and not getattr(args, "no_encoder_final_norm", False)
-        self.layer_norm = nn.LayerNorm(args.encoder_embed_dim) if has_norm else None
+        layers = [self.layer_type(args, f"encoder.{self.layers_name}.{i}") for i in range(args.encoder_layers)]
+        self.add_module(self.layers_name, nn.ModuleList(layers))
+        self.layer_norm = nn.LayerNorm(args.encoder_embed_dim) if self._has_final_norm(args) else None
         has_ctc = getattr(args, "ctc_weight", 0.0) > 0.0
         self.ctc_proj = nn.Linear(args.encoder_embed_dim, args.tgt_dict_size) if has_ctc else None
         self.view = encoder_view(args)
-        mechanism = layers[0].self_attn.mechanism
+        mechanism: Mechanism = layers[0].self_attn.mechanism
         check_encoder_view(self.view, mechanism, site_type(args, "encoder"))
         self.lengths = length_options(args) if mechanism.needs_lengths else None
         self.boundary = BoundaryOutput.build(args, self.streams)
@@ -111,7 +113,7 @@ class SpeechEncoder(FairseqEncoder):
             self.view, 0, len(x), query_length=expected, key_length=expected, key_mask=key_mask, device=x.device
         )
         hidden = []
-        for layer in self.transformer_layers:
+        for layer in self.layers:
             x = layer(x, layout)
             if return_all_hiddens:
                 hidden.append(x)
@@ -170,9 +172,19 @@ class SpeechEncoder(FairseqEncoder):
         x = self._embed(x, start)
         expected = self._expected(start)  # a fixed number: start only gives it the shape (B,)
         layout = Layout.at(self.view, start, complete, query_length=expected, key_length=expected)
-        for layer in self.transformer_layers:
+        for layer in self.layers:
             x = layer(x, layout, state)
         return x if self.layer_norm is None else self.layer_norm(x)
+
+    @staticmethod
+    def _has_final_norm(args: Namespace) -> bool:
+        """Return whether a norm follows the last layer."""
+        return args.encoder_normalize_before and not getattr(args, "no_encoder_final_norm", False)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """Return the layers, which each type of encoder stores under its name in fairseq's checkpoints."""
+        return getattr(self, self.layers_name)
 
     @property
     def _dtype(self) -> torch.dtype:

@@ -13,19 +13,21 @@ from argparse import ArgumentParser, _ArgumentGroup
 
 from fairseq import options
 
+from mla_fairseq.models.conformer import add_conformer_args
 from mla_fairseq.models.length_options import add_length_args
 from mla_fairseq.models.options import add_attention_args
 from mla_fairseq.models.simul import add_chunk_args, add_simul_args
 
 TITLE = "attention and lengths (all models of mla_fairseq)"
 SIMUL_TITLE = (
-    "simultaneous translation (convtransformer_simul_mla, s2t_transformer_simul_mla; --encoder-chunk-size and "
-    "--encoder-left-chunks also s2t_transformer_mla)"
+    "simultaneous translation (convtransformer_simul_mla, s2t_conformer_simul_mla, s2t_transformer_simul_mla; "
+    "--encoder-chunk-size and --encoder-left-chunks also s2t_conformer_mla, s2t_transformer_mla)"
 )
+CONFORMER_TITLE = "Conformer encoder (s2t_conformer_mla, s2t_conformer_simul_mla)"
 
 
 def show_attention_flags() -> None:
-    """Make ``--help`` list the flags of attention sites, lengths, simultaneous models and registered mechanisms.
+    """Make ``--help`` list the flags of attention, lengths, simultaneous models, Conformers and registered mechanisms.
 
     A mechanism that is registered before the help is printed is listed too.
     """
@@ -42,6 +44,7 @@ def show_attention_flags() -> None:
             simultaneous = parser.add_argument_group(SIMUL_TITLE)
             add_chunk_args(simultaneous)
             add_simul_args(simultaneous)
+            add_conformer_args(parser.add_argument_group(CONFORMER_TITLE))
         return group
 
     options.add_model_args = add_model_args

@@ -14,9 +14,11 @@ LIMITS = (
     (re.compile(r"^max_(source|target)_positions$"), 1_000_000),  # fairseq builds a table of them
 )
 """The largest values of options whose names match, where no weight shows the size."""
+FIRST = r"(transformer_layers\.0\.fc1|conformer_layers\.0\.ffn1\.w_1)"
 SHAPES = {
-    "encoder_embed_dim": (r"encoder\.transformer_layers\.0\.fc1\.weight", 1),
-    "encoder_ffn_embed_dim": (r"encoder\.transformer_layers\.0\.fc1\.weight", 0),
+    "encoder_embed_dim": (rf"encoder\.{FIRST}\.weight", 1),
+    "encoder_ffn_embed_dim": (rf"encoder\.{FIRST}\.weight", 0),
+    "depthwise_conv_kernel_size": (r"encoder\.conformer_layers\.0\.conv_module\.depthwise_conv\.weight", 2),
     "decoder_embed_dim": (r"decoder\.(transformer_)?layers\.0\.fc1\.weight", 1),
     "decoder_ffn_embed_dim": (r"decoder\.(transformer_)?layers\.0\.fc1\.weight", 0),
     "conv_channels": (r"encoder\.subsample\.conv_layers\.0\.weight", 0),
@@ -26,7 +28,7 @@ SHAPES = {
 }
 """Options, and the dimension of the weight that is at least as large."""
 LAYERS = {
-    f"{part}_{name}": re.compile(rf"{part}\.(?:transformer_)?layers\.(\d+)\.")
+    f"{part}_{name}": re.compile(rf"{part}\.(?:transformer_|conformer_)?layers\.(\d+)\.")
     for part in ("encoder", "decoder")
     for name in ("layers", "transformer_layers")
 }

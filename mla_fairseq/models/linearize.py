@@ -20,7 +20,12 @@ from mla_fairseq.models.checks import load_strictly
 from mla_fairseq.models.loading import load_as_ours
 from mla_fairseq.models.options import SITES, site_type, take_defaults
 
-SITE_OF = {"encoder.transformer_layers.": "encoder", "self_attn": "decoder", "encoder_attn": "cross"}
+SITE_OF = {
+    "encoder.transformer_layers.": "encoder",
+    "encoder.conformer_layers.": "encoder",
+    "self_attn": "decoder",
+    "encoder_attn": "cross",
+}
 """The site of an attention module, by the first of these that its name contains."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from typing import Any
+from typing import Any, ClassVar
 
 from fairseq.models import register_model, register_model_architecture
 from fairseq.models.speech_to_text import convtransformer
@@ -30,6 +30,8 @@ class S2TTransformerMLAModel(MLAModel, stock.S2TTransformerModel):
     ``fairseq-generate --model-overrides "{'_name': 's2t_transformer_mla'}"``.
     """
 
+    encoder_type: ClassVar[type[SpeechEncoder]] = SpeechEncoder
+
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
         """Add the stock flags, and those of attention, chunks and lengths."""
@@ -55,7 +57,7 @@ class S2TTransformerMLAModel(MLAModel, stock.S2TTransformerModel):
     @classmethod
     def build_encoder(cls, args: Namespace) -> SpeechEncoder:
         """Build the encoder, initialised from ``--load-pretrained-encoder-from`` if that is given."""
-        encoder = SpeechEncoder(args)
+        encoder = cls.encoder_type(args)
         path = getattr(args, "load_pretrained_encoder_from", None)
         if path is not None:
             load_encoder(encoder, path)

@@ -12,6 +12,7 @@ SIMUL_TRANS = "convtransformer_simul_trans"
 OURS = {
     "s2t_transformer": "s2t_transformer_mla",
     "convtransformer": "s2t_transformer_mla",
+    "s2t_conformer": "s2t_conformer_mla",
     SIMUL_TRANS: "convtransformer_simul_mla",
     "tts_transformer": "tts_transformer_mla",
 }
@@ -52,6 +53,8 @@ def adopt(options: Namespace, name: str) -> None:
     model = stock_model(name)
     # the defaults of the stock model where the checkpoint has no value: the others are those of another model
     ARCH_CONFIG_REGISTRY.get(name, convtransformer.convtransformer_espnet)(options)
+    if model == "s2t_conformer":
+        _adopt_conformer(options, name)
     if model in ("convtransformer", SIMUL_TRANS):
         convtransformer.base_architecture(options)
         options.conv_version, options.input_channels = "convtransformer", 1
@@ -59,3 +62,15 @@ def adopt(options: Namespace, name: str) -> None:
     if model == SIMUL_TRANS:
         options.encoder_chunk_size = 0  # its encoder is bidirectional
         options.noise_var = (getattr(options, "noise_var", None) or 0) ** 2  # there it is the standard deviation
+
+
+def _adopt_conformer(options: Namespace, name: str) -> None:
+    """Change the options of fairseq's ``s2t_conformer``, whose attention types are implementations of softmax."""
+    if options.attn_type != "espnet":
+        options.pos_enc_type = "abs" if options.pos_enc_type != "rope" else "rope"
+    if options.pos_enc_type not in ("abs", "rel_pos"):
+        raise ValueError(
+            f"the checkpoint has positions that are not supported here (pos_enc_type={options.pos_enc_type!r}): load "
+            f"it as {name}"
+        )
+    options.attn_type, options.conformer_block_norm, options.conformer_conv_norm = "softmax", True, "batch"
