@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mla_fairseq.attention import AttentionHeads, Causal, Layout, Mechanism
 from mla_fairseq.attention.base import Tensors
-from mla_fairseq.edge.softmax import static
+from mla_fairseq.edge.softmax import BufferedSoftmax, static
 from mla_fairseq.models.layers import DecoderLayer, EncoderLayer
 
 
@@ -26,6 +26,8 @@ def fuse(*layers: nn.Linear) -> nn.Linear:
 def fresh(mechanism: Mechanism, attention: AttentionHeads, streams: int) -> Tensors:
     """Return the state of fresh streams: zeros of the shapes that the mechanism's state has."""
     weight, ones = attention.q_proj.weight, torch.ones(1, dtype=torch.long)
+    if isinstance(mechanism, BufferedSoftmax):
+        return mechanism.fresh(weight, streams, attention.num_heads)
     k = weight.new_zeros(streams, attention.num_heads, 1, attention.head_dim)
     layout = Layout.at(Causal(), 0, 1, query_length=ones, key_length=ones)
     with torch.no_grad():
@@ -65,12 +67,14 @@ class Site(Heads):
 
     Attributes:
         fresh: the state of fresh streams.
+        rings: names of the state of which methods return only new rows.
     """
 
     def __init__(self, attention: AttentionHeads, capacity: int, new: int, streams: int = 1) -> None:
         super().__init__(attention)
         self.mechanism = static(attention.mechanism, self.dim, capacity, new)
         self.fresh = fresh(self.mechanism, attention, streams)
+        self.rings = tuple(self.fresh) if isinstance(self.mechanism, BufferedSoftmax) else ()
 
 
 class SelfSite(Site):

@@ -13,7 +13,7 @@ from mla_fairseq.edge.attention import CrossSite, SelfSite, attend_self
 from mla_fairseq.edge.monotonic import MonotonicSite
 from mla_fairseq.edge.reader import CROSS
 from mla_fairseq.edge.softmax import BufferedSoftmax
-from mla_fairseq.edge.step import Step, number, part, prefixed
+from mla_fairseq.edge.step import Step, named, number, part, prefixed
 from mla_fairseq.models.decoder_steps import StepDecoder
 from mla_fairseq.models.decoding import fresh_entry, step_layouts
 from mla_fairseq.models.layers import DecoderLayer
@@ -64,6 +64,7 @@ class DecoderStep(Step):
         self.fresh = {"written": number()}
         for i, site in enumerate(own):
             self.fresh |= prefixed(f"{OWN}.{i}", site.fresh)
+            self.rings += named(f"{OWN}.{i}", site.rings)
         for i, heads in enumerate(site for site in sites if isinstance(site, MonotonicSite)):
             self.fresh |= prefixed(f"{HEADS}.{i}", heads.start(beam))
         self.results = ("scores", "seen", "waiting") if self.monotonic else ("scores",)
@@ -71,7 +72,7 @@ class DecoderStep(Step):
         rule, one = decoder.length_rule, number(1)
         self.expected = None if rule is None else (rule(one), decoder._source_lengths(one))
 
-    def run(self, data: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
+    def compute(self, data: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
         entry = fresh_entry(number(), self.expected) | {
             "position": state["written"],
             "source_position": data.get("read", number()),
@@ -93,7 +94,8 @@ class DecoderStep(Step):
             new |= prefixed(f"{OWN}.{i}", held)
         x = x if self.decoder.layer_norm is None else self.decoder.layer_norm(x)
         # with a bias the exporter shares the matrix of a tied embedding, and without one it writes a transposed copy
-        results = {"scores": F.linear(x, self.decoder.output_projection.weight, self.bias)}
+        scores = F.linear(x, self.decoder.output_projection.weight, self.bias)
+        results = {"scores": scores} | self.place(state["written"])
         if reports:
             results["seen"] = torch.stack([report.seen for report in reports]).amax(0)
             results["waiting"] = torch.stack([report.waiting for report in reports]).long().amax(0)

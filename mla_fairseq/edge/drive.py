@@ -13,7 +13,7 @@ from mla_fairseq.attention.base import Tensors
 from mla_fairseq.edge.decoder import DecoderStep
 from mla_fairseq.edge.encoder import UNKNOWN, EncoderStep
 from mla_fairseq.edge.reader import ReaderStep
-from mla_fairseq.edge.step import NEXT, Step
+from mla_fairseq.edge.step import NEW, NEXT, SLOT, Step, write_rows
 
 Call = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], tuple[Tensors, Tensors]]
 """Data and state of a step in, its results and the next state out: ``Step.run``, or ``graph_call``."""
@@ -26,13 +26,16 @@ def graph_call(path: Path) -> Call:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
+    names, inputs = ([value.name for value in values] for values in (session.get_outputs(), session.get_inputs()))
 
     def call(data: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
-        values = session.run(names, {name: tensor.numpy() for name, tensor in {**data, **state}.items()})
+        given = {**data, **state}
+        values = session.run(names, {name: given[name].numpy() for name in inputs})
         found = {name: torch.from_numpy(value) for name, value in zip(names, values, strict=True)}
-        results = {name: tensor for name, tensor in found.items() if not name.startswith(NEXT)}
-        return results, {name: found[NEXT + name] for name in state}
+        rows = [name for name in state if NEW + name in found]
+        new = {name: found.pop((NEW if name in rows else NEXT) + name) for name in state}
+        slot = found.pop(SLOT, None)
+        return found, write_rows(state, new, rows, slot)
 
     return call
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mla_fairseq.attention import Blocks, Layout
 from mla_fairseq.attention.base import Tensors
 from mla_fairseq.edge.attention import SelfSite, attend_self
-from mla_fairseq.edge.step import Step, number, part, prefixed
+from mla_fairseq.edge.step import Step, named, number, part, prefixed
 from mla_fairseq.edge.subsample import Subsample
 from mla_fairseq.models.encoder import SpeechEncoder
 from mla_fairseq.models.layers import EncoderLayer
@@ -65,6 +65,7 @@ class EncoderStep(Step):
         self.fresh = {"position": number()} | self.subsample.fresh
         for i, site in enumerate(sites):
             self.fresh |= prefixed(f"layer.{i}", site.fresh)
+            self.rings += named(f"layer.{i}", site.rings)
         self.results = ("states",)
         if encoder.boundary is not None:
             held = encoder.boundary.back + encoder.boundary.ahead
@@ -72,7 +73,7 @@ class EncoderStep(Step):
             self.results = ("states", "boundary")
         self.expected = encoder._expected(number(1))
 
-    def run(self, data: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
+    def compute(self, data: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
         first = state["position"] - self.lead
         x, real, new = self.subsample(data["frames"][0], data["length"], first, state)
         x = self.encoder._embed(x.unsqueeze(1), first)[:, 0]
@@ -85,7 +86,7 @@ class EncoderStep(Step):
             new |= prefixed(f"layer.{i}", held)
             x = layer.feed_forward(x)
         x = x if self.encoder.layer_norm is None else self.encoder.layer_norm(x)
-        results = {"states": x}
+        results = {"states": x} | self.place(first)
         if (boundary := self.encoder.boundary) is not None:
             known = torch.cat((state["boundary.states"], x * real.to(x.dtype).unsqueeze(1)))
             windows = torch.arange(self.chunk).unsqueeze(1) + torch.arange(boundary.back + 1 + boundary.ahead)

@@ -12,7 +12,7 @@ from mla_fairseq.edge.attention import CrossSite, SelfSite, attend_self
 from mla_fairseq.edge.decoder import OWN
 from mla_fairseq.edge.reader import CROSS
 from mla_fairseq.edge.softmax import BufferedSoftmax
-from mla_fairseq.edge.step import Step, number, part, prefixed
+from mla_fairseq.edge.step import Step, named, number, part, prefixed
 from mla_fairseq.models.decoding import fresh_entry, step_layouts
 from mla_fairseq.models.layers import DecoderLayer, need_lengths
 from mla_fairseq.models.speech_decoder import SpeechDecoder
@@ -50,10 +50,11 @@ class FrameStep(Step):
         self.fresh = {"frame": weight.new_zeros(1, decoder.out_dim), "written": number()}
         for i, (_, site, cross) in enumerate(self.layers):
             self.fresh |= prefixed(f"{OWN}.{i}", site.fresh)
+            self.rings += named(f"{OWN}.{i}", site.rings)
             self.data |= prefixed(f"{CROSS}.{i}", cross.fresh)
         self.results = ("end",)
 
-    def run(self, data: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
+    def compute(self, data: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
         written, expected = state["written"], data.get("expected")
         # the whole source was read in one call, so that its length is not used here
         entry = fresh_entry(written, None if expected is None else (expected, expected))
@@ -69,7 +70,8 @@ class FrameStep(Step):
             x = layer.feed_forward(layer.block_output(y, x, layer.encoder_attn_layer_norm))
             new |= prefixed(f"{OWN}.{i}", held)
         x = x if self.decoder.layer_norm is None else self.decoder.layer_norm(x)
-        return {"end": self.decoder.eos_proj(x).sigmoid()[:, 0]}, new | {"frame": self.decoder.feat_proj(x)}
+        results = {"end": self.decoder.eos_proj(x).sigmoid()[:, 0]} | self.place(written)
+        return results, new | {"frame": self.decoder.feat_proj(x)}
 
     def _embed(self, frame: Tensor, keep: Tensor, written: Tensor) -> Tensor:
         """Return the embedded frames (1, C)."""

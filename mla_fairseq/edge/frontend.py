@@ -64,7 +64,7 @@ class FrontEnd(Step):
         self.register_buffer("mean", torch.from_numpy(mean))
         self.register_buffer("scale", torch.from_numpy(1 / std))
 
-    def run(self, data: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
+    def compute(self, data: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
         count = len(self.rows)
         windows = data["samples"][0].index_select(0, self.rows.flatten()).reshape(count, WINDOW)
         real, imaginary = (windows @ self.spectrum()).square().split(SIZE // 2, dim=1)

@@ -47,7 +47,10 @@ class MonotonicSite(Heads):
 
     Attributes:
         fresh: the state of a source that has not begun.
+        rings: names of the state of which ``write`` returns only new rows.
     """
+
+    rings = ("key", "value")
 
     def __init__(self, attention: MonotonicMultiheadAttention, capacity: int, new: int) -> None:
         super().__init__(attention)
@@ -64,10 +67,12 @@ class MonotonicSite(Heads):
         return {"step": torch.zeros(streams, self.heads, dtype=torch.long)}
 
     def write(self, source: Tensor, state: Tensors, layout: Layout) -> Tensors:
-        """Return the state after source states (S, C); those that ``layout`` masks, the last ones, do not count."""
+        """Return the state after source states (S, C); those that ``layout`` masks, the last ones, do not count.
+
+        Of ``key`` and ``value``, return the new rows.
+        """
         decide, k, v = self.split(self.kv(source), 3)
         places = layout.keys[0]
-        slots = places.clamp_max(self.slots - 1).reshape(1, 1, -1, 1).expand(k.shape)
         assert layout.key_mask is not None
         in_step = (places // self.rule.ratio == torch.arange(self.steps).unsqueeze(1)) & layout.key_mask  # (steps, S)
         sums = state["decide"]
@@ -76,11 +81,7 @@ class MonotonicSite(Heads):
             later = count.flip(1).cumsum(1).flip(1) - count  # how many states of the same step follow
             sums = sums * ~in_step.any(1, keepdim=True)
             in_step = in_step & (later == 0)
-        return {
-            "decide": sums + in_step.to(decide.dtype) @ decide,
-            "key": state["key"].scatter(2, slots, k),
-            "value": state["value"].scatter(2, slots, v),
-        }
+        return {"decide": sums + in_step.to(decide.dtype) @ decide, "key": k, "value": v}
 
     def advance(self, x: Tensor, state: Tensors, held: Tensors, layout: Layout, ended: Tensor) -> Reading:
         """Return the outputs (B, C) of one token (B, C) of each hypothesis, and where the heads are then.

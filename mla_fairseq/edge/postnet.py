@@ -56,7 +56,7 @@ class PostnetStep(Step):
             self.fresh[f"conv.{i}"] = one.new_zeros(convolution.width - 1, convolution.channels)
         self.results = ("features",)
 
-    def run(self, data: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
+    def compute(self, data: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
         x, first = data["frames"], state["taken"]
         known, new = torch.cat((state["held"], x)), {"taken": first + self.chunk}
         for i, (convolution, activation) in enumerate(zip(self.convolutions, self.activations, strict=True)):
@@ -85,6 +85,6 @@ class MagnitudeStep(Step):
         self.data, self.fresh = {"features": torch.zeros(frames, mel.n_mels)}, {}
         self.results = ("magnitudes",)
 
-    def run(self, data: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
+    def compute(self, data: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
         # the pseudo-inverse gives negative numbers too, which are no magnitudes
         return {"magnitudes": (data["features"].exp() @ self.inverse.transpose(0, 1)).clamp_min(1e-10)}, {}

@@ -11,7 +11,7 @@ from mla_fairseq.attention import Full, Layout
 from mla_fairseq.attention.base import Tensors
 from mla_fairseq.edge.attention import CrossSite
 from mla_fairseq.edge.monotonic import MonotonicSite
-from mla_fairseq.edge.step import Step, number, part, prefixed
+from mla_fairseq.edge.step import Step, named, number, part, prefixed
 from mla_fairseq.models.decoder_steps import StepDecoder
 
 CROSS = "cross"  # prefix of the memories of cross-attention, which the decoder reads
@@ -21,7 +21,7 @@ class ReaderStep(Step):
     """Add encoder states to the memories of cross-attention.
 
     Data: ``states`` (chunk, C), of which the first ``count`` (1,) are read. State: ``read`` (1,), the states read so
-    far, and ``cross.I.*`` of layer I.
+    far, and ``cross.I.*`` of layer I. Of those, rings are no inputs of the graph.
 
     Args:
         decoder: of a simultaneous model.
@@ -29,6 +29,8 @@ class ReaderStep(Step):
         chunk: states of a call.
         channels: of the encoder states (C).
     """
+
+    reads_rings = False
 
     def __init__(
         self, decoder: StepDecoder, sites: Sequence[CrossSite | MonotonicSite], chunk: int, channels: int
@@ -41,10 +43,11 @@ class ReaderStep(Step):
         self.fresh = {"read": number()}
         for i, site in enumerate(sites):
             self.fresh |= prefixed(f"{CROSS}.{i}", site.fresh)
+            self.rings += named(f"{CROSS}.{i}", site.rings)
         self.results = ()
         self.expected = decoder._source_lengths(number(1))
 
-    def run(self, data: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
+    def compute(self, data: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
         read = torch.arange(self.chunk) < data["count"]
         layout = Layout.at(
             Full(), 0, 1, self.chunk, state["read"], key_length=self.expected, key_mask=read.unsqueeze(0)
@@ -53,4 +56,4 @@ class ReaderStep(Step):
         for i, site in enumerate(self.sites):
             written = site.write(data["states"], part(f"{CROSS}.{i}", state), layout)
             new |= prefixed(f"{CROSS}.{i}", written)
-        return {}, new
+        return self.place(state["read"]), new

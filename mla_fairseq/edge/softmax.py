@@ -1,4 +1,4 @@
-"""Softmax attention whose state never grows: a ring of the latest keys and values."""
+"""Softmax attention whose state never grows: buffers of the latest keys and values, which the caller writes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ class BufferedSoftmax(SoftmaxAttention):
     """Softmax attention to the new keys and to the latest ``capacity`` keys before them.
 
     The state has ``key`` and ``value`` (B, H, capacity + new, D): token i of a stream is in slot i modulo their number.
-    What the slots hold follows from the positions of the layout, one for all streams. Beyond its capacity it forgets
-    the oldest keys, as a window does. Masked keys must be the last ones; a later call overwrites them.
+    What the slots hold follows from the positions of the layout, one for all streams. Methods return only the new rows
+    (B, H, new, D), and the caller writes them. Beyond its capacity it forgets the oldest keys, as a window does. Masked
+    keys must be the last ones; later ones overwrite them. Without a capacity there is no state.
 
     Args:
         head_dim: channels of a head (D).
@@ -28,41 +29,44 @@ class BufferedSoftmax(SoftmaxAttention):
 
     def __init__(self, head_dim: int, capacity: int, new: int) -> None:
         super().__init__(head_dim)
-        self.capacity, self.slots = capacity, capacity + new
+        self.width, self.capacity, self.slots = head_dim, capacity, capacity + new
         self.scale = head_dim**-0.5
 
     def advance(self, state: Tensors, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> tuple[Tensor, Tensors]:
-        state = self.write(state, k, v, layout)
-        count = layout.keys.shape[-1] if layout.key_mask is None else layout.key_mask.sum(-1)
-        return self._attend(state, q, layout.once(("advance", self.slots), lambda: self._hidden(layout, count))), state
+        """Return the outputs (B, H, T, D), and the new rows; ``state`` has the keys before them."""
+        new = (q * self.scale) @ k.transpose(-1, -2)
+        if (mask := layout.key_mask) is not None:
+            new = new + layout.once(("masked", HIDDEN), lambda: mask.logical_not().to(q.dtype) * HIDDEN)
+        if not self.capacity:
+            return new.softmax(-1) @ v, {}
+        scores = torch.cat((self._scores(state, q, layout), new), -1)
+        held, new = scores.softmax(-1).split((self.slots, k.shape[2]), -1)
+        return held @ state["value"] + new @ v, {"key": k, "value": v}
 
     def write(self, state: Tensors, k: Tensor, v: Tensor, layout: Layout) -> Tensors:
-        state = state or self._fresh(k)
-        slots = layout.once(
-            ("slots", self.slots), lambda: (layout.keys[0] % self.slots).reshape(1, 1, -1, 1).expand(k.shape)
-        )
-        return {"key": state["key"].scatter(2, slots, k), "value": state["value"].scatter(2, slots, v)}
+        """Return the new rows."""
+        return {"key": k, "value": v}
 
     def read(self, state: Tensors, q: Tensor, layout: Layout) -> Tensor:
         """Return the outputs (B, H, T, D) of queries; ``layout.keys`` begin after the keys that were written."""
-        return self._attend(state, q, layout.once(("read", self.slots), lambda: self._hidden(layout, 0)))
+        return self._scores(state, q, layout).softmax(-1) @ state["value"]
 
-    def _attend(self, state: Tensors, q: Tensor, hidden: Tensor) -> Tensor:
-        scores = (q * self.scale) @ state["key"].transpose(-1, -2)
-        return (scores + hidden.to(q.dtype)).softmax(-1) @ state["value"]
+    def _scores(self, state: Tensors, q: Tensor, layout: Layout) -> Tensor:
+        """Return the scores (B, H, T, slots) of the keys in the buffer."""
+        hidden = layout.once(("hidden", self.slots), lambda: self._hidden(layout.keys[0, :1]))
+        return (q * self.scale) @ state["key"].transpose(-1, -2) + hidden.to(q.dtype)
 
-    def _hidden(self, layout: Layout, count: int | Tensor) -> Tensor:
-        """Return 0 for slots of visible keys and ``HIDDEN`` for others, (slots,), once ``count`` keys are written."""
-        first = layout.keys[0, :1]
-        last = first + count - 1
-        places = (
-            last - (last - torch.arange(self.slots, device=first.device)) % self.slots
-        )  # of the tokens in the slots
+    def _hidden(self, first: Tensor) -> Tensor:
+        """Return 0 for slots of visible keys and ``HIDDEN`` for others, (slots,), before token ``first`` (1,)."""
+        slots = torch.arange(self.slots, device=first.device)
+        places = first - 1 - (first - 1 - slots) % self.slots  # of the tokens in the slots
         return (places < (first - self.capacity).clamp_min(0)).float() * HIDDEN
 
-    def _fresh(self, k: Tensor) -> Tensors:
-        empty = k.new_zeros(*k.shape[:2], self.slots, k.shape[3])
-        return {"key": empty, "value": empty}
+    def fresh(self, like: Tensor, streams: int, heads: int) -> Tensors:
+        """Return the state of fresh streams, of the type of a tensor."""
+        if not self.capacity:
+            return {}
+        return {name: like.new_zeros(streams, heads, self.slots, self.width) for name in ("key", "value")}
 
 
 def static(mechanism: Mechanism, head_dim: int, capacity: int, new: int) -> Mechanism:

@@ -51,7 +51,7 @@ class TextStep(Step):
         # a rule without a length is an error only if a mechanism needs one
         self.expects = model.decoder.expect_length({"encoder_out": [states], "encoder_padding_mask": []}) is not None
 
-    def run(self, data: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
+    def compute(self, data: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
         tokens = data["tokens"]
         real = tokens.ne(self.encoder.padding_idx)
         states, lengths = self._states(tokens, real, data.get("speaker")), real.sum(1)

@@ -11,7 +11,7 @@ import torch
 
 from mla_fairseq.edge.drive import Call, decode, encoded, graph_call, read
 from mla_fairseq.edge.export import export as export_step
-from mla_fairseq.edge.step import NEXT, Step
+from mla_fairseq.edge.step import NEW, NEXT, Step
 from tests.edge.conftest import Steps
 from tests.edge.test_steps import Make, speech
 from tests.models.conftest import STREAMING
@@ -86,6 +86,17 @@ def test_all_shapes_are_static(folder: Path) -> None:
         shapes = {value.name: value.type.tensor_type for value in [*graph.input, *graph.output]}
         assert all(dim.HasField("dim_value") for kind in shapes.values() for dim in kind.shape.dim)
         assert all(shapes[name] == shapes[f"{NEXT}{name}"] for name in shapes if f"{NEXT}{name}" in shapes)
+
+
+def test_of_keys_and_values_graphs_return_only_new_rows(folder: Path) -> None:
+    """Copying whole rings at every call takes longer than a small model's products."""
+    for part, new in (("encoder", 4), ("reader", 4), ("decoder", 1)):
+        (path,) = folder.glob(f"{part}*.onnx")
+        graph = onnx.load(path).graph
+        rows = [value for value in graph.output if value.name.endswith((".key", ".value"))]
+        assert rows and all(value.name.startswith(NEW) for value in rows)
+        assert {value.type.tensor_type.shape.dim[2].dim_value for value in rows} == {new}
+        assert not [node for node in graph.node if "Scatter" in node.op_type]
 
 
 def test_the_encoder_has_metadata_as_icefall_writes_it(folder: Path) -> None:

@@ -112,7 +112,8 @@ def test_a_fresh_state_is_zeros(steps: Make, flags: str) -> None:
     found = steps(flags)
     assert all(not tensor.any() for tensor in found.fresh.values())
     for step in (found.encoder, found.reader, found.decoder):
-        assert set(step.outputs) >= {f"next.{name}" for name in step.fresh}
+        assert set(step.outputs) >= {f"{'new' if name in step.rings else 'next'}.{name}" for name in step.fresh}
+        assert set(step.rings) == {name for name in step.fresh if name.endswith((".key", ".value"))}
         assert not set(step.inputs) & set(step.outputs)
 
 

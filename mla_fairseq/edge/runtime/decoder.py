@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mla_fairseq.edge.runtime.graph import Arrays, nbytes
+from mla_fairseq.edge.runtime.graph import Arrays, State, nbytes
 from mla_fairseq.edge.runtime.source import GraphSource
 from mla_fairseq.streaming.interface import Hypotheses, Redecoding
 
@@ -28,8 +28,8 @@ class Memories:
 
     def __init__(self, model: EdgeTranslator) -> None:
         self.model = model
-        self.cross: Arrays = model.reader.fresh()
-        self.own: Arrays = model.decoder.fresh()
+        self.cross: State = model.reader.fresh(model.decoder)
+        self.own: State = model.decoder.fresh()
         self.decoded, self.size = 0, 1
 
     @property

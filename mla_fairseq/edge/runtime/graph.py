@@ -9,8 +9,13 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from mla_fairseq.edge.runtime.rows import Rows
+
 Arrays = dict[str, NDArray]
+State = dict[str, NDArray | Rows]
 NEXT = "next."  # an output with this prefix is the next value of the state of that name
+NEW = "new."  # an output with this prefix is the new rows of the ring of that name
+SLOT = "slot"  # the output that says where they go
 TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
 ERRORS_ONLY = 3  # of onnxruntime's levels
 
@@ -22,7 +27,9 @@ class Graph:
         path: the ONNX file.
 
     Attributes:
+        inputs: names of all inputs.
         data: names of the inputs that are not state.
+        rings: names of the state of which a call returns only new rows.
         shapes: shape of each input and output.
 
     Raises:
@@ -41,25 +48,41 @@ class Graph:
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
         self.outputs = [output.name for output in outputs]
         self.shapes: dict[str, list[int]] = {value.name: value.shape for value in (*inputs, *outputs)}
-        self.data = [value.name for value in inputs if NEXT + value.name not in self.outputs]
+        self.inputs = [value.name for value in inputs]
+        self.rings = [name.removeprefix(NEW) for name in self.outputs if name.startswith(NEW)]
+        changes = {name.removeprefix(NEXT) for name in self.outputs}.union(self.rings)
+        self.data = [name for name in self.inputs if name not in changes]
         for value in inputs:
             if value.type not in TYPES or not all(isinstance(size, int) for size in value.shape):
                 raise ValueError(f"{path}: the input {value.name} has no static shape: export the model again")
-        self._fresh = {
-            value.name: np.zeros(value.shape, TYPES[value.type]) for value in inputs if value.name not in self.data
-        }
+        kept = [value for value in inputs if value.name not in (*self.data, *self.rings)]
+        self._fresh = {value.name: np.zeros(value.shape, TYPES[value.type]) for value in kept}
 
-    def fresh(self) -> Arrays:
-        """Return the state of a fresh stream: zeros."""
-        return dict(self._fresh)
+    def fresh(self, reader: Graph | None = None) -> State:
+        """Return the state of a fresh stream: zeros. ``reader``: the graph that reads the rings of this one."""
+        shapes = (reader or self).shapes
+        return self._fresh | {name: Rows(np.zeros(shapes[name], np.float32)) for name in self.rings}
 
-    def run(self, data: Mapping[str, NDArray], state: Mapping[str, NDArray]) -> tuple[Arrays, Arrays]:
-        """Return the outputs that are not state, and the next state. The arrays given are not changed."""
-        outputs = dict(zip(self.outputs, self.session.run(None, {**data, **state}), strict=True))
-        new = {name: outputs.pop(NEXT + name) for name in state}
+    def run(
+        self, data: Mapping[str, NDArray | Rows], state: Mapping[str, NDArray | Rows]
+    ) -> tuple[Arrays, State]:  # fmt: skip
+        """Return the outputs that are not state, and the next state. The state given remains valid."""
+        given = {**data, **state}
+        values = self.session.run(None, {name: _array(given[name]) for name in self.inputs})
+        outputs = dict(zip(self.outputs, values, strict=True))
+        slot, new = outputs.pop(SLOT, None), State()
+        for name, value in state.items():
+            if isinstance(value, Rows):
+                new[name] = value.write(outputs.pop(NEW + name), slot[0])
+            else:
+                new[name] = outputs.pop(NEXT + name)
         return outputs, new
 
 
-def nbytes(arrays: Mapping[str, NDArray]) -> int:
+def _array(value: NDArray | Rows) -> NDArray:
+    return value.array if isinstance(value, Rows) else value
+
+
+def nbytes(arrays: Mapping[str, NDArray | Rows]) -> int:
     """Return the size of all arrays in bytes."""
     return sum(array.nbytes for array in arrays.values())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mla_fairseq.edge.runtime.graph import Arrays, nbytes
+from mla_fairseq.edge.runtime.graph import Arrays, State, nbytes
 from mla_fairseq.speech.samples import INT16_RANGE, SHIFT, WINDOW, as_bool, num_frames, to_kaldi_scale
 from mla_fairseq.streaming.boundary import Judge
 from mla_fairseq.streaming.interface import Source
@@ -41,7 +41,7 @@ class GraphSource(Source):
         # the graph ignores these frames; with them, a window has the frames ahead that its last state needs
         self.waiting = np.zeros(config.padding * SHIFT, np.float32)
         self.encoded = -config.lead
-        self.encoder_state: Arrays = model.encoder.fresh()
+        self.encoder_state: State = model.encoder.fresh()
         self.states = np.zeros((0, model.encoder.shapes["states"][1]), np.float32)
 
     @property

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mla_fairseq.data.spoken_text import WORD_END, SpokenText
 from mla_fairseq.edge.runtime.folder import CONFIG, COPY, Folder, load_folder
 from mla_fairseq.edge.runtime.graph import Arrays, Graph
+from mla_fairseq.edge.runtime.rows import Rows
 from mla_fairseq.edge.runtime.vocoder import griffin_lim
 from mla_fairseq.synthesis.known import check_known
 from mla_fairseq.synthesis.limits import Limits
@@ -170,7 +171,9 @@ class Utterance:
         for _ in range(limits.steps(int(self.memory["expected"][0]) or None)):
             found, state = decoder.run(data | {"keep": self._keep()}, state)
             self.steps += 1
-            yield state["frame"][0]
+            frame = state["frame"]
+            assert not isinstance(frame, Rows)
+            yield frame[0]
             if found["end"][0] > limits.threshold:
                 self.ended = True
                 return

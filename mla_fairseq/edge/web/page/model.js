@@ -8,8 +8,11 @@ const DAMAGED = "copy the whole folder to the server again";
 export class Model {
   constructor(ort, config, symbols, graphs) {
     Object.assign(this, { ort, config, symbols, graphs });
-    const next = (graph) => new Set(graph.outputNames);
-    this.states = mapValues(graphs, (graph) => graph.inputMetadata.filter(({ name }) => next(graph).has(`next.${name}`)));
+    this.states = mapValues(graphs, (graph) => {
+      const changed = new Set(graph.outputNames.map((name) => name.replace(/^(next|new)\./, "")));
+      const known = [...graph.inputMetadata, ...graphs.decoder.inputMetadata]; // which has the reader's buffers
+      return known.filter(({ name }, place) => changed.has(name) && known.findIndex((each) => each.name === name) === place);
+    });
   }
 
   /** Return the state of a graph before its first step. */
@@ -17,10 +20,13 @@ export class Model {
     return Object.fromEntries(this.states[part].map(({ name, type, shape }) => [name, this.zeros(type, shape)]));
   }
 
-  /** Return the outputs of a step, and the state after it. */
+  /** Return the outputs of a step, and the state after it; buffers of the state are changed. */
   async step(part, data, state = {}) {
-    const outputs = await this.graphs[part].run({ ...data, ...state });
-    return { outputs, state: mapKeys(state, (name) => outputs[`next.${name}`]) };
+    const graph = this.graphs[part];
+    const given = { ...data, ...state };
+    const outputs = await graph.run(Object.fromEntries(graph.inputNames.map((name) => [name, given[name]])));
+    const next = (name) => outputs[`next.${name}`] ?? write(state[name], outputs[`new.${name}`], outputs.slot);
+    return { outputs, state: mapKeys(state, next) };
   }
 
   zeros(type, shape) {
@@ -46,6 +52,18 @@ export class Model {
   get beam() {
     return this.graphs.decoder.inputMetadata.find(({ name }) => name === "tokens").shape[0];
   }
+}
+
+/** Write new rows (B, H, n, D) into a buffer (B, H, slots, D) from a slot on; after the last slot, into the first. */
+function write(buffer, rows, slot) {
+  const [streams, heads, count, width] = rows.dims;
+  const slots = buffer.dims[2];
+  for (let row = 0; row < streams * heads * count; row += 1) {
+    const head = Math.floor(row / count);
+    const place = head * slots + ((Number(slot.data[0]) + (row % count)) % slots);
+    buffer.data.set(rows.data.subarray(row * width, (row + 1) * width), place * width);
+  }
+  return buffer;
 }
 
 /** Load a model; `read(name)` returns the bytes of a file. */
