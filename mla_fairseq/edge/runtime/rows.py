@@ -37,8 +37,9 @@ class Rows:
 
     def write(self, rows: NDArray, slot: int) -> Rows:
         """Return the rows with new ones (B, H, n, D) in slots ``slot``, ``slot`` + 1 ..; after the last, the first."""
-        slots, end, own = self.array.shape[2], slot + rows.shape[2], self.writes == self.latest[0] and not self.full
-        array, latest = (self.array, self.latest) if own else (self.array.copy(), [0])
+        slots, end = self.array.shape[2], slot + rows.shape[2]
+        alone = self.writes == self.latest[0] and not self.full and end <= slots
+        array, latest = (self.array, self.latest) if alone else (self.array.copy(), [0])
         array[:, :, np.arange(slot, end) % slots] = rows
         latest[0] += 1
         return Rows(array, self.full or end >= slots, latest[0], latest)

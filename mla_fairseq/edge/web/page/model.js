@@ -10,7 +10,7 @@ export class Model {
     Object.assign(this, { ort, config, symbols, graphs });
     this.states = mapValues(graphs, (graph) => {
       const changed = new Set(graph.outputNames.map((name) => name.replace(/^(next|new)\./, "")));
-      const known = [...graph.inputMetadata, ...graphs.decoder.inputMetadata]; // which has the reader's buffers
+      const known = [...graph.inputMetadata, ...graphs.decoder.inputMetadata]; // which has the reader's rings
       return known.filter(({ name }, place) => changed.has(name) && known.findIndex((each) => each.name === name) === place);
     });
   }
@@ -20,7 +20,7 @@ export class Model {
     return Object.fromEntries(this.states[part].map(({ name, type, shape }) => [name, this.zeros(type, shape)]));
   }
 
-  /** Return the outputs of a step, and the state after it; buffers of the state are changed. */
+  /** Return the outputs of a step, and the state after it; rings of the state are changed. */
   async step(part, data, state = {}) {
     const graph = this.graphs[part];
     const given = { ...data, ...state };
@@ -54,16 +54,18 @@ export class Model {
   }
 }
 
-/** Write new rows (B, H, n, D) into a buffer (B, H, slots, D) from a slot on; after the last slot, into the first. */
-function write(buffer, rows, slot) {
+/** Write new rows (B, H, n, D) into a ring (B, H, slots, D) from a slot on; after the last slot, into the first. */
+function write(ring, rows, slot) {
   const [streams, heads, count, width] = rows.dims;
-  const slots = buffer.dims[2];
-  for (let row = 0; row < streams * heads * count; row += 1) {
-    const head = Math.floor(row / count);
-    const place = head * slots + ((Number(slot.data[0]) + (row % count)) % slots);
-    buffer.data.set(rows.data.subarray(row * width, (row + 1) * width), place * width);
+  const slots = ring.dims[2];
+  const first = Number(slot.data[0]);
+  const before = Math.min(count, slots - first); // rows before the last slot is filled
+  for (let head = 0; head < streams * heads; head += 1) {
+    const own = rows.data.subarray(head * count * width, (head + 1) * count * width);
+    ring.data.set(own.subarray(0, before * width), (head * slots + first) * width);
+    if (before < count) ring.data.set(own.subarray(before * width), head * slots * width);
   }
-  return buffer;
+  return ring;
 }
 
 /** Load a model; `read(name)` returns the bytes of a file. */
