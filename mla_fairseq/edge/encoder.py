@@ -86,7 +86,8 @@ class EncoderStep(Step):
             new |= prefixed(f"layer.{i}", held)
             x = layer.feed_forward(x)
         x = x if self.encoder.layer_norm is None else self.encoder.layer_norm(x)
-        results = {"states": x} | self.place(first)
+        # the states before the first one are hidden, and must not take the last slots
+        results = {"states": x} | self.place(first.clamp_min(0))
         if (boundary := self.encoder.boundary) is not None:
             known = torch.cat((state["boundary.states"], x * real.to(x.dtype).unsqueeze(1)))
             windows = torch.arange(self.chunk).unsqueeze(1) + torch.arange(boundary.back + 1 + boundary.ahead)

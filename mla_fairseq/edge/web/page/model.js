@@ -2,6 +2,7 @@
 
 const FORMAT = 1; // of config.json
 const GRAPHS = ["frontend", "encoder", "reader", "decoder"];
+const CHANGED = /^(next|new)\./; // outputs that are the next value of a state, or new rows of it
 const DAMAGED = "copy the whole folder to the server again";
 
 /** Steps of a model: pure functions of tensors, and of a state that begins with zeros. */
@@ -9,9 +10,10 @@ export class Model {
   constructor(ort, config, symbols, graphs) {
     Object.assign(this, { ort, config, symbols, graphs });
     this.states = mapValues(graphs, (graph) => {
-      const changed = new Set(graph.outputNames.map((name) => name.replace(/^(next|new)\./, "")));
-      const known = [...graph.inputMetadata, ...graphs.decoder.inputMetadata]; // which has the reader's rings
-      return known.filter(({ name }, place) => changed.has(name) && known.findIndex((each) => each.name === name) === place);
+      const inputs = [...graphs.decoder.inputMetadata, ...graph.inputMetadata]; // the decoder has the reader's rings
+      const known = Object.fromEntries(inputs.map((input) => [input.name, input]));
+      const changed = graph.outputNames.filter((name) => CHANGED.test(name));
+      return changed.map((name) => known[name.replace(CHANGED, "")]);
     });
   }
 
