@@ -39,9 +39,11 @@ class BufferedSoftmax(SoftmaxAttention):
             new = new + layout.once(("masked", HIDDEN), lambda: mask.logical_not().to(q.dtype) * HIDDEN)
         if not self.capacity:
             return new.softmax(-1) @ v, {}
-        scores = torch.cat((self._scores(state, q, layout), new), -1)
-        held, new = scores.softmax(-1).split((self.slots, k.shape[2]), -1)
-        return held @ state["value"] + new @ v, {"key": k, "value": v}
+        key, value, hidden = self._filled(state, layout)
+        held = (q * self.scale) @ key.transpose(-1, -2) + hidden.to(q.dtype)
+        weights = torch.cat((new, held), -1).softmax(-1)
+        count = k.shape[2]
+        return weights[..., :count] @ v + weights[..., count:] @ value, {"key": k, "value": v}
 
     def write(self, state: Tensors, k: Tensor, v: Tensor, layout: Layout) -> Tensors:
         """Return the new rows."""
@@ -49,12 +51,19 @@ class BufferedSoftmax(SoftmaxAttention):
 
     def read(self, state: Tensors, q: Tensor, layout: Layout) -> Tensor:
         """Return the outputs (B, H, T, D) of queries; ``layout.keys`` begin after the keys that were written."""
-        return self._scores(state, q, layout).softmax(-1) @ state["value"]
+        key, value, hidden = self._filled(state, layout)
+        return ((q * self.scale) @ key.transpose(-1, -2) + hidden.to(q.dtype)).softmax(-1) @ value
 
-    def _scores(self, state: Tensors, q: Tensor, layout: Layout) -> Tensor:
-        """Return the scores (B, H, T, slots) of the keys in the buffer."""
-        hidden = layout.once(("hidden", self.slots), lambda: self._hidden(layout.keys[0, :1]))
-        return (q * self.scale) @ state["key"].transpose(-1, -2) + hidden.to(q.dtype)
+    def _filled(self, state: Tensors, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
+        """Return keys and values of the filled slots, at least one, and 0 for visible keys and ``HIDDEN`` for others.
+
+        A sentence fills a tenth of a ring for the longest speech, so that products with all slots would take most of
+        the time of a small model.
+        """
+        first = layout.keys[0, :1]
+        count = layout.once(("filled", self.slots), lambda: first[0].clamp(1, self.slots))
+        hidden = layout.once(("hidden", self.slots), lambda: self._hidden(first)[:count])
+        return state["key"][:, :, :count], state["value"][:, :, :count], hidden
 
     def _hidden(self, first: Tensor) -> Tensor:
         """Return 0 for slots of visible keys and ``HIDDEN`` for others, (slots,), before token ``first`` (1,)."""
