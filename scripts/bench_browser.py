@@ -97,6 +97,7 @@ def measure(args: argparse.Namespace) -> str:
         for _ in range(args.turns):
             for model, folder in models.items():
                 turns[model].append(turn(loop, browser, folder, args))
+                print(model, turns[model][-1], file=sys.stderr, flush=True)  # a busy machine takes minutes for a turn
         sizes = {model: sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
                  for model, folder in models.items()}  # fmt: skip
         version = browser.call("Browser.getVersion")["product"]
