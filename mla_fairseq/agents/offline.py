@@ -51,6 +51,20 @@ class AttentionAgent(OfflineAgent):
         parser.add_argument(
             "--attn-heads", type=int, nargs="+", metavar="I", help="attention heads to average, from 0 (default: all)"
         )
+        parser.add_argument(
+            "--skip-last",
+            type=int,
+            default=1,
+            metavar="N",
+            help="last encoder states whose weights are dropped; the last F are before them (default: %(default)s)",
+        )
+        parser.add_argument(
+            "--skip-first",
+            type=int,
+            default=0,
+            metavar="N",
+            help="first encoder states whose weights are dropped (default: %(default)s)",
+        )
 
     def build_options(self, args: Namespace) -> dict[str, Any]:
         """Return the keyword arguments of every session, with layer and heads."""
@@ -87,7 +101,7 @@ class AlignAttAgent(AttentionAgent):
 
     def build_policy(self, args: Namespace, translator: Translator) -> OfflinePolicy:
         """Return the AlignAtt policy."""
-        return AlignAttPolicy(args.frame_num)
+        return AlignAttPolicy(args.frame_num, skip_last=args.skip_last, skip_first=args.skip_first)
 
 
 class EDAttAgent(AttentionAgent):
@@ -102,7 +116,7 @@ class EDAttAgent(AttentionAgent):
             type=float,
             default=0.2,
             metavar="P",
-            help="largest sum of attention weights on the last F encoder states (default: %(default)s)",
+            help="attention on the last F encoder states at which a token waits (default: %(default)s)",
         )
         parser.add_argument(
             "--frame-num",
@@ -114,7 +128,7 @@ class EDAttAgent(AttentionAgent):
 
     def build_policy(self, args: Namespace, translator: Translator) -> OfflinePolicy:
         """Return the EDAtt policy."""
-        return EDAttPolicy(args.attn_threshold, args.frame_num)
+        return EDAttPolicy(args.attn_threshold, args.frame_num, skip_last=args.skip_last, skip_first=args.skip_first)
 
 
 class LocalAgreementAgent(OfflineAgent):

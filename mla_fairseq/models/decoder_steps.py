@@ -80,9 +80,11 @@ class StepDecoder(FairseqIncrementalDecoder):
         state: State,
         source_lengths: Tensor,
         target_lengths: Tensor | None,
-        probe: tuple[int, Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return the scores (B, V) of the token after ``tokens`` (B, T) over a whole source, and advance the state.
+        probes: Mapping[int, Tensor] | None = None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return features (B, T, C) of ``tokens`` (B, T) over a whole source, and advance the state.
+
+        The second value are the cross-attention weights (B, H, T, S) of each layer of ``probes``.
 
         Args:
             tokens: (B, T), tokens that the state does not hold yet.
@@ -90,15 +92,13 @@ class StepDecoder(FairseqIncrementalDecoder):
             state: the caller's state, ``{}`` at first.
             source_lengths: (B,), numbers of encoder states.
             target_lengths: (B,), what ``expect_length`` returned.
-            probe: a layer's index, and the ``keys`` (B, H, S, d) of its cross-attention: the second return value is
-                then that layer's weights (B, H, S) for the last token, else ``None``.
+            probes: the ``keys`` (B, H, S, d) of a layer's cross-attention, by its index.
         """
         if ENTRY not in state:
             self._begin(state, source_lengths, target_lengths)
-        weights = {} if probe is None else {probe[0]: weights_over(probe[1])}
+        weights = {layer: weights_over(keys) for layer, keys in (probes or {}).items()}
         x, reports = self._step(tokens, source, state, weights)
-        scores = self.output_layer(x)[:, -1]
-        return scores, None if probe is None else reports[probe[0]]["weights"][:, :, -1]  # (B, H, T, S) -> (B, H, S)
+        return x, [reports[layer]["weights"] for layer in weights]
 
     def expect_length(
         self, source: Tensor, source_mask: Tensor | None, source_lengths: Tensor, true: Tensor | None = None

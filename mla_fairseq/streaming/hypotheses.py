@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -118,26 +118,40 @@ class DecoderRedecoding(Redecoding):
         self.state: State = {}
         self.decoded = 0
         self.expected = self.decoder.expect_length(states, None, torch.tensor([len(states)], device=states.device))
-        self.probe = None if layer is None else (layer, self.decoder.layers[layer].encoder_attn.keys(states))
+        self.probes = {} if layer is None else self._keys([layer])
         if len(given) > 1:  # one call for all of them
             self._step(torch.tensor([given[:-1]]))
 
+    @torch.no_grad()
     def attend(self, token: int) -> tuple[NDArray, list[float]]:
         """Return scores (V,) of the token after ``token``, and the mean weights of the heads over the states."""
-        scores, weights = self._step(torch.tensor([[token]]), self.probe)
-        return scores[0].float().cpu().numpy(), [] if weights is None else weights[0, self.heads].mean(0).tolist()
+        features, weights = self._step(torch.tensor([[token]]), self.probes)
+        scores = self.decoder.output_layer(features[0, -1]).float().cpu().numpy()
+        return scores, weights[0][0, self.heads, -1].mean(0).tolist() if weights else []
 
+    @torch.no_grad()
+    def attend_all(self, tokens: Sequence[int]) -> tuple[NDArray, NDArray]:
+        """Return scores (T, V) of the token after each of ``tokens``, and all weights (layers, H, T, S)."""
+        features, weights = self._step(torch.tensor([tokens]), self._keys(range(len(self.decoder.layers))))
+        return self.decoder.output_layer(features[0]).float().cpu().numpy(), torch.cat(weights).float().cpu().numpy()
+
+    @torch.no_grad()
     def step(self, tokens: NDArray) -> NDArray:
         """Return log-probabilities (B, V) of the tokens after ``tokens`` (B,)."""
-        return self._step(torch.from_numpy(tokens).unsqueeze(1))[0].float().log_softmax(-1).cpu().numpy()
+        features, _ = self._step(torch.from_numpy(tokens).unsqueeze(1))
+        return self.decoder.output_layer(features[:, -1]).float().log_softmax(-1).cpu().numpy()
 
     def keep(self, parents: NDArray) -> None:
         """Continue hypothesis ``parents[i]`` (int64) at index i; drop all others."""
         reorder(self.state, torch.from_numpy(parents))
 
+    def _keys(self, layers: Iterable[int]) -> dict[int, Tensor]:
+        """Return the keys (1, H, S, d) of the cross-attention of layers."""
+        return {layer: self.decoder.layers[layer].encoder_attn.keys(self.states) for layer in layers}
+
     @torch.no_grad()
-    def _step(self, tokens: Tensor, probe: tuple[int, Tensor] | None = None) -> tuple[Tensor, Tensor | None]:
-        """Return scores (B, V) of the tokens after ``tokens`` (B, T), and weights (B, H, S) with a probe."""
+    def _step(self, tokens: Tensor, probes: Mapping[int, Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
+        """Return features (B, T, C) of ``tokens`` (B, T), and weights (B, H, T, S) of each probed layer."""
         size, device = len(tokens), self.states.device
         found = self.decoder.step_over(
             tokens.to(device),
@@ -145,7 +159,7 @@ class DecoderRedecoding(Redecoding):
             self.state,
             torch.full((size,), len(self.states), device=device),
             None if self.expected is None else self.expected.expand(size),
-            probe,
+            probes,
         )
         self.decoded += tokens.shape[1]
         return found

@@ -7,6 +7,8 @@ whole hypothesis.
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -44,57 +46,90 @@ class OfflinePolicy:
         return len(hypotheses[-1])
 
 
+@dataclass(frozen=True, kw_only=True)
+class AttentionPolicy(OfflinePolicy, ABC):
+    """Base class of policies that stop by a token's attention to the last encoder states.
+
+    A *sink* is a state that tokens attend to whatever they mean, which hides what they align to. The last state often
+    is one. The published implementations of AlignAtt and EDAtt drop its weight; the last states are those before it.
+
+    Attributes:
+        skip_last: number of last encoder states whose weights are dropped.
+        skip_first: number of first encoder states whose weights are dropped.
+
+    Raises:
+        ValueError: ``skip_last`` or ``skip_first`` is not an integer of at least 0.
+    """
+
+    skip_last: int = 1
+    skip_first: int = 0
+    uses_attention = True
+
+    def __post_init__(self) -> None:
+        check_integer("--skip-last", self.skip_last, 0)
+        check_integer("--skip-first", self.skip_first, 0)
+
+    def stops(self, token: int, attention: Sequence[float], states: int) -> bool:
+        """Return whether the weights that are not dropped stop the hypothesis; with no weight at all they do."""
+        kept = attention[self.skip_first : max(0, states - self.skip_last)]
+        return not any(kept) or self._stops(kept)
+
+    @abstractmethod
+    def _stops(self, kept: Sequence[float]) -> bool:
+        """Return whether weights, not all of them zero, stop the hypothesis."""
+
+
 @dataclass(frozen=True)
-class AlignAttPolicy(OfflinePolicy):
+class AlignAttPolicy(AttentionPolicy):
     """Stop before a token that attends most to one of the last ``frames`` states (Papi et al. 2023, arXiv 2305.11408).
 
     Attributes:
         frames: number of last encoder states (40 ms each), which the paper calls frames.
 
     Raises:
-        ValueError: ``frames`` is not an integer of at least 0.
+        ValueError: ``frames`` is not an integer of at least 0, or as in ``AttentionPolicy``.
     """
 
     frames: int
-    uses_attention = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_integer("--frame-num", self.frames, 0)
 
-    def stops(self, token: int, attention: Sequence[float], states: int) -> bool:
-        """Return whether the state with the largest weight is one of the last; with no weight at all it is."""
-        aligned = max(range(states), key=attention.__getitem__) if any(attention) else states - 1
-        return aligned >= states - self.frames
+    def _stops(self, kept: Sequence[float]) -> bool:
+        return max(range(len(kept)), key=kept.__getitem__) >= len(kept) - self.frames
 
 
 @dataclass(frozen=True)
-class EDAttPolicy(OfflinePolicy):
-    """Stop before a token with more than ``threshold`` of its attention on the last ``frames`` states (Papi et al.
-    2023, arXiv 2212.07850, equation 2).
+class EDAttPolicy(AttentionPolicy):
+    """Stop before a token with at least ``threshold`` of its attention on the last ``frames`` states (Papi et al. 2023,
+    arXiv 2212.07850).
+
+    The attention is a sum of weights after their division by their Euclidean norm. Equation 2 of the paper has no
+    division, but its implementation has, and published thresholds are on that scale.
 
     Attributes:
-        threshold: largest sum of weights, from 0 to 1, with which a token is still decoded.
+        threshold: sum of weights, from 0 to 1, at which the hypothesis stops.
         frames: number of last encoder states (40 ms each), which the paper calls frames.
 
     Raises:
-        ValueError: ``threshold`` is outside 0 to 1, or ``frames`` is not an integer of at least 1.
+        ValueError: ``threshold`` is outside 0 to 1, ``frames`` is not an integer of at least 1, or as in
+            ``AttentionPolicy``.
     """
 
     threshold: float
     frames: int = 2
-    uses_attention = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not (is_finite(self.threshold) and 0 <= self.threshold <= 1 and is_integer(self.frames, 1)):
             raise ValueError(
                 f"--attn-threshold must be within 0 and 1 and --frame-num an integer of at least 1, but they are "
                 f"{self.threshold!r} and {self.frames!r}"
             )
 
-    def stops(self, token: int, attention: Sequence[float], states: int) -> bool:
-        """Return whether the last states have more than the threshold; with no weight at all they have."""
-        share = sum(attention[max(0, states - self.frames) :]) if any(attention) else 1.0
-        return share > self.threshold
+    def _stops(self, kept: Sequence[float]) -> bool:
+        return sum(kept[-self.frames :]) >= self.threshold * math.hypot(*kept)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from mla_fairseq.streaming.long import LongSession
 from mla_fairseq.streaming.offline import OfflineSession
 from mla_fairseq.streaming.offline_policies import (
     AlignAttPolicy,
+    AttentionPolicy,
     EDAttPolicy,
     HoldPolicy,
     LocalAgreementPolicy,
@@ -29,6 +30,7 @@ from mla_fairseq.streaming.translator import Translator
 __all__ = [
     "READ",
     "AlignAttPolicy",
+    "AttentionPolicy",
     "Decision",
     "Detector",
     "EDAttPolicy",

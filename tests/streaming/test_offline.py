@@ -113,14 +113,6 @@ def test_weights_of_a_step_are_those_of_the_whole_target(translator, flags: str)
 
 
 def test_policies_are_plain_functions() -> None:
-    attention = [0.1, 0.5, 0.15, 0.25]
-    assert not AlignAttPolicy(2).stops(0, attention, 4)
-    assert AlignAttPolicy(3).stops(0, attention, 4)
-    assert not AlignAttPolicy(0).stops(0, [0.0, 1.0], 2)
-    assert EDAttPolicy(0.3, 2).stops(0, attention, 4)
-    assert not EDAttPolicy(0.5, 2).stops(0, attention, 4)
-    assert AlignAttPolicy(1).stops(0, [0.0] * 4, 4), "a token that attends to nothing waits"
-    assert EDAttPolicy(0.3, 2).stops(0, [0.0] * 4, 4)
     assert LocalAgreementPolicy(2).stable_prefix([[1, 2, 3]], 9) == 0
     assert LocalAgreementPolicy(2).stable_prefix([[1, 2, 3], [1, 2, 4, 5]], 9) == 2
     assert LocalAgreementPolicy(3).stable_prefix([[1, 2], [1, 2, 3], [1, 2, 4]], 9) == 2
