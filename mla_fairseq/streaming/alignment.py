@@ -57,7 +57,7 @@ class AlignmentMeter:
         skip_first: int = 0,
         options: SearchOptions = GREEDY,
     ) -> None:
-        self.fresh = OfflineSession(translator, OfflinePolicy(), options).snapshot()
+        self.fresh = OfflineSession(translator, OfflinePolicy(), options)
         self.translator, self.segment = translator, segment
         self.first, self.last = skip_first, skip_last
         layers, heads = translator.attention
