@@ -45,7 +45,7 @@ def report(models: dict[str, Path], data: Path, turns: int) -> str:
     torch.set_num_threads(1)
     says: dict[str, Say] = {first: partial(say_torch, Speaker(models[first], data))}
     says |= {name: partial(say_graphs, EdgeSpeaker.load(models[name], name)) for name in precisions}
-    sentences = [row["tgt_text"].split() for _, row in manifest.rows(data / "tst-COMMON.tsv")][:SENTENCES]
+    sentences = [row["tgt_text"].split() for _, row in manifest.rows(data / "dev.tsv")][:SENTENCES]
     times: dict[str, list[float]] = {name: [] for name in says}
     for _ in range(turns + 1):  # the first does not count
         for name, say in says.items():
