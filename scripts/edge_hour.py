@@ -116,8 +116,9 @@ def main() -> None:
     import benchmark
 
     head = [name.format(program) for name, program in zip(HEAD, ("", *PROGRAMS, *PROGRAMS, "", ""), strict=True)]
-    print(benchmark.table(head, []), flush=True)
-    for cells in compare(args):
+    rows = compare(args)
+    print(benchmark.table(head, [next(rows)]), flush=True)
+    for cells in rows:
         print("| " + " | ".join(cells) + " |", flush=True)
     print(f"\n{benchmark.signature()}")
     return None

@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
-from onnx import TensorProto, helper, numpy_helper, shape_inference
+from onnx import TensorProto, helper, numpy_helper
 
 from mla_fairseq.edge.export import OPSET
 from mla_fairseq.edge.quantise import quantise
-from mla_fairseq.edge.runtime.graph import Graph
+from mla_fairseq.edge.runtime.graph import NEW, TYPES, Graph
 
 PRODUCTS = ("MatMul", "Gemm", "Conv")
 ROWS, INNER, COLUMNS = 512, 1024, 1024  # of the product by which peaks are measured
@@ -70,49 +71,54 @@ def segment_cost(calls: Mapping[str, float], exact: Path, model: Path) -> Cost:
         exact: folder of the float32 graphs, whose products are counted: those of 8 bits are the same.
         model: folder of the graphs whose bytes are counted.
     """
+    paths = {part: model / f"{part}.int8.onnx" for part in calls}
+    graphs = {part: onnx.load(path if path.exists() else model / f"{part}.onnx").graph for part, path in paths.items()}
+    outputs = [value.name for graph in graphs.values() for value in graph.output]
+    rings = {name.removeprefix(NEW) for name in outputs if name.startswith(NEW)}
     cost = Cost()
     for part, number in calls.items():
-        path = model / f"{part}.int8.onnx"
-        bytes_moved = moved(path if path.exists() else model / f"{part}.onnx")
-        cost = cost.add(Cost(*products(exact / f"{part}.onnx"), *bytes_moved), number)
+        cost = cost.add(Cost(*products(exact / f"{part}.onnx"), *moved(graphs[part], rings)), number)
     return cost
 
 
 def products(path: Path) -> tuple[float, float]:
-    """Return the FLOP of a graph's products with weights, and of its other products.
+    """Return the FLOP of a graph's products with weights, and of its other products, in the first call of a stream.
 
-    Those of softmax attention whose size grows with the number of keys are not counted: the limit is a lower bound.
-
-    Raises:
-        SystemExit: the size of a product with a weight is not known.
+    Softmax attention multiplies more in later calls, with the keys of those before: the limit is a lower bound.
     """
-    graph = shape_inference.infer_shapes(onnx.load(path), data_prop=True).graph
-    shapes, fixed, flop = known_shapes(graph), fixed_names(graph), [0.0, 0.0]
-    for node in graph.node:
+    model = onnx.load(path)
+    shapes, fixed, flop = product_shapes(model), fixed_names(model.graph), [0.0, 0.0]
+    for node in model.graph.node:
         if node.op_type in PRODUCTS:
-            sizes, weight = (
-                [shapes.get(name, [0]) for name in (*node.input[:2], node.output[0])],
-                node.input[1] in fixed,
-            )
-            if weight and not all(map(all, sizes)):
-                raise SystemExit(f"error: {path}: the product {node.name} has no static shape: export the model again")
-            flop[not weight] += 2 * math.prod(sizes[2]) * inner(node, *sizes[:2])
+            left, right, result = (shapes[name] for name in (*node.input[:2], node.output[0]))
+            flop[node.input[1] not in fixed] += 2 * math.prod(result) * inner(node, left, right)
     return flop[0], flop[1]
 
 
-def inner(node: onnx.NodeProto, left: list[int], right: list[int]) -> int:
+def product_shapes(model: onnx.ModelProto) -> dict[str, Sequence[int]]:
+    """Return the shapes of what products take and give, by a call of the model with zeros.
+
+    Shape inference does not know all: the number of filled slots is data.
+    """
+    graph, traced = model.graph, onnx.ModelProto()
+    traced.CopyFrom(model)
+    wanted = {name for node in graph.node if node.op_type in PRODUCTS for name in (*node.input, *node.output)}
+    names = [name for node in graph.node for name in node.output if name in wanted]
+    del traced.graph.output[:]
+    traced.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    session = onnxruntime.InferenceSession(traced.SerializeToString(), providers=["CPUExecutionProvider"])
+    given = {value.name: np.zeros(value.shape, TYPES[value.type]) for value in session.get_inputs()}
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    found = zip(names, session.run(names, given), strict=True)
+    return shapes | {name: array.shape for name, array in (*given.items(), *found)}
+
+
+def inner(node: onnx.NodeProto, left: Sequence[int], right: Sequence[int]) -> int:
     """Return the number of multiplications for one number of the output."""
     if node.op_type == "Conv":
         return math.prod(right[1:])
     turned = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
     return left[0] if turned else left[-1]
-
-
-def known_shapes(graph: onnx.GraphProto) -> dict[str, list[int]]:
-    """Return the shape of each value; 0 where a size is not known."""
-    values = (*graph.input, *graph.output, *graph.value_info)
-    shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values}
-    return shapes | {tensor.name: list(tensor.dims) for tensor in graph.initializer}
 
 
 def fixed_names(graph: onnx.GraphProto) -> set[str]:
@@ -124,12 +130,11 @@ def fixed_names(graph: onnx.GraphProto) -> set[str]:
     return fixed
 
 
-def moved(path: Path) -> tuple[int, int]:
-    """Return the bytes of weights that a call reads, and of its inputs and outputs."""
-    graph = onnx.load(path).graph
+def moved(graph: onnx.GraphProto, rings: set[str]) -> tuple[int, int]:
+    """Return the bytes of weights that a call reads, and of its inputs and outputs; of rings, only the new rows."""
     whole = {name for node in graph.node if node.op_type != "Gather" for name in node.input}  # of others, it takes rows
     weights = sum(numpy_helper.to_array(tensor).nbytes for tensor in graph.initializer if tensor.name in whole)
-    values = [value.type.tensor_type for value in (*graph.input, *graph.output)]
+    values = [value.type.tensor_type for value in (*graph.input, *graph.output) if value.name not in rings]
     sizes = [helper.tensor_dtype_to_np_dtype(value.elem_type).itemsize for value in values]
     shapes = [math.prod(dim.dim_value for dim in value.shape.dim) for value in values]
     return weights, sum(size * number for size, number in zip(sizes, shapes, strict=True))
