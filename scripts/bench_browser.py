@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 r"""Measure the page of exported models in a headless Chromium: its time and its CPU time, divided by that of the audio.
 
-The page translates a file twice, in one thread, as fast as it can: at first, the browser still compiles. Models take turns
-in one browser, each time in a new page. `--untrained` measures models with random weights, which emit as many tokens as
-the limit allows: 6 for each second of speech.
+The page translates a file twice, in one thread, as fast as it can: at first, the browser still compiles. Models take
+turns in one browser, each time in a new page. `--untrained` measures models with random weights, which emit as many
+tokens as the limit allows: 6 for each second of speech.
 
     python scripts/bench_browser.py model --wav talk.wav --web node_modules \
         --untrained "--attn-type relu" --untrained "--attn-type cosformer"
