@@ -120,7 +120,7 @@ def measure(args: argparse.Namespace) -> str:
     rows = []
     for model, found in turns.items():
         *factors, words = zip(*found, strict=True)
-        rows.append([model, *map(benchmark.spread, factors), f"{words[0]:.0f}", f"{sizes[model]:.1f}"])
+        rows.append([model, *(benchmark.spread(each, 3) for each in factors), f"{words[0]:.0f}", f"{sizes[model]:.1f}"])
     seconds = f"{soundfile.info(args.wav).duration:.0f} s"
     about = f"A recording of {seconds}, k = {args.lagging}, one thread, {args.turns} turns: median (least-greatest)."
     return "\n\n".join(["# Exported models in a browser", about, benchmark.table(HEAD, rows),
