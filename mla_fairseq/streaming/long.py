@@ -20,7 +20,7 @@ from mla_fairseq.streaming.interface import Source
 from mla_fairseq.streaming.session import Emission, Session
 
 LIKELY = 0.5  # probability above which a state is speech
-CERTAIN = 0.99  # the same before a stretch opens: at 0.5, noise before the speech opens it 0.1 s too early
+CERTAIN = 0.997  # the same before a stretch opens: at 0.5, noise before the speech opens it 0.1 s too early
 SPEECH = 6  # blocks of speech that open a stretch: 0.24 s
 REST = 10  # blocks of speech after a cut that are worth a stretch: 0.4 s
 LISTENING = 250  # blocks after which the encoder that listens to silence starts again: 10 s

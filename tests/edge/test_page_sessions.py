@@ -78,7 +78,7 @@ def load(translator: Callable[..., Translator]) -> Callable[[str], Translator]:
         model = translator(*MODELS[name])
         if (boundary := model.model.encoder.boundary) is not None:
             torch.nn.init.normal_(boundary.linear.weight, std=0.2, generator=torch.Generator().manual_seed(1))
-            boundary.linear.bias.data = torch.tensor([-4.0, 5.0])
+            boundary.linear.bias.data = torch.tensor([-4.0, 7.0])
         return model
 
     return load

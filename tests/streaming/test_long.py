@@ -341,7 +341,7 @@ def test_doubtful_speech_continues_a_stretch_but_opens_none(bounded) -> None:
         return torch.stack([torch.full(states.shape[:2], -5.0), torch.full(states.shape[:2], logit)], -1)
 
     session = LongSession(bounded("wait-k", answer)[1])
-    for certainty[0], stretch in ((0.9, -1), (0.995, 0), (0.9, 0)):
+    for certainty[0], stretch in ((0.9, -1), (0.999, 0), (0.9, 0)):
         session.push(voice(2, 9))
         assert session.stretch == stretch
     assert session.session is not None  # still the same stretch

@@ -6,7 +6,7 @@ import { Session } from "./session.js";
 import { Source } from "./source.js";
 
 const LIKELY = 0.5; // probability above which a state is speech
-const CERTAIN = 0.99; // the same before a stretch opens
+const CERTAIN = 0.997; // the same before a stretch opens
 const SPEECH = 6; // blocks of speech that open a stretch
 const REST = 10; // blocks of speech after a cut that are worth a stretch
 const LISTENING = 250; // blocks after which the encoder that listens to silence starts again
