@@ -19,7 +19,7 @@ import yaml
 from mla_fairseq.cli.prepare import main
 from mla_fairseq.data import archive, manifest
 from mla_fairseq.data.extraction import staging_folder
-from mla_fairseq.data.mustc import Corpus
+from mla_fairseq.data.mustc import MuSTC
 from mla_fairseq.data.prepare import ARCHIVE, Options, prepare
 from mla_fairseq.data.vocabulary import Vocabulary
 from mla_fairseq.files import user_dir
@@ -62,7 +62,7 @@ def test_another_output_leaves_the_corpus_alone(pair: Path, tmp_path: Path) -> N
 
 def test_manifest_rows_point_at_their_features(pair: Path) -> None:
     prepare(pair, None, OPTIONS)
-    segments = Corpus(pair).read("train")
+    segments = MuSTC(pair).read("train")
     rows = table(pair / "train_st.tsv")
     for row, segment in zip(rows, segments, strict=True):
         name, offset, length = row["audio"].split(":")
@@ -169,7 +169,7 @@ def test_a_corrected_segment_list_gives_new_features(pair: Path) -> None:
     changed = [(before, after) for before, after in zip(old, new, strict=True) if before != after]
     assert [before["id"] for before, _ in changed] == ["ted_dev_0_1"]
     _, offset, length = changed[0][1]["audio"].split(":")
-    samples = Corpus(pair).read("dev")[1]
+    samples = MuSTC(pair).read("dev")[1]
     assert samples.start == 48_000
     assert archive.read(pair / ARCHIVE, int(offset), int(length)).shape == (samples.num_frames, 80)
 
@@ -273,7 +273,11 @@ def test_the_command_takes_data_from_the_environment(pair: Path, monkeypatch: py
     [
         pytest.param(["--pairs", "en-de"], "set --data DIR or the environment variable DATA", id="no data"),
         pytest.param(["--data", "nowhere", "--pairs", "en-de"], "nowhere is not a folder", id="data not there"),
-        pytest.param(["--data", ".", "--pairs", "en-xx"], "en-xx/data is not a folder", id="pair not there"),
+        pytest.param(
+            ["--data", ".", "--pairs", "en-xx"],
+            ". has no corpus of the pair en-xx: arrange it as one of mustc: PAIR/data",
+            id="pair not there",
+        ),
     ],
 )
 def test_the_command_reports_a_fault_in_one_line(
