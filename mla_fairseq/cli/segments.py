@@ -27,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of ``mla-segments``."""
     parser = argparse.ArgumentParser(prog="mla-segments", description=__doc__, formatter_class=Help)
     add_data(parser)
-    parser.add_argument("--pair", required=True, help="language pair (a folder of DATA), such as en-de")
+    parser.add_argument("--pair", required=True, help="language pair, such as en-de")
     parser.add_argument("--split", default="tst-COMMON", help="split to cut")
     parser.add_argument("--output", type=Path, required=True, help="folder for the wav files and the lists")
     parser.add_argument("--limit", type=int, help="number of segments (or talks), from the first (default: all)")
