@@ -53,6 +53,7 @@ class JointPreparation(Folder):
         self.leave_out(read)
         lines = [text for part, (_, kept) in zip(self.parts, read, strict=True) for text in part.texts(kept["train"])]
         model = self.train_vocabulary(lines, self.tags)
+        characters = self.write_ctc_vocabulary([one.source for _, kept in read for one in kept["train"]])
         manifests = []
         for name, part, (segments, kept) in zip(self.names, self.parts, read, strict=True):
             for split, rows in part.extract(segments, kept).items():
@@ -60,7 +61,7 @@ class JointPreparation(Folder):
                 rows = [replace(row, audio=f"{part.output.name}/{row.audio}") for row in rows]
                 path = self.write_manifest(f"{split}_{name}", rows)
                 manifests += [path] if split == "train" else []
-        return self.write_config(model, manifests, bool(self.tags))
+        return self.write_config(model, manifests, bool(self.tags), characters)
 
     def leave_out(self, read: Sequence[tuple[Splits, Splits]]) -> None:
         """Leave out the training segments of recordings that a pair is validated or tested on.

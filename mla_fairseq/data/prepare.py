@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mla_fairseq.data import archive, config, manifest
+from mla_fairseq.data import archive, config, ctc_vocabulary, manifest
 from mla_fairseq.data.corpus import Corpus, Segment
 from mla_fairseq.data.extraction import GlobalCMVN, extract, global_cmvn, member_name, staging_folder
 from mla_fairseq.data.layouts import open_corpus
@@ -87,11 +87,20 @@ class Folder:
         self.make(products, made_from, lambda: self.options.vocabulary.train(lines, model, tags))
         return model
 
-    def write_config(self, model: Path, manifests: list[Path], tags: bool = False) -> Path:
+    def write_ctc_vocabulary(self, transcripts: list[str]) -> Path | None:
+        """Write the characters of the training transcripts; return the path, ``None`` if they have none."""
+        path = self.output / f"ctc_vocab_{self.options.task}.txt"
+        if found := ctc_vocabulary.characters(transcripts):
+            self.make([path], fingerprint(*found), lambda: ctc_vocabulary.write(path, found))
+        return path if found else None
+
+    def write_config(
+        self, model: Path, manifests: list[Path], tags: bool = False, ctc_vocabulary: Path | None = None
+    ) -> Path:
         """Write the configuration, and the statistics of the training manifests if they are used; return its path."""
         path = self.output / f"config_{self.options.task}.yaml"
         statistics = self.gather_statistics(manifests) if self.options.cmvn == "global" else None
-        config.write(path, model, self.options.cmvn, self.options.specaugment, statistics, tags)
+        config.write(path, model, self.options.cmvn, self.options.specaugment, statistics, tags, ctc_vocabulary)
         return path
 
     def gather_statistics(self, manifests: list[Path]) -> Path:
@@ -125,9 +134,10 @@ class Preparation(Folder):
         """
         segments, kept = self.read()
         model = self.train_vocabulary(self.texts(kept["train"]))
+        characters = self.write_ctc_vocabulary([segment.source for segment in kept["train"]])
         rows = self.extract(segments, kept)
         paths = {split: self.write_manifest(split, members) for split, members in rows.items()}
-        return self.write_config(model, [paths["train"]])
+        return self.write_config(model, [paths["train"]], ctc_vocabulary=characters)
 
     def read(self) -> tuple[dict[str, list[Segment]], dict[str, list[Segment]]]:
         """Return the segments of each split: all of them, and those to use.

@@ -31,6 +31,7 @@ PRODUCTS = {
     ".prepared.json",
     ARCHIVE,
     "config_st.yaml",
+    "ctc_vocab_st.txt",
     "dev_st.tsv",
     "spm_char_st.model",
     "spm_char_st.txt",
@@ -137,7 +138,7 @@ CHANGES = {
     "vocabulary": ({"vocabulary": Vocabulary("bpe", 40)}, {"spm_bpe40_st.model", "spm_bpe40_st.txt"}),
     "cmvn": ({"cmvn": "global"}, {"gcmvn.npz"}),
     "masks": ({"specaugment": "lb"}, set()),
-    "filter": ({"min_frames": 50}, {"train_st.tsv", "spm_char_st.model", "spm_char_st.txt"}),
+    "filter": ({"min_frames": 50}, {"train_st.tsv", "spm_char_st.model", "spm_char_st.txt", "ctc_vocab_st.txt"}),
 }
 
 

@@ -17,7 +17,7 @@ from fairseq.tasks import FairseqTask
 
 from mla_fairseq import plugin  # noqa: F401 -- registers the architectures
 from mla_fairseq.attention import available_attention, build_attention
-from mla_fairseq.data import archive, manifest
+from mla_fairseq.data import archive, ctc_vocabulary, manifest
 from tests.programs import Done, run
 
 FEATURES = 8
@@ -71,6 +71,8 @@ def write_corpus(folder: Path, sizes: dict[str, int], words: list[str] = WORDS, 
     (folder / "dict.txt").write_text("".join(f"{word} 1\n" for word in words), encoding="utf-8")
     # fairseq's task reads relative paths from the folder in which it was started
     config = {"audio_root": str(folder), "vocab_filename": "dict.txt", "input_feat_per_channel": bins}
+    config["ctc_vocab_filename"] = "ctc_vocab.txt"
+    ctc_vocabulary.write(folder / "ctc_vocab.txt", ctc_vocabulary.characters(words))
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     return folder
 
