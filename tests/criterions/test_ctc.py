@@ -90,6 +90,7 @@ def test_the_criterion_adds_the_losses(folder: Path, flags: str) -> None:
     )
     loss, _, log = criterion(model, batch)
     total = sum(ctc_loss(*ctc(encoder_out, text), ctc_targets(text, batch, ctc.alphabet, 0, 1)) for text in ctc.heads)
+    assert log["ctc_loss"] > 0 and ("both" not in flags or log["ctc_target_loss"] > 0)
     without = criterion.terms(model, model(**batch["net_input"])[1], batch)
     assert [name for _, logged in without for name in logged if name.startswith("ctc")] == [
         name

@@ -81,7 +81,7 @@ def test_asr_has_the_source_as_target_and_shares_the_features(pair: Path) -> Non
     rows = table(pair / "train_asr.tsv")
     assert all(row["tgt_text"] == row["src_text"] and row["tgt_text"].startswith("en ") for row in rows)
     assert {row["tgt_lang"] for row in rows} == {"en"}
-    made = {"config_asr.yaml", "spm_char_asr.model", "spm_char_asr.txt"}
+    made = {"config_asr.yaml", "ctc_vocab_asr.txt", "spm_char_asr.model", "spm_char_asr.txt"}
     assert set(contents(pair)) - PRODUCTS == made | {f"{split}_asr.tsv" for split in ("train", "dev", "tst-COMMON")}
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from mla_fairseq.checkpoints import load_checkpoint, saved_options
+from mla_fairseq.models.building import load_models
 from mla_fairseq.models.checks import CRITERION, load_encoder
 from mla_fairseq.models.ctc import CTCOutputs, collapse
-from mla_fairseq.streaming.translator import Translator
 from tests.models.conftest import SIZES, TRAINING, Build, write_corpus
 from tests.models.test_streaming import LENGTHS, SIMUL, speech
 from tests.programs import Done, run
@@ -126,7 +126,7 @@ def test_a_checkpoint_has_the_characters_of_its_transcripts(trained: tuple[Path,
         done = fit(folder, 4)
         assert done.code != 0 and "was trained with other characters of transcripts than those of" in done.err
         (folder / "ctc_vocab.txt").unlink()
-        alphabet = Translator.load(path, folder, "config.yaml").model.encoder.ctc.alphabet
-        assert alphabet.symbols == symbols
+        models, *_ = load_models([str(path)], {"data": str(folder)})
+        assert models[0].encoder.ctc.alphabet.symbols == symbols
     finally:
         (folder / "ctc_vocab.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
