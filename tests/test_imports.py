@@ -29,14 +29,15 @@ RULES = {
     "attention": Rule(outside=("torch",)),
     "errors": Rule(outside=()),
     "json_text": Rule(outside=()),
+    "transcripts": Rule(outside=()),
     "parsing": Rule(inside=("json_text",), outside=("yaml",)),
     "files": Rule(inside=("json_text",), outside=()),
     "processes": Rule(inside=("files",), outside=()),
     "checkpoints": Rule(inside=("files",), outside=("torch",)),
     "averaging": Rule(inside=("attention", "checkpoints", "files", "models.options"), outside=("torch",)),
     "speech": Rule(inside=("files",), outside=("torch", "numpy", "kaldi_native_fbank", "librosa", "soundfile", "soxr")),
-    "models": Rule(inside=("attention", "checkpoints", "errors", "speech")),
-    "criterions": Rule(inside=("errors", "models")),
+    "models": Rule(inside=("attention", "checkpoints", "errors", "speech", "transcripts")),
+    "criterions": Rule(inside=("errors", "models", "transcripts")),
     "streaming": Rule(inside=("attention", "checkpoints", "errors", "files", "models", "parsing", "speech")),
     "synthesis": Rule(inside=("checkpoints", "errors", "files", "models", "speech")),
     "edge": Rule(
@@ -54,9 +55,20 @@ RULES = {
     ),
     "live": Rule(inside=("errors", "files", "parsing", "speech", "streaming"), outside=("numpy", "tornado")),
     "agents": Rule(inside=("errors", "files", "speech", "streaming")),
-    "data": Rule(inside=("errors", "files", "parsing", "processes", "speech")),
+    "data": Rule(inside=("errors", "files", "parsing", "processes", "speech", "transcripts")),
     "tasks": Rule(
-        inside=("checkpoints", "data", "errors", "files", "models", "processes", "speech", "streaming", "synthesis")
+        inside=(
+            "checkpoints",
+            "data",
+            "errors",
+            "files",
+            "models",
+            "processes",
+            "speech",
+            "streaming",
+            "synthesis",
+            "transcripts",
+        )
     ),
     "evaluation": Rule(
         inside=("errors", "files", "parsing", "processes"),

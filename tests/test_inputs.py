@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mla_fairseq.data import archive, config, ljspeech, manifest, mustc, vocabulary
+from mla_fairseq.data import archive, config, corpus, ljspeech, manifest, vocabulary
 from mla_fairseq.evaluation import instances, offline, quality_latency, training_log
 from mla_fairseq.files import read_text, unusable
 from mla_fairseq.recipes.recipe import find_recipe
@@ -21,7 +21,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "array": lambda path: archive.read(path, 0, 1),
     "statistics": GlobalCMVN.load,
     "vocabulary": vocabulary.GivenVocabulary.read,
-    "listing": mustc._read_text,
+    "listing": corpus.read_part,
     "clip": ljspeech._audio,
     "audio": load_audio,
     "audio of a corpus": audio_length,

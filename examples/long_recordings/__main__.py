@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from examples.long_recordings.streams import Shape, write_streams
-from mla_fairseq.cli.options import Help, add_data, data_root, run_command
-from mla_fairseq.data.mustc import Corpus
+from mla_fairseq.cli.options import Help, add_data, open_pair, run_command
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -51,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
         ValueError, OSError: the corpus or the options cannot be used.
     """
     shape = Shape(tuple(args.pause), args.floor, args.noise, args.trim, args.minutes, args.seed)
-    write_streams(Corpus(data_root(args.data) / args.pair), args.split, args.output, shape, args.limit)
+    write_streams(open_pair(args, args.pair), args.split, args.output, shape, args.limit)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

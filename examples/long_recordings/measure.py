@@ -18,11 +18,10 @@ from tqdm import tqdm
 
 from examples.long_recordings.rows import Row, of_drift, of_sentences, of_silence, of_stream, render
 from examples.long_recordings.streams import Shape
-from mla_fairseq.cli.options import Help, add_data, at_least, data_root, run_command
+from mla_fairseq.cli.options import Help, add_data, at_least, open_pair, run_command
 from mla_fairseq.data.extraction import num_workers, parallel_map
-from mla_fairseq.data.mustc import Corpus
 from mla_fairseq.files import write_json
-from mla_fairseq.speech import SAMPLE_RATE, read_audio
+from mla_fairseq.speech import SAMPLE_RATE, read_segment
 from mla_fairseq.streaming import IncrementalSession, LongSession, Translator, WaitKPolicy
 from mla_fairseq.streaming.detectors import DETECTORS
 
@@ -61,8 +60,8 @@ def measure_kind(args: argparse.Namespace, kind: str) -> dict[str, Row]:
     """Return the rows of one kind of recording."""
     torch.set_num_threads(1)  # one core for a recording: pushes are small
     translator = Translator.load(args.checkpoint, args.data_bin, args.config_yaml)
-    segments = Corpus(data_root(args.data) / args.pair).read(args.split)[: args.limit]
-    pieces = [read_audio(one.wav, one.start, one.length) for one in segments]
+    segments = open_pair(args, args.pair).read(args.split)[: args.limit]
+    pieces = [read_segment(one.wav, one.start, one.length) for one in segments]
     references = [one.target for one in segments]
     detector = DETECTED.get(kind, args.detector)
 

@@ -12,9 +12,9 @@ from random import Random
 import numpy as np
 from tqdm import tqdm
 
-from mla_fairseq.data.mustc import Corpus, Segment
+from mla_fairseq.data.corpus import Corpus, Segment
 from mla_fairseq.files import write_bytes, write_text
-from mla_fairseq.speech import SAMPLE_RATE, read_audio, wav_bytes
+from mla_fairseq.speech import SAMPLE_RATE, read_segment, wav_bytes
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ def write_streams(corpus: Corpus, split: str, output: Path, shape: Shape, limit:
     parts = list(recordings([one.length for one in segments], shape.minutes))
     for number, part in enumerate(tqdm(parts, desc=split, unit="recording")):
         name, group = file_name(number), segments[part]
-        samples, places = join([read_audio(one.wav, one.start, one.length) for one in group], shape, name)
+        samples, places = join([read_segment(one.wav, one.start, one.length) for one in group], shape, name)
         write_bytes(folder / "wav" / name, wav_bytes(samples))
         wavs.append(folder / "wav" / name)
         entries += [_entry(replace(one, wav=wavs[-1]), *place) for one, place in zip(group, places, strict=True)]

@@ -16,13 +16,13 @@ from tqdm import tqdm
 
 from examples.on_device.row import Row
 from mla_fairseq.cli import export
-from mla_fairseq.cli.options import Help, add_data, add_user_dir, data_root, run_command
-from mla_fairseq.data.mustc import Corpus, Segment
+from mla_fairseq.cli.options import Help, add_data, add_user_dir, open_pair, run_command
+from mla_fairseq.data.corpus import Segment
 from mla_fairseq.edge.runtime.model import EdgeTranslator
 from mla_fairseq.evaluation.instances import Instance, read_instances
 from mla_fairseq.evaluation.offline import score
 from mla_fairseq.files import write_json
-from mla_fairseq.speech import SAMPLE_RATE, read_audio
+from mla_fairseq.speech import SAMPLE_RATE, read_segment
 from mla_fairseq.streaming import IncrementalSession, WaitKPolicy
 
 PRECISIONS = ("float32", "int8")
@@ -58,7 +58,7 @@ def translate(folder: Path, segments: Sequence[Segment], lagging: int) -> tuple[
     """Return the translation of each segment, and the real-time factor."""
     model, texts, used = EdgeTranslator.load(folder), [], 0.0
     for segment in tqdm(segments, desc=folder.name, unit="sentence"):
-        samples = read_audio(segment.wav, segment.start, segment.length)
+        samples = read_segment(segment.wav, segment.start, segment.length)
         started = time.process_time()
         session = IncrementalSession(model, WaitKPolicy(lagging))
         parts = [session.push(samples[start : start + STEP]) for start in range(0, len(samples), STEP)]
@@ -69,7 +69,7 @@ def translate(folder: Path, segments: Sequence[Segment], lagging: int) -> tuple[
 
 def compare(args: argparse.Namespace) -> dict[str, Row]:
     """Export the model, and return the row of each precision."""
-    segments = Corpus(data_root(args.data) / args.pair).read(args.split)
+    segments = open_pair(args, args.pair).read(args.split)
     sweep = read_sweep(args, segments)
     expected, references = [one.prediction for one in sweep], [one.target for one in segments]
     rows = {}

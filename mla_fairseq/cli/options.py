@@ -8,9 +8,13 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mla_fairseq.errors import user_errors
 from mla_fairseq.streaming.detectors import DETECTOR_NAMES
+
+if TYPE_CHECKING:
+    from mla_fairseq.data.corpus import Corpus
 
 STOPPED = "stopped: run the same command again to continue"
 ENDED = "stopped: the same command would start from the beginning"
@@ -58,8 +62,12 @@ class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFo
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    """Add ``--data``; ``data_root`` knows its default."""
+    """Add ``--data``, whose default ``data_root`` knows, and ``--corpus-format``."""
+    from mla_fairseq.data.layouts import LAYOUTS  # only for the commands that read corpora
+
     parser.add_argument("--data", type=Path, help="folder of the language pairs (default: $DATA)")
+    help_ = "layout of the corpus (default: the one whose files exist)"
+    parser.add_argument("--corpus-format", choices=list(LAYOUTS), help=help_)
 
 
 def data_root(given: Path | None) -> Path:
@@ -74,6 +82,17 @@ def data_root(given: Path | None) -> Path:
     if not (folder := Path(name)).is_dir():
         raise ValueError(f"{folder} is not a folder: correct --data or DATA")
     return folder
+
+
+def open_pair(args: argparse.Namespace, pair: str) -> Corpus:
+    """Return the corpus of a language pair, from the flags of ``add_data``.
+
+    Raises:
+        ValueError: there is no corpus of the pair.
+    """
+    from mla_fairseq.data.layouts import open_corpus
+
+    return open_corpus(data_root(args.data) / pair, args.corpus_format)
 
 
 def add_detector(parser: argparse.ArgumentParser) -> None:

@@ -1,8 +1,9 @@
-"""Prepare corpora in MuST-C's layout for fairseq: filter banks, manifests, vocabulary, configuration.
+"""Prepare corpora for fairseq: filter banks, manifests, vocabulary, configuration.
 
-DATA/en-de/data/{train,dev,tst-COMMON,...}/{wav/*.wav, txt/SPLIT.yaml, txt/SPLIT.en, txt/SPLIT.de}  ->  DATA/en-de/
-{fbank80.zip, SPLIT_st.tsv, spm_*_st.{model,txt}, config_st.yaml}. A stopped run continues when it is run again, and a
-run with other options repeats only what depends on them. The folder may be moved afterwards.
+DATA/en-de/data/{train,dev,tst-COMMON,...}/{wav/*.wav, txt/SPLIT.yaml, txt/SPLIT.en, txt/SPLIT.de}, which is MuST-C's
+layout, or that of CoVoST 2, Europarl-ST, mTEDx or plain manifests  ->  DATA/en-de/{fbank80.zip, SPLIT_st.tsv,
+spm_*_st.{model,txt}, config_st.yaml}. A stopped run continues when it is run again, and a run with other options
+repeats only what depends on them. The folder may be moved afterwards.
 """
 
 from __future__ import annotations
@@ -32,6 +33,14 @@ JOINT = (
     "one folder with a common vocabulary for one model that translates into all languages: sets such as "
     "train_de_st.tsv, features in OUTPUT/PAIR, a tag such as <lang:de> before each target (default OUTPUT: DATA)"
 )
+SPEEDS = (
+    "speeds at which the training splits are repeated, by resampling, such as 0.9,1.0,1.1: three times the training "
+    "set, for small corpora"
+)
+COLUMN = (
+    "column of plain manifests that the training splits have as target in place of tgt_text, such as the translations "
+    "of a teacher"
+)
 MASKS = (
     "SpecAugment policy of the training splits: sm and ss hide at most a fifth of an utterance at a time, for short "
     "utterances and small corpora; lb and ld hide up to a second"
@@ -43,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mla-prepare", description=__doc__, formatter_class=Help)
     add_data(parser)
     add = parser.add_argument
-    add("--pairs", nargs="+", required=True, metavar="PAIR", help="language pairs (folders of DATA), such as en-de")
+    add("--pairs", nargs="+", required=True, metavar="PAIR", help="language pairs, such as en-de")
     add("--output", type=Path, help="folder to write to, OUTPUT/PAIR for each pair (default: the folders of the pairs)")
     add("--joint", action="store_true", help=JOINT)
     add(
@@ -64,8 +73,22 @@ def build_parser() -> argparse.ArgumentParser:
     add("--specaugment", choices=list(SPECAUGMENT), default="sm", help=MASKS)
     add("--min-frames", type=at_least(1), default=5, help="shortest training utterance, in frames of 10 ms")
     add("--max-frames", type=at_least(1), default=3000, help="longest training utterance, in frames of 10 ms")
+    add("--speed-perturb", type=parse_speeds, default="1.0", metavar="S,S,..", help=SPEEDS)
+    add("--target-column", metavar="NAME", help=COLUMN)
     add("--workers", type=at_least(1), default=num_workers(), help="number of processes")
     return parser
+
+
+def parse_speeds(text: str) -> tuple[float, ...]:
+    """Return the speeds as the type of a flag.
+
+    Raises:
+        ArgumentTypeError: one of them is not a number.
+    """
+    try:
+        return tuple(float(speed) for speed in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers: write 0.9,1.0,1.1") from error
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -87,6 +110,9 @@ def run(arguments: argparse.Namespace) -> None:
         specaugment=arguments.specaugment,
         min_frames=arguments.min_frames,
         max_frames=arguments.max_frames,
+        speeds=arguments.speed_perturb,
+        layout=arguments.corpus_format,
+        target_column=arguments.target_column,
         workers=arguments.workers,
     )
     pairs = [data_root(arguments.data) / pair for pair in arguments.pairs]

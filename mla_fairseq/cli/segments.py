@@ -1,6 +1,6 @@
-"""Cut a split of a corpus in MuST-C's layout into one wav per segment, or list its whole talks, for simuleval.
+"""Cut a split of a corpus into one wav per segment, or list its whole talks, for simuleval.
 
-DATA/PAIR/data/SPLIT/{wav,txt}  ->  OUTPUT/SPLIT/*.wav, OUTPUT/SPLIT.wav_list and OUTPUT/SPLIT.TARGET, for
+DATA/PAIR (or where the layout has it)  ->  OUTPUT/SPLIT/*.wav, OUTPUT/SPLIT.wav_list and OUTPUT/SPLIT.TARGET, for
 
     simuleval --source OUTPUT/SPLIT.wav_list --target OUTPUT/SPLIT.TARGET ...
 
@@ -19,8 +19,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from mla_fairseq.cli.options import Help, add_data, data_root, run_command
-from mla_fairseq.data.mustc import Corpus
+from mla_fairseq.cli.options import Help, add_data, open_pair, run_command
 from mla_fairseq.data.segments import cut_segments, list_talks
 
 
@@ -28,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of ``mla-segments``."""
     parser = argparse.ArgumentParser(prog="mla-segments", description=__doc__, formatter_class=Help)
     add_data(parser)
-    parser.add_argument("--pair", required=True, help="language pair (a folder of DATA), such as en-de")
+    parser.add_argument("--pair", required=True, help="language pair, such as en-de")
     parser.add_argument("--split", default="tst-COMMON", help="split to cut")
     parser.add_argument("--output", type=Path, required=True, help="folder for the wav files and the lists")
     parser.add_argument("--limit", type=int, help="number of segments (or talks), from the first (default: all)")
@@ -42,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ValueError, OSError: the corpus or the options cannot be used.
     """
-    corpus = Corpus(data_root(args.data) / args.pair)
+    corpus = open_pair(args, args.pair)
     if args.unsegmented:
         talks = list_talks(corpus, args.split, args.output, args.limit)
         logging.info("ready: simuleval --source %s --target %s", talks.sources, talks.targets)

@@ -1,9 +1,11 @@
 """``label_smoothed_cross_entropy_mla``: cross-entropy plus a term for each output that the model has beside its scores.
 
-A length predictor adds the length loss, monotonic attention the latency terms, a boundary output the boundary loss.
+A length predictor adds the length loss, monotonic attention the latency terms, a boundary output the boundary loss,
+CTC outputs the CTC losses.
 ``latency_augmented_label_smoothed_cross_entropy_mla`` is the same criterion under the name of older commands.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,13 +22,23 @@ from fairseq.tasks import FairseqTask
 from torch import Tensor
 
 from mla_fairseq.criterions.boundary import boundary_loss
+from mla_fairseq.criterions.ctc import count_errors, ctc_loss, ctc_targets
 from mla_fairseq.criterions.latency import METRICS, gather, variance
 from mla_fairseq.models.checks import NO_MONOTONIC
+from mla_fairseq.models.ctc import SOURCE
 from mla_fairseq.models.distributed import unwrapped
 
 GATHER = ("weighted_average", "average", "max")
 AVERAGED = {"length_error": 4, "latency": 3, "delays_var": 3, "boundary_loss": 4}
 """Names of what the terms log, a sum over sentences each, and the digits of their means."""
+
+RATIOS = {
+    "ctc_loss": ("ctc_symbols", 1 / math.log(2)),  # bits per character
+    "ctc_target_loss": ("ctc_target_symbols", 1 / math.log(2)),  # bits per token
+    "wer": ("reference_words", 100.0),  # per cent
+    "loss_gap": ("gap_tokens", 1 / math.log(2)),  # bits per token
+}
+"""Names of what is logged as a ratio of sums: the divisor, and the factor."""
 
 Term = tuple[Tensor, dict[str, Tensor]]
 """What is added to the loss of a batch, and what is logged."""
@@ -64,6 +76,12 @@ class OptionalTermsConfig(LabelSmoothedCrossEntropyCriterionConfig):
     latency_update_after: int = field(
         default=0, metadata={"help": "number of updates before the latency terms are added (default: 0)"}
     )
+    ctc_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "weight of the CTC loss on the text of --ctc-text; 0.3 is a good weight (default: 0, no CTC output)"
+        },
+    )
 
 
 @register_criterion("label_smoothed_cross_entropy_mla", dataclass=OptionalTermsConfig)
@@ -74,7 +92,10 @@ class OptionalTermsCriterion(LabelSmoothedCrossEntropyCriterion):
     |expected - true| / true. The latency terms are those of arXiv 1909.12406, equation 13; they do not count the first
     ``--ignore-prefix-size`` tokens. These are sums over the sentences of a batch, as cross-entropy is a sum over its
     tokens. The boundary loss is a mean over encoder states, times the tokens of the batch; it is for batches of
-    ``--context-ratio``, which have ``speech`` and ``speech_end``.
+    ``--context-ratio``, which have ``speech`` and ``speech_end``. The CTC losses are sums over sentences.
+
+    In validation it also logs ``wer``, the word error rate of the transcripts that CTC gives, and ``loss_gap``: by how
+    much the loss is higher if each sentence gets the audio of the next one in its batch.
 
     Raises:
         ValueError: a weight below 0.
@@ -93,12 +114,14 @@ class OptionalTermsCriterion(LabelSmoothedCrossEntropyCriterion):
         latency_avg_type: str = "differentiable_average_lagging",
         latency_gather_method: str = "weighted_average",
         latency_update_after: int = 0,
+        ctc_weight: float = 0.0,
     ) -> None:
         super().__init__(task, sentence_avg, label_smoothing, ignore_prefix_size, report_accuracy)
         weights = {
             "length-loss": length_loss_weight,
             "latency-avg": latency_avg_weight,
             "latency-var": latency_var_weight,
+            "ctc": ctc_weight,
         }
         for name, weight in weights.items():
             if not weight >= 0:  # true for NaN
@@ -129,6 +152,8 @@ class OptionalTermsCriterion(LabelSmoothedCrossEntropyCriterion):
         if self.report_accuracy:
             right, total = self.compute_accuracy(model, net_output, sample)
             log |= {"n_correct": right.item(), "total": total.item()}
+        if not self.training:
+            more |= self._validation(unwrapped(model), net_output[1], sample, nll_loss)
         return loss, sample_size, log | {name: value.data for name, value in more.items()}
 
     def terms(self, model: BaseFairseqModel, extra: dict[str, Any], sample: dict[str, Any]) -> list[Term]:
@@ -151,6 +176,8 @@ class OptionalTermsCriterion(LabelSmoothedCrossEntropyCriterion):
             raise ValueError(NO_MONOTONIC)
         if "boundary" in extra.get("encoder_out", {}) and "speech" in sample:
             found.append(self._boundary(model, extra["encoder_out"], sample))
+        if getattr(model.encoder, "ctc", None) is not None:
+            found += [self._ctc(model, extra["encoder_out"], sample, text) for text in model.encoder.ctc.heads]
         return found
 
     def _length(self, model: BaseFairseqModel, extra: dict[str, Any], sample: dict[str, Any]) -> Term:
@@ -180,6 +207,34 @@ class OptionalTermsCriterion(LabelSmoothedCrossEntropyCriterion):
         # fairseq divides a batch's loss by its size: a mean over states then has the weight of a mean over tokens
         return model.encoder.boundary.weight * size * loss, {"boundary_loss": sentences * loss}
 
+    def _ctc(self, model: BaseFairseqModel, encoder_out: dict[str, Any], sample: dict[str, Any], text: str) -> Term:
+        """Return the CTC loss of one text; log it with the number of its symbols."""
+        ctc, name = model.encoder.ctc, "ctc" if text == SOURCE else "ctc_target"
+        targets = ctc_targets(text, sample, ctc.alphabet, self.ignore_prefix_size, self.padding_idx)
+        log_probs, lengths = ctc(encoder_out, text)
+        loss = ctc_loss(log_probs, lengths, targets)
+        count = torch.tensor(sum(map(len, targets)))
+        return ctc.weight * loss, {f"{name}_loss": loss, f"{name}_symbols": count}
+
+    @torch.no_grad()
+    def _validation(
+        self, model: BaseFairseqModel, extra: dict[str, Any], sample: dict[str, Any], nll_loss: Tensor
+    ) -> dict[str, Tensor]:
+        """Return what only validation logs: the errors of transcripts, and the loss on wrong audio."""
+        encoder_out, rows = extra.get("encoder_out"), sample["target"].size(0)
+        found: dict[str, Tensor] = {}
+        if encoder_out is None:
+            return found
+        if (ctc := getattr(model.encoder, "ctc", None)) is not None and SOURCE in ctc.heads:
+            found |= count_errors(ctc.transcripts(encoder_out), sample["transcripts"])
+        if rows > 1:
+            order = torch.arange(rows, device=sample["target"].device).roll(-1)
+            wrong = model.encoder.reorder_encoder_out(encoder_out, order)
+            net_output = model.decoder(sample["net_input"]["prev_output_tokens"], wrong)
+            _, loss = self.compute_loss(model, net_output, sample)
+            found |= {"loss_gap": loss - nll_loss, "gap_tokens": torch.tensor(sample["ntokens"])}
+        return found
+
     def _sample_size(self, sample: dict[str, Any]) -> int:
         return sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
 
@@ -192,6 +247,10 @@ class OptionalTermsCriterion(LabelSmoothedCrossEntropyCriterion):
             if any(name in log for log in logging_outputs):
                 total = sum(float(log.get(name, 0)) for log in logging_outputs)
                 metrics.log_scalar(name, total / max(sentences, 1), sentences, round=digits)
+        for name, (divisor, factor) in RATIOS.items():
+            if (count := sum(float(log.get(divisor, 0)) for log in logging_outputs)) > 0:
+                total = sum(float(log.get(name, 0)) for log in logging_outputs)
+                metrics.log_scalar(name, factor * total / count, count, round=3)
 
 
 @register_criterion("latency_augmented_label_smoothed_cross_entropy_mla", dataclass=OptionalTermsConfig)

@@ -34,7 +34,15 @@ def specaugment(policy: str) -> dict[str, float]:
     return {} if values is None else {"time_warp_W": 0, **dict(zip(names, values, strict=True))}
 
 
-def write(path: Path, model: Path, cmvn: str, policy: str, statistics: Path | None = None, tags: bool = False) -> None:
+def write(
+    path: Path,
+    model: Path,
+    cmvn: str,
+    policy: str,
+    statistics: Path | None = None,
+    tags: bool = False,
+    ctc_vocabulary: Path | None = None,
+) -> None:
     """Write the configuration, with paths relative to its folder, so that the folder can be moved.
 
     Args:
@@ -44,6 +52,7 @@ def write(path: Path, model: Path, cmvn: str, policy: str, statistics: Path | No
         policy: a key of ``SPECAUGMENT``, for the training splits only.
         statistics: the npz of mean and std, for ``global``.
         tags: whether each target begins with the tag of its language.
+        ctc_vocabulary: the characters of the transcripts.
     """
     everywhere = [f"{cmvn}_cmvn"]
     settings: dict[str, object] = {
@@ -60,6 +69,8 @@ def write(path: Path, model: Path, cmvn: str, policy: str, statistics: Path | No
         settings["global_cmvn"] = {"stats_npz_path": statistics.name}
     if tags:
         settings["prepend_tgt_lang_tag"] = True
+    if ctc_vocabulary is not None:
+        settings["ctc_vocab_filename"] = ctc_vocabulary.name
     if policy != "none":
         settings["specaugment"] = specaugment(policy)
     write_text(path, yaml.dump(settings, Dumper=_Plain, sort_keys=True))
@@ -82,6 +93,7 @@ TYPES: dict[str, Callable[[Any], bool]] = {
 TRANSFORMS = ("feature_transforms", "transforms", "waveform_transforms", "dataset_transforms")
 KEYS = {
     **dict.fromkeys(("audio_root", "vocab_filename", "speaker_set_filename", "speaker_emb_filename"), "a text"),
+    "ctc_vocab_filename": "a text",
     **dict.fromkeys(("input_channels", "input_feat_per_channel", "sample_rate"), "a whole number above 0"),
     "sampling_alpha": "a number of at least 0",
     **dict.fromkeys(("shuffle", "use_audio_input", "standardize_audio"), "true or false"),

@@ -15,11 +15,11 @@ import numpy as np
 from tqdm import tqdm
 
 from mla_fairseq.data import archive
+from mla_fairseq.data.corpus import Segment
 from mla_fairseq.data.ledger import fingerprint
-from mla_fairseq.data.mustc import Segment
 from mla_fairseq.files import check_output, replacing
 from mla_fairseq.processes import end_with_parent, locked
-from mla_fairseq.speech import SAMPLE_RATE, GlobalCMVN, filter_banks, read_audio
+from mla_fairseq.speech import SAMPLE_RATE, GlobalCMVN, change_speed, filter_banks, read_segment
 
 log = logging.getLogger(__name__)
 BATCH = 32  # utterances per task: enough to make the transfer between processes cheap
@@ -54,18 +54,20 @@ def parallel_map(function: Callable, items: Sequence, workers: int, chunk: int =
 def member_name(split: str, segment: Segment) -> str:
     """Return the name of a segment's features in the archive.
 
-    The name contains start and length in samples: a corrected segment list never reuses the old features.
+    The name contains start and length in samples: a corrected segment list never reuses the old features. The id
+    contains the speed.
     """
     return f"{split}/{segment.id}_{segment.start}_{segment.length}.npy"
 
 
-def segment_features(wav: Path, start: int, length: int) -> np.ndarray:
-    """Return the filter banks (frames, 80) of ``length`` samples from sample ``start``.
+def segment_features(wav: Path, start: int, length: int, speed: float = 1.0) -> np.ndarray:
+    """Return the filter banks (frames, 80) of ``length`` samples from sample ``start``, played ``speed`` times as fast.
 
     Raises:
         ValueError: audio that cannot be used; the message names the recording and the place in it.
     """
-    samples = read_audio(wav, start, length)
+    samples = read_segment(wav, start, length)
+    samples = change_speed(samples, speed) if speed != 1 else samples
     try:
         return filter_banks(samples)
     except ValueError as error:
@@ -76,7 +78,7 @@ def segment_features(wav: Path, start: int, length: int) -> np.ndarray:
 def extract(path: Path, segments: dict[str, list[Segment]], workers: int) -> None:
     """Store the features of all segments (split -> segments) in the archive at ``path``, as ``fill`` does."""
     jobs = {
-        member_name(split, segment): (segment.wav, segment.start, segment.length)
+        member_name(split, segment): (segment.wav, segment.start, segment.length, segment.speed)
         for split, members in segments.items()
         for segment in members
         if segment.num_frames > 0

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mla_fairseq.data.mustc import Corpus, Segment
+from mla_fairseq.data.corpus import Segment
+from mla_fairseq.data.layouts import open_corpus
 from mla_fairseq.data.prepare import Folder, Options, Preparation
 from mla_fairseq.data.vocabulary import TAG
 
@@ -33,7 +34,7 @@ class JointPreparation(Folder):
         if len(pairs) < 2 or len({pair.name for pair in pairs}) < len(pairs):
             names = " ".join(pair.name for pair in pairs)
             raise ValueError(f"--joint needs two or more different --pairs ({names}): add one, or remove --joint")
-        corpora = [Corpus(pair) for pair in pairs]
+        corpora = [open_corpus(pair, options.layout, options.target_column) for pair in pairs]
         self.parts = [
             Preparation(corpus, output / pair.name, options) for corpus, pair in zip(corpora, pairs, strict=True)
         ]
@@ -50,8 +51,9 @@ class JointPreparation(Folder):
         """
         read = [part.read() for part in self.parts]
         self.leave_out(read)
-        lines = [part.text(one) for part, (_, kept) in zip(self.parts, read, strict=True) for one in kept["train"]]
+        lines = [text for part, (_, kept) in zip(self.parts, read, strict=True) for text in part.texts(kept["train"])]
         model = self.train_vocabulary(lines, self.tags)
+        characters = self.write_ctc_vocabulary([one.source for _, kept in read for one in kept["train"]])
         manifests = []
         for name, part, (segments, kept) in zip(self.names, self.parts, read, strict=True):
             for split, rows in part.extract(segments, kept).items():
@@ -59,7 +61,7 @@ class JointPreparation(Folder):
                 rows = [replace(row, audio=f"{part.output.name}/{row.audio}") for row in rows]
                 path = self.write_manifest(f"{split}_{name}", rows)
                 manifests += [path] if split == "train" else []
-        return self.write_config(model, manifests, bool(self.tags))
+        return self.write_config(model, manifests, bool(self.tags), characters)
 
     def leave_out(self, read: Sequence[tuple[Splits, Splits]]) -> None:
         """Leave out the training segments of recordings that a pair is validated or tested on.

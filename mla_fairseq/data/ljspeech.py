@@ -14,9 +14,9 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from mla_fairseq.data.mustc import Corpus
+from mla_fairseq.data.mustc import MuSTC
 from mla_fairseq.files import file_name, read_text, unusable
-from mla_fairseq.speech import SAMPLE_RATE, open_audio
+from mla_fairseq.speech import SAMPLE_RATE, audio_length, open_audio
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,10 @@ def _ljspeech(folder: Path) -> list[Clip]:
 
 def _mustc(folder: Path, speaker: str | None) -> dict[str, list[Clip]]:
     """Return the transcribed clips of one speaker, by split; splits without clips are left out."""
-    corpus = Corpus(folder)
+    corpus = MuSTC(folder)
     segments = {split: corpus.read(split) for split in corpus.splits}
+    for wav in sorted({one.wav for members in segments.values() for one in members}):
+        audio_length(wav)  # clips are read without resampling
     spoken: Counter[str] = Counter()  # samples of each speaker
     for members in segments.values():
         for segment in members:

@@ -1,17 +1,19 @@
-"""Prepare a corpus in MuST-C's layout as a data folder for fairseq's speech-to-text task."""
+"""Prepare a corpus as a data folder for fairseq's speech-to-text task."""
 
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mla_fairseq.data import archive, config, manifest
+from mla_fairseq.data import archive, config, ctc_vocabulary, manifest
+from mla_fairseq.data.corpus import Corpus, Segment
 from mla_fairseq.data.extraction import GlobalCMVN, extract, global_cmvn, member_name, staging_folder
+from mla_fairseq.data.layouts import open_corpus
 from mla_fairseq.data.ledger import Ledger, fingerprint
-from mla_fairseq.data.mustc import Corpus, Segment
 from mla_fairseq.data.vocabulary import GivenVocabulary, Vocabulary
 from mla_fairseq.files import replacing
 
@@ -21,7 +23,17 @@ ARCHIVE = "fbank80.zip"
 
 @dataclass(frozen=True)
 class Options:
-    """Options of a preparation. Lengths are in frames of 10 ms; they filter the training splits only."""
+    """Options of a preparation.
+
+    Attributes:
+        min_frames, max_frames: limits of the training splits, in frames of 10 ms.
+        speeds: the training splits are repeated at each of these speeds.
+        layout: the corpus's layout; ``None``: the one whose files exist.
+        target_column: column of plain manifests to train on in place of ``tgt_text``.
+
+    Raises:
+        ValueError: speeds that repeat or are not between 0.5 and 2.
+    """
 
     task: str = "st"
     vocabulary: Vocabulary | GivenVocabulary = field(default_factory=lambda: Vocabulary("unigram", 8000))
@@ -29,7 +41,17 @@ class Options:
     specaugment: str = "sm"
     min_frames: int = 5
     max_frames: int = 3000
+    speeds: tuple[float, ...] = (1.0,)
+    layout: str | None = None
+    target_column: str | None = None
     workers: int = 1
+
+    def __post_init__(self) -> None:
+        shown = ",".join(f"{speed:g}" for speed in self.speeds)
+        if not self.speeds or not all(0.5 <= speed <= 2 for speed in self.speeds):
+            raise ValueError(f"--speed-perturb is not a list of speeds from 0.5 to 2 ({shown}): use 0.9,1.0,1.1")
+        if len(set(self.speeds)) < len(self.speeds):
+            raise ValueError(f"--speed-perturb repeats a speed ({shown}): give each once")
 
 
 class Folder:
@@ -65,11 +87,20 @@ class Folder:
         self.make(products, made_from, lambda: self.options.vocabulary.train(lines, model, tags))
         return model
 
-    def write_config(self, model: Path, manifests: list[Path], tags: bool = False) -> Path:
+    def write_ctc_vocabulary(self, transcripts: list[str]) -> Path | None:
+        """Write the characters of the training transcripts; return the path, ``None`` if they have none."""
+        path = self.output / f"ctc_vocab_{self.options.task}.txt"
+        if found := ctc_vocabulary.characters(transcripts):
+            self.make([path], fingerprint(*found), lambda: ctc_vocabulary.write(path, found))
+        return path if found else None
+
+    def write_config(
+        self, model: Path, manifests: list[Path], tags: bool = False, ctc_vocabulary: Path | None = None
+    ) -> Path:
         """Write the configuration, and the statistics of the training manifests if they are used; return its path."""
         path = self.output / f"config_{self.options.task}.yaml"
         statistics = self.gather_statistics(manifests) if self.options.cmvn == "global" else None
-        config.write(path, model, self.options.cmvn, self.options.specaugment, statistics, tags)
+        config.write(path, model, self.options.cmvn, self.options.specaugment, statistics, tags, ctc_vocabulary)
         return path
 
     def gather_statistics(self, manifests: list[Path]) -> Path:
@@ -102,10 +133,11 @@ class Preparation(Folder):
             ValueError: a corpus that does not follow the layout, or no segment is left to train on.
         """
         segments, kept = self.read()
-        model = self.train_vocabulary([self.text(segment) for segment in kept["train"]])
+        model = self.train_vocabulary(self.texts(kept["train"]))
+        characters = self.write_ctc_vocabulary([segment.source for segment in kept["train"]])
         rows = self.extract(segments, kept)
         paths = {split: self.write_manifest(split, members) for split, members in rows.items()}
-        return self.write_config(model, [paths["train"]])
+        return self.write_config(model, [paths["train"]], ctc_vocabulary=characters)
 
     def read(self) -> tuple[dict[str, list[Segment]], dict[str, list[Segment]]]:
         """Return the segments of each split: all of them, and those to use.
@@ -113,12 +145,23 @@ class Preparation(Folder):
         Raises:
             ValueError: a corpus that does not follow the layout, or no segment is left to train on.
         """
-        segments = {split: self.corpus.read(split) for split in self.corpus.splits}
-        if "train" not in segments:
-            raise ValueError(
-                f"{self.corpus.root / 'data'} has no train split: add one, the vocabulary is trained on it"
-            )
+        if "train" not in self.corpus.splits:
+            raise ValueError(f"{self.corpus.root} has no train split: add one, the vocabulary is trained on it")
+        segments = {split: self.perturb(split, self.corpus.read(split)) for split in self.corpus.splits}
         return segments, {split: self.filter(split, members) for split, members in segments.items()}
+
+    def perturb(self, split: str, segments: list[Segment]) -> list[Segment]:
+        """Return the segments of a training split at each speed, those of another split as they are."""
+        speeds = self.options.speeds if split.startswith("train") else (1.0,)
+        return [
+            replace(one, speed=speed, id=one.id if speed == 1 else f"{one.id}_sp{speed:g}")
+            for speed in speeds
+            for one in segments
+        ]
+
+    def texts(self, segments: list[Segment]) -> list[str]:
+        """Return the target texts of training segments, each once if they are repeated at several speeds."""
+        return [self.text(one) for one in segments if one.speed == self.options.speeds[0]]
 
     def extract(
         self, segments: dict[str, list[Segment]], kept: dict[str, list[Segment]]
@@ -137,7 +180,7 @@ class Preparation(Folder):
 
         Names in the archive contain the place of the samples but not the content: old features would be reused.
         """
-        now = {f"{wav.parent.parent.name}/{wav.name}": audio_fingerprint(wav) for wav in wavs}
+        now = {os.path.relpath(wav, self.corpus.root): audio_fingerprint(wav) for wav in wavs}
         before = self.ledger.entries
         if changed := sorted(name for name in now if before.get(name, now[name]) != now[name]):
             log.warning("%s has changed (and %d others): extract all features again", changed[0], len(changed) - 1)
@@ -206,4 +249,4 @@ def prepare(pair: Path, output: Path | None, options: Options) -> Path:
     Raises:
         ValueError: a corpus that does not follow the layout, or options that do not fit it.
     """
-    return Preparation(Corpus(pair), Path(output or pair), options).run()
+    return Preparation(open_corpus(pair, options.layout, options.target_column), Path(output or pair), options).run()

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mla_fairseq.data.mustc import Corpus, Segment
+from mla_fairseq.data.corpus import Corpus, Segment
 from mla_fairseq.files import real_path, write_bytes, write_text
-from mla_fairseq.speech import SAMPLE_RATE, read_audio, wav_bytes
+from mla_fairseq.speech import SAMPLE_RATE, read_segment, wav_bytes
 
 
 def cut_segments(corpus: Corpus, split: str, output: Path, limit: int | None = None) -> tuple[Path, Path]:
@@ -30,7 +30,7 @@ def cut_segments(corpus: Corpus, split: str, output: Path, limit: int | None = N
     folder = real_path(Path(output) / split)
     paths = [folder / f"{number:05d}_{segment.id}.wav" for number, segment in enumerate(segments)]
     for path, segment in zip(tqdm(paths, desc=split, unit="wav"), segments, strict=True):
-        write_bytes(path, wav_bytes(read_audio(segment.wav, segment.start, segment.length)))
+        write_bytes(path, wav_bytes(read_segment(segment.wav, segment.start, segment.length)))
     sources, targets = Path(output) / f"{split}.wav_list", Path(output) / f"{split}.{corpus.languages[1]}"
     write_text(sources, "".join(f"{path}\n" for path in paths))
     write_text(targets, "".join(f"{segment.target}\n" for segment in segments))

@@ -38,6 +38,7 @@ class SpeechSteps:
 
     def __init__(self, translator: Translator, longest: float = 30.0, options: SearchOptions = GREEDY) -> None:
         model = copy.deepcopy(translator.model).eval().requires_grad_(False)
+        model.encoder.ctc = None  # for training and transcripts only
         frames = round(longest * SAMPLE_RATE / SHIFT)
         self.translator, self.longest, self.options = translator, longest, options
         encoder = EncoderStep(model.encoder, NUM_BINS, -(-frames // 4))

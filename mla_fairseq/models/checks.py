@@ -135,11 +135,15 @@ def check_criterion(args: Namespace, model: nn.Module) -> None:
 
     Raises:
         ValueError: latency terms without monotonic attention, spectrograms without the length predictor that their
-            criterion trains, a length predictor or a boundary output that is not trained, or context for a model
-            that cannot leave it out.
+            criterion trains, a length predictor or a boundary output that is not trained, context for a model that
+            cannot leave it out, or CTC for a model without such outputs.
     """
     name, decoder = getattr(args, "criterion", None), getattr(model, "decoder", None)
     check_latency_terms(args, getattr(decoder, "monotonic", None) is not None)
+    if name in (CRITERION, LATENCY_CRITERION) and getattr(args, "ctc_weight", None) and not isinstance(model, MLAModel):
+        raise ValueError(
+            f"--ctc-weight {args.ctc_weight} needs a model of mla_fairseq: remove it, or use another --arch"
+        )
     check_context(args, model)
     if getattr(getattr(decoder, "length_rule", None), "predictor", None) is None:
         if name == "tacotron2_mla":

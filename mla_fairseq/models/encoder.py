@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mla_fairseq.attention import Blocks, Layout, Mechanism, State
 from mla_fairseq.models.boundary import FRAMES_PER_STATE, BoundaryOutput
+from mla_fairseq.models.ctc import CTCOutputs, ctc_texts
 from mla_fairseq.models.dropout import Dropout
 from mla_fairseq.models.layers import EncoderLayer, SinusoidalPositions
 from mla_fairseq.models.length_options import length_options, source_lengths
@@ -68,8 +69,9 @@ class SpeechEncoder(FairseqEncoder):
         layers = [self.layer_type(args, f"encoder.{self.layers_name}.{i}") for i in range(args.encoder_layers)]
         self.add_module(self.layers_name, nn.ModuleList(layers))
         self.layer_norm = nn.LayerNorm(args.encoder_embed_dim) if self._has_final_norm(args) else None
-        has_ctc = getattr(args, "ctc_weight", 0.0) > 0.0
-        self.ctc_proj = nn.Linear(args.encoder_embed_dim, args.tgt_dict_size) if has_ctc else None
+        stock_ctc = getattr(args, "ctc_weight", 0.0) > 0.0 and not ctc_texts(args)
+        self.ctc_proj = nn.Linear(args.encoder_embed_dim, args.tgt_dict_size) if stock_ctc else None
+        self.ctc = CTCOutputs.build(args)
         self.view = encoder_view(args)
         mechanism: Mechanism = layers[0].self_attn.mechanism
         check_encoder_view(self.view, mechanism, site_type(args, "encoder"))
@@ -112,11 +114,13 @@ class SpeechEncoder(FairseqEncoder):
         layout = Layout.at(
             self.view, 0, len(x), query_length=expected, key_length=expected, key_mask=key_mask, device=x.device
         )
-        hidden = []
-        for layer in self.layers:
+        hidden, for_ctc = [], []
+        for number, layer in enumerate(self.layers, start=1):
             x = layer(x, layout)
             if return_all_hiddens:
                 hidden.append(x)
+            if self.ctc is not None and number == self.ctc.layer:
+                for_ctc.append(x)
         if self.layer_norm is not None:
             x = self.layer_norm(x)
         return {
@@ -124,6 +128,7 @@ class SpeechEncoder(FairseqEncoder):
             "encoder_padding_mask": [] if key_mask is None else [~mask],
             "encoder_embedding": [],
             "encoder_states": hidden,
+            "ctc_states": for_ctc,
             "src_tokens": [],
             "src_lengths": [],
         }
@@ -139,7 +144,9 @@ class SpeechEncoder(FairseqEncoder):
         most = torch.minimum((frames + FRAMES_PER_STATE - 1) // FRAMES_PER_STATE, real.sum(0)).clamp_min(1)
         x = x[: int(most.max())]
         mask = real_frames(most, len(x))
-        return out | {"encoder_out": [x], "encoder_padding_mask": [] if bool(mask.all()) else [~mask]}
+        for_ctc = [states[: len(x)] for states in out["ctc_states"]]
+        mask_out = [] if bool(mask.all()) else [~mask]
+        return out | {"encoder_out": [x], "encoder_padding_mask": mask_out, "ctc_states": for_ctc}
 
     def stream(self, frames: Tensor, state: State, final: bool = False) -> Tensor:
         """Return the encoder states (n, B, C) of the chunks that the next frames (B, N, F) of streams complete.
@@ -229,10 +236,11 @@ class SpeechEncoder(FairseqEncoder):
         }
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-        """Let checkpoints of fairseq's ConvTransformer load, and those of models with or without a boundary output."""
+        """Let checkpoints of fairseq's ConvTransformer load, and those of models with or without optional outputs."""
         prefix = f"{name}." if name else ""
         adopt_subsampler(state_dict, prefix, self.layer_norm is not None)
         adapt_optional(state_dict, f"{prefix}boundary.", self.boundary)
+        adapt_optional(state_dict, f"{prefix}ctc.", self.ctc)
         return state_dict
 
     def set_num_updates(self, num_updates: int) -> None:

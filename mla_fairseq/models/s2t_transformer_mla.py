@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mla_fairseq.attention import Full
 from mla_fairseq.models.checks import MLAModel, load_encoder, resumed
+from mla_fairseq.models.ctc import add_ctc_args, source_symbols
 from mla_fairseq.models.decoder import TextDecoder
 from mla_fairseq.models.encoder import SpeechEncoder
 from mla_fairseq.models.length_options import add_length_args
@@ -34,24 +35,27 @@ class S2TTransformerMLAModel(MLAModel, stock.S2TTransformerModel):
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
-        """Add the stock flags, and those of attention, chunks and lengths."""
+        """Add the stock flags, and those of attention, chunks, lengths and CTC."""
         stock.S2TTransformerModel.add_args(parser)
         add_attention_args(parser)
         add_chunk_args(parser)
         add_length_args(parser)
+        add_ctc_args(parser)
 
     @classmethod
     def build_model(cls, args: Namespace, task: FairseqTask) -> S2TTransformerMLAModel:
         """Build a model for a task.
 
         Raises:
-            ValueError: options that make no model, or data with target-language tags for a model without them.
+            ValueError: options that make no model, data with target-language tags for a model without them, or data
+                without the characters of transcripts for CTC.
         """
         if getattr(task.args, "path", None) or resumed(args):  # the checkpoint has the encoder; its file may be gone
             args.load_pretrained_encoder_from = None
         tags = bool(task.data_cfg.prepend_tgt_lang_tag)
         check_trained(getattr(args, "prepend_tgt_lang_tag", None), tags)
-        args.prepend_tgt_lang_tag = tags  # saved in checkpoints
+        # saved in checkpoints
+        args.prepend_tgt_lang_tag, args.ctc_symbols = tags, source_symbols(args, task)
         return super().build_model(args, task)
 
     @classmethod

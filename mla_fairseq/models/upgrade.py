@@ -20,8 +20,10 @@ def adapt_optional(state_dict: dict[str, Tensor], prefix: str, part: nn.Module |
         part: the model's part; ``None``: it has none.
     """
     entries = {} if part is None else part.state_dict(prefix=prefix)
-    for key in [key for key in state_dict if key.startswith(prefix) and key not in entries]:
-        del state_dict[key]
+    for key in [key for key in state_dict if key.startswith(prefix)]:
+        # a part of another size, such as a vocabulary, is another part
+        if key not in entries or entries[key].shape != state_dict[key].shape:
+            del state_dict[key]
     for key, tensor in entries.items():
         state_dict.setdefault(key, tensor.clone())
 

@@ -26,6 +26,8 @@ CONTAINERS: dict[bytes, tuple[bytes, Literal["little", "big"]]] = {
 }
 """First bytes of wav and aiff files: the name of the chunk that has the samples, and the byte order of sizes."""
 STREAMED = 0x7FFF_F000  # programs that write to a pipe do not know the size: they name a number from here to 2^32
+FOREIGN = (".m4a", ".mp4", ".aac", ".wma", ".webm", ".mkv")  # formats that libsndfile does not read
+CONVERT = "convert it, for example with `ffmpeg -i {} -ar 16000 -ac 1 OUT.wav`"
 RATES = (1_000, 1_000_000)  # Hz; beyond them a header is broken, and resampling might fill the memory
 
 
@@ -74,7 +76,7 @@ def read_audio(path: Path | str, offset: int = 0, frames: int = -1) -> np.ndarra
         samples = file.read(stop - offset, dtype="float32")
         if len(samples) != stop - offset:  # the header promises more than the file has
             raise ValueError(f"ends after {offset + len(samples)} of {length} samples: copy it again")
-        _check_samples(samples[:, None], offset, SAMPLE_RATE)
+        check_samples(samples[:, None], offset, SAMPLE_RATE)
     return samples
 
 
@@ -149,7 +151,8 @@ def open_audio(path: Path) -> Iterator[soundfile.SoundFile]:
             with soundfile.SoundFile(file.fileno(), closefd=False) as sound:
                 yield sound
     except (soundfile.LibsndfileError, OSError) as error:
-        raise ValueError(f"{path}: cannot be read as audio ({error}): record or copy it again") from error
+        fix = CONVERT.format(path.name) if path.suffix.lower() in FOREIGN else "record or copy it again"
+        raise ValueError(f"{path}: cannot be read as audio ({error}): {fix}") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -173,7 +176,7 @@ def _check_whole(file: BinaryIO) -> None:
     file.seek(0)
 
 
-def _check_samples(samples: np.ndarray, start: int, rate: int) -> None:
+def check_samples(samples: np.ndarray, start: int, rate: int) -> None:
     """Check samples (N, channels) of a file, of which the first is its sample ``start``.
 
     Raises:
@@ -201,7 +204,7 @@ def _checked(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
         raise ValueError(f"{file.samplerate} samples per second are no rate of speech: repair the file")
     count, promised = 0, file.frames
     while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
-        _check_samples(block, count, file.samplerate)
+        check_samples(block, count, file.samplerate)
         yield block
         count += len(block)
     if count == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from multiprocessing.sharedctypes import RawValue
 from typing import Any
 
@@ -9,7 +10,11 @@ import numpy as np
 import torch
 from fairseq.data import ConcatDataset, FairseqDataset, ResamplingDataset
 from fairseq.data.audio.feature_transforms import CompositeAudioFeatureTransform
-from fairseq.data.audio.speech_to_text_dataset import SpeechToTextDataset, SpeechToTextMultitaskDataset
+from fairseq.data.audio.speech_to_text_dataset import (
+    SpeechToTextDataset,
+    SpeechToTextDatasetItem,
+    SpeechToTextMultitaskDataset,
+)
 from fairseq.data.audio.text_to_speech_dataset import TextToSpeechDataset
 from fairseq.data.data_utils import numpy_seed
 from fairseq.data.iterators import EpochBatchIterator
@@ -94,8 +99,29 @@ class CheckedFeatures(SpeechToTextDataset):
         return source
 
 
+@dataclass
+class TranscribedItem(SpeechToTextDatasetItem):
+    """An utterance with its transcript, as in the manifest."""
+
+    transcript: str = ""
+
+
 class CheckedSpeechToTextDataset(CheckedFeatures, SpeechToTextDataset):
-    """fairseq's dataset, with checks."""
+    """fairseq's dataset, with checks and transcripts."""
+
+    def __getitem__(self, index: int) -> TranscribedItem:
+        """Return an utterance as fairseq does, with its transcript."""
+        # transforms that join utterances do not name those that they join
+        transcript = "" if self.dataset_transforms.transforms else self.src_texts[index]
+        return TranscribedItem(**vars(super().__getitem__(index)), transcript=transcript)
+
+    def collater(self, samples: list[TranscribedItem], return_order: bool = False) -> dict[str, Any]:
+        """Return a batch as fairseq does, with ``transcripts``, a text for each row."""
+        batch = super().collater(samples, return_order=True)
+        if samples:
+            order = batch["order"] if return_order else batch.pop("order")
+            batch["transcripts"] = [samples[row].transcript for row in order.tolist()]
+        return batch
 
 
 class CheckedMultitaskDataset(CheckedFeatures, SpeechToTextMultitaskDataset):

@@ -12,6 +12,7 @@ from fairseq.data import BaseWrapperDataset, ConcatDataset, FairseqDataset
 
 from mla_fairseq.data import manifest
 from mla_fairseq.errors import UserError
+from mla_fairseq.transcripts import normalise
 
 
 class Sets(ConcatDataset):
@@ -87,6 +88,23 @@ class Sets(ConcatDataset):
 def _whole(part: FairseqDataset) -> Any:
     """Return a set without fairseq's resampling."""
     return part.dataset if isinstance(part, BaseWrapperDataset) else part
+
+
+def check_transcripts(dataset: FairseqDataset, name: str) -> None:
+    """Check that a training set has transcripts for CTC.
+
+    Raises:
+        ValueError: it has none, or transforms that join utterances.
+    """
+    whole = _whole(dataset)
+    first = _whole(whole.datasets[0]) if isinstance(whole, Sets) else whole
+    if first.dataset_transforms.transforms:
+        raise ValueError(f"--ctc-weight cannot use dataset_transforms ({name}): remove them from the configuration")
+    if not any(map(normalise, whole.src_texts)):
+        raise ValueError(
+            f"{name} has no transcript in its column src_text, so CTC cannot learn them: add transcripts, or train "
+            "without --ctc-weight or with --ctc-text target"
+        )
 
 
 def check_combined(names: Sequence[str], folder: Path, alpha: float) -> None:

@@ -14,9 +14,11 @@ from fairseq.tasks import register_task
 from fairseq.tasks.speech_to_text import SpeechToTextTask
 from torch import Tensor
 
+from mla_fairseq.data import ctc_vocabulary
 from mla_fairseq.data.check import bins
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.models.checks import check_length_rule
+from mla_fairseq.models.ctc import SOURCE, ctc_texts
 from mla_fairseq.models.language import check_same_symbols
 from mla_fairseq.streaming.delays import Clock, longest
 from mla_fairseq.streaming.policies import WaitKPolicy
@@ -28,6 +30,7 @@ from mla_fairseq.tasks.ngrams import RepeatedNGrams
 from mla_fairseq.tasks.outputs import add_checks, known_arch
 from mla_fairseq.tasks.recordings import Recordings, read_features
 from mla_fairseq.tasks.references import References
+from mla_fairseq.tasks.sets import check_transcripts
 from mla_fairseq.tasks.simul_log import SimulLog
 from mla_fairseq.tasks.simultaneous import check_greedy, cut, recorded_reads
 from mla_fairseq.tasks.talks import add_talk_args, cut_from_talks
@@ -78,8 +81,20 @@ class SpeechToTextMLATask(MultilingualTask, SpeechToTextTask):
             UserError: the set cannot be used.
         """
         super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
-        if not self.evaluates:
-            cut_from_talks(self.datasets[split], self.args)
+        if self.evaluates:
+            return
+        if split.startswith("train") and SOURCE in ctc_texts(self.args):
+            with user_errors():
+                check_transcripts(self.datasets[split], split)
+        cut_from_talks(self.datasets[split], self.args)
+
+    def transcript_symbols(self) -> str:
+        """Return the characters of transcripts, for CTC.
+
+        Raises:
+            ValueError: the data folder has none.
+        """
+        return ctc_vocabulary.read(Path(self.args.data) / self.args.config_yaml, self.data_cfg.config)
 
     def build_generator(self, models: list[Any], args: Any, *more: Any, **kwargs: Any) -> Any:
         """Build fairseq's generator; with ``--simul-waitk-lagging`` wait-k models decode by wait-k.

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from fairseq.data import ConcatDataset, FairseqDataset, ResamplingDataset
 from fairseq.data.audio.feature_transforms import CompositeAudioFeatureTransform
-from fairseq.data.audio.speech_to_text_dataset import SpeechToTextDatasetItem
 from fairseq.data.data_utils import numpy_seed
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -19,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from mla_fairseq.data.talks import LONGEST, Ratios, TalkCutter, edges
 from mla_fairseq.errors import UserError
 from mla_fairseq.speech.features import NUM_BINS
-from mla_fairseq.tasks.features import CheckedSpeechToTextDataset, FeatureCheck
+from mla_fairseq.tasks.features import CheckedSpeechToTextDataset, FeatureCheck, TranscribedItem
 
 KEPT = 1000  # sentences whose ends and beginnings a data worker keeps: 35 MB
 RATIOS = {
@@ -38,7 +37,7 @@ def add_talk_args(parser: ArgumentParser) -> None:
 
 
 @dataclass
-class TalkItem(SpeechToTextDatasetItem):
+class TalkItem(TranscribedItem):
     """A sentence in its surroundings; see ``Sentence``."""
 
     speech: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
@@ -66,9 +65,8 @@ class TalkDataset(CheckedSpeechToTextDataset):
         cut = self.cutter(item.source.numpy(), before, after, rng)
         with numpy_seed(self.seed, self.epoch.value, index):
             source = torch.from_numpy(np.ascontiguousarray(self.normalise(cut.frames))).float()
-        return TalkItem(
-            index, source, item.target, item.speaker_id, torch.from_numpy(cut.speech), cut.end, cut.readable
-        )
+        known: dict[str, Any] = vars(item) | {"source": source}
+        return TalkItem(**known, speech=torch.from_numpy(cut.speech), end=cut.end, readable=cut.readable)
 
     def _another(self, index: int, step: int, rng: np.random.Generator) -> np.ndarray:
         """Return the end or (``step`` 1) the beginning of the neighbour, or of any sentence of the talk."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mla_fairseq.data.mustc import Corpus
+from mla_fairseq.data.mustc import MuSTC
 
 SECONDS = 12.0
 SPLITS = {"train": 6, "dev": 2, "tst-COMMON": 2}
@@ -73,5 +73,5 @@ def pair(make_pair: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture
-def corpus(pair: Path) -> Corpus:
-    return Corpus(pair)
+def corpus(pair: Path) -> MuSTC:
+    return MuSTC(pair)

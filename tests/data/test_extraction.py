@@ -23,7 +23,7 @@ from mla_fairseq.data.extraction import (
     segment_features,
     staging_folder,
 )
-from mla_fairseq.data.mustc import Corpus
+from mla_fairseq.data.mustc import MuSTC
 from mla_fairseq.speech import GlobalCMVN, filter_banks, read_audio
 from tests.killing import descendants, killed, needs_proc, wait_for
 
@@ -69,7 +69,7 @@ def zip_path(tmp_path: Path) -> Path:
     return tmp_path / "fbank80.zip"
 
 
-def test_features_are_those_of_each_segment(corpus: Corpus, zip_path: Path) -> None:
+def test_features_are_those_of_each_segment(corpus: MuSTC, zip_path: Path) -> None:
     segments = {split: corpus.read(split) for split in corpus.splits}
     extract(zip_path, segments, workers=2)
     places = archive.members(zip_path)
@@ -82,14 +82,14 @@ def test_features_are_those_of_each_segment(corpus: Corpus, zip_path: Path) -> N
             assert np.array_equal(features, filter_banks(read_audio(segment.wav, segment.start, segment.length)))
 
 
-def test_the_number_of_workers_changes_nothing(corpus: Corpus, tmp_path: Path) -> None:
+def test_the_number_of_workers_changes_nothing(corpus: MuSTC, tmp_path: Path) -> None:
     segments = {"train": corpus.read("train")}
     for workers in (1, 2):
         extract(tmp_path / f"{workers}.zip", segments, workers)
     assert (tmp_path / "1.zip").read_bytes() == (tmp_path / "2.zip").read_bytes()
 
 
-def test_a_truncated_archive_is_made_again(corpus: Corpus, zip_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_truncated_archive_is_made_again(corpus: MuSTC, zip_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     segments = {"dev": corpus.read("dev")}
     extract(zip_path, segments, workers=1)
     whole = zip_path.read_bytes()

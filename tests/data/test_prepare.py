@@ -19,7 +19,7 @@ import yaml
 from mla_fairseq.cli.prepare import main
 from mla_fairseq.data import archive, manifest
 from mla_fairseq.data.extraction import staging_folder
-from mla_fairseq.data.mustc import Corpus
+from mla_fairseq.data.mustc import MuSTC
 from mla_fairseq.data.prepare import ARCHIVE, Options, prepare
 from mla_fairseq.data.vocabulary import Vocabulary
 from mla_fairseq.files import user_dir
@@ -31,6 +31,7 @@ PRODUCTS = {
     ".prepared.json",
     ARCHIVE,
     "config_st.yaml",
+    "ctc_vocab_st.txt",
     "dev_st.tsv",
     "spm_char_st.model",
     "spm_char_st.txt",
@@ -62,7 +63,7 @@ def test_another_output_leaves_the_corpus_alone(pair: Path, tmp_path: Path) -> N
 
 def test_manifest_rows_point_at_their_features(pair: Path) -> None:
     prepare(pair, None, OPTIONS)
-    segments = Corpus(pair).read("train")
+    segments = MuSTC(pair).read("train")
     rows = table(pair / "train_st.tsv")
     for row, segment in zip(rows, segments, strict=True):
         name, offset, length = row["audio"].split(":")
@@ -80,7 +81,7 @@ def test_asr_has_the_source_as_target_and_shares_the_features(pair: Path) -> Non
     rows = table(pair / "train_asr.tsv")
     assert all(row["tgt_text"] == row["src_text"] and row["tgt_text"].startswith("en ") for row in rows)
     assert {row["tgt_lang"] for row in rows} == {"en"}
-    made = {"config_asr.yaml", "spm_char_asr.model", "spm_char_asr.txt"}
+    made = {"config_asr.yaml", "ctc_vocab_asr.txt", "spm_char_asr.model", "spm_char_asr.txt"}
     assert set(contents(pair)) - PRODUCTS == made | {f"{split}_asr.tsv" for split in ("train", "dev", "tst-COMMON")}
 
 
@@ -137,7 +138,7 @@ CHANGES = {
     "vocabulary": ({"vocabulary": Vocabulary("bpe", 40)}, {"spm_bpe40_st.model", "spm_bpe40_st.txt"}),
     "cmvn": ({"cmvn": "global"}, {"gcmvn.npz"}),
     "masks": ({"specaugment": "lb"}, set()),
-    "filter": ({"min_frames": 50}, {"train_st.tsv", "spm_char_st.model", "spm_char_st.txt"}),
+    "filter": ({"min_frames": 50}, {"train_st.tsv", "spm_char_st.model", "spm_char_st.txt", "ctc_vocab_st.txt"}),
 }
 
 
@@ -169,7 +170,7 @@ def test_a_corrected_segment_list_gives_new_features(pair: Path) -> None:
     changed = [(before, after) for before, after in zip(old, new, strict=True) if before != after]
     assert [before["id"] for before, _ in changed] == ["ted_dev_0_1"]
     _, offset, length = changed[0][1]["audio"].split(":")
-    samples = Corpus(pair).read("dev")[1]
+    samples = MuSTC(pair).read("dev")[1]
     assert samples.start == 48_000
     assert archive.read(pair / ARCHIVE, int(offset), int(length)).shape == (samples.num_frames, 80)
 
@@ -273,7 +274,11 @@ def test_the_command_takes_data_from_the_environment(pair: Path, monkeypatch: py
     [
         pytest.param(["--pairs", "en-de"], "set --data DIR or the environment variable DATA", id="no data"),
         pytest.param(["--data", "nowhere", "--pairs", "en-de"], "nowhere is not a folder", id="data not there"),
-        pytest.param(["--data", ".", "--pairs", "en-xx"], "en-xx/data is not a folder", id="pair not there"),
+        pytest.param(
+            ["--data", ".", "--pairs", "en-xx"],
+            ". has no corpus of the pair en-xx: arrange it as one of mustc: PAIR/data",
+            id="pair not there",
+        ),
     ],
 )
 def test_the_command_reports_a_fault_in_one_line(

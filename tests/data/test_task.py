@@ -12,7 +12,7 @@ import yaml
 
 pytest.importorskip("fairseq")
 
-from mla_fairseq.data.mustc import Corpus
+from mla_fairseq.data.mustc import MuSTC
 from mla_fairseq.data.prepare import ARCHIVE, Options, prepare
 from mla_fairseq.data.vocabulary import Vocabulary
 from mla_fairseq.errors import UserError
@@ -37,7 +37,7 @@ def normal(frames: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("cmvn", ["utterance", "global"])
 def test_fairseq_sees_normalised_features_and_the_text(pair: Path, cmvn: str) -> None:
     prepare(pair, None, replace(OPTIONS, cmvn=cmvn))
-    dataset, segments = load(pair, "train_st"), Corpus(pair).read("train")
+    dataset, segments = load(pair, "train_st"), MuSTC(pair).read("train")
     assert len(dataset) == len(segments)
     for item, segment in zip(dataset, segments, strict=True):
         frames = filter_banks(read_audio(segment.wav, segment.start, segment.length))

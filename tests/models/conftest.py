@@ -17,7 +17,7 @@ from fairseq.tasks import FairseqTask
 
 from mla_fairseq import plugin  # noqa: F401 -- registers the architectures
 from mla_fairseq.attention import available_attention, build_attention
-from mla_fairseq.data import archive, manifest
+from mla_fairseq.data import archive, ctc_vocabulary, manifest
 from tests.programs import Done, run
 
 FEATURES = 8
@@ -46,10 +46,12 @@ MIXED = {f"{name}-in-{site}": f"--{site}-attn-type {name}" for name in LINEAR fo
 def write_corpus(folder: Path, sizes: dict[str, int], words: list[str] = WORDS, bins: int = FEATURES) -> Path:
     """Write a data folder as ``mla-prepare`` does: one zip, a manifest for each split, a dictionary, a yaml file.
 
-    Each word has its own features, so that a model has something to learn.
+    Each word has its own features, so that a model has something to learn, and is one letter of the transcript, which
+    fits the states that CTC has.
     """
     rng = np.random.default_rng(7)
     spoken = rng.normal(size=(len(words), 8, bins)).astype(np.float32)
+    alphabet = [chr(ord("\u0430") + word) for word in range(len(words))]  # Cyrillic, which has enough letters
     zip_path = folder / "features.zip"
     texts = {}
     with archive.Writer(zip_path) as writer:
@@ -59,18 +61,23 @@ def write_corpus(folder: Path, sizes: dict[str, int], words: list[str] = WORDS, 
                 noise = rng.normal(size=(rng.integers(8), bins)).astype(np.float32)
                 frames = np.concatenate([*spoken[spelled], noise])
                 writer.add(f"{split}_{i}.npy", frames)
-                texts[f"{split}_{i}"] = (len(frames), " ".join(words[word] for word in spelled))
+                letters = "".join(alphabet[word] for word in spelled)
+                texts[f"{split}_{i}"] = (len(frames), " ".join(words[word] for word in spelled), letters)
     places = archive.members(zip_path)
     for split, size in sizes.items():
         rows = []
         for name in (f"{split}_{i}" for i in range(size)):
             offset, length = places[f"{name}.npy"]
-            n_frames, text = texts[name]
-            rows.append(manifest.Row(name, f"{zip_path.name}:{offset}:{length}", n_frames, text, "s", text, "a", "b"))
+            n_frames, text, letters = texts[name]
+            rows.append(
+                manifest.Row(name, f"{zip_path.name}:{offset}:{length}", n_frames, text, "s", letters, "a", "b")
+            )
         manifest.write(folder / f"{split}.tsv", rows)
     (folder / "dict.txt").write_text("".join(f"{word} 1\n" for word in words), encoding="utf-8")
     # fairseq's task reads relative paths from the folder in which it was started
     config = {"audio_root": str(folder), "vocab_filename": "dict.txt", "input_feat_per_channel": bins}
+    config["ctc_vocab_filename"] = "ctc_vocab.txt"
+    ctc_vocabulary.write(folder / "ctc_vocab.txt", ctc_vocabulary.characters(alphabet))
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     return folder
 

@@ -133,12 +133,14 @@ TOGETHER = {
     "wait-k 1-9": f"{SIMUL} --waitk-lagging 1-9 --ddp-backend {LEGACY}",
     "hard_aligned": f"{SIMUL} --simul-type hard_aligned {LATENCY} --ddp-backend {TORCH}",
 }
+TRANSCRIPTS = "--criterion label_smoothed_cross_entropy_mla --ctc-weight 0.3 --ctc-text both"
 WITH_CTC = "--criterion label_smoothed_cross_entropy_with_ctc --ctc-weight 0.3"
 MONOTONIC = [name for name in SIMUL_TYPES if not name.startswith("waitk")]
 ALL = {
     "softmax": f"{OFFLINE} --ddp-backend {LEGACY}",
     "ctc": f"{OFFLINE} {WITH_CTC} --ddp-backend {LEGACY}",
     "ctc, torch": f"{OFFLINE} {WITH_CTC} --ddp-backend {TORCH}",
+    "ctc of transcripts, torch": f"{OFFLINE} {TRANSCRIPTS} --ddp-backend {TORCH}",
     "length predictor, torch": f"{OFFLINE} --attn-type cosformer {PREDICTOR} --ddp-backend {TORCH}",
     "predicted length": f"{OFFLINE} --attn-type cosformer {PREDICTOR} --train-target-length predicted "
     f"--length-gradient --ddp-backend {TORCH}",

@@ -15,7 +15,7 @@ from examples.demo_corpus import espeak
 from examples.demo_corpus.__main__ import main
 from examples.demo_corpus.corpus import VOICES, make_corpus
 from examples.demo_corpus.espeak import Voice
-from mla_fairseq.data.mustc import Corpus
+from mla_fairseq.data.mustc import MuSTC
 from mla_fairseq.errors import UserError
 from mla_fairseq.speech import read_audio
 from tests.killing import killed, needs_proc, wait_for
@@ -48,7 +48,7 @@ def texts(root, split, language):
 
 
 def test_is_a_corpus_in_mustc_layout(root):
-    corpus = Corpus(root)
+    corpus = MuSTC(root)
     assert corpus.languages == ("en", "de")
     for split, count in SIZES.items():
         segments = corpus.read(split)
@@ -63,7 +63,7 @@ def test_nothing_unfinished_is_left(root):
 
 
 def test_talks_hold_many_sentences_of_one_voice(root):
-    segments = Corpus(root).read("train")
+    segments = MuSTC(root).read("train")
     speakers = {
         wav: {segment.speaker for segment in segments if segment.wav == wav} for wav in {s.wav for s in segments}
     }
@@ -85,9 +85,9 @@ def level(samples):
 
 def test_segments_hold_the_speech_and_pauses_none(root):
     """Segments are loud inside, and quiet at both ends and between: drifting offsets would cut speech off."""
-    for wav in {segment.wav for segment in Corpus(root).read("train")}:
+    for wav in {segment.wav for segment in MuSTC(root).read("train")}:
         samples, position = read_audio(wav), 0
-        for segment in (segment for segment in Corpus(root).read("train") if segment.wav == wav):
+        for segment in (segment for segment in MuSTC(root).read("train") if segment.wav == wav):
             inside = samples[segment.start : segment.start + segment.length]
             assert level(inside) > 500
             assert 0.5 < segment.length / 16000 < 5
@@ -128,14 +128,14 @@ def test_held_out_sets_do_not_depend_on_the_size_of_train(root, tmp_path):
 
 def test_fewer_voices_and_patterns(tmp_path):
     root = make(tmp_path, voices=1, patterns="simple")
-    assert {segment.speaker for segment in Corpus(root).read("train")} == {"spk.1"}
+    assert {segment.speaker for segment in MuSTC(root).read("train")} == {"spk.1"}
     assert all(" to " in line or " from " in line for line in texts(root, "train", "en"))
 
 
 def test_one_voice_alone_at_another_rate(tmp_path):
     slow, fast = (make(tmp_path / str(rate), voice=2, rate=rate, patterns="simple") for rate in (160, 320))
-    assert {segment.speaker for segment in Corpus(slow).read("train")} == {"spk.2"}
-    seconds = [sum(segment.length for segment in Corpus(root).read("train")) for root in (slow, fast)]
+    assert {segment.speaker for segment in MuSTC(slow).read("train")} == {"spk.2"}
+    seconds = [sum(segment.length for segment in MuSTC(root).read("train")) for root in (slow, fast)]
     assert seconds[1] < 0.7 * seconds[0]
 
 

@@ -8,7 +8,7 @@ import yaml
 from examples.long_recordings.__main__ import main
 from examples.long_recordings.rows import of_drift, of_sentences, of_silence, of_stream, render
 from examples.long_recordings.streams import Shape, join, trim, white
-from mla_fairseq.data.mustc import Corpus
+from mla_fairseq.data.mustc import MuSTC
 from mla_fairseq.errors import UserError
 from mla_fairseq.speech import read_audio
 from mla_fairseq.streaming import Emission
@@ -46,11 +46,11 @@ def corpus(tmp_path_factory):
 
 def test_segments_are_where_the_list_says(corpus, tmp_path):
     main(["--data", str(corpus), "--pair", "en-de", "--output", str(tmp_path), "--pause", "0.2", "0.4"])
-    made = Corpus(tmp_path / "en-de").read("tst-COMMON")
+    made = MuSTC(tmp_path / "en-de").read("tst-COMMON")
     assert [(one.source, one.target, one.speaker) for one in made] == [
         ("one", "eins", "a"), ("two", "zwei", "a"), ("three", "drei", "b")
     ]  # fmt: skip
-    old = Corpus(corpus / "en-de").read("tst-COMMON")
+    old = MuSTC(corpus / "en-de").read("tst-COMMON")
     for new, before in zip(made, old, strict=True):
         samples = read_audio(new.wav, new.start, new.length)
         assert np.array_equal(samples, read_audio(before.wav, before.start, before.length))
@@ -69,7 +69,7 @@ def test_the_seed_decides(corpus, tmp_path):
 
 def test_recordings_have_the_length_that_was_asked_for(corpus, tmp_path):
     main(["--data", str(corpus), "--pair", "en-de", "--output", str(tmp_path), "--minutes", "0.03"])
-    assert [one.wav.name for one in Corpus(tmp_path / "en-de").read("tst-COMMON")] == [
+    assert [one.wav.name for one in MuSTC(tmp_path / "en-de").read("tst-COMMON")] == [
         "stream_000.wav", "stream_000.wav", "stream_001.wav"
     ]  # fmt: skip
 

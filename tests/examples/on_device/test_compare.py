@@ -2,7 +2,7 @@
 
 import json
 
-from mla_fairseq.data.mustc import Corpus
+from mla_fairseq.data.mustc import MuSTC
 from mla_fairseq.speech import read_audio
 from mla_fairseq.streaming import IncrementalSession, Translator, WaitKPolicy
 from tests.programs import ROOT, run
@@ -25,7 +25,7 @@ def write_sweep(folder, translator, segments, lagging):
 
 
 def test_the_words_of_a_sweep(save, data, tmp_path):  # noqa: F811
-    checkpoint, segments = save(), Corpus(data).read("tst-COMMON")
+    checkpoint, segments = save(), MuSTC(data).read("tst-COMMON")
     write_sweep(tmp_path / "simul", Translator.load(checkpoint, data), segments, 2)
     flags = ["--data-bin", data, "--data", data.parent, "--pair", data.name, "--sweep", tmp_path / "simul"]
     flags += ["--output", tmp_path / "device"]

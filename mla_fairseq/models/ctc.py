@@ -1,0 +1,135 @@
+"""The CTC outputs of a speech encoder: characters of the transcript, symbols of the translation."""
+
+from __future__ import annotations
+
+from argparse import Namespace, _ActionsContainer
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mla_fairseq.checkpoints import load_checkpoint, saved_options
+from mla_fairseq.models.checks import CRITERION, LATENCY_CRITERION, resumed
+from mla_fairseq.transcripts import BLANK, Alphabet
+
+SOURCE, TARGET = "source", "target"
+TEXTS = {SOURCE: (SOURCE,), TARGET: (TARGET,), "both": (SOURCE, TARGET)}
+"""Values of ``--ctc-text``, and the texts that each of them names."""
+
+
+def add_ctc_args(parser: _ActionsContainer) -> None:
+    """Add the flags of the CTC outputs; ``--ctc-weight`` is a flag of the criterion."""
+    parser.add_argument(
+        "--ctc-text",
+        choices=tuple(TEXTS),
+        help="text that CTC learns: the transcript (source, in characters), the translation (target, in its "
+        "vocabulary, for --ctc-decoding-weight), or both (default: source)",
+    )
+    parser.add_argument(
+        "--ctc-layer",
+        type=int,
+        metavar="N",
+        help="encoder layer, from 1, whose states CTC reads for the transcript; for the translation it reads the last "
+        "one (default: two thirds of the layers, 4 of 6)",
+    )
+
+
+def ctc_texts(args: Namespace) -> tuple[str, ...]:
+    """Return the texts that a model with these options has CTC outputs for: none, ``source``, ``target`` or both."""
+    # with fairseq's label_smoothed_cross_entropy_with_ctc the encoder has fairseq's ctc_proj instead
+    ours = getattr(args, "criterion", None) in (CRITERION, LATENCY_CRITERION)
+    if not ours or not (getattr(args, "ctc_weight", None) or 0) > 0:
+        return ()
+    return TEXTS[getattr(args, "ctc_text", None) or SOURCE]
+
+
+def source_symbols(args: Namespace, task: Any) -> str:
+    """Return the characters of transcripts: those of the checkpoint if there is one, else those of the data folder.
+
+    Raises:
+        ValueError: the model needs some, but the task or its data folder has none, or others than the checkpoint that
+            ``fairseq-train`` is about to resume.
+    """
+    if SOURCE not in ctc_texts(args):
+        return ""
+    if saved := getattr(args, "ctc_symbols", None):
+        return saved
+    if not hasattr(task, "transcript_symbols"):
+        raise ValueError("--ctc-weight needs the transcripts of --task speech_to_text_mla: use that task")
+    symbols = task.transcript_symbols()
+    if (last := resumed(args)) is not None:
+        before = getattr(saved_options(load_checkpoint(last)), "ctc_symbols", None)
+        if before and before != symbols:
+            raise ValueError(
+                f"{last} was trained with other characters of transcripts than those of {args.data} ({before!r}, "
+                f"{symbols!r}): use the folder of its training data, or give another --save-dir"
+            )
+    return symbols
+
+
+class CTCHead(nn.Module):
+    """Layer norm and a linear map from encoder states (S, B, C) to logits (S, B, V) in float32."""
+
+    def __init__(self, channels: int, symbols: int) -> None:
+        super().__init__()
+        self.norm, self.linear = nn.LayerNorm(channels), nn.Linear(channels, symbols)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Return logits (S, B, V)."""
+        return self.linear(self.norm(states)).float()
+
+
+class CTCOutputs(nn.Module):
+    """The CTC outputs of an encoder.
+
+    Args:
+        args: the model's options; ``ctc_symbols`` are the characters of transcripts.
+        texts: what ``ctc_texts`` returned; not empty.
+
+    Attributes:
+        layer: encoder layer, from 1, that the output for the transcript reads.
+        alphabet: the characters of transcripts.
+
+    Raises:
+        ValueError: ``--ctc-layer`` is no layer of the encoder.
+    """
+
+    def __init__(self, args: Namespace, texts: tuple[str, ...]) -> None:
+        super().__init__()
+        layer = getattr(args, "ctc_layer", None)
+        self.layer = max(1, round(args.encoder_layers * 2 / 3)) if layer is None else layer
+        if not 1 <= self.layer <= args.encoder_layers:
+            raise ValueError(f"--ctc-layer must be within 1 and {args.encoder_layers}, but is {self.layer}")
+        self.weight = float(args.ctc_weight)
+        self.alphabet = Alphabet(getattr(args, "ctc_symbols", ""))
+        sizes = {SOURCE: len(self.alphabet), TARGET: args.tgt_dict_size}
+        self.heads = nn.ModuleDict({text: CTCHead(args.encoder_embed_dim, sizes[text]) for text in texts})
+
+    @classmethod
+    def build(cls, args: Namespace) -> CTCOutputs | None:
+        """Build the outputs that ``--ctc-weight`` and ``--ctc-text`` ask for; ``None``: none."""
+        texts = ctc_texts(args)
+        return cls(args, texts) if texts else None
+
+    def forward(self, encoder_out: dict[str, Any], text: str) -> tuple[Tensor, Tensor]:
+        """Return log-probabilities (S, B, V) in float32, and the numbers of states (B,), of one text.
+
+        Args:
+            encoder_out: what the encoder returned.
+            text: ``source`` or ``target``.
+        """
+        states = encoder_out["ctc_states" if text == SOURCE else "encoder_out"][0]
+        padding = encoder_out["encoder_padding_mask"]
+        lengths = (~padding[0]).sum(1) if padding else torch.full_like(states[0, :, 0], len(states), dtype=torch.long)
+        return self.heads[text](states).log_softmax(-1), lengths
+
+    def transcripts(self, encoder_out: dict[str, Any]) -> list[str]:
+        """Return the transcript of each stream: the best symbol of each state, without repetitions and blanks."""
+        log_probs, lengths = self(encoder_out, SOURCE)
+        rows = zip(log_probs.argmax(-1).t().cpu(), lengths.tolist(), strict=True)
+        return [self.alphabet.decode(collapse(row[:length])) for row, length in rows]
+
+
+def collapse(best: Tensor) -> list[int]:
+    """Return the symbols of an alignment (S,): each run of a symbol once, without blanks."""
+    return [symbol for symbol in best.unique_consecutive().tolist() if symbol != BLANK]
