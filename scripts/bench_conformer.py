@@ -81,8 +81,9 @@ def main() -> None:
         }
         table = rows(models, measure(models, batches.paths, args.turns))
     title = (
-        f"# Training with Conformer and Transformer encoders, size {args.size}\n\nProcessor time of one thread, batches of "
-        f"{args.max_tokens} frames. {SAMPLING} A ratio is the median of {args.turns} turns, with minimum and maximum."
+        f"# Training with Conformer and Transformer encoders, size {args.size}\n\nProcessor time of one "
+        f"thread, batches of {args.max_tokens} frames. {SAMPLING} A ratio is the median of {args.turns} turns, with "
+        "minimum and maximum."
     )
     head = ["encoder, attention", "million parameters", "ms per update", "ratio to the first"]
     benchmark.publish(f"{title}\n\n{benchmark.table(head, table)}\n\n{benchmark.signature()}", args.output)

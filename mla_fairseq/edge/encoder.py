@@ -9,11 +9,10 @@ from torch import Tensor, nn
 
 from mla_fairseq.attention import Blocks, Layout
 from mla_fairseq.attention.base import Tensors
-from mla_fairseq.edge.attention import SelfSite, attend_self
+from mla_fairseq.edge.layers import rows_of
 from mla_fairseq.edge.step import Step, named, number, part, prefixed
 from mla_fairseq.edge.subsample import Subsample
 from mla_fairseq.models.encoder import SpeechEncoder
-from mla_fairseq.models.layers import EncoderLayer
 
 UNKNOWN = 10**9
 """``length`` while the end of the speech is not known, in frames."""
@@ -35,7 +34,7 @@ class EncoderStep(Step):
         capacity: states of the longest speech; of effect for softmax attention without a window.
 
     Raises:
-        ValueError: a full-context encoder, or a mechanism whose state grows.
+        ValueError: a full-context encoder, a mechanism whose state grows, or relative positions.
     """
 
     def __init__(self, encoder: SpeechEncoder, features: int, capacity: int) -> None:
@@ -45,27 +44,20 @@ class EncoderStep(Step):
                 "the encoder reads the whole speech (full context), so it cannot run step by step: train a model with "
                 "--encoder-chunk-size, such as s2t_transformer_simul_mla"
             )
-        layers = [layer for layer in encoder.layers if isinstance(layer, EncoderLayer)]
-        if len(layers) < len(encoder.layers):
-            raise ValueError(
-                "the encoder is a Conformer, which cannot be exported yet: export a model with a Transformer encoder, "
-                "such as s2t_transformer_simul_mla"
-            )
         self.encoder, self.view, self.chunk = encoder, view, view.size
         self.subsample = Subsample(encoder.subsample, self.chunk, features)
         self.window, self.ahead, self.lead = (getattr(self.subsample, name) for name in ("window", "ahead", "lead"))
         self.frames_per_state, self.channels = self.window // self.chunk, encoder.channels
         self.padding = self.lead * self.window // self.chunk - self.ahead
         before = -(-capacity // self.chunk) * self.chunk if view.left < 0 else view.left * self.chunk
-        sites = [SelfSite(layer.self_attn, before, self.chunk) for layer in layers]
-        self.sites = nn.ModuleList(sites)  # so that their parameters are those of the step
-        self.layers = list(zip(layers, sites, strict=True))
+        self.layers = [rows_of(layer, before, self.chunk) for layer in encoder.layers]
+        self.registered = nn.ModuleList(self.layers)  # so that their parameters are those of the step
         dtype = next(encoder.parameters()).dtype
         self.data = {"frames": torch.zeros(1, self.window, features, dtype=dtype), "length": number(UNKNOWN)}
         self.fresh = {"position": number()} | self.subsample.fresh
-        for i, site in enumerate(sites):
-            self.fresh |= prefixed(f"layer.{i}", site.fresh)
-            self.rings += named(f"layer.{i}", site.rings)
+        for i, layer in enumerate(self.layers):
+            self.fresh |= prefixed(f"layer.{i}", layer.fresh)
+            self.rings += named(f"layer.{i}", layer.site.rings)
         self.results = ("states",)
         if encoder.boundary is not None:
             held = encoder.boundary.back + encoder.boundary.ahead
@@ -81,10 +73,9 @@ class EncoderStep(Step):
             self.view, first, self.chunk, query_length=self.expected, key_length=self.expected,
             key_mask=real.unsqueeze(0),
         )  # fmt: skip
-        for i, (layer, site) in enumerate(self.layers):
-            x, held = attend_self(layer, site, x, part(f"layer.{i}", state), layout)
+        for i, layer in enumerate(self.layers):
+            x, held = layer(x, part(f"layer.{i}", state), layout, real)
             new |= prefixed(f"layer.{i}", held)
-            x = layer.feed_forward(x)
         x = x if self.encoder.layer_norm is None else self.encoder.layer_norm(x)
         # the states before the first one are hidden, and must not take the last slots
         results = {"states": x} | self.place(first.clamp_min(0))

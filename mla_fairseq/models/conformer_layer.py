@@ -85,10 +85,10 @@ class ConvolutionModule(nn.Module):
         if padding is not None:  # zeros, as beyond the end of a batch: the convolution must not read padding
             x = x.masked_fill(padding, 0)
         x = self._chunked(x, layout.view, state) if isinstance(layout.view, Blocks) else self._depthwise(x.unsqueeze(0))
-        x = self._normalized(x, padding)
+        x = self.normalized(x, padding)
         return self.dropout(F.linear(F.silu(x), self.pointwise_conv2.weight.squeeze(-1)))
 
-    def _normalized(self, x: Tensor, padding: Tensor | None) -> Tensor:
+    def normalized(self, x: Tensor, padding: Tensor | None = None) -> Tensor:
         """Return states (S, B, C) after the norm of the depthwise convolution."""
         if self.batch_norm is not None:
             return self.batch_norm(x, padding)

@@ -49,9 +49,10 @@ MONOTONIC = {
 }
 MIXES |= MONOTONIC
 every_mix = pytest.mark.parametrize("flags", MIXES.values(), ids=MIXES)
-# the architectures differ in their subsampling alone, so three mixes are enough for the second one
+# the architectures differ in their subsampling or in their layers alone, so few mixes are enough for the others
 ARCHS = {f"s2t-{name}": (ARCH, flags) for name, flags in MIXES.items()}
 ARCHS |= {f"conv-{name}": ("convtransformer_simul_mla", MIXES[name]) for name in ("softmax", "cosformer", "chunkwise")}
+ARCHS |= {f"conformer-{name}": ("s2t_conformer_simul_mla", MIXES[name]) for name in ("softmax", "cosformer")}
 every_arch = pytest.mark.parametrize(("arch", "flags"), ARCHS.values(), ids=ARCHS)
 
 
