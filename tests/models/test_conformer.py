@@ -10,17 +10,18 @@ from fairseq.models import BaseFairseqModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mla_fairseq.attention import Hedgehog
 from mla_fairseq.errors import UserError
 from mla_fairseq.models.checks import load_encoder
 from mla_fairseq.models.conformer_layer import RealBatchNorm
 from mla_fairseq.models.loading import load_model
 from mla_fairseq.models.stock import adopt
-from tests.models.conftest import EVERYWHERE, FEATURES, STREAMING, Build
+from tests.models.conftest import EVERYWHERE, FEATURES, STREAMING, Build, Built
 from tests.models.test_encoder import padded, sentences
 from tests.models.test_loading import FORMS
 from tests.models.test_s2t_transformer_mla import CLOSE, NO_DROPOUT, load, shake, speech
 from tests.models.test_streaming import simul, streamed
-from tests.programs import Done
+from tests.programs import Done, run
 
 OFFLINE, STREAMS = "s2t_conformer_mla", "s2t_conformer_simul_mla"
 KERNEL = "--depthwise-conv-kernel-size 5"
@@ -100,13 +101,18 @@ def test_outputs_are_fairseqs(build: Build, flags: str) -> None:
     torch.testing.assert_close(ours(**batch)[0], stock(**batch)[0], **CLOSE)
 
 
+def save(built: Built, path: Path, form: str = "cfg") -> None:
+    """Write a checkpoint of a model, in one of fairseq's forms."""
+    cfg = {"model": built.args, "task": built.args, "criterion": {"_name": "cross_entropy"}}
+    history = [{"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 1}]
+    state = {"args": None, "cfg": cfg, "model": built.model.state_dict(), "optimizer_history": history}
+    torch.save(FORMS[form](state | {"extra_state": {}}), path)
+
+
 @pytest.mark.parametrize(("form", "variant"), [*(("cfg", name) for name in VARIANTS), ("args", "relative")])
 def test_fairseqs_checkpoints_load(build: Build, tmp_path: Path, form: str, variant: str) -> None:
     stock = build("s2t_conformer", f"{NO_DROPOUT} {KERNEL} {VARIANTS[variant]}")
-    cfg = {"model": stock.args, "task": stock.args, "criterion": {"_name": "cross_entropy"}}
-    history = [{"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 1}]
-    state = {"args": None, "cfg": cfg, "model": stock.model.state_dict(), "optimizer_history": history}
-    torch.save(FORMS[form](state | {"extra_state": {}}), tmp_path / "stock.pt")
+    save(stock, tmp_path / "stock.pt", form)
     model, _ = load_model(tmp_path / "stock.pt", {})
     assert type(model).__name__ == "S2TConformerMLAModel"
     with torch.no_grad():
@@ -178,9 +184,41 @@ def test_tiny_is_as_large_as_the_transformer(corpus: Path) -> None:
     assert (args.depthwise_conv_kernel_size, args.conformer_block_norm, args.encoder_chunk_size) == (15, False, 7)
 
 
+@pytest.mark.parametrize("flags", [*NORMS.values(), RELATIVE], ids=[*NORMS, "relative"])
+@pytest.mark.parametrize("arch", [OFFLINE, STREAMS])
+@torch.no_grad()
+def test_half_precision_is_close(build: Build, arch: str, flags: str) -> None:
+    model, batch = build(arch, f"{KERNEL} {NO_DROPOUT} {flags}").model, padded(sentences())
+    batch["src_tokens"] = batch["src_tokens"].float().clamp(-3, 3)
+    real = torch.arange(16).unsqueeze(1) < torch.tensor([16, 10, 5, 1])
+    expected = model.encoder(**batch)["encoder_out"][0][real]
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(model.encoder(**batch)["encoder_out"][0][real].float(), expected, rtol=0, atol=0.15)
+    found = model.bfloat16().encoder(**batch)["encoder_out"][0]
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found[real].float(), expected, rtol=0, atol=0.15)
+
+
 @pytest.mark.parametrize("arch", [STREAMS, pytest.param(OFFLINE, marks=pytest.mark.slow)])
 def test_a_trained_conformer_translates(train: Callable[..., Path], generate: Callable[..., Done], arch: str) -> None:
-    flags = f"{KERNEL} --attn-type relu"
-    done = generate(train(flags, arch=arch))
+    done = generate(train(KERNEL, arch=arch))
     assert done.code == 0, done.err
     assert len(done.hypotheses()) == 6
+
+
+def test_a_trained_conformer_becomes_linear(train: Callable[..., Path], corpus: Path, tmp_path: Path) -> None:
+    flags = ["--data", corpus, "--config-yaml", "config.yaml", "--output", tmp_path / "linear.pt"]
+    distil = ["--encoder-attn-type", "hedgehog", "--distill-updates", 2, "--train-subset", "train"]
+    done = run("mla-linearize", train(KERNEL, arch=STREAMS), *flags, *distil)
+    assert done.code == 0, done.err
+    assert "2 attention modules have another mechanism" in done.out
+    model, _ = load_model(tmp_path / "linear.pt", {})
+    assert all(isinstance(layer.self_attn.mechanism, Hedgehog) for layer in model.encoder.layers)
+
+
+def test_relative_positions_cannot_become_linear(build: Build, corpus: Path, tmp_path: Path) -> None:
+    save(build(OFFLINE, f"{KERNEL} {RELATIVE}"), tmp_path / "relative.pt")
+    flags = ["--data", corpus, "--config-yaml", "config.yaml", "--output", tmp_path / "linear.pt"]
+    done = run("mla-linearize", tmp_path / "relative.pt", *flags, "--attn-type", "relu")
+    assert done.code == 1
+    assert "--pos-enc-type rel_pos needs softmax attention in the encoder" in done.last_line

@@ -31,6 +31,7 @@ from tests.programs import ROOT, run
 
 STILL = "--dropout 0 --attention-dropout 0 --activation-dropout 0"
 CHUNKS = "--fixed-pre-decision-ratio 1 --encoder-chunk-size 2 --source-length 60 --target-length-fixed 12"
+STOCK_NORMS = "--conformer-block-norm --conformer-conv-norm batch"
 SIMUL = f"--arch s2t_transformer_simul_mla {CHUNKS} --noise-var 0"
 LATENCY = "--criterion latency_augmented_label_smoothed_cross_entropy_mla --latency-avg-weight 0.1"
 OFFLINE = "--arch s2t_transformer_mla"
@@ -356,6 +357,8 @@ def test_every_parameter_gets_a_gradient_or_is_frozen(build: Build, mechanism: s
     if mechanism not in IN_ORDER:
         flags = f"{CHUNKS} --cross-attn-type {mechanism} --energy-bias"
         built += [build("s2t_transformer_simul_mla", f"{flags} --simul-type {name}") for name in MONOTONIC]
+    if mechanism == "softmax":
+        built += [build("s2t_conformer_mla", "--pos-enc-type rel_pos"), build("s2t_conformer_simul_mla", STOCK_NORMS)]
     for one in built:
         one.model.train()(**one.batch()["net_input"])[0].sum().backward()
         assert not [name for name, x in one.model.named_parameters() if x.requires_grad and x.grad is None]
