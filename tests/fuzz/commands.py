@@ -271,6 +271,11 @@ COMMANDS = {
         (*MODEL, "data/train", "data/fbank", "models/offline"),
         weights("out/linear.pt"),
     ),
+    "heads": Command(
+        "mla-heads {}/models/offline.pt {}/live/one.wav --data {}/data --segment-size 100",
+        (*MODEL, "models/offline", "live/one.wav"),
+        printed,
+    ),
     "sweep": Command(
         "sweep {}/data --path {}/models/simul.pt --laggings 2 --subset dev_st --max-len-a 0 --max-len-b 10 --cpu "
         "--output {}/out --timelines",
