@@ -29,7 +29,7 @@ import edge_voice
 
 from mla_fairseq.cli.export import main as export_model
 from mla_fairseq.cli.options import at_least
-from mla_fairseq.data.mustc import Corpus
+from mla_fairseq.data.layouts import open_corpus
 from mla_fairseq.data.segments import cut_segments
 from mla_fairseq.errors import user_errors
 
@@ -139,7 +139,7 @@ def models(args: argparse.Namespace, folder: Path) -> Iterator[Model]:
     for number, (checkpoint, data, corpus) in enumerate(args.model or [DEMO]):
         own = folder / str(number)
         with user_errors():
-            listing, _ = cut_segments(Corpus(Path(corpus)), "tst-COMMON", own, args.number)
+            listing, _ = cut_segments(open_corpus(Path(corpus)), "tst-COMMON", own, args.number)
         sentences = [Path(line) for line in listing.read_text(encoding="utf-8").splitlines()]
         wavs = wavs or sentences
         yield Model(checkpoint, Path(data), sentences, export(Path(checkpoint), Path(data), own))

@@ -29,7 +29,8 @@ from examples.on_device.compare import write_folder
 from mla_fairseq.checkpoints import load_checkpoint
 from mla_fairseq.cli import edge
 from mla_fairseq.cli.options import Help, run_command
-from mla_fairseq.data.mustc import Corpus, Segment
+from mla_fairseq.data.corpus import Segment
+from mla_fairseq.data.layouts import open_corpus
 from mla_fairseq.edge.folder import CONFIG, check_replaceable, write_config, writing
 from mla_fairseq.edge.runtime.demo import FOLDER, NUMBER, SENTENCES
 from mla_fairseq.edge.runtime.model import EdgeTranslator
@@ -149,7 +150,7 @@ def run(args: argparse.Namespace) -> None:
     """
     check_replaceable(args.output)
     data = args.run.absolute().parent / "data"
-    segments = Corpus(data / "demo_corpus/en-de").read(SPLIT)
+    segments = open_corpus(data / "demo_corpus/en-de").read(SPLIT)
     with TemporaryDirectory() as part:
         export = argparse.Namespace(
             checkpoint=args.run / "checkpoint_average.pt", data_bin=data / "demo/en-de", config_yaml="config_st.yaml",

@@ -97,7 +97,7 @@ def test_exported_models_without_a_corpus_are_reported(
     report: Report,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(SystemExit, match=r"error: .*data is not a folder: arrange the corpus as"):
+    with pytest.raises(SystemExit, match=r"error: .* has no corpus of the pair .*: arrange it as"):
         report("bench_edge.py", "--model", "checkpoint.pt", str(tmp_path), str(tmp_path))
 
 

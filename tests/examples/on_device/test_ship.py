@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from examples.on_device import ship
-from mla_fairseq.data.mustc import Corpus, Segment
+from mla_fairseq.data.corpus import Segment
+from mla_fairseq.data.layouts import open_corpus
 from mla_fairseq.edge.runtime.demo import SENTENCES, sentences
 from mla_fairseq.edge.runtime.folder import load_folder
 from mla_fairseq.speech import read_audio
@@ -97,7 +98,7 @@ def test_a_model_without_suitable_sentences_writes_nothing(run: Path, data, tmp_
 def test_the_folder_of_the_demo(run, exports, data, tmp_path, monkeypatch) -> None:  # noqa: F811
     rows = [
         ship.Spoken(one, (read_audio(one.wav, one.start, one.length) * 2**15).astype(np.int16), [(0.5, one.id)])
-        for one in Corpus(data).read("tst-COMMON")
+        for one in open_corpus(data).read("tst-COMMON")
         if one.length > 8_000
     ]
     monkeypatch.setattr(ship, "candidates", lambda *_: rows)
@@ -123,7 +124,7 @@ def test_the_folder_of_the_demo(run, exports, data, tmp_path, monkeypatch) -> No
 def test_the_sentences_of_a_trained_model(tmp_path: Path) -> None:
     ship.main([str(CHECKPOINT.parent), "--output", str(tmp_path / "demo")])
     references = {
-        one.source: one.target for one in Corpus(CHECKPOINT.parents[1] / "data/demo_corpus/en-de").read(ship.SPLIT)
+        one.source: one.target for one in open_corpus(CHECKPOINT.parents[1] / "data/demo_corpus/en-de").read(ship.SPLIT)
     }
     found = sentences(tmp_path / "demo")
     assert len(found) == 3
