@@ -17,11 +17,13 @@ from mla_fairseq.models.help import show_attention_flags
 from mla_fairseq.tasks import speech_to_text_mla, text_to_speech_mla  # noqa: F401 -- registers them
 from mla_fairseq.tasks.ending import end_quietly
 from mla_fairseq.tasks.resuming import save_whole_checkpoints, start_clearly
+from mla_fairseq.tasks.transcripts import print_transcripts
 
 show_attention_flags()
 save_whole_checkpoints()
 loading.install()
 start_clearly()
 end_quietly()
+print_transcripts()
 check_devices()
 distribute_on_cpus()

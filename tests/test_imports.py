@@ -71,7 +71,7 @@ RULES = {
         )
     ),
     "evaluation": Rule(
-        inside=("errors", "files", "parsing", "processes"),
+        inside=("errors", "files", "parsing", "processes", "transcripts"),
         outside=("jiwer", "librosa", "matplotlib", "numpy", "pocketsphinx", "sacrebleu", "scipy", "soundfile"),
     ),
     "recipes": Rule(inside=("errors", "evaluation", "files", "parsing", "plugin", "processes")),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mla_fairseq.files import check_file, read_text, read_tsv
+from mla_fairseq.transcripts import word_errors
 
 logger = logging.getLogger(__name__)
 
@@ -15,15 +16,20 @@ _SPEED = re.compile(r"Translated .* in [\d.]+s \(([\d.]+) sentences/s, ([\d.]+) 
 
 
 _TRANSLATION = re.compile(r"D-(\d+)\t[^\t]*\t(.*)")
+_TRANSCRIPT = re.compile(r"C-(\d+)\t(.*)")
 
 
 @dataclass(frozen=True)
 class Generated:
-    """An output of ``fairseq-generate``: the best translation for each row of the manifest, and the decoding speed."""
+    """An output of ``fairseq-generate``: the best translation for each row of the manifest, and the decoding speed.
+
+    ``transcripts`` are those of CTC; without such an output there are none.
+    """
 
     translations: dict[int, str]
     sentences_per_second: float | None = None
     tokens_per_second: float | None = None
+    transcripts: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Quality:
 
 
 def read_generated(path: str | Path, log: str | Path | None = None) -> Generated:
-    """Read the first ``D-`` line (detokenised) of each sentence.
+    """Read the first ``D-`` line (detokenised) of each sentence, and its ``C-`` line (transcript) if there is one.
 
     Args:
         path: standard output of ``fairseq-generate``.
@@ -59,7 +65,8 @@ def read_generated(path: str | Path, log: str | Path | None = None) -> Generated
         raise ValueError(f"{path} contains no translation (no line starts with 'D-'): run fairseq-generate again")
     if log and Path(log).is_file():
         lines += read_text(Path(log)).split("\n")
-    return Generated(translations, *_last_speed(lines))
+    transcripts = {int(match[1]): match[2] for line in lines if (match := _TRANSCRIPT.fullmatch(line))}
+    return Generated(translations, *_last_speed(lines), transcripts)
 
 
 def _last_speed(lines: list[str]) -> tuple[float | None, float | None]:
@@ -70,17 +77,17 @@ def _last_speed(lines: list[str]) -> tuple[float | None, float | None]:
     return None, None
 
 
-def read_references(manifest: str | Path) -> list[str]:
-    """Return the ``tgt_text`` column of a manifest, in the order of its rows.
+def read_references(manifest: str | Path, column: str = "tgt_text") -> list[str]:
+    """Return a column of a manifest, in the order of its rows.
 
     Raises:
         ValueError: a row has no such column, or the file is not UTF-8.
     """
     rows = read_tsv(Path(manifest))
     for number, row in enumerate(rows, start=2):
-        if "tgt_text" not in row:
-            raise ValueError(f"{manifest}:{number} has no tgt_text: prepare the data again")
-    return [row["tgt_text"] for row in rows]
+        if column not in row:
+            raise ValueError(f"{manifest}:{number} has no {column}: prepare the data again")
+    return [row[column] for row in rows]
 
 
 def read_sets(folder: Path, subset: str) -> dict[str, list[str]]:
@@ -142,6 +149,13 @@ def word_error_rate(transcripts: list[str], references: list[str]) -> float:
     if not any(references):
         raise ValueError(f"no word in {len(references)} references: give references with words")
     return 100.0 * wer(references, transcripts)
+
+
+def ctc_word_error_rate(transcripts: dict[int, str], references: list[str]) -> float | None:
+    """Return the errors of normalised transcripts per 100 words of the references; ``None`` if there are no words."""
+    pairs = [word_errors(text, references[row]) for row, text in transcripts.items()]
+    words = sum(count for _, count in pairs)
+    return 100.0 * sum(errors for errors, _ in pairs) / words if words else None
 
 
 def samples(translations: list[str], references: list[str], count: int) -> list[tuple[str, str]]:

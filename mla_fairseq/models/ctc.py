@@ -23,7 +23,7 @@ def add_ctc_args(parser: _ActionsContainer) -> None:
         "--ctc-text",
         choices=tuple(TEXTS),
         help="text that CTC learns: the transcript (source, in characters), the translation (target, in its "
-        "vocabulary, for --ctc-decoding-weight), or both (default: source)",
+        "vocabulary), or both (default: source)",
     )
     parser.add_argument(
         "--ctc-layer",
@@ -65,6 +65,12 @@ def source_symbols(args: Namespace, task: Any) -> str:
                 f"{symbols!r}): use the folder of its training data, or give another --save-dir"
             )
     return symbols
+
+
+def has_transcripts(model: Any) -> bool:
+    """Return whether a model has a CTC output for the transcript."""
+    ctc = getattr(getattr(model, "encoder", None), "ctc", None)
+    return ctc is not None and SOURCE in ctc.heads
 
 
 class CTCHead(nn.Module):

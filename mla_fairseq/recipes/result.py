@@ -17,7 +17,7 @@ from mla_fairseq.recipes.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
-_SHOWN = ("bleu", "chrf", "word_error_rate", "recorded_word_error_rate", "mcd", "forced_mcd")
+_SHOWN = ("bleu", "chrf", "word_error_rate", "ctc_word_error_rate", "recorded_word_error_rate", "mcd", "forced_mcd")
 _SAMPLES = 5
 
 
@@ -48,7 +48,7 @@ def write_result(recipe: Recipe, records: dict[str, dict[str, Any]]) -> None:
         logger.warning("no training curve: %s", error)
     except ModuleNotFoundError as error:
         logger.warning("no training curve: %s: %s", error, install("plots"))
-    figures = ", ".join(f"{key} {result[key]:.2f}" for key in _SHOWN if key in result)
+    figures = ", ".join(f"{key} {result[key]:.2f}" for key in _SHOWN if result.get(key) is not None)
     logger.info("%s: %s (%s)", recipe.name, figures, path)
 
 
@@ -59,7 +59,7 @@ def attention(train: dict[str, Any]) -> dict[str, str]:
 
 
 def _translation(recipe: Recipe) -> dict[str, Any]:
-    """Return BLEU and chrF, those of each set if there are several, and the word error rate of transcripts."""
+    """Return BLEU and chrF, those of each set if there are several, and word error rates of transcripts."""
     generate = vars(parse(recipe, "generate"))
     subset, lower = generate["gen_subset"], bool(generate.get("sacrebleu_lowercase"))
     generated = offline.read_generated(recipe.makes("generate"), log=recipe.run / "generate.log")
@@ -72,7 +72,12 @@ def _translation(recipe: Recipe) -> dict[str, Any]:
     quality = offline.score(texts, references, *how)
     each = offline.score_sets(texts, sets, *how) if len(sets) > 1 else {}
     points = {"sets": [{"subset": name, **asdict(one)} for name, one in each.items()]} if each else {}
-    errors = {"word_error_rate": offline.word_error_rate(texts, references)} if subset.endswith("_asr") else {}
+    errors: dict[str, Any] = (
+        {"word_error_rate": offline.word_error_rate(texts, references)} if subset.endswith("_asr") else {}
+    )
+    if generated.transcripts:
+        spoken = [text for one in sets for text in offline.read_references(recipe.manifest(one), "src_text")]
+        errors["ctc_word_error_rate"] = offline.ctc_word_error_rate(generated.transcripts, spoken)
     speed = {"decode_words_per_second": generated.tokens_per_second}
     return {"subset": subset, **asdict(quality), **points, **errors, **speed}
 

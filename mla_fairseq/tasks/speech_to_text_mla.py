@@ -18,7 +18,7 @@ from mla_fairseq.data import ctc_vocabulary
 from mla_fairseq.data.check import bins
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.models.checks import check_length_rule
-from mla_fairseq.models.ctc import SOURCE, ctc_texts
+from mla_fairseq.models.ctc import SOURCE, ctc_texts, has_transcripts
 from mla_fairseq.models.language import check_same_symbols
 from mla_fairseq.streaming.delays import Clock, longest
 from mla_fairseq.streaming.policies import WaitKPolicy
@@ -34,6 +34,7 @@ from mla_fairseq.tasks.sets import check_transcripts
 from mla_fairseq.tasks.simul_log import SimulLog
 from mla_fairseq.tasks.simultaneous import check_greedy, cut, recorded_reads
 from mla_fairseq.tasks.talks import add_talk_args, cut_from_talks
+from mla_fairseq.tasks.transcripts import Transcripts, recorded
 
 
 @register_task("speech_to_text_mla")
@@ -175,10 +176,11 @@ class SpeechToTextMLATask(MultilingualTask, SpeechToTextTask):
         scores = isinstance(generator, SequenceScorer)  # --score-reference decodes nothing
         if not scores:
             prefix_tokens = self.prefix_of(sample, prefix_tokens)
-        with finite_scores(sample, getattr(self.args, "path", None)):
+        with recorded(models) as outputs, finite_scores(sample, getattr(self.args, "path", None)):
             found = super().inference_step(generator, models, sample, prefix_tokens, constraints)
         if not scores:
             self.finish_simultaneous(generator, models, sample, found)
+            self.print_transcripts(models[0], sample, outputs)
         if self.alignment is not None:
             align(
                 models, sample["net_input"], found, self.target_dictionary, self.alignment == "soft", self.prefix_size
@@ -197,6 +199,13 @@ class SpeechToTextMLATask(MultilingualTask, SpeechToTextTask):
             for name in ("tokens", "positional_scores"):
                 reference[name] = reference[name][self.prefix_size :]
             reference["score"] = reference["positional_scores"].mean()
+
+    def print_transcripts(self, model: Any, sample: dict[str, Any], outputs: list[dict[str, Any]]) -> None:
+        """Print what CTC has recognised in a batch, if ``fairseq-generate`` runs."""
+        if Transcripts.current is not None and has_transcripts(model):
+            ids, sources = sample["id"].tolist(), self.dataset(self.args.gen_subset).src_texts
+            texts = model.encoder.ctc.transcripts(outputs[0])
+            Transcripts.current.add(ids, texts, [sources[number] for number in ids])
 
     def finish_simultaneous(
         self, generator: Any, models: list[Any], sample: dict[str, Any], found: list[list[dict[str, Any]]]

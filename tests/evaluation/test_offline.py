@@ -140,3 +140,11 @@ def test_word_error_rate_needs_references():
 def test_samples_are_spread_over_the_test_set(count, rows):
     pairs = offline.samples([f"h{row}" for row in range(10)], [f"r{row}" for row in range(10)], count)
     assert pairs == [(f"r{row}", f"h{row}") for row in rows]
+
+
+def test_transcripts_are_read_and_scored(tmp_path):
+    (tmp_path / "out.txt").write_text(f"C-1\ttwo dogs\nC-0\ta\n{OUTPUT}", encoding="utf-8")
+    found = offline.read_generated(tmp_path / "out.txt")
+    assert found.transcripts == {1: "two dogs", 0: "a"}
+    assert offline.ctc_word_error_rate(found.transcripts, ["A dog.", "Two dogs!"]) == 25.0
+    assert offline.ctc_word_error_rate(found.transcripts, ["", "..."]) is None

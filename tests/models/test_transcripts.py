@@ -1,0 +1,48 @@
+"""Transcripts by CTC in fairseq-generate."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from mla_fairseq.models.checks import CRITERION
+from mla_fairseq.tasks.transcripts import recorded
+from mla_fairseq.transcripts import word_errors
+from tests.models.conftest import Build
+from tests.programs import Done
+
+FLAGS = f"--task speech_to_text_mla --criterion {CRITERION} --ctc-weight 1 --ctc-text both"
+TRAINED = f"--criterion {CRITERION} --ctc-weight 1 --ctc-text"
+Generate = Callable[..., Done]
+
+
+@pytest.fixture(scope="module")
+def both(train: Callable[..., Path]) -> Path:
+    return train(f"{TRAINED} both")
+
+
+def test_the_output_has_transcripts_and_their_error_rate(
+    both: Path, generate: Generate, corpus: Path, tmp_path: Path
+) -> None:
+    done = generate(both)
+    assert done.code == 0, done.err
+    found = dict(line.removeprefix("C-").split("\t") for line in done.lines("C-"))
+    header, *rows = (line.split("\t") for line in (corpus / "dev.tsv").read_text(encoding="utf-8").splitlines())
+    references = [row[header.index("src_text")] for row in rows]
+    assert sorted(map(int, found)) == list(range(len(references)))
+    errors, words = map(sum, zip(*(word_errors(found[str(i)], one) for i, one in enumerate(references)), strict=True))
+    expected = f"Transcribe dev with CTC: WER = {100 * errors / words:.2f} ({words} words)"
+    assert done.lines("Transcribe") == [expected]
+    quiet = generate(both, "--quiet", "--results-path", tmp_path)
+    assert (quiet.code, quiet.lines("C-")) == (0, [])
+    written = (tmp_path / "generate-dev.txt").read_text(encoding="utf-8").splitlines()
+    assert [line for line in written if line[:2] in ("C-", "Tr")] == [expected]
+
+
+def test_the_encoder_runs_once_and_is_left_as_it_was(build: Build) -> None:
+    model = build(flags=FLAGS).model
+    with recorded([model]) as outputs:
+        batch = {"src_tokens": torch.randn(1, 20, 8), "src_lengths": torch.tensor([20])}
+        model.encoder.forward_torchscript(batch)
+    assert len(outputs) == 1 and "forward" not in vars(model.encoder)
