@@ -32,6 +32,7 @@ test-slow: setup  ## run the tests that train models or run whole recipes
 bench: setup  ## time attention, training, streaming, synthesis and the demo's exported model (an hour; needs an idle machine)
 	@$(BIN)/python scripts/bench_attention.py --output docs/bench_attention.md
 	@$(BIN)/python scripts/bench_training.py --output docs/bench_training.md
+	@$(BIN)/python scripts/bench_conformer.py --output docs/bench_conformer.md
 	@$(BIN)/python scripts/bench_streaming.py --output docs/bench_streaming.md
 	@$(BIN)/python scripts/bench_tts.py --output docs/bench_tts.md
 	@$(BIN)/python scripts/bench_edge.py --baseline fe7b653 --output docs/bench_edge.md \

@@ -123,6 +123,15 @@ def test_training_is_timed_beside_stock_fairseq_and_the_bound(report: Report) ->
     assert re.search(r"`python scripts/bench_training.py .*`; commit [0-9a-f]+\+?; torch [\d.]+", text)
 
 
+def test_conformers_are_timed_beside_transformers(report: Report) -> None:
+    small = ("--max-tokens", "300", "--batches", "1", "--vocabulary", "50", "--turns", "2", "--attn-types", "relu")
+    text = report("bench_conformer.py", *small)
+    transformer, conformer = rows(text, "# Training with Conformer")
+    assert (transformer[0], conformer[0]) == ("Transformer, relu", "Conformer, relu")
+    assert transformer[3] == "1.00 (1.00-1.00)" and min(float(row[2]) for row in (transformer, conformer)) > 0
+    assert float(conformer[3].split()[0]) > 0.5
+
+
 def test_batches_represent_all_utterances(monkeypatch: pytest.MonkeyPatch) -> None:
     """The middle batches of equal parts have the mean length of all batches within a few percent."""
     monkeypatch.syspath_prepend(str(SCRIPTS))

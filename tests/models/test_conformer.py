@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mla_fairseq.attention import Hedgehog
 from mla_fairseq.errors import UserError
-from mla_fairseq.models.checks import load_encoder
+from mla_fairseq.models.checks import CRITERION, load_encoder
 from mla_fairseq.models.conformer_layer import RealBatchNorm
 from mla_fairseq.models.loading import load_model
 from mla_fairseq.models.stock import adopt
@@ -28,6 +28,7 @@ KERNEL = "--depthwise-conv-kernel-size 5"
 STOCK = "--conformer-block-norm --conformer-conv-norm batch"
 NORMS = {"default": "", "fairseq's": STOCK, "batch": "--conformer-conv-norm batch"}
 RELATIVE = "--pos-enc-type rel_pos"
+CTC = f"--task speech_to_text_mla --criterion {CRITERION} --ctc-weight 0.3"
 KINDS = EVERYWHERE | {"relative": RELATIVE, "fairseq's": STOCK}
 every_kind = pytest.mark.parametrize("flags", KINDS.values(), ids=KINDS)
 
@@ -129,12 +130,15 @@ def test_rotary_positions_are_refused(build: Build) -> None:
 
 @pytest.mark.parametrize("flags", ["", "--encoder-attn-type relu"], ids=["softmax", "relu"])
 def test_a_full_context_encoder_initialises_a_chunked_one(build: Build, tmp_path: Path, flags: str) -> None:
-    recogniser, model = build(OFFLINE, KERNEL).model, build(STREAMS, f"{KERNEL} {flags}").model
+    """A recogniser with CTC initialises a model without."""
+    recogniser = build(OFFLINE, f"{KERNEL} {CTC}").model
+    model = build(STREAMS, f"{KERNEL} {flags}").model
     shake(recogniser)
     torch.save({"model": recogniser.state_dict()}, tmp_path / "asr.pt")
     load_encoder(model.encoder, str(tmp_path / "asr.pt"))
+    assert recogniser.encoder.ctc is not None
     for name, tensor in recogniser.encoder.state_dict().items():
-        assert torch.equal(model.encoder.state_dict()[name], tensor), name
+        assert name.startswith("ctc.") or torch.equal(model.encoder.state_dict()[name], tensor), name
 
 
 @pytest.mark.parametrize(
@@ -201,7 +205,7 @@ def test_half_precision_is_close(build: Build, arch: str, flags: str) -> None:
 
 @pytest.mark.parametrize("arch", [STREAMS, pytest.param(OFFLINE, marks=pytest.mark.slow)])
 def test_a_trained_conformer_translates(train: Callable[..., Path], generate: Callable[..., Done], arch: str) -> None:
-    done = generate(train(KERNEL, arch=arch))
+    done = generate(train(f"{KERNEL} {CTC}", arch=arch))
     assert done.code == 0, done.err
     assert len(done.hypotheses()) == 6
 
@@ -209,7 +213,7 @@ def test_a_trained_conformer_translates(train: Callable[..., Path], generate: Ca
 def test_a_trained_conformer_becomes_linear(train: Callable[..., Path], corpus: Path, tmp_path: Path) -> None:
     flags = ["--data", corpus, "--config-yaml", "config.yaml", "--output", tmp_path / "linear.pt"]
     distil = ["--encoder-attn-type", "hedgehog", "--distill-updates", 2, "--train-subset", "train"]
-    done = run("mla-linearize", train(KERNEL, arch=STREAMS), *flags, *distil)
+    done = run("mla-linearize", train(f"{KERNEL} {CTC}", arch=STREAMS), *flags, *distil)
     assert done.code == 0, done.err
     assert "2 attention modules have another mechanism" in done.out
     model, _ = load_model(tmp_path / "linear.pt", {})
