@@ -10,10 +10,11 @@ from fairseq.models import BaseFairseqModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mla_fairseq.attention import Hedgehog
+from mla_fairseq.attention import Hedgehog, nbytes, reorder
 from mla_fairseq.errors import UserError
 from mla_fairseq.models.checks import CRITERION, load_encoder
 from mla_fairseq.models.conformer_layer import RealBatchNorm
+from mla_fairseq.models.limits import check_sizes
 from mla_fairseq.models.loading import load_model
 from mla_fairseq.models.stock import adopt
 from tests.models.conftest import EVERYWHERE, FEATURES, STREAMING, Build, Built
@@ -72,6 +73,20 @@ def test_the_streaming_encoder_equals_the_parallel_one(build: Build, flags: str,
     }  # fmt: skip
     expected = model.encoder(**batch)["encoder_out"][0]
     torch.testing.assert_close(streamed(model, batch["src_tokens"], cuts), expected, rtol=0, atol=1e-9)
+
+
+@torch.no_grad()
+def test_the_state_does_not_grow_and_may_be_reordered(build: Build) -> None:
+    model, frames = simul(build, f"{KERNEL} --attn-type relu", STREAMS), torch.randn(2, 160, FEATURES).double()
+    expected, state, sizes = streamed(model, frames, []), {}, []
+    for start in range(0, 128, 16):
+        model.encoder.stream(frames[:, start : start + 16], state)
+        sizes.append(nbytes(state))
+    assert len(set(sizes[2:])) == 1
+    assert state["encoder.conformer_layers.0.conv_module"]["held"].shape == (2, 2, 16)
+    reorder(state, torch.tensor([1, 0]))
+    found = model.encoder.stream(frames.flip(0)[:, 128:], state, final=True)
+    torch.testing.assert_close(found, expected[-len(found) :].flip(1), rtol=0, atol=1e-9)
 
 
 def pair(build: Build, flags: str) -> tuple[BaseFairseqModel, BaseFairseqModel]:
@@ -168,6 +183,17 @@ def test_another_conformer_is_named(build: Build, trained: str, flags: str, mess
 def test_wrong_flags_are_named(build: Build, flags: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(OFFLINE, flags)
+
+
+@pytest.mark.parametrize(
+    "option", ["encoder_embed_dim", "encoder_ffn_embed_dim", "encoder_layers", "depthwise_conv_kernel_size"]
+)
+def test_a_checkpoint_asks_for_the_sizes_of_its_weights(build: Build, option: str) -> None:
+    built = build(OFFLINE, KERNEL)
+    sizes = vars(built.args)
+    check_sizes("a.pt", sizes, built.model.state_dict())
+    with pytest.raises(ValueError, match=rf"another size than its weights have \({option}="):
+        check_sizes("a.pt", sizes | {option: 2 * sizes[option] + 1}, built.model.state_dict())
 
 
 def test_a_single_state_has_no_statistics() -> None:
