@@ -1,4 +1,4 @@
-"""Models that run without PyTorch: steps with static shapes, their export to ONNX, and a runtime.
+"""Models that run without PyTorch: steps with inputs and outputs of static shapes, their export to ONNX, a runtime.
 
 This module imports nothing, so that ``mla_fairseq.edge.runtime`` needs neither torch nor fairseq.
 """

@@ -41,7 +41,8 @@ class SpeechSteps:
         model.encoder.ctc = None  # for training and transcripts only
         frames = round(longest * SAMPLE_RATE / SHIFT)
         self.translator, self.longest, self.options = translator, longest, options
-        encoder = EncoderStep(model.encoder, NUM_BINS, -(-frames // 4))
+        frames_per_state = 2 ** len(model.encoder.subsample.kernel_sizes)
+        encoder = EncoderStep(model.encoder, NUM_BINS, -(-frames // frames_per_state))
         self.states = -(-frames // encoder.frames_per_state // encoder.chunk) * encoder.chunk
         self.tokens = options.longest(frames) + model.decoder.prefix_size + 1
         sites = [cross_site(layer.encoder_attn, self.states, encoder.chunk) for layer in model.decoder.layers]

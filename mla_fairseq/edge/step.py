@@ -1,4 +1,4 @@
-"""What a step is: a pure function of named tensors, whose shapes never change."""
+"""Steps: pure functions of named tensors, whose inputs and outputs have static shapes."""
 
 from __future__ import annotations
 

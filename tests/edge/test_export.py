@@ -9,9 +9,11 @@ import onnx
 import pytest
 import torch
 
+from mla_fairseq.edge.build import SpeechSteps
 from mla_fairseq.edge.drive import Call, decode, encoded, graph_call, read
 from mla_fairseq.edge.export import export as export_step
 from mla_fairseq.edge.step import NEW, NEXT, Step
+from mla_fairseq.streaming.translator import Translator
 from tests.edge.conftest import Steps
 from tests.edge.test_steps import Make, speech
 from tests.models.conftest import STREAMING
@@ -80,12 +82,30 @@ def test_the_folder_is_complete(folder: Path) -> None:
     assert not list(folder.parent.glob("*.part")) + list(folder.parent.glob("*.old"))
 
 
-def test_all_shapes_are_static(folder: Path) -> None:
+def test_inputs_and_outputs_have_static_shapes(folder: Path) -> None:
     for path in folder.glob("*.onnx"):
         graph = onnx.load(path).graph
         shapes = {value.name: value.type.tensor_type for value in [*graph.input, *graph.output]}
         assert all(dim.HasField("dim_value") for kind in shapes.values() for dim in kind.shape.dim)
         assert all(shapes[name] == shapes[f"{NEXT}{name}"] for name in shapes if f"{NEXT}{name}" in shapes)
+
+
+def test_with_linear_attention_all_values_have_static_shapes(export: Export) -> None:
+    folder, done = export("--attn-type cosformer")
+    assert done.code == 0, done.err
+    for name in ("encoder", "reader", "decoder"):
+        graph = onnx.shape_inference.infer_shapes(onnx.load(folder / f"{name}.onnx"), data_prop=True).graph
+        assert len(graph.value_info) > len(graph.input)
+        assert all(dim.HasField("dim_value") for value in graph.value_info for dim in value.type.tensor_type.shape.dim)
+
+
+@pytest.mark.parametrize(("kernels", "frames"), [("5", 2), ("5,5", 4), ("5,5,5", 8)])
+def test_rings_have_slots_for_the_longest_speech(
+    translator: Callable[..., Translator], kernels: str, frames: int
+) -> None:
+    encoder = SpeechSteps(translator(f"--conv-kernel-sizes {kernels}"), 10.0).encoder
+    slots = {tensor.shape[2] for name, tensor in encoder.fresh.items() if name.endswith(".key")}
+    assert all(1000 / frames <= number <= 1000 / frames + 3 * encoder.chunk for number in slots) and slots
 
 
 def test_of_keys_and_values_graphs_return_only_new_rows(folder: Path) -> None:

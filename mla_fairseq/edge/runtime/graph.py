@@ -1,4 +1,4 @@
-"""A graph of an exported model: a pure function of named arrays whose shapes never change."""
+"""A graph of an exported model: a pure function of named arrays, whose inputs and outputs have static shapes."""
 
 from __future__ import annotations
 
