@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from difflib import SequenceMatcher
 from itertools import cycle
 from pathlib import Path
 
@@ -25,7 +26,11 @@ import numpy as np
 
 PROGRAMS = ("PyTorch", "float32")
 MINUTE = 60 * edge_worker.RATE // edge_worker.SEGMENT  # segments
-HEAD = ("minutes", "ms of a segment, {}", "ms of a segment, {}", "MB, {}", "MB, {}", "words", "equal, with their times")
+HEAD = (
+    "minutes",
+    *(f"{name}, {program}" for name in ("ms of a segment", "MB", "words") for program in PROGRAMS),
+    "equal, with times",
+)
 
 
 def segments(wavs: Sequence[Path]) -> Iterator[np.ndarray]:
@@ -85,17 +90,21 @@ def minutes(args: argparse.Namespace, folder: Path) -> Iterator[list[dict]]:
 
 
 def compare(args: argparse.Namespace) -> Iterator[list[str]]:
-    """Yield the cells of each tenth minute, and of the first and last; words are counted from the start."""
-    words = equal = 0
+    """Yield the cells of each tenth minute, and of the first and last; words are counted from the start.
+
+    Words are equal where the programs emit them in the same order with the same times.
+    """
+    words, equal = [0, 0], 0
     with tempfile.TemporaryDirectory() as folder:
         for minute, (torch, graphs) in enumerate(minutes(args, Path(folder)), 1):
-            words += len(torch["words"])
-            equal += len([word for word in graphs["words"] if word in torch["words"]])
+            found = [list(map(tuple, x["words"])) for x in (torch, graphs)]
+            words = [count + len(more) for count, more in zip(words, found, strict=True)]
+            equal += sum(block.size for block in SequenceMatcher(None, *found, autojunk=False).get_matching_blocks())
             if minute in (1, args.minutes) or minute % 10 == 0:
                 times, sizes = (
                     [f"{x[key]:.{d}f}" for x in (torch, graphs)] for key, d in (("segment", 2), ("memory", 1))
                 )
-                yield [str(minute), *times, *sizes, str(words), str(equal)]
+                yield [str(minute), *times, *sizes, *map(str, words), str(equal)]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -115,9 +124,8 @@ def main() -> None:
         return work(args)
     import benchmark
 
-    head = [name.format(program) for name, program in zip(HEAD, ("", *PROGRAMS, *PROGRAMS, "", ""), strict=True)]
     rows = compare(args)
-    print(benchmark.table(head, [next(rows)]), flush=True)
+    print(benchmark.table(HEAD, [next(rows)]), flush=True)
     for cells in rows:
         print("| " + " | ".join(cells) + " |", flush=True)
     print(f"\n{benchmark.signature()}")

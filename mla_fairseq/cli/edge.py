@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from mla_fairseq.streaming.session import Emission
 
 DEMO = "Synthetic English speech, its German translation, and the seconds of speech after which words were final:"
+SPEECH_FLAGS = ("--policy", "--number", "--beam", "--tgt-lang", "--detector")
+TEXT_FLAGS = ("--output", "--speaker", "--seed")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -40,15 +42,15 @@ def build_parser() -> argparse.ArgumentParser:
     add("--precision", choices=("int8", "float32"), help="of the model (default: int8 where the folder has it)")
     add("--policy", metavar="NAME", help="when to read and when to emit (default: what the model was trained for)")
     add("--number", type=int, metavar="N", help="its number, such as k of wait-k (default: that of the policy)")
-    add("--beam", type=at_least(1), default=1, metavar="N", help="hypotheses, at most those of mla-export --beam")
+    add("--beam", type=at_least(1), metavar="N", help="hypotheses, at most those of mla-export --beam (default: 1)")
     add("--tgt-lang", type=printable, metavar="LANG", help="target language of a multilingual model (default: none)")
     add_detector(parser)
     add = parser.add_argument_group("text to speech").add_argument
     add("--text", nargs="+", default=[], metavar="TEXT", help="sentences to speak (phonemes: phonemizer is needed)")
     add("--symbols", nargs="+", default=[], metavar="SYMBOLS", help="sentences as symbols of the model, as 'd o g'")
-    add("--output", type=Path, default="spoken", metavar="DIR", help="folder of the wav files")
+    add("--output", type=Path, metavar="DIR", help="folder of the wav files (default: spoken)")
     add("--speaker", metavar="NAME", help="speaker, for a model of several (default: the only one)")
-    add("--seed", type=int, default=1, metavar="N", help="seed of the pre-net's dropout, which is never off")
+    add("--seed", type=int, metavar="N", help="seed of the pre-net's dropout, which is never off (default: 1)")
     return parser
 
 
@@ -74,7 +76,7 @@ def begin(args: argparse.Namespace, model: EdgeTranslator) -> LongSession:
     from mla_fairseq.streaming.detectors import named_detector
 
     detector = named_detector(args.detector, model.has_boundary)
-    options = model.options(args.beam, args.tgt_lang)
+    options = model.options(args.beam or 1, args.tgt_lang)
     return begin_long(model, args.policy, args.number, options, detector, longest=model.config.longest)
 
 
@@ -124,7 +126,7 @@ def speak_texts(args: argparse.Namespace) -> None:
 
     model = EdgeSpeaker.load(args.folder, args.precision)
     sentences = [model.split(text) for text in args.text] + [line.split() for line in args.symbols]
-    speak_all(model, sentences, args.output, args.speaker, args.seed)
+    speak_all(model, sentences, args.output or Path("spoken"), args.speaker, 1 if args.seed is None else args.seed)
 
 
 def check_sources(args: argparse.Namespace) -> None:
@@ -141,10 +143,33 @@ def check_sources(args: argparse.Namespace) -> None:
             raise ValueError(f"--demo has its own model and speech, but more is given ({names}): remove it, or --demo")
     elif args.folder is None:
         raise ValueError("no model is given: name a FOLDER that mla-export wrote, or try --demo")
-    elif bool(args.files) + args.microphone + bool(args.text or args.symbols) != 1:
-        raise ValueError(
-            "there is not one source of speech or text: name audio files, or give --microphone, --text or --symbols"
-        )
+    elif args.folder.is_file():
+        raise ValueError(f"{args.folder} is a file, not a folder: name the folder of mla-export first")
+    else:
+        _check_one_source(args)
+
+
+def _check_one_source(args: argparse.Namespace) -> None:
+    texts, flag = args.text + args.symbols, "--text" if args.text else "--symbols"
+    sources = {"audio files": args.files, "--microphone": args.microphone, flag: texts}
+    given = [name for name, value in sources.items() if value]
+    if not given:
+        raise ValueError("no speech or text is given: name audio files, or give --microphone, --text or --symbols")
+    if len(given) > 1:
+        names = ", ".join(map(str, args.files + texts))
+        raise ValueError(f"both {given[0]} and {given[1]} are given ({names}): remove one")
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Check that each flag does something.
+
+    Raises:
+        ValueError: one is of the translation of speech, but text is spoken, or the other way round.
+    """
+    idle, use = (SPEECH_FLAGS, "translates speech") if args.text or args.symbols else (TEXT_FLAGS, "speaks text")
+    for flag in idle:
+        if (value := getattr(args, flag.strip("-").replace("-", "_"))) is not None:
+            raise ValueError(f"{flag} is given ({value}), but it is for a model that {use}: remove it")
 
 
 def translate_demo(args: argparse.Namespace) -> None:
@@ -206,11 +231,12 @@ def run(args: argparse.Namespace) -> None:
     """Translate files, the microphone or the demo, or speak texts.
 
     Raises:
-        ValueError: a flag or the folder is wrong, or not one source of audio or text is given.
+        ValueError: a flag or the folder is wrong or does nothing, or not one source of audio or text is given.
         UserError: onnxruntime is not installed.
         SystemExit: a file could not be translated.
     """
     check_sources(args)
+    check_flags(args)
     with needs("export"):
         from mla_fairseq.edge.runtime import graph  # noqa: F401
     if args.demo:

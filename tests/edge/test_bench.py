@@ -4,6 +4,7 @@ import re
 import runpy
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,15 @@ def test_exported_models_are_timed_beside_their_session(
     assert "`python scripts/bench_edge.py" in text
 
 
+def test_words_that_only_one_program_emits_are_not_equal(scripts: Scripts, monkeypatch: pytest.MonkeyPatch) -> None:
+    compare = scripts("edge_hour")["compare"]
+    torch = {"words": [["ja", 1], ["so", 2], ["so", 3]], "segment": 1.0, "memory": 2.0}
+    graphs = torch | {"words": [["ja", 1], ["ja", 1], ["so", 2], ["so", 4], ["nein", 5]]}
+    monkeypatch.setitem(compare.__globals__, "minutes", lambda *_: iter([(torch, torch), (torch, graphs)]))
+    first, second = compare(Namespace(minutes=2))
+    assert (first[5:], second[5:]) == (["3", "3", "3"], ["6", "8", "5"])
+
+
 @pytest.mark.slow
 def test_a_long_stream_is_compared_by_the_minute(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], save: Save, data: Path
@@ -147,5 +157,5 @@ def test_a_long_stream_is_compared_by_the_minute(
     assert [line[0] for line in table] == ["1", "2"]
     assert all(float(cell) > 0 for line in table for cell in line[1:5])
     assert float(table[1][4]) < 200 < float(table[1][3])  # MB: without torch, and with it
-    assert all(line[5] == line[6] for line in table)
+    assert all(line[5] == line[6] == line[7] for line in table)
     assert 0 < int(table[0][5]) < int(table[1][5])

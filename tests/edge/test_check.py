@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mla_fairseq.edge.build import SpeechSteps
-from mla_fairseq.edge.check import check_speech
+from mla_fairseq.edge.check import check_speech, compare
 from mla_fairseq.edge.drive import Call
 from mla_fairseq.streaming.search import SearchOptions
 from mla_fairseq.streaming.translator import Translator
@@ -40,7 +40,7 @@ def test_the_steps_pass(translator: Callable[..., Translator], name: str) -> Non
 
 
 @pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize(("int8", "factor"), [(False, 1.01), (True, float("nan"))])
+@pytest.mark.parametrize(("int8", "factor"), [(False, 1.01), (True, 1.3), (True, float("nan"))])
 def test_a_graph_that_differs_is_reported(
     translator: Callable[..., Translator], part: str, int8: bool, factor: float
 ) -> None:
@@ -53,3 +53,12 @@ def test_a_graph_that_differs_is_reported(
 
     with pytest.raises(ValueError, match=f"the graph of the {part} differs from the model"):
         check_speech(speech, calls | {graph: broken}, int8)
+
+
+@pytest.mark.parametrize("rounded", [set(), {"encoder"}])
+def test_a_graph_that_returns_too_few_states_is_reported(rounded: set[str]) -> None:
+    states = torch.ones(5, 4)
+    assert compare({"encoder": (states, states)}, rounded) == {"encoder": 0}
+    for found in (states[:4], torch.ones(5, 1)):
+        with pytest.raises(ValueError, match="the graph of the encoder differs from the model"):
+            compare({"encoder": (found, states)}, rounded)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mla_fairseq.cli.edge import DEMO, build_parser, check_sources
+from mla_fairseq.cli.edge import DEMO, build_parser, check_flags, check_sources
 from mla_fairseq.edge.runtime import demo
 from tests.documents import TEXTS
 from tests.edge.test_torch_free import run_blocked
@@ -107,12 +107,38 @@ def test_blocks_arrive_when_they_are_spoken(monkeypatch: pytest.MonkeyPatch) -> 
         (["model", "a.wav", "--demo"], "(model, a.wav)"),
         (["--demo", "--microphone"], "(--microphone)"),
         (["--demo", "--text", "Hello.", "--symbols", "h e"], "(--text, --symbols)"),
-        (["model"], "there is not one source of speech or text: name audio files, or"),
+        ([__file__], f"{__file__} is a file, not a folder: name the folder of mla-export first"),
+        (["model"], "no speech or text is given: name audio files, or give --microphone, --text or --symbols"),
+        (["model", "1.wav", "--text", "Hi."], "both audio files and --text are given (1.wav, Hi.): remove one"),
+        (["model", "--microphone", "--symbols", "h e"], "both --microphone and --symbols are given (h e): remove one"),
     ],
 )
 def test_a_command_line_that_names_no_or_two_sources(flags: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         check_sources(build_parser().parse_args(flags))
+
+
+@pytest.mark.parametrize("source", [["model", "1.wav"], ["model", "--microphone"], ["--demo"]])
+@pytest.mark.parametrize("flag", [["--output", "o"], ["--seed", "0"], ["--speaker", "x"]])
+def test_a_flag_of_text_to_speech_is_refused_for_speech(source: list[str], flag: list[str]) -> None:
+    check_flags(build_parser().parse_args([*source, "--beam", "2", "--detector", "energy"]))
+    with pytest.raises(ValueError, match=rf"{flag[0]} is given \({flag[1]}\), but it is for a model that speaks text"):
+        check_flags(build_parser().parse_args([*source, *flag]))
+
+
+@pytest.mark.parametrize("source", ["--text", "--symbols"])
+@pytest.mark.parametrize(
+    "flag", [["--policy", "x"], ["--number", "0"], ["--beam", "1"], ["--tgt-lang", "de"], ["--detector", "energy"]]
+)
+def test_a_flag_of_translation_is_refused_for_text(source: str, flag: list[str]) -> None:
+    check_flags(build_parser().parse_args(["model", source, "a", "--output", "o", "--seed", "3", "--speaker", "x"]))
+    with pytest.raises(ValueError, match=rf"{flag[0]} is given \({flag[1]}\), but it is for a model that translates"):
+        check_flags(build_parser().parse_args(["model", source, "a", *flag]))
+
+
+def test_the_command_refuses_a_flag_that_does_nothing(tmp_path: Path) -> None:
+    done = run("mla-edge", tmp_path, "1.wav", "--seed", 3)
+    assert (done.code, done.last_line[:26]) == (1, "error: --seed is given (3)")
 
 
 def test_a_precision_that_the_demo_lacks_is_reported() -> None:

@@ -60,7 +60,8 @@ def _wav_blocks(path: Path) -> Iterator[NDArray]:
             if length:
                 raise ValueError(f"{path} lacks its last {length} samples: copy it again")
     except (wave.Error, EOFError) as error:
-        raise ValueError(f"{path} is not a wav file of integers ({error}): {_other_format(path)}") from error
+        reason = str(error) or "it ends in its header"  # EOFError has no text
+        raise ValueError(f"{path} is not a wav file of integers ({reason}): {_other_format(path)}") from error
 
 
 def _other_format(path: Path) -> str:

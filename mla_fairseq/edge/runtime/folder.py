@@ -40,7 +40,8 @@ class Folder:
             value = float(value)
         if type(value) is not kind or (lowest is not None and not value >= lowest):  # type: ignore[operator]
             wanted = kind.__name__ if lowest is None else f"{kind.__name__} of at least {lowest}"
-            raise ValueError(f"{self.path / CONFIG}: {name} is not a {wanted} ({value!r}): {COPY}")
+            article = "an" if kind is int else "a"
+            raise ValueError(f"{self.path / CONFIG}: {name} is not {article} {wanted} ({value!r}): {COPY}")
         return value
 
     def graph(self, part: str, precision: str | None = None) -> Path:
