@@ -16,7 +16,7 @@ from mla_fairseq.data.layouts import LAYOUTS, open_corpus
 from mla_fairseq.data.prepare import Options, prepare
 from mla_fairseq.data.vocabulary import Vocabulary
 from mla_fairseq.speech import change_speed, load_audio, read_audio
-from tests.data.corpora import MAKERS, make_covost2, make_europarl_st, make_manifest, make_mtedx, tsv, write
+from tests.data.corpora import MAKERS, audio, make_covost2, make_europarl_st, make_manifest, make_mtedx, tsv, write
 
 OPTIONS = Options(vocabulary=Vocabulary("char"), min_frames=1)
 
@@ -209,6 +209,22 @@ def test_faults_of_json_lines_are_reported(tmp_path: Path, content: str, message
     write(tmp_path / "en-de" / "manifest" / "train.jsonl", content)
     with pytest.raises(ValueError, match=message):
         read(tmp_path / "en-de")
+
+
+def test_a_format_that_cannot_be_read_is_reported_with_its_conversion(tmp_path: Path) -> None:
+    pair = make_manifest(tmp_path)
+    write(tmp_path / "a.m4a", b"\0\0\0\x20ftypM4A ")
+    tsv(pair / "manifest" / "extra.tsv", [{"audio": "../../a.m4a", "src_text": "a", "tgt_text": "b"}])
+    with pytest.raises(ValueError, match=r"a\.m4a: cannot be read as audio .*: convert it, .*`ffmpeg -i a\.m4a -ar"):
+        read(pair, "extra")
+
+
+def test_low_rates_are_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pair = make_manifest(tmp_path)
+    write(tmp_path / "low.wav", audio("WAV", 8_000, 1.0, 1))
+    tsv(pair / "manifest" / "extra.tsv", [{"audio": "../../low.wav", "src_text": "a", "tgt_text": "b"}] * 2)
+    assert [one.length for one in read(pair, "extra")] == [16_000] * 2
+    assert caplog.text.count("extra: 1 recordings have fewer than 16000 samples per second") == 1
 
 
 def test_ids_that_repeat_are_reported(tmp_path: Path) -> None:
