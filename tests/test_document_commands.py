@@ -119,7 +119,8 @@ def parse_python(arguments: list[str], patch: pytest.MonkeyPatch) -> None:
     patch.syspath_prepend(str(ROOT / "scripts"))
     if first == "-m":
         first, *rest = rest
-        found = runpy.run_module(f"{first}.__main__" if (ROOT / first.replace(".", "/")).is_dir() else first)
+        name = f"{first}.__main__" if (ROOT / first.replace(".", "/")).is_dir() else first
+        found = vars(importlib.import_module(name))
     else:
         found = runpy.run_path(str(ROOT / first))
     parse_ours(first, found["build_parser"](), rest)
