@@ -28,7 +28,8 @@ _SAME = "average checkpoints of one training"
 _DEFINING = re.compile(
     r"attention_(heads|eps)|norm|activation_fn|chunk|simul_type|waitk|pre_decision|(source|target)_length|embedding|"
     r"learned_pos|energy_bias|mass_preservation|adaptive_(input|softmax_cutoff)|^conv_|input_(channels|feat)|"
-    r"(layers|_dim|kernel_size)$|ctc_(symbols|layer|text)|frames_per_step|share_|no_cross_attention|cross_self_attention|length_predictor"
+    r"(layers|_dim|kernel_size)$|pos_enc_type|ctc_(symbols|layer|text)|frames_per_step|share_|no_cross_attention|"
+    r"cross_self_attention|length_predictor"
 )
 """Options of a model that may change its output; mechanisms are compared separately, and dropout changes only training.
 

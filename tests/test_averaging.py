@@ -199,7 +199,8 @@ def test_models_that_differ_only_in_options_are_refused(tmp_path, one, two, word
 
 
 HARMLESS = re.compile(
-    r"dropout|layerdrop|freezing|load_pretrained|noise|length_gradient|quant_noise|train_target_length|boundary_weight"
+    r"dropout|layerdrop|freezing|load_pretrained|noise|length_gradient|quant_noise|train_target_length|boundary_weight|"
+    r"max_(source|target)_positions"
 )
 """Options of models that only training reads, and the names of the mechanisms, which are compared separately."""
 

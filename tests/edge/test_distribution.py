@@ -20,8 +20,8 @@ from tests.programs import ROOT, run
 from tests.streaming.conftest import noise
 from tests.test_wheel import pip
 
-LATE = {"mla_fairseq.models.distributed"}
-"""What a module of the wheel imports only to train."""
+LATE = {"mla_fairseq.models.distributed", "mla_fairseq.data.layouts"}
+"""What modules of the wheel import only to train, and to read corpora."""
 
 
 @pytest.fixture(scope="module")

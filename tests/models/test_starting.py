@@ -125,10 +125,10 @@ def test_flags_that_do_not_fit_end_a_training(start: Start, flags: str, message:
     check(start(flags), message)
 
 
-def test_a_model_that_could_not_be_loaded_again_is_not_trained(start: Start) -> None:
-    flags = "--attn-type espnet --pos-enc-type rel_pos --depthwise-conv-kernel-size 3"
-    message = "a checkpoint of this training has the architecture s2t_conformer, which is not supported, because"
-    check(start(flags, arch="s2t_conformer"), message)
+def test_a_model_that_could_not_be_loaded_again_is_not_trained(corpus: Path, tmp_path: Path) -> None:
+    message = "a checkpoint of this training has the architecture s2t_berard, which is not supported, because"
+    command = [corpus, "--task", "speech_to_text_mla", "--arch", "s2t_berard", *TRAINING, "--max-update", 8]
+    check(run("fairseq-train", command, "--save-dir", tmp_path / "save"), message)
 
 
 def test_a_metric_that_validation_does_not_compute_is_refused(corpus: Path, tmp_path: Path) -> None:
