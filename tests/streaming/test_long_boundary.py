@@ -49,14 +49,15 @@ class Fitted:
 
 
 @pytest.fixture
-def bounded(translator, monkeypatch: pytest.MonkeyPatch):
+def bounded(translator, request: pytest.FixtureRequest):
     """``bounded(name, answer)``: segment and session of a model whose encoder has a boundary output."""
 
     def bounded(name: str, answer=None) -> tuple[int, Session]:
         segment, begin = BEGIN[name]
         session = begin(translator)
         encoder = session.translator.model.encoder
-        monkeypatch.setattr(encoder, "boundary", Script(answer or Fitted(session)), raising=False)
+        encoder.boundary = Script(answer or Fitted(session))
+        request.addfinalizer(lambda: setattr(encoder, "boundary", None))  # sessions of other tests share the model
         return segment, begin(translator)
 
     return bounded
