@@ -55,10 +55,7 @@ def word_errors(found: str, reference: str) -> tuple[int, int]:
 
     Both texts are normalised first.
     """
-    words, wanted = normalise(found).split(), normalise(reference).split()
-    costs = list(range(len(wanted) + 1))  # of turning the words so far into each beginning of the reference
-    for place, word in enumerate(words, start=1):
-        before, costs = costs, [place]
-        for i, right in enumerate(wanted):
-            costs.append(min(before[i] + (word != right), before[i + 1] + 1, costs[i] + 1))
-    return costs[-1], len(wanted)
+    from jiwer import process_words
+
+    result = process_words(normalise(reference), normalise(found))
+    return result.substitutions + result.insertions + result.deletions, len(result.references[0])

@@ -1,8 +1,5 @@
 """Transcripts as characters, and their word errors."""
 
-import random
-
-import jiwer
 import pytest
 
 from mla_fairseq.transcripts import BLANK, SPACE, UNKNOWN, Alphabet, normalise, word_errors
@@ -32,12 +29,12 @@ def test_an_alphabet_gives_a_text_back() -> None:
     assert alphabet.encode("az") == [6, UNKNOWN] and alphabet.decode([6, UNKNOWN]) == "a?"
 
 
-def test_word_errors_are_those_of_jiwer() -> None:
-    draw = random.Random(1)
-    for _ in range(200):
-        found, wanted = ([draw.choice("abcd") for _ in range(draw.randint(least, 9))] for least in (0, 1))
-        errors, words = word_errors(" ".join(found), " ".join(wanted))
-        assert (words, errors / words) == (len(wanted), pytest.approx(jiwer.wer(" ".join(wanted), " ".join(found))))
+@pytest.mark.parametrize(
+    ("found", "wanted", "errors"),
+    [("a b c", "a b c", 0), ("a x c", "a b c", 1), ("a x c d", "a b c", 2), ("c", "a b c", 2), ("b a", "a b", 2)],
+)
+def test_word_errors_are_edits(found: str, wanted: str, errors: int) -> None:
+    assert word_errors(found, wanted) == (errors, len(wanted.split()))
 
 
 def test_word_errors_ignore_case_and_punctuation() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mla_fairseq.files import check_file, read_text, read_tsv
-from mla_fairseq.transcripts import word_errors
+from mla_fairseq.transcripts import normalise
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ _TRANSCRIPT = re.compile(r"C-(\d+)\t(.*)")
 class Generated:
     """An output of ``fairseq-generate``: the best translation for each row of the manifest, and the decoding speed.
 
-    ``transcripts`` are those of CTC; without such an output there are none.
+    ``transcripts`` are those of CTC, and empty without such an output.
     """
 
     translations: dict[int, str]
@@ -153,9 +153,9 @@ def word_error_rate(transcripts: list[str], references: list[str]) -> float:
 
 def ctc_word_error_rate(transcripts: dict[int, str], references: list[str]) -> float | None:
     """Return the errors of normalised transcripts per 100 words of the references; ``None`` if there are no words."""
-    pairs = [word_errors(text, references[row]) for row, text in transcripts.items()]
-    words = sum(count for _, count in pairs)
-    return 100.0 * sum(errors for errors, _ in pairs) / words if words else None
+    texts = [normalise(text) for text in transcripts.values()]
+    wanted = [normalise(references[row]) for row in transcripts]
+    return word_error_rate(texts, wanted) if any(wanted) else None
 
 
 def samples(translations: list[str], references: list[str], count: int) -> list[tuple[str, str]]:
