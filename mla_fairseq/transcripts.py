@@ -48,14 +48,3 @@ class Alphabet:
         """Return the text of indices, without blanks and special symbols; an unknown character is a question mark."""
         shown = ("?" if index == UNKNOWN else self.symbols[index - FIRST] for index in indices if index >= UNKNOWN)
         return " ".join("".join(shown).replace(SPACE, " ").split())
-
-
-def word_errors(found: str, reference: str) -> tuple[int, int]:
-    """Return the substitutions, insertions and deletions of a transcript, and the words of its reference.
-
-    Both texts are normalised first.
-    """
-    from jiwer import process_words
-
-    result = process_words(normalise(reference), normalise(found))
-    return result.substitutions + result.insertions + result.deletions, len(result.references[0])

@@ -2,7 +2,8 @@
 
 import pytest
 
-from mla_fairseq.transcripts import BLANK, SPACE, UNKNOWN, Alphabet, normalise, word_errors
+from mla_fairseq.models.ctc import word_errors
+from mla_fairseq.transcripts import BLANK, SPACE, UNKNOWN, Alphabet, normalise
 
 
 @pytest.mark.parametrize(

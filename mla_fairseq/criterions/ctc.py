@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mla_fairseq.models.ctc import SOURCE
-from mla_fairseq.transcripts import BLANK, Alphabet, word_errors
+from mla_fairseq.models.ctc import SOURCE, word_errors
+from mla_fairseq.transcripts import BLANK, Alphabet
 
 
 def ctc_loss(log_probs: Tensor, lengths: Tensor, targets: Sequence[Tensor]) -> Tensor:

@@ -6,11 +6,12 @@ from argparse import Namespace, _ActionsContainer
 from typing import Any
 
 import torch
+from jiwer import process_words
 from torch import Tensor, nn
 
 from mla_fairseq.checkpoints import load_checkpoint, saved_options
 from mla_fairseq.models.checks import CRITERION, LATENCY_CRITERION, resumed
-from mla_fairseq.transcripts import BLANK, Alphabet
+from mla_fairseq.transcripts import BLANK, Alphabet, normalise
 
 SOURCE, TARGET = "source", "target"
 TEXTS = {SOURCE: (SOURCE,), TARGET: (TARGET,), "both": (SOURCE, TARGET)}
@@ -139,3 +140,12 @@ class CTCOutputs(nn.Module):
 def collapse(best: Tensor) -> list[int]:
     """Return the symbols of an alignment (S,): each run of a symbol once, without blanks."""
     return [symbol for symbol in best.unique_consecutive().tolist() if symbol != BLANK]
+
+
+def word_errors(found: str, reference: str) -> tuple[int, int]:
+    """Return the substitutions, insertions and deletions of a transcript, and the words of its reference.
+
+    Both texts are normalised first.
+    """
+    result = process_words(normalise(reference), normalise(found))
+    return result.substitutions + result.insertions + result.deletions, len(result.references[0])

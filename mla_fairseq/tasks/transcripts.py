@@ -8,8 +8,7 @@ from typing import Any, ClassVar, TextIO
 
 from fairseq_cli import generate
 
-from mla_fairseq.models.ctc import has_transcripts
-from mla_fairseq.transcripts import word_errors
+from mla_fairseq.models.ctc import has_transcripts, word_errors
 
 Output = dict[str, Any]
 """What an encoder returns."""

@@ -11,8 +11,8 @@ from fairseq import options, tasks
 
 from mla_fairseq.criterions.ctc import ctc_loss, ctc_targets
 from mla_fairseq.criterions.optional_terms import OptionalTermsCriterion
-from mla_fairseq.models.ctc import collapse
-from mla_fairseq.transcripts import Alphabet, word_errors
+from mla_fairseq.models.ctc import collapse, word_errors
+from mla_fairseq.transcripts import Alphabet
 from tests.models.conftest import SIZES, TRAINING, write_corpus
 
 FLAGS = "--criterion label_smoothed_cross_entropy_mla --ctc-weight 0.5"

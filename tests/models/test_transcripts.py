@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mla_fairseq.models.checks import CRITERION
+from mla_fairseq.models.ctc import word_errors
 from mla_fairseq.tasks.transcripts import recorded
-from mla_fairseq.transcripts import word_errors
 from tests.models.conftest import Build
 from tests.programs import Done
 
