@@ -18,7 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mla_fairseq.edge.export import OPSET
 from mla_fairseq.edge.quantise import quantise
-from mla_fairseq.edge.runtime.graph import NEW, TYPES, Graph
+from mla_fairseq.edge.runtime.graph import TYPES, Graph
+from mla_fairseq.edge.runtime.names import NEW
 
 PRODUCTS = ("MatMul", "Gemm", "Conv")
 ROWS, INNER, COLUMNS = 512, 1024, 1024  # of the product by which peaks are measured

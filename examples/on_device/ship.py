@@ -31,9 +31,10 @@ from mla_fairseq.cli import edge
 from mla_fairseq.cli.options import Help, run_command
 from mla_fairseq.data.corpus import Segment
 from mla_fairseq.data.layouts import open_corpus
-from mla_fairseq.edge.folder import CONFIG, check_replaceable, write_config, writing
+from mla_fairseq.edge.folder import check_replaceable, write_config, writing
 from mla_fairseq.edge.runtime.demo import FOLDER, NUMBER, SENTENCES
 from mla_fairseq.edge.runtime.model import EdgeTranslator
+from mla_fairseq.edge.runtime.names import CONFIG
 from mla_fairseq.files import read_json, write_bytes, write_json
 from mla_fairseq.recipes.process import commit
 from mla_fairseq.speech import SAMPLE_RATE, read_audio

@@ -12,6 +12,7 @@ from mla_fairseq.edge.encoder import EncoderStep
 from mla_fairseq.edge.frontend import FrontEnd
 from mla_fairseq.edge.monotonic import MonotonicSite
 from mla_fairseq.edge.reader import ReaderStep
+from mla_fairseq.edge.runtime.names import SPEECH_TO_TEXT
 from mla_fairseq.edge.softmax import BufferedSoftmax
 from mla_fairseq.edge.step import Step
 from mla_fairseq.speech.features import NUM_BINS
@@ -56,7 +57,7 @@ class SpeechSteps:
     def _config(self, encoder: EncoderStep, decoder: DecoderStep) -> dict[str, Any]:
         dictionary, options, boundary = self.translator.dictionary, self.options, encoder.encoder.boundary
         return {
-            "type": "speech-to-text",
+            "type": SPEECH_TO_TEXT,
             "sample_rate": SAMPLE_RATE,
             "chunk": encoder.chunk,
             "window": encoder.window,

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from mla_fairseq.attention.base import Tensors
 from mla_fairseq.edge.decoder import DecoderStep
-from mla_fairseq.edge.encoder import UNKNOWN, EncoderStep
+from mla_fairseq.edge.encoder import EncoderStep
 from mla_fairseq.edge.reader import ReaderStep
-from mla_fairseq.edge.step import NEW, NEXT, SLOT, Step, write_rows
+from mla_fairseq.edge.runtime.names import NEW, NEXT, SLOT, UNKNOWN
+from mla_fairseq.edge.step import Step, write_rows
 
 Call = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], tuple[Tensors, Tensors]]
 """Data and state of a step in, its results and the next state out: ``Step.run``, or ``graph_call``."""

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from mla_fairseq.attention.base import Tensors
 from mla_fairseq.edge.drive import Call
-from mla_fairseq.edge.encoder import UNKNOWN
 from mla_fairseq.edge.frames import FrameStep
 from mla_fairseq.edge.postnet import PostnetStep
+from mla_fairseq.edge.runtime.names import UNKNOWN
 from mla_fairseq.edge.text import TextStep
 
 

@@ -10,12 +10,10 @@ from torch import Tensor, nn
 from mla_fairseq.attention import Blocks, Layout
 from mla_fairseq.attention.base import Tensors
 from mla_fairseq.edge.layers import rows_of
+from mla_fairseq.edge.runtime.names import UNKNOWN
 from mla_fairseq.edge.step import Step, named, number, part, prefixed
 from mla_fairseq.edge.subsample import Subsample
 from mla_fairseq.models.encoder import SpeechEncoder
-
-UNKNOWN = 10**9
-"""``length`` while the end of the speech is not known, in frames."""
 
 
 class EncoderStep(Step):

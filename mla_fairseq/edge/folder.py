@@ -11,11 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mla_fairseq.edge.page import PAGE
+from mla_fairseq.edge.runtime.names import CONFIG, FORMAT
 from mla_fairseq.files import check_folder, make_folder, naming, read_json, write_json, write_text
-
-CONFIG = "config.json"
-FORMAT = 1
-"""Version of the format, which a runtime checks."""
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mla_fairseq.edge.runtime.names import CONFIG, TOKENS
 from mla_fairseq.files import check_file, read_json, write_text
 
 VERSION = "1.30.0"  # of onnxruntime-web; another one may need other files
@@ -66,7 +67,7 @@ def write_page(folder: Path, packages: Path) -> int:
     Raises:
         ValueError: as ``find_runtime`` and ``check_policy``.
     """
-    check_policy(read_json(folder / "config.json"))
+    check_policy(read_json(folder / CONFIG))
     runtime = find_runtime(packages)
     shutil.copytree(HERE / "web" / "page", folder / "page", dirs_exist_ok=True)
     shutil.copy(HERE / "web" / "index.html", folder)
@@ -85,11 +86,11 @@ def write_page(folder: Path, packages: Path) -> int:
 
 def _files(folder: Path) -> dict[str, Path]:
     """Return the files that a browser needs, by their addresses."""
-    exported = read_json(folder / "config.json")["files"]
+    exported = read_json(folder / CONFIG)["files"]
     # of both kinds of a graph, the page takes the smaller one, as mla-edge does
     graphs = [next(name for name in (f"{part}.int8.onnx", f"{part}.onnx") if name in exported) for part in PARTS]
     below = sorted(path.relative_to(folder).as_posix() for path in (folder / "page").rglob("*") if path.is_file())
-    names = ["config.json", "tokens.txt", *graphs, *below]
+    names = [CONFIG, TOKENS, *graphs, *below]
     # servers answer "./" with index.html; some send a redirection for the file itself
     return {"./": folder / "index.html"} | {name: folder / name for name in names}
 

@@ -10,10 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mla_fairseq.attention.base import Tensors
-
-NEXT = "next."  # an output with this prefix is the next value of the state of that name
-NEW = "new."  # an output with this prefix is the new rows of the ring of that name
-SLOT = "slot"  # the output that says where they go
+from mla_fairseq.edge.runtime.names import NEW, NEXT, SLOT
 
 
 class Step(nn.Module, ABC):

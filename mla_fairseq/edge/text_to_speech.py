@@ -21,6 +21,7 @@ from mla_fairseq.edge.drive import Call
 from mla_fairseq.edge.drive_voice import decoded, encoded, refined
 from mla_fairseq.edge.frames import FrameStep
 from mla_fairseq.edge.postnet import MagnitudeStep, PostnetStep
+from mla_fairseq.edge.runtime.names import TEXT_TO_SPEECH
 from mla_fairseq.edge.step import Step
 from mla_fairseq.edge.text import TextStep
 from mla_fairseq.edge.write import write_model
@@ -28,7 +29,6 @@ from mla_fairseq.models.tts_transformer_mla import TTSTransformerMLAModel
 from mla_fairseq.speech.mel import MelSpectrogram
 from mla_fairseq.synthesis.speaker import Speaker
 
-TYPE = "text-to-speech"
 SYMBOLS = 256  # of the longest sentence: about 15 seconds of speech
 CHUNK = 8  # decoder steps of a call of the post-net: one at a time would take four times as long
 TESTED = 20  # symbols, and decoder steps, of the check
@@ -67,7 +67,7 @@ class VoiceSteps:
     def _config(self, speaker: Speaker) -> dict[str, Any]:
         dictionary, decoder = speaker.task.source_dictionary, self.model.decoder
         return {
-            "type": TYPE,
+            "type": TEXT_TO_SPEECH,
             **{name: getattr(self.mel, name) for name in ("sample_rate", "hop_length", "win_length")},
             "frames_per_step": decoder.n_frames_per_step,
             "delay": self.postnet.delay,

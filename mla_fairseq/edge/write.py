@@ -12,6 +12,7 @@ from mla_fairseq.edge.export import export
 from mla_fairseq.edge.folder import write_config, write_tokens, writing
 from mla_fairseq.edge.page import write_page
 from mla_fairseq.edge.quantise import quantise
+from mla_fairseq.edge.runtime.names import TOKENS
 from mla_fairseq.edge.step import Step
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def write_model(
             log.info("%s: %.2f MB", path.name, path.stat().st_size / 1e6)
         errors = check({name: graph_call(path) for name, path in files.items()})
         log.info("relative errors: %s", ", ".join(f"{name} {error:.1e}" for name, error in errors.items()))
-        write_tokens(part / "tokens.txt", symbols)
+        write_tokens(part / TOKENS, symbols)
         write_config(part, config)
         if web:
             write_page(part, web)

@@ -12,7 +12,8 @@ import torch
 from mla_fairseq.edge.build import SpeechSteps
 from mla_fairseq.edge.drive import Call, decode, encoded, graph_call, read
 from mla_fairseq.edge.export import export as export_step
-from mla_fairseq.edge.step import NEW, NEXT, Step
+from mla_fairseq.edge.runtime.names import NEW, NEXT
+from mla_fairseq.edge.step import Step
 from mla_fairseq.streaming.translator import Translator
 from tests.edge.conftest import Steps
 from tests.edge.test_steps import Make, speech

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mla_fairseq.edge.runtime.folder import CONFIG, COPY, Folder
+from mla_fairseq.edge.runtime.folder import COPY, Folder
+from mla_fairseq.edge.runtime.names import CONFIG
 from mla_fairseq.models.wait_k import WaitK
 from mla_fairseq.speech.samples import SAMPLE_RATE
 

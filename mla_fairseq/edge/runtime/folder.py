@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mla_fairseq.edge.runtime.names import CONFIG, FORMAT, TOKENS
 from mla_fairseq.files import as_path, check_file, file_name, read_json, read_text
 
-FORMAT = 1
-CONFIG, TOKENS = "config.json", "tokens.txt"
 COPY = "copy the folder again, or export the model again"
 
 Value = TypeVar("Value")

@@ -9,13 +9,11 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from mla_fairseq.edge.runtime.names import NEW, NEXT, SLOT
 from mla_fairseq.edge.runtime.rows import Rows
 
 Arrays = dict[str, NDArray]
 State = dict[str, NDArray | Rows]
-NEXT = "next."  # an output with this prefix is the next value of the state of that name
-NEW = "new."  # an output with this prefix is the new rows of the ring of that name
-SLOT = "slot"  # the output that says where they go
 TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
 ERRORS_ONLY = 3  # of onnxruntime's levels
 

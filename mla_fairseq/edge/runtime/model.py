@@ -11,13 +11,12 @@ from mla_fairseq.edge.runtime.config import Config
 from mla_fairseq.edge.runtime.decoder import GraphHypotheses, GraphRedecoding
 from mla_fairseq.edge.runtime.folder import Folder, load_folder
 from mla_fairseq.edge.runtime.graph import Graph
+from mla_fairseq.edge.runtime.names import SPEECH_TO_TEXT
 from mla_fairseq.edge.runtime.source import GraphSource
 from mla_fairseq.models.target_language import choose
 from mla_fairseq.models.wait_k import WaitK
 from mla_fairseq.streaming.interface import StreamingModel
 from mla_fairseq.streaming.search import SearchOptions
-
-TYPE = "speech-to-text"
 
 
 class EdgeTranslator(StreamingModel):
@@ -52,7 +51,7 @@ class EdgeTranslator(StreamingModel):
         Raises:
             ValueError: as ``load_folder`` and the class.
         """
-        return cls(load_folder(folder, TYPE), precision)
+        return cls(load_folder(folder, SPEECH_TO_TEXT), precision)
 
     def options(self, beam: int = 1, language: str | None = None) -> SearchOptions:
         """Return options of a search with the limits of the exported model.

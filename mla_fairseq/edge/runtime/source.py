@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mla_fairseq.edge.runtime.graph import Arrays, State, nbytes
+from mla_fairseq.edge.runtime.names import UNKNOWN
 from mla_fairseq.speech.samples import INT16_RANGE, SHIFT, WINDOW, as_bool, num_frames, to_kaldi_scale
 from mla_fairseq.streaming.boundary import Judge
 from mla_fairseq.streaming.interface import Source
 
 if TYPE_CHECKING:
     from mla_fairseq.edge.runtime.model import EdgeTranslator
-
-UNKNOWN = 10**9  # length of a recording that has not ended
 
 
 class GraphSource(Source):

@@ -9,15 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mla_fairseq.data.spoken_text import WORD_END, SpokenText
-from mla_fairseq.edge.runtime.folder import CONFIG, COPY, Folder, load_folder
+from mla_fairseq.edge.runtime.folder import COPY, Folder, load_folder
 from mla_fairseq.edge.runtime.graph import Arrays, Graph
+from mla_fairseq.edge.runtime.names import CONFIG, TEXT_TO_SPEECH, UNKNOWN
 from mla_fairseq.edge.runtime.rows import Rows
 from mla_fairseq.edge.runtime.vocoder import griffin_lim
 from mla_fairseq.synthesis.known import check_known
 from mla_fairseq.synthesis.limits import Limits
-
-TYPE = "text-to-speech"
-UNKNOWN = 10**9  # steps of an utterance that has not ended
 
 
 class EdgeSpeaker:
@@ -62,7 +60,7 @@ class EdgeSpeaker:
         Raises:
             ValueError: as ``load_folder`` and the class.
         """
-        return cls(load_folder(folder, TYPE), precision)
+        return cls(load_folder(folder, TEXT_TO_SPEECH), precision)
 
     def split(self, text: str) -> list[str]:
         """Return the symbols of a text, as in the training set.
