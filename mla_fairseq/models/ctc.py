@@ -24,7 +24,7 @@ def add_ctc_args(parser: _ActionsContainer) -> None:
         "--ctc-text",
         choices=tuple(TEXTS),
         help="text that CTC learns: the transcript (source, in characters), the translation (target, in its "
-        "vocabulary), or both (default: source)",
+        "vocabulary, for --ctc-decoding-weight), or both (default: source)",
     )
     parser.add_argument(
         "--ctc-layer",
@@ -68,10 +68,10 @@ def source_symbols(args: Namespace, task: Any) -> str:
     return symbols
 
 
-def has_transcripts(model: Any) -> bool:
-    """Return whether a model has a CTC output for the transcript."""
+def has_output(model: Any, text: str) -> bool:
+    """Return whether a model has a CTC output for a text, ``source`` or ``target``."""
     ctc = getattr(getattr(model, "encoder", None), "ctc", None)
-    return ctc is not None and SOURCE in ctc.heads
+    return ctc is not None and text in ctc.heads
 
 
 class CTCHead(nn.Module):

@@ -33,7 +33,8 @@ EVERYWHERE: Fixes = {
     **dict.fromkeys(("checkpoint_suffix", "checkpoint_shard_count"), "remove it, a checkpoint is one file"),
 }
 SIMULTANEOUS: Fixes = dict.fromkeys(
-    ("simul_waitk_lagging", "simul_log", "simul_segment_size"), "give it to fairseq-generate, which decodes"
+    ("simul_waitk_lagging", "simul_log", "simul_segment_size", "ctc_decoding_weight"),
+    "give it to fairseq-generate, which decodes",
 )
 TRAIN: Fixes = SIMULTANEOUS | {
     "combine_valid_subsets": "list the sets, as in --valid-subset valid,dev",

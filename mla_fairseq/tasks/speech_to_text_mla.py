@@ -18,11 +18,12 @@ from mla_fairseq.data import ctc_vocabulary
 from mla_fairseq.data.check import bins
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.models.checks import check_length_rule
-from mla_fairseq.models.ctc import SOURCE, ctc_texts, has_transcripts
+from mla_fairseq.models.ctc import SOURCE, ctc_texts, has_output
 from mla_fairseq.models.language import check_same_symbols
 from mla_fairseq.streaming.delays import Clock, longest
 from mla_fairseq.streaming.policies import WaitKPolicy
 from mla_fairseq.tasks.alignment import align, check_models
+from mla_fairseq.tasks.ctc_decoding import JointSearch, add_ctc_args, check_joint
 from mla_fairseq.tasks.diverging import finite_scores
 from mla_fairseq.tasks.flags import check_prefix, check_symbols
 from mla_fairseq.tasks.multilingual import MultilingualTask, add_language_args
@@ -68,12 +69,14 @@ class SpeechToTextMLATask(MultilingualTask, SpeechToTextTask):
         )
         add_language_args(parser)
         add_talk_args(parser)
+        add_ctc_args(parser)
 
     def __init__(self, args: Namespace, tgt_dict: Dictionary) -> None:
         super().__init__(args, tgt_dict)
         self.simul_log: SimulLog | None = None
         self.references: References | None = None
         self.alignment: str | None = None  # --print-alignment
+        self.joint: JointSearch | None = None  # --ctc-decoding-weight
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
         """Load a dataset as fairseq does; cut the sentences of a training set out of talks, if flags ask for it.
@@ -123,6 +126,7 @@ class SpeechToTextMLATask(MultilingualTask, SpeechToTextTask):
         self.alignment, args = getattr(args, "print_alignment", None), deepcopy(args)
         args.print_alignment = None  # fairseq's own alignment needs a source of tokens
         with user_errors(types=(ValueError, AssertionError)):  # fairseq checks some flags of the search by assertions
+            check_joint(models, self.args, getattr(args, "score_reference", False))
             if self.alignment is not None:
                 check_models(models)
             if hasattr(self.args, "buffer_size") and not self.data_cfg.prepend_tgt_lang_tag:
@@ -131,6 +135,8 @@ class SpeechToTextMLATask(MultilingualTask, SpeechToTextTask):
             if lm := (kwargs.get("extra_gen_cls_kwargs") or {}).get("lm_model"):
                 check_same_symbols(lm, self.target_dictionary.symbols)
             generator = super().build_generator(models, args, *more, **kwargs)
+        if weight := getattr(self.args, "ctc_decoding_weight", None):
+            self.joint = JointSearch(generator, models[0], weight, self.prefix_size)
         if (size := getattr(args, "no_repeat_ngram_size", 0)) > 0:
             generator.repeat_ngram_blocker = RepeatedNGrams(size)
         if self.prefix_size and not isinstance(generator, SequenceScorer):
@@ -177,6 +183,8 @@ class SpeechToTextMLATask(MultilingualTask, SpeechToTextTask):
         if not scores:
             prefix_tokens = self.prefix_of(sample, prefix_tokens)
         with recorded(models) as outputs, finite_scores(sample, getattr(self.args, "path", None)):
+            if self.joint is not None:
+                self.joint.outputs = outputs
             found = super().inference_step(generator, models, sample, prefix_tokens, constraints)
         if not scores:
             self.finish_simultaneous(generator, models, sample, found)
@@ -202,7 +210,7 @@ class SpeechToTextMLATask(MultilingualTask, SpeechToTextTask):
 
     def print_transcripts(self, model: Any, sample: dict[str, Any], outputs: list[dict[str, Any]]) -> None:
         """Print what CTC has recognised in a batch, if ``fairseq-generate`` runs."""
-        if Transcripts.current is not None and has_transcripts(model):
+        if Transcripts.current is not None and has_output(model, SOURCE):
             ids, sources = sample["id"].tolist(), self.dataset(self.args.gen_subset).src_texts
             texts = model.encoder.ctc.transcripts(outputs[0])
             Transcripts.current.add(ids, texts, [sources[number] for number in ids])

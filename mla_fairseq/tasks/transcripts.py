@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TextIO
 
 from fairseq_cli import generate
 
-from mla_fairseq.models.ctc import has_transcripts, word_errors
+from mla_fairseq.models.ctc import SOURCE, TARGET, has_output, word_errors
 
 Output = dict[str, Any]
 """What an encoder returns."""
@@ -19,7 +19,7 @@ def recorded(models: Sequence[Any]) -> Iterator[list[Output]]:
     """Collect what the encoders of models return inside the block, so that no encoder runs twice."""
     found: list[Output] = []
     with ExitStack() as stack:
-        for encoder in (model.encoder for model in models if has_transcripts(model)):
+        for encoder in (model.encoder for model in models if has_output(model, SOURCE) or has_output(model, TARGET)):
             encoder.forward = _keeping(encoder.forward, found)
             stack.callback(delattr, encoder, "forward")  # the method of the class shows again
         yield found
