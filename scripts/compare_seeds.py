@@ -1,0 +1,58 @@
+#!/usr/bin/env python3
+"""Compare finished recipes that were run with several seeds: mean, deviation, and a paired bootstrap test of BLEU.
+
+Runs whose trainings differ only in seed are one system. The first system is the baseline.
+"""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from mla_fairseq.errors import user_errors
+from mla_fairseq.evaluation.seeds import compare
+from mla_fairseq.files import make_folder, read_json, write_json
+from mla_fairseq.recipes.process import commit
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished recipes, the baseline's first")
+    add("--manifest", type=Path, required=True, metavar="TSV", help="test set in the prepared folder")
+    add("--samples", type=int, default=1000, metavar="N", help="resamples of a test (default: %(default)s)")
+    add("--output", type=Path, required=True, metavar="DIR", help="folder for result.json, which write_results.py adds")
+    return parser
+
+
+def line(row: dict[str, Any]) -> str:
+    """Return what a user wants to see of a system."""
+    deviation = row.get("bleu_deviation")
+    spread = "" if deviation is None else f" +- {deviation:.1f}"
+    test = f", {row['bleu_difference']:+.1f} (p = {row['p_value']:.3f})" if "p_value" in row else ""
+    return f"{row['name']}: BLEU {row['bleu']:.1f}{spread}{test}, seeds {row['seeds']}"
+
+
+def main() -> None:
+    """Compare, print a line for each system and write the record."""
+    args = build_parser().parse_args()
+    with user_errors(types=(ValueError, OSError)):
+        systems = compare(args.runs, args.manifest, args.samples)
+        again = shlex.join(["python", "scripts/compare_seeds.py", *sys.argv[1:]])
+        record = {
+            "name": args.output.name,
+            "command": "\n".join([*(read_json(run / "result.json")["command"] for run in args.runs), again]),
+            "seed": ", ".join(dict.fromkeys(row["seeds"] for row in systems)),
+            "systems": systems,
+            **{key: systems[0].get(key) for key in ("bleu_signature", "chrf_signature", "machine")},
+            "commit": commit(),
+        }
+        write_json(make_folder(args.output) / "result.json", record)
+    for row in systems:
+        print(line(row))
+
+
+if __name__ == "__main__":
+    main()
