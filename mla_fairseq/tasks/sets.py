@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import is_dataclass, replace
 from pathlib import Path
@@ -13,6 +14,11 @@ from fairseq.data import BaseWrapperDataset, ConcatDataset, FairseqDataset
 from mla_fairseq.data import manifest
 from mla_fairseq.errors import UserError
 from mla_fairseq.transcripts import normalise
+
+logger = logging.getLogger(__name__)
+
+MANY = 0.1
+"""Share of transcripts too long for CTC above which a warning is given."""
 
 
 class Sets(ConcatDataset):
@@ -90,8 +96,13 @@ def _whole(part: FairseqDataset) -> Any:
     return part.dataset if isinstance(part, BaseWrapperDataset) else part
 
 
-def check_transcripts(dataset: FairseqDataset, name: str) -> None:
-    """Check that a training set has transcripts for CTC.
+def check_transcripts(dataset: FairseqDataset, name: str, stride: int) -> None:
+    """Check that a training set has transcripts for CTC; warn of transcripts that are too long for it.
+
+    Args:
+        dataset: the training set.
+        name: its name.
+        stride: frames in an encoder state.
 
     Raises:
         ValueError: it has none, or transforms that join utterances.
@@ -100,10 +111,20 @@ def check_transcripts(dataset: FairseqDataset, name: str) -> None:
     first = _whole(whole.datasets[0]) if isinstance(whole, Sets) else whole
     if first.dataset_transforms.transforms:
         raise ValueError(f"--ctc-weight cannot use dataset_transforms ({name}): remove them from the configuration")
-    if not any(map(normalise, whole.src_texts)):
+    lengths = [len(normalise(text)) for text in whole.src_texts]
+    if not any(lengths):
         raise ValueError(
             f"{name} has no transcript in its column src_text, so CTC cannot learn them: add transcripts, or train "
             "without --ctc-weight or with --ctc-text target"
+        )
+    long = sum(length > -(-whole.num_tokens(row) // stride) for row, length in enumerate(lengths)) / len(lengths)
+    if long > MANY:
+        logger.warning(
+            "%.0f %% of the transcripts of %s have more characters than encoder states, and CTC cannot learn them: "
+            "speech is too fast for states of %d ms; use --ctc-text target",
+            100 * long,
+            name,
+            10 * stride,
         )
 
 

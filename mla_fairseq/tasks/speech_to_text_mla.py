@@ -89,7 +89,8 @@ class SpeechToTextMLATask(MultilingualTask, SpeechToTextTask):
             return
         if split.startswith("train") and SOURCE in ctc_texts(self.args):
             with user_errors():
-                check_transcripts(self.datasets[split], split)
+                kernels = getattr(self.args, "conv_kernel_sizes", None) or "5,5"  # each convolution halves the frames
+                check_transcripts(self.datasets[split], split, 2 ** len(kernels.split(",")))
         cut_from_talks(self.datasets[split], self.args)
 
     def transcript_symbols(self) -> str:

@@ -173,6 +173,19 @@ def test_flags_that_make_no_ctc_are_refused(folder: Path, flags: str, message: s
         build(folder, flags)
 
 
+def test_a_warning_names_transcripts_longer_than_their_states(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = write_corpus(tmp_path, {"train": 4})
+    build(folder, FLAGS)
+    assert "more characters than encoder states" not in caplog.text
+    path = folder / "train.tsv"
+    header, *rows = (line.split("\t") for line in path.read_text().splitlines())
+    place, frames = header.index("src_text"), header.index("n_frames")
+    rows[0][place], rows[1][place] = "ab" * int(rows[0][frames]), "a" * (int(rows[1][frames]) // 4)  # fits
+    path.write_text("".join("\t".join(row) + "\n" for row in (header, *rows)))
+    build(folder, FLAGS)
+    assert "25 % of the transcripts of train have more characters than encoder states" in caplog.text
+
+
 def test_data_without_transcripts_are_refused(tmp_path: Path) -> None:
     folder = write_corpus(tmp_path, {"train": 2})
     path = folder / "train.tsv"
