@@ -113,6 +113,14 @@ class StreamingAgent(SpeechToTextAgent):
             help="limit of A * frames + B tokens in a sentence; a frame is 10 ms (default: %(default)s)",
         )
         add("--max-len-b", type=int, default=20, metavar="B", help="B in --max-len-a (default: %(default)s)")
+        add(
+            "--ctc-decoding-weight",
+            type=float,
+            default=0.0,
+            metavar="W",
+            help="weight of CTC prefix scores, from 0 to below 1, for models trained with --ctc-text target or both "
+            "(default: 0, attention alone)",
+        )
         help_ = "target language of a multilingual model, such as de (default: none)"
         add("--tgt-lang", dest="language", metavar="LANG", help=help_)
         parser.set_defaults(tgt_lang=None)  # SimulEval would open it: its flag of this name is a list for each sentence
@@ -128,7 +136,8 @@ class StreamingAgent(SpeechToTextAgent):
 
     def build_options(self, args: Namespace) -> dict[str, Any]:
         """Return the keyword arguments of every session."""
-        return {"options": SearchOptions(args.beam, args.lenpen, args.max_len_a, args.max_len_b, args.language)}
+        limits = args.max_len_a, args.max_len_b
+        return {"options": SearchOptions(args.beam, args.lenpen, *limits, args.language, args.ctc_decoding_weight)}
 
     def build_session(self) -> Session:
         """Return a session for the next recording.

@@ -46,7 +46,7 @@ class AlignmentMeter:
         options: limits and target language.
 
     Raises:
-        ValueError: the model has monotonic attention, or the options do not suit it.
+        ValueError: the model has monotonic attention, the options do not suit it, or they have a CTC weight.
     """
 
     def __init__(
@@ -57,6 +57,8 @@ class AlignmentMeter:
         skip_first: int = 0,
         options: SearchOptions = GREEDY,
     ) -> None:
+        if options.ctc_weight:
+            raise ValueError(f"alignment is that of attention alone: leave out ctc_weight ({options.ctc_weight})")
         self.fresh = OfflineSession(translator, OfflinePolicy(), options)
         self.translator, self.segment = translator, segment
         self.first, self.last = skip_first, skip_last

@@ -31,6 +31,16 @@ def check_integer(name: str, value: Any, lowest: int) -> None:
         raise ValueError(f"{name} must be an integer of at least {lowest}, but is {value!r}")
 
 
+def check_weight(weight: Any) -> None:
+    """Check a weight of CTC prefix scores.
+
+    Raises:
+        ValueError: it is not a number from 0 to below 1.
+    """
+    if not (is_finite(weight) and 0 <= weight < 1):
+        raise ValueError(f"--ctc-decoding-weight must be at least 0 and below 1, but is {weight!r}")
+
+
 def check_same(session: object, snapshot: object, names: Iterable[str]) -> None:
     """Check that a session and a snapshot were made with the same arguments, the attributes ``names``.
 

@@ -55,7 +55,7 @@ class IncrementalSession(Session):
             raise ValueError(f"this model {has} monotonic attention ({policy}): use {suitable}")
         if isinstance(policy, WaitKPolicy):
             self.policy = policy.for_model(translator.wait_k.ratio if translator.wait_k else None)
-        self.hypotheses, self.search = translator.begin_sentence(), self._search()
+        self.hypotheses, self.search = translator.begin_sentence(options.ctc_weight), self._search()
 
     def snapshot(self) -> Self:
         """Return an independent copy for ``restore``. Copies no tensor."""
@@ -72,11 +72,12 @@ class IncrementalSession(Session):
         emissions = []
         while not self.search.ended:
             states, at_end = self._ask()
-            log_probs = self.hypotheses.step(self.search.tokens[:, -1], self.source, states) if states else None
-            if log_probs is None:
+            last = self.search.tokens[:, -1]
+            scores = self.hypotheses.step(last, self.source, states, at_end) if states else None
+            if scores is None:
                 break
             longest = self.options.longest(self._last_frame(at_end))  # the same however the audio is split
-            self.hypotheses.keep(self.search.extend(log_probs, longest, at_end or self.hypotheses.at_end))
+            self.hypotheses.keep(self.search.extend(scores, longest, at_end or self.hypotheses.at_end))
             emissions += self._commit_words()
         if self.search.ended:
             self.source.discard()

@@ -91,10 +91,13 @@ class Hypotheses(ABC):
         """Return how many encoder states of the sentence the decoder was given."""
 
     @abstractmethod
-    def step(self, tokens: NDArray, source: Any, states: int) -> NDArray | None:
-        """Return log-probabilities (B, V) of the tokens after ``tokens`` (B,), given the first ``states`` states.
+    def step(self, tokens: NDArray, source: Any, states: int, at_end: bool) -> NDArray | None:
+        """Return scores (B, V) of the tokens after ``tokens`` (B,), given the first ``states`` states.
 
-        ``None``: the model needs more of them; nothing is decoded.
+        ``at_end``: the tokens may read them only because no more states will follow.
+
+        Returns:
+            Log-probabilities, or joint scores with CTC; ``None``: the model needs more states, and nothing is decoded.
         """
 
     @abstractmethod
@@ -115,7 +118,7 @@ class Redecoding(ABC):
 
     @abstractmethod
     def step(self, tokens: NDArray) -> NDArray:
-        """Return log-probabilities (B, V) of the tokens after ``tokens`` (B,)."""
+        """Return scores (B, V) of the tokens after ``tokens`` (B,): log-probabilities, or joint ones with CTC."""
 
     @abstractmethod
     def keep(self, parents: NDArray) -> None:
@@ -179,6 +182,14 @@ class StreamingModel(ABC):
         """
 
     @abstractmethod
+    def check_ctc(self) -> None:
+        """Check that the model has a CTC output for the translation.
+
+        Raises:
+            ValueError: it has none.
+        """
+
+    @abstractmethod
     def frames_before(self, states: int) -> int:
         """Return the frames that must have arrived for the first ``states`` states, unless the recording ends."""
 
@@ -187,11 +198,19 @@ class StreamingModel(ABC):
         """Return the source of a new recording."""
 
     @abstractmethod
-    def begin_sentence(self) -> Hypotheses:
-        """Return the decoder state of a new sentence."""
+    def begin_sentence(self, ctc_weight: float = 0.0) -> Hypotheses:
+        """Return the decoder state of a new sentence; ``ctc_weight``: that of CTC prefix scores."""
 
     @abstractmethod
-    def redecode(self, states: Any, given: Sequence[int], layer: int | None, heads: Sequence[int]) -> Redecoding:
+    def redecode(
+        self,
+        states: Any,
+        given: Sequence[int],
+        layer: int | None,
+        heads: Sequence[int],
+        ctc_weight: float = 0.0,
+        ended: bool = False,
+    ) -> Redecoding:
         """Return a new decoding from all ``states`` after the tokens ``given``.
 
         Args:
@@ -199,6 +218,8 @@ class StreamingModel(ABC):
             given: tokens forced and committed so far.
             layer: decoder layer whose cross-attention weights ``attend`` returns; ``None``: no weights.
             heads: heads to average.
+            ctc_weight: weight of CTC prefix scores.
+            ended: whether no more states will follow.
         """
 
     @abstractmethod

@@ -117,13 +117,14 @@ class OfflineSession(Session):
         # forced tokens are searched, unless committed ones come after them
         decoding, search = self._redecode([*self.forced, *self.committed] if self.committed else []), self._search()
         while not search.ended:
-            log_probs = decoding.step(search.tokens[:, -1])
-            decoding.keep(search.extend(log_probs, self._longest(), at_end=True))
+            scores = decoding.step(search.tokens[:, -1])
+            decoding.keep(search.extend(scores, self._longest(), at_end=True))
         return search.best
 
     def _redecode(self, tokens: Sequence[int], uses_attention: bool = False) -> Redecoding:
-        layer = self.layer if uses_attention else None
-        return self.translator.redecode(self.source.states, tokens, layer, self.heads)
+        layer, source = self.layer if uses_attention else None, self.source
+        weight = self.options.ctc_weight
+        return self.translator.redecode(source.states, tokens, layer, self.heads, weight, source.ended)
 
     def _longest(self) -> int:
         return max(self.options.longest(self.source.frames), len(self.committed))

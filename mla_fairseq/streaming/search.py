@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mla_fairseq.streaming.checks import check_integer, check_scores, is_finite
+from mla_fairseq.streaming.checks import check_integer, check_scores, check_weight, is_finite
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,11 @@ class SearchOptions:
         lenpen: length penalty; above 1 favours longer translations.
         max_len_a, max_len_b: a sentence has at most ``max_len_a * frames + max_len_b`` tokens; a frame is 10 ms.
         tgt_lang: target language of a multilingual model, such as ``de``; its tag does not count as a token.
+        ctc_weight: weight of CTC prefix scores, below 1; that of attention is 1 - ``ctc_weight``.
 
     Raises:
-        ValueError: ``beam`` is not an integer of at least 1, the length penalty or a limit is not a finite number, or
-            the limits allow no token.
+        ValueError: ``beam`` is not an integer of at least 1, the length penalty or a limit is not a finite number, the
+            limits allow no token, or the weight is not from 0 to below 1.
     """
 
     beam: int = 1
@@ -34,9 +35,11 @@ class SearchOptions:
     max_len_a: float = 0.1
     max_len_b: int = 20
     tgt_lang: str | None = None
+    ctc_weight: float = 0.0
 
     def __post_init__(self) -> None:
         check_integer("the beam", self.beam, 1)
+        check_weight(self.ctc_weight)
         if not is_finite(self.lenpen):
             raise ValueError(f"lenpen (--lenpen) must be a finite number, but is {self.lenpen!r}")
         a, b = self.max_len_a, self.max_len_b
@@ -110,11 +113,11 @@ class BeamSearch:
         other.finished = list(self.finished)
         return other
 
-    def extend(self, log_probs: NDArray, longest: int, at_end: bool) -> NDArray:
+    def extend(self, scores: NDArray, longest: int, at_end: bool) -> NDArray:
         """Extend every hypothesis by one token.
 
         Args:
-            log_probs: (B, V), of the next token of each hypothesis.
+            scores: (B, V), log-probabilities of the next token of each hypothesis, or joint scores.
             longest: largest number of tokens of the sentence.
             at_end: whether this token is decoded only because the source has ended.
 
@@ -125,7 +128,7 @@ class BeamSearch:
             ValueError: a score is NaN.
         """
         self.at_end = at_end
-        scores = self.scores[:, None] + self._allowed(check_scores(log_probs), longest)
+        scores = self.scores[:, None] + self._allowed(check_scores(scores), longest)
         # each hypothesis has one eos, so at least half of the candidates continue
         places = self.places(scores.reshape(-1), min(2 * self.options.beam, scores.size))
         values, (parents, tokens) = scores.reshape(-1)[places], np.divmod(places, scores.shape[1])

@@ -62,8 +62,8 @@ class Session(ABC):
         forced: tokens before these: the tag of the target language, or none.
 
     Raises:
-        ValueError: a policy for another session class, a translator or options of another type, or options without a
-            target language of the model.
+        ValueError: a policy for another session class, a translator or options of another type, options without a
+            target language of the model, or a CTC weight for a model without CTC on the translation.
     """
 
     policy_class: ClassVar[type[Policy | OfflinePolicy]]
@@ -80,6 +80,8 @@ class Session(ABC):
             raise ValueError(f"the options of a session are not SearchOptions ({options!r}): use SearchOptions(beam=N)")
         self.translator, self.policy, self.options = translator, policy, options
         self.forced = translator.forced(options.tgt_lang)
+        if options.ctc_weight:
+            translator.check_ctc()
         self.source: Source = translator.begin_source()
         self.committed: list[int] = []
 

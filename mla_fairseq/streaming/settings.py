@@ -27,6 +27,7 @@ class Settings:
         model_overrides: options of the model to change: a mapping, or the text of a Python dictionary.
         policy, number: as for ``begin_long``: the name of the policy, and the number that sets its latency.
         beam, lenpen, max_len_a, max_len_b: as for ``SearchOptions``.
+        ctc_weight: as for ``SearchOptions``.
         src_lang, tgt_lang: source language, and target language unless a client asks for another.
         detector: ``energy``, ``silero``, or ``boundary``, which is the default for models that have this output.
         pause, longest: as for ``LongSession``, in seconds.
@@ -48,6 +49,7 @@ class Settings:
     lenpen: float = GREEDY.lenpen
     max_len_a: float = GREEDY.max_len_a
     max_len_b: int = GREEDY.max_len_b
+    ctc_weight: float = GREEDY.ctc_weight
     src_lang: str | None = None
     tgt_lang: str | None = None
     detector: str | None = None

@@ -183,7 +183,8 @@ class Service:
             ValueError: as ``begin``.
         """
         use, tags = self.settings, self.translator.languages
-        options = SearchOptions(use.beam, use.lenpen, use.max_len_a, use.max_len_b, language if tags else None)
+        limits = use.max_len_a, use.max_len_b
+        options = SearchOptions(use.beam, use.lenpen, *limits, language if tags else None, use.ctc_weight)
         return begin_session(self.translator, use.policy, use.number, options)
 
     @property

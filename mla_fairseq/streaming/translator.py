@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mla_fairseq.files import as_path
+from mla_fairseq.models.ctc_prefix import check_target
 from mla_fairseq.models.loading import load_model
 from mla_fairseq.models.overrides import check_fixed
 from mla_fairseq.models.overrides import parse_model_overrides as parse_model_overrides
@@ -23,6 +24,7 @@ from mla_fairseq.models.wait_k import WaitK
 from mla_fairseq.streaming.frontend import Normalisation
 from mla_fairseq.streaming.hypotheses import DecoderHypotheses, DecoderRedecoding
 from mla_fairseq.streaming.interface import StreamingModel
+from mla_fairseq.streaming.joint import JointScores
 from mla_fairseq.streaming.source import EncoderSource
 
 
@@ -165,16 +167,36 @@ class Translator(StreamingModel):
         """Return the source of a new recording."""
         return EncoderSource.begin(self)
 
-    def begin_sentence(self) -> DecoderHypotheses:
-        """Return the decoder state of a new sentence."""
-        return DecoderHypotheses(self.model.decoder)
+    def check_ctc(self) -> None:
+        """Check that the model has a CTC output for the translation.
+
+        Raises:
+            ValueError: it has none.
+        """
+        check_target(self.model)
+
+    def begin_sentence(self, ctc_weight: float = 0.0) -> DecoderHypotheses:
+        """Return the decoder state of a new sentence; ``ctc_weight``: that of CTC prefix scores."""
+        return DecoderHypotheses(self.model.decoder, self._joint(ctc_weight))
 
     @torch.no_grad()
     def redecode(
-        self, states: Tensor, given: Sequence[int], layer: int | None, heads: Sequence[int]
+        self,
+        states: Tensor,
+        given: Sequence[int],
+        layer: int | None,
+        heads: Sequence[int],
+        ctc_weight: float = 0.0,
+        ended: bool = False,
     ) -> DecoderRedecoding:
         """Return a new decoding from all ``states`` (S, 1, C) after the tokens ``given``."""
-        return DecoderRedecoding(self.model.decoder, states, [self.eos, *given], layer, heads)
+        joint, tokens = self._joint(ctc_weight), [self.eos, *given]
+        return DecoderRedecoding(self.model.decoder, states, tokens, layer, heads, joint, ended)
+
+    def _joint(self, weight: float) -> JointScores | None:
+        """Return joint scores for a new sentence; ``None`` for a weight of 0."""
+        model = self.model
+        return JointScores(model.encoder.ctc, weight, self.eos, model.decoder.prefix_size) if weight else None
 
     @staticmethod
     def places(scores: NDArray, count: int) -> NDArray:

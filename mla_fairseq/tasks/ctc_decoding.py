@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from mla_fairseq.models.ctc import TARGET
-from mla_fairseq.models.ctc_prefix import PrefixScores, check_target, check_weight, mixed
+from mla_fairseq.models.ctc_prefix import PrefixScores, check_target, mixed
+from mla_fairseq.streaming.checks import check_weight
 
 Output = dict[str, Any]
 """What an encoder returns."""
@@ -89,7 +90,7 @@ class JointSearch:
         """
         if tokens.shape[1] == 1:
             log_probs_of_states, lengths = self.ctc(self.outputs[-1], TARGET)
-            self.prefixes = PrefixScores(log_probs_of_states.transpose(0, 1), lengths, self.eos)
+            self.prefixes = PrefixScores(log_probs_of_states.transpose(0, 1).double().exp(), lengths, self.eos)
             self.known = {(name,): row for row, name in enumerate(ids.tolist())}
         if tokens.shape[1] <= self.prefix:  # a tag is forced
             return (1 - self.weight) * log_probs

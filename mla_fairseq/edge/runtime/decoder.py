@@ -105,7 +105,7 @@ class GraphHypotheses(Hypotheses):
         """Return how many encoder states of the sentence the decoder was given."""
         return max(self.fed, source.taken)
 
-    def step(self, tokens: NDArray, source: GraphSource, states: int) -> NDArray | None:
+    def step(self, tokens: NDArray, source: GraphSource, states: int, at_end: bool) -> NDArray | None:
         """Return log-probabilities (B, V) of the tokens after ``tokens`` (B,), given the first ``states`` states.
 
         Monotonic heads read as many of them as they need. If they need more, return ``None`` and decode nothing.

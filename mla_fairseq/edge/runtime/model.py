@@ -112,6 +112,14 @@ class EdgeTranslator(StreamingModel):
         """
         return choose(self.config.forced, language, "tgt_lang (--tgt-lang)")
 
+    def check_ctc(self) -> None:
+        """Refuse: an exported model has no CTC outputs.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("an exported model has no CTC outputs: leave out ctc_weight (--ctc-decoding-weight)")
+
     def frames_before(self, states: int) -> int:
         """Return the frames that must have arrived for the first ``states`` states, unless the recording ends."""
         return self.config.per_state * states + self.config.ahead
@@ -120,14 +128,20 @@ class EdgeTranslator(StreamingModel):
         """Return the source of a new recording."""
         return GraphSource(self)
 
-    def begin_sentence(self) -> GraphHypotheses:
-        """Return the decoder state of a new sentence."""
+    def begin_sentence(self, ctc_weight: float = 0.0) -> GraphHypotheses:
+        """Return the decoder state of a new sentence, which has no CTC."""
         return GraphHypotheses(self)
 
     def redecode(
-        self, states: NDArray, given: Sequence[int], layer: int | None, heads: Sequence[int]
+        self,
+        states: NDArray,
+        given: Sequence[int],
+        layer: int | None,
+        heads: Sequence[int],
+        ctc_weight: float = 0.0,
+        ended: bool = False,
     ) -> GraphRedecoding:
-        """Return a new decoding from all ``states`` (S, C) after the tokens ``given``; there are no weights."""
+        """Return a new decoding from all ``states`` (S, C) after the tokens ``given``, without attention and CTC."""
         return GraphRedecoding(self, states, [self.eos, *given])
 
     def pieces(self, tokens: Iterable[int]) -> list[str]:
