@@ -39,7 +39,7 @@ class SpeechSteps:
 
     def __init__(self, translator: Translator, longest: float = 30.0, options: SearchOptions = GREEDY) -> None:
         model = copy.deepcopy(translator.model).eval().requires_grad_(False)
-        model.encoder.ctc = None  # for training and transcripts only
+        model.encoder.ctc = None  # graphs have no CTC outputs
         frames = round(longest * SAMPLE_RATE / SHIFT)
         self.translator, self.longest, self.options = translator, longest, options
         frames_per_state = 2 ** len(model.encoder.subsample.kernel_sizes)

@@ -38,7 +38,7 @@ def check_weight(weight: Any) -> None:
         ValueError: it is not a number from 0 to below 1.
     """
     if not (is_finite(weight) and 0 <= weight < 1):
-        raise ValueError(f"--ctc-decoding-weight must be at least 0 and below 1, but is {weight!r}")
+        raise ValueError(f"ctc_weight (--ctc-decoding-weight) must be at least 0 and below 1, but is {weight!r}")
 
 
 def check_same(session: object, snapshot: object, names: Iterable[str]) -> None:

@@ -78,6 +78,8 @@ class JointScores:
         """Continue hypothesis ``parents[i]`` (N',) at index i; drop all others."""
         parents = parents.to(self.tokens.device)
         self.tokens, self.likely, self.attention = self.tokens[parents], self.likely[parents], self.attention[parents]
+        if not len(parents):  # the sentence has ended
+            self.probs, self.prefixes = self.probs[:0].clone(), None
         if self.prefixes:
             self.prefixes.keep(parents)
 

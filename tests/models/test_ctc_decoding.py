@@ -57,8 +57,8 @@ def test_the_search_adds_both_scores(build: Build, weight: float) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--ctc-decoding-weight 1", "--ctc-decoding-weight must be at least 0 and below 1, but is 1.0"),
-        ("--ctc-decoding-weight nan", "--ctc-decoding-weight must be at least 0 and below 1, but is nan"),
+        ("--ctc-decoding-weight 1", "(--ctc-decoding-weight) must be at least 0 and below 1, but is 1.0"),
+        ("--ctc-decoding-weight nan", "(--ctc-decoding-weight) must be at least 0 and below 1, but is nan"),
         ("--ctc-decoding-weight 0.3 --score-reference", "not supported with --score-reference"),
     ],
 )
