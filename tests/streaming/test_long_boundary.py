@@ -38,7 +38,8 @@ class Fitted:
         blocks = STREAM[: len(STREAM) // 640 * 640].reshape(-1, 640).astype(np.float32)
         loud = torch.from_numpy((blocks.std(1) > 300).astype(np.float32))
         known = min(len(states), len(loud))
-        self.weights = torch.linalg.lstsq(self.extend(states[:known]), loud[:known, None]).solution
+        # singular, for the states are normalised; torch's default driver then depends on what its memory held before
+        self.weights = torch.linalg.lstsq(self.extend(states[:known]), loud[:known, None], driver="gelsd").solution
 
     def extend(self, states: torch.Tensor) -> torch.Tensor:
         return torch.cat((states, torch.ones_like(states[..., :1])), -1)
