@@ -32,6 +32,8 @@ TRAINING = shlex.split(
     "--num-workers 0 --cpu --disable-validation --no-progress-bar --seed 1 "
     "--required-batch-size-multiple 1"  # fairseq leaves out a last batch whose size is no multiple of this one
 )
+CTC_OF_BOTH = "--criterion label_smoothed_cross_entropy_mla --ctc-weight 1 --ctc-text both"
+"""Flags of a model with CTC outputs for the transcript and the translation."""
 SOFTMAX = "softmax"
 LINEAR = [name for name in available_attention() if name != SOFTMAX]
 IN_ORDER = frozenset(name for name in LINEAR if build_attention(name, 4).in_order)
@@ -139,6 +141,12 @@ def train(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..
         return folder / "checkpoint_last.pt"
 
     return train
+
+
+@pytest.fixture(scope="session")
+def both(train: Callable[..., Path]) -> Path:
+    """Return the checkpoint of a model with both CTC outputs."""
+    return train(CTC_OF_BOTH)
 
 
 @pytest.fixture(scope="session")

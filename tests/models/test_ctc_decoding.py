@@ -7,18 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from mla_fairseq.models.checks import CRITERION
-from tests.models.conftest import Build
+from tests.models.conftest import CTC_OF_BOTH, Build
 from tests.programs import Done
 
-FLAGS = f"--task speech_to_text_mla --criterion {CRITERION} --ctc-weight 1 --ctc-text both"
-TRAINED = f"--criterion {CRITERION} --ctc-weight 1 --ctc-text"
 Generate = Callable[..., Done]
-
-
-@pytest.fixture(scope="module")
-def both(train: Callable[..., Path]) -> Path:
-    return train(f"{TRAINED} both")
 
 
 def joint_score(model: Any, batch: dict[str, Any], row: int, text: tuple[int, ...], weight: float) -> float:
@@ -39,7 +31,7 @@ def joint_score(model: Any, batch: dict[str, Any], row: int, text: tuple[int, ..
 @pytest.mark.parametrize("weight", [0.3, 0.8])
 def test_the_search_adds_both_scores(build: Build, weight: float) -> None:
     """Each hypothesis has the score that attention and CTC give its whole sentence, in a padded batch."""
-    built = build(flags=FLAGS)
+    built = build(flags=f"--task speech_to_text_mla {CTC_OF_BOTH}")
     model, batch = built.model.double().eval(), built.batch(0, 1, 2)
     built.task.args.ctc_decoding_weight = weight
     built.args.beam, built.args.max_len_b, built.args.nbest = 4, 6, 4

@@ -6,20 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from mla_fairseq.models.checks import CRITERION
 from mla_fairseq.models.ctc import word_errors
 from mla_fairseq.tasks.transcripts import recorded
-from tests.models.conftest import Build
+from tests.models.conftest import CTC_OF_BOTH, Build
 from tests.programs import Done
 
-FLAGS = f"--task speech_to_text_mla --criterion {CRITERION} --ctc-weight 1 --ctc-text both"
-TRAINED = f"--criterion {CRITERION} --ctc-weight 1 --ctc-text"
 Generate = Callable[..., Done]
-
-
-@pytest.fixture(scope="module")
-def both(train: Callable[..., Path]) -> Path:
-    return train(f"{TRAINED} both")
 
 
 def test_the_output_has_transcripts_and_their_error_rate(
@@ -41,7 +33,7 @@ def test_the_output_has_transcripts_and_their_error_rate(
 
 
 def test_the_encoder_runs_once_and_is_left_as_it_was(build: Build) -> None:
-    model = build(flags=FLAGS).model
+    model = build(flags=f"--task speech_to_text_mla {CTC_OF_BOTH}").model
     with recorded([model]) as outputs:
         batch = {"src_tokens": torch.randn(1, 20, 8), "src_lengths": torch.tensor([20])}
         model.encoder.forward_torchscript(batch)
