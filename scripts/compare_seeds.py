@@ -12,7 +12,7 @@ from typing import Any
 
 from mla_fairseq.errors import user_errors
 from mla_fairseq.evaluation.seeds import compare
-from mla_fairseq.files import make_folder, read_json, write_json
+from mla_fairseq.files import check_file, make_folder, read_json, write_json
 from mla_fairseq.recipes.process import commit
 
 
@@ -23,6 +23,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished recipes, the baseline's first")
     add("--manifest", type=Path, required=True, metavar="TSV", help="test set in the prepared folder")
     add("--samples", type=int, default=1000, metavar="N", help="resamples of a test (default: %(default)s)")
+    add(
+        "--earlier",
+        type=Path,
+        metavar="RECORD",
+        help="result.json of an earlier comparison of the same systems with other seeds, or its copy in results/: its "
+        "values are added, and its runs are not needed anymore (default: none)",
+    )
     add("--output", type=Path, required=True, metavar="DIR", help="folder for result.json, which write_results.py adds")
     return parser
 
@@ -39,11 +46,13 @@ def main() -> None:
     """Compare, print a line for each system and write the record."""
     args = build_parser().parse_args()
     with user_errors(types=(ValueError, OSError)):
-        systems = compare(args.runs, args.manifest, args.samples)
+        earlier = read_json(check_file(args.earlier, "give a result.json")) if args.earlier else {}
+        systems = compare(args.runs, args.manifest, args.samples, earlier.get("systems", ()))
+        commands = [read_json(run / "result.json")["command"] for run in args.runs]
         again = shlex.join(["python", "scripts/compare_seeds.py", *sys.argv[1:]])
         record = {
             "name": args.output.name,
-            "command": "\n".join([*(read_json(run / "result.json")["command"] for run in args.runs), again]),
+            "command": "\n".join([*earlier.get("command", "").splitlines(), *commands, again]),
             "seed": ", ".join(dict.fromkeys(row["seeds"] for row in systems)),
             "systems": systems,
             **{key: systems[0].get(key) for key in ("bleu_signature", "chrf_signature", "machine")},

@@ -20,31 +20,34 @@ _OF_A_RUN = re.compile(r" --(seed|save-dir) \S+")
 """Flags of a training that may differ within a system."""
 
 
-def compare(runs: Sequence[Path | str], manifest: Path | str, samples: int = 1000) -> list[Record]:
+def compare(
+    runs: Sequence[Path | str], manifest: Path | str, samples: int = 1000, earlier: Sequence[Record] = ()
+) -> list[Record]:
     """Return a row for each system, in the order of the runs; runs whose trainings differ only in seed are one system.
 
     A row has the values of the system's first record, and those of ``SCORES``. All but the first have
     ``bleu_difference``, the mean difference from the first system, and ``p_value``: the larger one of the bootstrap
-    tests that compare the two systems seed by seed.
+    tests that compare the two systems seed by seed. ``by_seed`` and ``p_values`` have the values of each seed.
 
     Args:
         runs: folders of finished recipes.
         manifest: the test set that they translated.
         samples: resamples of a test (sacrebleu's paired bootstrap, Koehn 2004).
+        earlier: rows of an earlier comparison of these systems with other seeds, whose values are added.
 
     Raises:
         ValueError: a file is missing, a seed occurs twice or only in one system, or the runs cannot be compared.
     """
     systems = _systems([Path(run) for run in runs])
+    before = _earlier(systems, earlier)
     (_, first), *others = systems.items()
     references = offline.read_references(manifest)
     outputs = {run: _translations(run, record, references) for system in systems.values() for run, record in system}
-    rows = [_row(first)]
-    for _, system in others:
-        pairs = _pairs(first, system)
-        tests = [_p_value(outputs[one], outputs[other], references, samples) for one, other in pairs]
-        row = _row(system)
-        rows.append({**row, "bleu_difference": row["bleu"] - rows[0]["bleu"], "p_value": max(tests)})
+    rows = [_row(training, system, before) for training, system in systems.items()]
+    for (_, system), row in zip(others, rows[1:], strict=True):
+        for one, other, seed in _pairs(first, system):
+            row["p_values"][seed] = _p_value(outputs[one], outputs[other], references, samples)
+        row |= {"bleu_difference": row["bleu"] - rows[0]["bleu"], "p_value": max(row["p_values"].values())}
     return rows
 
 
@@ -62,24 +65,49 @@ def _systems(runs: list[Path]) -> dict[str, list[tuple[Path, Record]]]:
     return systems
 
 
+def _earlier(systems: dict[str, list[tuple[Path, Record]]], earlier: Sequence[Record]) -> dict[str, Record]:
+    """Return the rows of an earlier comparison by the command of their training.
+
+    Raises:
+        ValueError: it compares other systems, another baseline, or one of the seeds.
+    """
+    rows = {row["training"]: row for row in earlier}
+    if rows and (rows.keys() != systems.keys() or next(iter(rows)) != next(iter(systems))):
+        names = [", ".join(names) for names in ([row["name"] for row in earlier], _names(systems))]
+        raise ValueError(f"the earlier comparison is of {names[0]}, this one of {names[1]}: compare the same trainings")
+    for training, row in rows.items():
+        for run, record in systems[training]:
+            if str(record["seed"]) in row["by_seed"]:
+                raise ValueError(f"the earlier comparison has seed {record['seed']} of {run}: leave that run out")
+    return rows
+
+
+def _names(systems: dict[str, list[tuple[Path, Record]]]) -> list[str]:
+    return [str(system[0][1]["name"]) for system in systems.values()]
+
+
 def _translations(run: Path, record: Record, references: list[str]) -> list[str]:
     generated = offline.read_generated(run / f"generate-{record['subset']}.txt")
     return offline.pair_up(generated, references)
 
 
-def _pairs(first: list[tuple[Path, Record]], system: list[tuple[Path, Record]]) -> list[tuple[Path, Path]]:
-    """Return the runs of both systems with the same seed."""
+def _pairs(first: list[tuple[Path, Record]], system: list[tuple[Path, Record]]) -> list[tuple[Path, Path, str]]:
+    """Return the runs of both systems with the same seed, and the seed."""
     seeds = {record["seed"]: run for run, record in first}
     if alone := sorted(seeds.keys() ^ {record["seed"] for _, record in system}):
         raise ValueError(f"{system[0][0]} and {first[0][0]} have different seeds ({alone[0]} is in one): add that run")
-    return [(seeds[record["seed"]], run) for run, record in system]
+    return [(seeds[record["seed"]], run, str(record["seed"])) for run, record in system]
 
 
-def _row(system: list[tuple[Path, Record]]) -> Record:
-    records = [record for _, record in system]
-    row = {**records[0], "seeds": ", ".join(str(record["seed"]) for record in records)}
+def _row(training: str, system: list[tuple[Path, Record]], before: dict[str, Record]) -> Record:
+    """Return the row of a system, without its tests."""
+    earlier = before.get(training, {})
+    by_seed = dict(earlier.get("by_seed", {}))
+    by_seed |= {str(record["seed"]): {key: record.get(key) for key in SCORES} for _, record in system}
+    row = {**system[0][1], **earlier, "training": training, "seeds": ", ".join(by_seed), "by_seed": by_seed}
+    row["p_values"] = dict(earlier.get("p_values", {}))
     for key in SCORES:
-        values = [record[key] for record in records if record.get(key) is not None]
+        values = [scores[key] for scores in by_seed.values() if scores[key] is not None]
         if values:
             row[key] = statistics.fmean(values)
             row[f"{key}_deviation"] = statistics.stdev(values) if len(values) > 1 else None

@@ -65,3 +65,15 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path, manifest):
         compare(runs, manifest)
     with pytest.raises(ValueError, match=r"bad1 has the seed of another run of the same system \(1\)"):
         compare([runs[0], runs[0]], manifest)
+
+
+def test_seeds_are_added_to_an_earlier_comparison(tmp_path, manifest):
+    bad = [run(tmp_path, "bad", seed, 0.7) for seed in (1, 2, 3)]
+    good = [run(tmp_path, "good", seed, 0.75) for seed in (1, 2, 3)]
+    whole = compare([*bad, *good], manifest, samples=200)
+    early = json.loads(json.dumps(compare([bad[0], good[0]], manifest, samples=200)))  # as the record has it
+    assert compare([*bad[1:], *good[1:]], manifest, samples=200, earlier=early) == whole
+    with pytest.raises(ValueError, match=r"the earlier comparison has seed 1 of .*bad1: leave that run out"):
+        compare([*bad, *good], manifest, earlier=early)
+    with pytest.raises(ValueError, match="the earlier comparison is of bad1, good1, this one of good2, bad2: compare"):
+        compare([good[1], bad[1]], manifest, earlier=early)
