@@ -140,9 +140,11 @@ class PrefixScores:
         most = most.masked_fill(most.isinf(), 0)
         # float64 keeps what is e^700 times less probable than the most probable place
         weights = (before - most).exp()
-        if len(self.probs) == 1:  # no copy of the probabilities for each hypothesis
-            return weights.matmul(self.probs[0]).log() + most
-        return weights.unsqueeze(1).matmul(self.probs[self.rows]).squeeze(1).log() + most
+        found = weights.new_empty(len(weights), self.probs.shape[2])
+        for row in self.rows.unique().tolist():  # a batched product would copy the probabilities for each hypothesis
+            of_row = self.rows == row
+            found[of_row] = weights[of_row].matmul(self.probs[row])
+        return found.log() + most
 
 
 def _chain(before: Tensor, emitted: Tensor) -> Tensor:
