@@ -16,6 +16,9 @@ Record = dict[str, Any]
 SCORES = ("bleu", "chrf", "ctc_word_error_rate", "train_minutes")
 """Values of a record of which a row has the mean, and as ``KEY_deviation`` the standard deviation over the seeds."""
 
+_ONLY_OF_A_RUN = ("commands", "seconds", "finished")
+"""Values of a record that its system's row does not have."""
+
 _OF_A_RUN = re.compile(r" --(seed|save-dir) \S+")
 """Flags of a training that may differ within a system."""
 
@@ -104,7 +107,8 @@ def _row(training: str, system: list[tuple[Path, Record]], before: dict[str, Rec
     earlier = before.get(training, {})
     by_seed = dict(earlier.get("by_seed", {}))
     by_seed |= {str(record["seed"]): {key: record.get(key) for key in SCORES} for _, record in system}
-    row = {**system[0][1], **earlier, "training": training, "seeds": ", ".join(by_seed), "by_seed": by_seed}
+    shared = {key: value for key, value in system[0][1].items() if key not in _ONLY_OF_A_RUN}
+    row = {**shared, **earlier, "training": training, "seeds": ", ".join(by_seed), "by_seed": by_seed}
     row["p_values"] = dict(earlier.get("p_values", {}))
     for key in SCORES:
         values = [scores[key] for scores in by_seed.values() if scores[key] is not None]
