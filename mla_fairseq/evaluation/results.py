@@ -28,7 +28,7 @@ from mla_fairseq.parsing import parse_json
 
 _BLOCK = re.compile(r"^```(table|facts|commands) (.+)\n((?:.*\n)*?)```$", re.MULTILINE)
 _COMMIT = re.compile(r"[0-9a-f]{7,40}(\.\.[0-9a-f]{7,40})?")
-_NUMBER = re.compile(r"-|-?[\d,.]+(%| M)?")
+_NUMBER = re.compile(r"-|[-+]?[\d,.]+(%| M)?")
 _NOTE = "<!-- Written by scripts/write_results.py: edit results/template.md, and add runs with --add. -->\n\n"
 
 Record = dict[str, Any]
