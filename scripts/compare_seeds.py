@@ -6,7 +6,6 @@ Runs whose trainings differ only in seed are one system. The first system is the
 
 import argparse
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +47,16 @@ def main() -> None:
     with user_errors(types=(ValueError, OSError)):
         earlier = read_json(check_file(args.earlier, "give a result.json")) if args.earlier else {}
         systems = compare(args.runs, args.manifest, args.samples, earlier.get("systems", ()))
-        commands = [read_json(run / "result.json")["command"] for run in args.runs]
-        again = shlex.join(["python", "scripts/compare_seeds.py", *sys.argv[1:]])
+        runs = [*earlier.get("runs", ()), *map(str, args.runs)]
+        trainings = [*earlier.get("trainings", ()), *(read_json(run / "result.json")["command"] for run in args.runs)]
+        # what repeats it all needs no earlier comparison
+        again = ["python", "scripts/compare_seeds.py", *runs, "--manifest", str(args.manifest)]
+        again += ["--samples", str(args.samples), "--output", str(args.output)]
         record = {
             "name": args.output.name,
-            "command": "\n".join([*earlier.get("command", "").splitlines(), *commands, again]),
+            "command": "\n".join([*trainings, shlex.join(again)]),
+            "runs": runs,
+            "trainings": trainings,
             "seed": ", ".join(dict.fromkeys(row["seeds"] for row in systems)),
             "systems": systems,
             **{key: systems[0].get(key) for key in ("bleu_signature", "chrf_signature", "machine")},

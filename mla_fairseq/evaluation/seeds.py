@@ -30,7 +30,8 @@ def compare(
 
     A row has the values of the system's first record, and those of ``SCORES``. All but the first have
     ``bleu_difference``, the mean difference from the first system, and ``p_value``: the larger one of the bootstrap
-    tests that compare the two systems seed by seed. ``by_seed`` and ``p_values`` have the values of each seed.
+    tests that compare the two systems seed by seed. ``by_seed`` and ``p_values`` have the values of each seed, and
+    ``commit`` all commits.
 
     Args:
         runs: folders of finished recipes.
@@ -76,17 +77,14 @@ def _earlier(systems: dict[str, list[tuple[Path, Record]]], earlier: Sequence[Re
     """
     rows = {row["training"]: row for row in earlier}
     if rows and (rows.keys() != systems.keys() or next(iter(rows)) != next(iter(systems))):
-        names = [", ".join(names) for names in ([row["name"] for row in earlier], _names(systems))]
-        raise ValueError(f"the earlier comparison is of {names[0]}, this one of {names[1]}: compare the same trainings")
+        before = ", ".join(row["name"] for row in earlier)
+        now = ", ".join(system[0][1]["name"] for system in systems.values())
+        raise ValueError(f"the earlier comparison is of {before}, this one of {now}: compare the same trainings")
     for training, row in rows.items():
         for run, record in systems[training]:
             if str(record["seed"]) in row["by_seed"]:
                 raise ValueError(f"the earlier comparison has seed {record['seed']} of {run}: leave that run out")
     return rows
-
-
-def _names(systems: dict[str, list[tuple[Path, Record]]]) -> list[str]:
-    return [str(system[0][1]["name"]) for system in systems.values()]
 
 
 def _translations(run: Path, record: Record, references: list[str]) -> list[str]:
@@ -105,11 +103,14 @@ def _pairs(first: list[tuple[Path, Record]], system: list[tuple[Path, Record]]) 
 def _row(training: str, system: list[tuple[Path, Record]], before: dict[str, Record]) -> Record:
     """Return the row of a system, without its tests."""
     earlier = before.get(training, {})
-    by_seed = dict(earlier.get("by_seed", {}))
-    by_seed |= {str(record["seed"]): {key: record.get(key) for key in SCORES} for _, record in system}
-    shared = {key: value for key, value in system[0][1].items() if key not in _ONLY_OF_A_RUN}
-    row = {**shared, **earlier, "training": training, "seeds": ", ".join(by_seed), "by_seed": by_seed}
+    keys = (*SCORES, "commit")
+    by_seed = earlier.get("by_seed", {}) | {
+        str(record["seed"]): {key: record.get(key) for key in keys} for _, record in system
+    }
+    shared = earlier or {key: value for key, value in system[0][1].items() if key not in _ONLY_OF_A_RUN}
+    row = {**shared, "training": training, "seeds": ", ".join(by_seed), "by_seed": by_seed}
     row["p_values"] = dict(earlier.get("p_values", {}))
+    row["commit"] = ", ".join(dict.fromkeys(str(scores["commit"]) for scores in by_seed.values()))
     for key in SCORES:
         values = [scores[key] for scores in by_seed.values() if scores[key] is not None]
         if values:

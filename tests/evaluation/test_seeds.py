@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from mla_fairseq.evaluation.seeds import compare
+from tests.programs import ROOT
+from tests.programs import run as run_program
 
 WORDS = np.array(["ein", "Mann", "steht", "vor", "einem", "roten", "Haus", "und", "liest", "eine", "Zeitung"])
 BLEU = {"good": (20.0, 22.0, 24.0), "bad": (10.0, 10.5, 11.0)}
@@ -23,6 +25,7 @@ def run(folder, system, seed, correct):
     path.mkdir()
     train = f"fairseq-train data --arch {system} --seed {seed} --save-dir runs/{system}{seed}/checkpoints --lr 1"
     record = {"name": path.name, "seed": seed, "subset": "tst", "bleu": BLEU[system][seed - 1], "chrf": 30.0}
+    record |= {"command": f"mla-recipe {path.name}", "commit": "abcdef1" if seed == 1 else "abcdef2"}
     (path / "result.json").write_text(json.dumps({**record, "commands": {"train": train}}))
     lines = [" ".join(word if random.random() < correct else "x" for word in text.split()) for text in references()]
     (path / "generate-tst.txt").write_text("".join(f"D-{row}\t-1\t{text}\n" for row, text in enumerate(lines)))
@@ -44,6 +47,7 @@ def test_systems_have_means_deviations_and_p_values(tmp_path, manifest):
     assert (second["bleu"], second["seeds"]) == (22.0, "3, 1, 2")
     assert second["bleu_deviation"] == statistics.stdev(BLEU["good"])
     assert second["bleu_difference"] == 11.5
+    assert first["commit"] == "abcdef1, abcdef2"
     assert second["p_value"] < 0.01
     assert "ctc_word_error_rate_deviation" not in second  # neither has CTC
 
@@ -77,3 +81,22 @@ def test_seeds_are_added_to_an_earlier_comparison(tmp_path, manifest):
         compare([*bad, *good], manifest, earlier=early)
     with pytest.raises(ValueError, match="the earlier comparison is of bad1, good1, this one of good2, bad2: compare"):
         compare([good[1], bad[1]], manifest, earlier=early)
+
+
+def test_a_record_has_the_commands_of_all_seeds(tmp_path, manifest):
+    """The last one compares all runs at once: an earlier comparison may be lost."""
+
+    def program(seeds, *flags):
+        runs = [run(tmp_path, system, seed, 0.7) for system in ("bad", "good") for seed in seeds]
+        flags = [*flags, "--manifest", manifest, "--samples", 20, "--output", tmp_path / "both"]
+        done = run_program(ROOT / "scripts/compare_seeds.py", runs, *flags)
+        assert done.code == 0, done.err
+        return runs, json.loads((tmp_path / "both" / "result.json").read_text())
+
+    runs, _ = program([1])
+    more, record = program([2, 3], "--earlier", tmp_path / "both" / "result.json")
+    *trainings, again = record["command"].splitlines()
+    assert trainings == [f"mla-recipe {path.name}" for path in (*runs, *more)]
+    assert again.split()[2:8] == [str(path) for path in (*runs, *more)]
+    assert "--earlier" not in again
+    assert record["seed"] == "1, 2, 3"
