@@ -29,7 +29,7 @@ def compare(
     """Return a row for each system, in the order of the runs; runs whose trainings differ only in seed are one system.
 
     A row has the values of the system's first record, and those of ``SCORES``. All but the first have
-    ``bleu_difference``, the mean difference from the first system, and ``p_value``: the larger one of the bootstrap
+    ``bleu_difference``, the mean difference from the first system, and ``p_value``: the largest of the bootstrap
     tests that compare the two systems seed by seed. ``by_seed`` and ``p_values`` have the values of each seed, and
     ``commit`` all commits.
 
