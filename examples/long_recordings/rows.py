@@ -31,7 +31,7 @@ _COLUMNS = {
     "expected": ("expected", "d"),
     "empty": ("empty", "d"),
     "first": ("first word", ".2f"),
-    "last": ("last word", ".2f"),
+    "last": ("last word", "z.2f"),  # 0.00, not -0.00
     "yaal": ("YAAL", ".0f"),
     "yaal_ca": ("YAAL_CA", ".0f"),
     "cost": ("CPU", ".3f"),
