@@ -12,7 +12,7 @@ from fairseq.models import BaseFairseqModel, FairseqEncoder
 from torch import Tensor, nn
 
 from mla_fairseq.attention import AttentionHeads, attention_entry
-from mla_fairseq.checkpoints import check_symbols, load_checkpoint, load_training
+from mla_fairseq.checkpoints import check_symbols, load_checkpoint, load_training, saved_options
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.models.dropout import retain_dropout
 from mla_fairseq.models.options import SITES, option_values, site_type
@@ -73,12 +73,16 @@ def load_encoder(encoder: FairseqEncoder, path: str) -> FairseqEncoder:
     Raises:
         UserError: the file is missing, is no checkpoint, or has an encoder of other sizes.
     """
-    # the CTC layer belongs to the criterion and the vocabulary of one training: each encoder keeps its own
+    with user_errors():
+        checkpoint = load_checkpoint(Path(path))
+    # fairseq's CTC layer belongs to the criterion and the vocabulary of one training: each encoder keeps its own
     state = {
         name.removeprefix("encoder."): tensor
-        for name, tensor in read_model(path).items()
+        for name, tensor in checkpoint["model"].items()
         if name.startswith("encoder.") and not name.startswith("encoder.ctc_proj.")
     }
+    if (outputs := getattr(encoder, "ctc", None)) is not None:
+        outputs.adapt(state, getattr(saved_options(checkpoint), "ctc_symbols", None) or "")
     ctc = {name: tensor for name, tensor in encoder.state_dict().items() if name.startswith("ctc_proj.")}
     encoder.upgrade_state_dict_named(state, "")
     for name, module in encoder.named_modules():
@@ -92,6 +96,17 @@ def resumed(args: Namespace) -> Path | None:
     """Return the checkpoint that ``fairseq-train`` resumes; ``None`` if it does not resume."""
     last = Path(getattr(args, "save_dir", None) or "", LAST)
     return last if getattr(args, "restore_file", LAST) == LAST and last.is_file() else None
+
+
+def starts(args: Namespace) -> list[str]:
+    """Return the checkpoints whose weights a training starts from, in fairseq's order.
+
+    They are that of ``--finetune-from-model``, unless the training resumes, and that of ``--restore-file``.
+    """
+    paths = [] if resumed(args) else [getattr(args, "finetune_from_model", None)]
+    if (start := getattr(args, "restore_file", None)) != LAST:  # the default, which may be missing
+        paths.append(start)
+    return [path for path in paths if path]
 
 
 def check_continued(args: Namespace, symbols: Sequence[str]) -> None:
@@ -194,16 +209,6 @@ def check_length_rule(model: nn.Module) -> None:
     rule = getattr(getattr(model, "decoder", None), "length_rule", None)
     if rule is not None:
         rule.check()
-
-
-def read_model(path: str) -> dict[str, Tensor]:
-    """Return the parameters in a fairseq checkpoint; code in the file never runs.
-
-    Raises:
-        UserError: the file is missing, or is no checkpoint of fairseq's.
-    """
-    with user_errors():
-        return load_checkpoint(Path(path))["model"]
 
 
 def load_strictly(load: Callable[..., Any], state_dict: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:

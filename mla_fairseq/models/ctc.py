@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from argparse import Namespace, _ActionsContainer
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,8 +12,10 @@ from jiwer import process_words
 from torch import Tensor, nn
 
 from mla_fairseq.checkpoints import load_checkpoint, saved_options
-from mla_fairseq.models.checks import CRITERION, LATENCY_CRITERION, resumed
-from mla_fairseq.transcripts import BLANK, Alphabet, normalise
+from mla_fairseq.models.checks import CRITERION, LATENCY_CRITERION, resumed, starts
+from mla_fairseq.transcripts import BLANK, FIRST, Alphabet, normalise
+
+logger = logging.getLogger(__name__)
 
 SOURCE, TARGET = "source", "target"
 TEXTS = {SOURCE: (SOURCE,), TARGET: (TARGET,), "both": (SOURCE, TARGET)}
@@ -47,6 +51,8 @@ def ctc_texts(args: Namespace) -> tuple[str, ...]:
 def source_symbols(args: Namespace, task: Any) -> str:
     """Return the characters of transcripts: those of the checkpoint if there is one, else those of the data folder.
 
+    A training that starts from all weights of another model keeps its characters, because each has a row of them.
+
     Raises:
         ValueError: the model needs some, but the task or its data folder has none, or others than the checkpoint that
             ``fairseq-train`` is about to resume.
@@ -59,13 +65,23 @@ def source_symbols(args: Namespace, task: Any) -> str:
         raise ValueError("--ctc-weight needs the transcripts of --task speech_to_text_mla: use that task")
     symbols = task.transcript_symbols()
     if (last := resumed(args)) is not None:
-        before = getattr(saved_options(load_checkpoint(last)), "ctc_symbols", None)
+        before = saved_symbols(last)
         if before and before != symbols:
             raise ValueError(
                 f"{last} was trained with other characters of transcripts than those of {args.data} ({before!r}, "
                 f"{symbols!r}): use the folder of its training data, or give another --save-dir"
             )
+    for path in starts(args):
+        if before := saved_symbols(Path(path)):
+            if missing := set(symbols) - set(before):
+                logger.warning("CTC has the characters of %s: %r are unknown to it", path, "".join(sorted(missing)))
+            return before
     return symbols
+
+
+def saved_symbols(path: Path) -> str:
+    """Return the characters of transcripts of a checkpoint's model; empty if it has none."""
+    return getattr(saved_options(load_checkpoint(path)), "ctc_symbols", None) or ""
 
 
 def has_output(model: Any, text: str) -> bool:
@@ -117,6 +133,31 @@ class CTCOutputs(nn.Module):
         """Build the outputs that ``--ctc-weight`` and ``--ctc-text`` ask for; ``None``: none."""
         texts = ctc_texts(args)
         return cls(args, texts) if texts else None
+
+    def adapt(self, state_dict: dict[str, Tensor], symbols: str) -> None:
+        """Let an encoder's parameters load whose outputs have other symbols.
+
+        The rows of characters that both have are put in their places here; the others, and the output for the
+        translation, whose vocabulary an encoder's checkpoint does not tell, keep their present values.
+
+        Args:
+            state_dict: the parameters of the other encoder, changed in place.
+            symbols: its characters of transcripts.
+        """
+        for name in [name for name in state_dict if name.startswith("ctc.heads.")]:
+            if not symbols or not name.startswith(f"ctc.heads.{SOURCE}."):
+                del state_dict[name]
+        mine = self.alphabet.symbols
+        shared = [symbol for symbol in mine if symbol in symbols]
+        here, there = (
+            [*range(FIRST), *(FIRST + known.index(symbol) for symbol in shared)] for known in (mine, symbols)
+        )
+        for name, own in self.state_dict(prefix="ctc.").items():
+            other = state_dict.get(name)
+            # an encoder of another width is refused with all its names when it is loaded
+            if name.startswith(f"ctc.heads.{SOURCE}.linear.") and other is not None and own[0].shape == other[0].shape:
+                state_dict[name] = own.detach().clone()
+                state_dict[name][here] = other[there].to(own.dtype)
 
     def forward(self, encoder_out: dict[str, Any], text: str) -> tuple[Tensor, Tensor]:
         """Return log-probabilities (S, B, V) in float32, and the numbers of states (B,), of one text.

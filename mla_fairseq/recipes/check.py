@@ -14,11 +14,13 @@ from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
+import torch
 from fairseq import options
 from fairseq.models import ARCH_MODEL_INV_REGISTRY, MODEL_REGISTRY
 
 from mla_fairseq import plugin  # noqa: F401 -- registers the architectures
 from mla_fairseq.files import unusable
+from mla_fairseq.models.ctc import TARGET, ctc_texts
 from mla_fairseq.recipes.layers import near
 from mla_fairseq.recipes.recipe import Recipe
 from mla_fairseq.recipes.stages import STAGES
@@ -43,6 +45,11 @@ def check(recipe: Recipe) -> None:
     if last > kept >= 0:
         raise ValueError(f"average.last is {last}, but {kept} checkpoints are kept: raise train.keep_interval_updates")
     train, generate = parsed["train"], parsed.get("generate")
+    if getattr(generate, "ctc_decoding_weight", None) and TARGET not in ctc_texts(train):
+        raise ValueError(
+            "generate.ctc_decoding_weight needs CTC on the translation: set train.ctc_weight=0.3 and "
+            "train.ctc_text=both, or generate.ctc_decoding_weight=null"
+        )
     if "simul" in parsed and not (getattr(train, "simul_type", None) or "waitk").startswith("waitk"):
         raise ValueError(f"simul decodes by wait-k, but train.simul_type is {train.simul_type}: set simul=null")
     if "simul" in parsed and not hasattr(train, "waitk_lagging"):
@@ -153,6 +160,16 @@ def _parser_of_module(name: str) -> ArgumentParser:
 def _nearest(choices: re.Match[str]) -> str:
     """Name the nearest of many choices instead of all of them."""
     return f"'{choices[1]}': {near(choices[1], choices[2].replace(chr(39), '').split(', '))}"
+
+
+def check_gpu(recipe: Recipe) -> None:
+    """Check that there is a GPU if the training needs one.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if recipe.tree["train"].get("fp16") and not torch.cuda.is_available():
+        raise ValueError("train.fp16 is true, but there is no GPU: use a machine with one, or --set train.fp16=null")
 
 
 def check_files(recipe: Recipe) -> None:

@@ -77,7 +77,7 @@ def load_recipe(
             other sections still find its values.
         name: folder of the run in ``out``; FOLDER_FILE of the recipe when empty.
         data: folder of the corpora, ``${DATA}`` in recipes; not set when empty.
-        cpu: use no GPU.
+        cpu: there is no GPU. A training in float16 needs one, so that its commands are those for a GPU all the same.
 
     Raises:
         ValueError: a file, section or variable that is missing, a value that is not YAML or a name with slashes.
@@ -89,6 +89,7 @@ def load_recipe(
     sections = _sections(path, _plain(OmegaConf.merge({"data": name}, *layers)), name)
     given = OmegaConf.merge(*({key: one for key, one in layer.items() if one is not None} for layer in layers))
     wiring = {key: dict(STAGES[key].flags) for key in STAGES if key in given}
+    cpu = cpu and not OmegaConf.select(given, "train.fp16")
     places: dict[str, Any] = {"RUNS": out.as_posix(), "RUN": (out / name).as_posix(), "NAME": name}
     places |= {"CPU": cpu, "DEVICE": "cpu" if cpu else "cuda"}
     places["CHECKPOINT"] = "${average.output}" if "average" in sections else "${train.save_dir}/checkpoint_best.pt"

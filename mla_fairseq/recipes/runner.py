@@ -11,7 +11,7 @@ from typing import Any
 
 from mla_fairseq.files import read_json, write_json
 from mla_fairseq.processes import locked
-from mla_fairseq.recipes.check import check_files
+from mla_fairseq.recipes.check import check_files, check_gpu
 from mla_fairseq.recipes.process import commit, execute, machine
 from mla_fairseq.recipes.recipe import Recipe
 from mla_fairseq.recipes.result import write_result
@@ -31,9 +31,10 @@ def run_recipe(recipe: Recipe) -> None:
     """Run every stage that is not done, then write the run's result.
 
     Raises:
-        ValueError: flags changed under results that are kept, a file is missing, or a program failed.
+        ValueError: flags changed under results that are kept, a file or a GPU is missing, or a program failed.
     """
     records: dict[str, Record] = {}
+    check_gpu(recipe)
     with _lock(recipe.run):
         for name in recipe.stages():
             check_files(recipe)
@@ -42,11 +43,12 @@ def run_recipe(recipe: Recipe) -> None:
 
 
 def check_run(recipe: Recipe) -> None:
-    """Check files and the records of earlier runs as ``run_recipe`` does; run nothing.
+    """Check files, the machine and the records of earlier runs as ``run_recipe`` does; run nothing.
 
     Raises:
         ValueError: see ``run_recipe``.
     """
+    check_gpu(recipe)
     check_files(recipe)
     for name in recipe.stages():
         folder = recipe.makes(name) if STAGES[name].shared else recipe.run

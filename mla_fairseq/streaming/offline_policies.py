@@ -106,14 +106,15 @@ class EDAttPolicy(AttentionPolicy):
     arXiv 2212.07850).
 
     The attention is a sum of weights after their division by their Euclidean norm. Equation 2 of the paper has no
-    division, but its implementation has, and published thresholds are on that scale.
+    division, but its implementation has, and published thresholds are on that scale: the sum reaches 1 for one state,
+    and at most the square root of ``frames``.
 
     Attributes:
-        threshold: sum of weights, from 0 to 1, at which the hypothesis stops.
+        threshold: sum of weights, at least 0, at which the hypothesis stops.
         frames: number of last encoder states (40 ms each), which the paper calls frames.
 
     Raises:
-        ValueError: ``threshold`` is outside 0 to 1, ``frames`` is not an integer of at least 1, or as in
+        ValueError: ``threshold`` is not a number of at least 0, ``frames`` is not an integer of at least 1, or as in
             ``AttentionPolicy``.
     """
 
@@ -122,9 +123,9 @@ class EDAttPolicy(AttentionPolicy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (is_finite(self.threshold) and 0 <= self.threshold <= 1 and is_integer(self.frames, 1)):
+        if not (is_finite(self.threshold) and self.threshold >= 0 and is_integer(self.frames, 1)):
             raise ValueError(
-                f"--attn-threshold must be within 0 and 1 and --frame-num an integer of at least 1, but they are "
+                f"--attn-threshold must be at least 0 and --frame-num an integer of at least 1, but they are "
                 f"{self.threshold!r} and {self.frames!r}"
             )
 

@@ -52,6 +52,11 @@ def check_joint(models: Sequence[Any], args: Namespace, scores: bool) -> None:
         )
     if getattr(args, "simul_waitk_lagging", None) is not None:
         raise ValueError("--ctc-decoding-weight reads the whole source, but --simul-waitk-lagging does not: remove one")
+    if getattr(args, "sampling", False):
+        raise ValueError(
+            "--ctc-decoding-weight is not supported with --sampling, because joint scores are no probabilities: "
+            "remove one"
+        )
     if weight:
         check_target(models[0])
 

@@ -19,7 +19,7 @@ from mla_fairseq.checkpoints import check_exists, check_symbols, load_training
 from mla_fairseq.data.check import bins, warn_of_unknown_order
 from mla_fairseq.data.check_manifest import check_manifest
 from mla_fairseq.errors import UserError, user_errors
-from mla_fairseq.models.checks import LAST, check_continued, check_criterion, resumed
+from mla_fairseq.models.checks import check_continued, check_criterion, starts
 from mla_fairseq.models.distributed import share_statistics
 from mla_fairseq.models.loading import check_trusted
 from mla_fairseq.processes import end_forks_with_this
@@ -238,15 +238,10 @@ def check_checkpoints(args: Namespace, symbols: Sequence[str]) -> None:
         UserError: a file that is missing, not a fairseq checkpoint, of other symbols, or of an architecture that is
             unknown or not supported.
     """
-    paths = []
-    if resumed(args) is None:
-        paths.append(getattr(args, "finetune_from_model", None))
-    if (start := getattr(args, "restore_file", None)) != LAST:  # the default, which may be missing
-        paths.append(start)
     with user_errors():
         for path in filter(None, utils.split_paths(getattr(args, "path", None) or "")):
             check_exists(Path(path))
-        for path in filter(None, paths):
+        for path in starts(args):
             state, name = load_training(Path(path))
             check_trusted(path, name)
             check_symbols(path, state, symbols, args.data)

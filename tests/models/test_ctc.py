@@ -12,6 +12,7 @@ from mla_fairseq.checkpoints import load_checkpoint, saved_options
 from mla_fairseq.models.building import load_models
 from mla_fairseq.models.checks import CRITERION, load_encoder
 from mla_fairseq.models.ctc import CTCOutputs, collapse
+from mla_fairseq.transcripts import Alphabet
 from tests.models.conftest import SIZES, TRAINING, Build, write_corpus
 from tests.models.test_streaming import LENGTHS, SIMUL, speech
 from tests.programs import Done, run
@@ -78,6 +79,61 @@ def test_checkpoints_with_and_without_it_load(build: Build, build_ctc: Build, tr
     assert torch.equal(with_it.encoder.ctc.heads["source"].linear.weight, own)
 
 
+def test_an_encoder_brings_the_rows_of_its_characters(
+    trained: tuple[Path, Path, Done], build_ctc: Build, tmp_path: Path
+) -> None:
+    """Alphabets are ordered by frequency, so equal sizes do not mean equal characters."""
+    state = load_checkpoint(trained[1])
+    symbols = saved_options(state).ctc_symbols
+    model = build_ctc(flags="--ctc-text both").model
+    own = {name: value.clone() for name, value in model.encoder.ctc.state_dict().items()}
+    mine = symbols[::-1].replace(symbols[0], "\u00e9")  # one that the checkpoint lacks, in the place of one it has
+    model.encoder.ctc.alphabet = Alphabet(mine)
+    load_encoder(model.encoder, str(trained[1]))
+    before = {
+        name.removeprefix("encoder.ctc."): value
+        for name, value in state["model"].items()
+        if name.startswith("encoder.ctc.")
+    }
+    after = model.encoder.ctc.state_dict()
+    for part in ("heads.source.linear.weight", "heads.source.linear.bias"):
+        assert torch.equal(after[part][:4], before[part][:4])
+        for place, symbol in enumerate(mine, start=4):
+            there = 4 + symbols.find(symbol)
+            assert torch.equal(after[part][place], before[part][there] if there > 3 else own[part][place])
+    assert torch.equal(after["heads.source.norm.weight"], before["heads.source.norm.weight"])
+    torch.save({"model": state["model"]}, tmp_path / "unknown.pt")  # of no known characters
+    own = {name: value.clone() for name, value in after.items()}
+    load_encoder(model.encoder, str(tmp_path / "unknown.pt"))
+    assert all(torch.equal(value, own[name]) for name, value in model.encoder.ctc.state_dict().items())
+
+
+def test_an_output_for_a_translation_starts_anew(both: Path, build_ctc: Build) -> None:
+    """An encoder's checkpoint may be of another vocabulary of the same size."""
+    model = build_ctc(flags="--ctc-text both").model
+    own = model.encoder.ctc.heads["target"].linear.weight.clone()
+    load_encoder(model.encoder, str(both))
+    assert torch.equal(model.encoder.ctc.heads["target"].linear.weight, own)
+
+
+def test_fine_tuning_keeps_the_characters(trained: tuple[Path, Path, Done], tmp_path: Path) -> None:
+    folder, path, _ = trained
+    symbols = saved_options(load_checkpoint(path)).ctc_symbols
+    vocabulary = folder / "ctc_vocab.txt"
+    lines = vocabulary.read_text(encoding="utf-8").splitlines()
+    try:
+        vocabulary.write_text("".join(f"{line}\n" for line in [*lines[::-1], "\u00e9 1"]), encoding="utf-8")
+        done = fit(folder, 1, "--finetune-from-model", path, "--lr", 1e-9, save=tmp_path)
+        assert done.code == 0, done.err
+        assert f"CTC has the characters of {path}: '\u00e9' are unknown to it" in done.err + done.out
+    finally:
+        vocabulary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    state, before = load_checkpoint(tmp_path / "checkpoint_last.pt"), load_checkpoint(path)
+    assert saved_options(state).ctc_symbols == symbols
+    name = "encoder.ctc.heads.source.linear.weight"
+    torch.testing.assert_close(state["model"][name], before["model"][name], atol=1e-6, rtol=0)
+
+
 def test_fairseq_s_own_criterion_keeps_its_layer(build: Build) -> None:
     encoder = build(flags="--criterion label_smoothed_cross_entropy_with_ctc --ctc-weight 0.3").model.encoder
     assert encoder.ctc is None and encoder.ctc_proj is not None
@@ -97,11 +153,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Done]
     return folder, folder / "model" / "checkpoint_last.pt", fit(folder)
 
 
-def fit(folder: Path, updates: int = 2) -> Done:
+def fit(folder: Path, updates: int = 2, *more: object, save: Path | None = None) -> Done:
     """Train with validation."""
     words = [word for word in TRAINING if word != "--disable-validation"]
     words[words.index("label_smoothed_cross_entropy")] = CRITERION
-    flags = ["--ctc-weight", 0.3, "--max-update", updates, "--log-format", "json", "--save-dir", folder / "model"]
+    flags = ["--ctc-weight", 0.3, "--max-update", updates, "--log-format", "json"]
+    flags += ["--save-dir", save or folder / "model", *more]
     return run("fairseq-train", [folder, *TASK.split(), "--arch", "s2t_transformer_mla", *SIZES, *words], flags)
 
 

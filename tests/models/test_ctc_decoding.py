@@ -52,6 +52,7 @@ def test_the_search_adds_both_scores(build: Build, weight: float) -> None:
         ("--ctc-decoding-weight 1", "(--ctc-decoding-weight) must be at least 0 and below 1, but is 1.0"),
         ("--ctc-decoding-weight nan", "(--ctc-decoding-weight) must be at least 0 and below 1, but is nan"),
         ("--ctc-decoding-weight 0.3 --score-reference", "not supported with --score-reference"),
+        ("--ctc-decoding-weight 0.3 --sampling --nbest 5", "not supported with --sampling"),
     ],
 )
 def test_flags_that_fit_nothing_are_reported(both: Path, generate: Generate, flags: str, message: str) -> None:

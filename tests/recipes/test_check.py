@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mla_fairseq.cli.recipe import build_parser
+from mla_fairseq.models.checks import CRITERION
 from mla_fairseq.recipes import check, load_recipe
 from mla_fairseq.recipes.check import check_files
 
@@ -119,6 +120,16 @@ def test_an_exported_model_is_compared_with_a_sweep(small):
         check(small(*flags, "simul={laggings: '1,9'}"))
     with pytest.raises(ValueError, match=r"^export compares its words with those of simul, .*: set export=null too$"):
         check(load_recipe(ROOT / "configs/demo/simul.yaml", overrides=["simul=null"]))
+
+
+def test_joint_decoding_is_checked(small):
+    """Not after hours of training."""
+    decode, ctc = "generate.ctc_decoding_weight=0.3", f"train.criterion={CRITERION}"
+    check(small(decode, ctc, "train.ctc_weight=0.3", "train.ctc_text=target"))
+    check(small(ctc, "train.ctc_weight=0.3", "generate.ctc_decoding_weight=0"))
+    for flags in ((), (ctc, "train.ctc_weight=0.3"), (ctc, "train.ctc_text=both")):
+        with pytest.raises(ValueError, match=r"^generate\.ctc_decoding_weight needs CTC on the translation: set train"):
+            check(small(decode, *flags))
 
 
 @pytest.mark.parametrize("override", ["train.foo=1", "train.=1", "train.arch=foo", "train.task=foo", "prepare.zzz=1"])

@@ -165,8 +165,8 @@ def test_a_full_context_encoder_is_logged_once(translator, caplog: pytest.LogCap
     [
         (lambda: AlignAttPolicy(-1), "--frame-num must be an integer of at least 0, but is -1"),
         (lambda: AlignAttPolicy(2.5), "--frame-num must be an integer of at least 0, but is 2.5"),
-        (lambda: EDAttPolicy(2.0), "--attn-threshold must be within 0 and 1"),
-        (lambda: EDAttPolicy(float("nan")), "--attn-threshold must be within 0 and 1 .* they are nan"),
+        (lambda: EDAttPolicy(-0.1), "--attn-threshold must be at least 0 and .* they are -0.1"),
+        (lambda: EDAttPolicy(float("nan")), "--attn-threshold must be at least 0 and .* they are nan"),
         (lambda: EDAttPolicy(0.2, 1.5), "--frame-num an integer of at least 1, .* and 1.5"),
         (lambda: LocalAgreementPolicy(1), "--agreeing must be an integer of at least 2"),
         (lambda: HoldPolicy(-1), "--hold must be an integer of at least 0, but is -1"),
