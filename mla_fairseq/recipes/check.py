@@ -20,7 +20,6 @@ from fairseq.models import ARCH_MODEL_INV_REGISTRY, MODEL_REGISTRY
 
 from mla_fairseq import plugin  # noqa: F401 -- registers the architectures
 from mla_fairseq.files import unusable
-from mla_fairseq.models.ctc import TARGET, ctc_texts
 from mla_fairseq.recipes.layers import near
 from mla_fairseq.recipes.recipe import Recipe
 from mla_fairseq.recipes.stages import STAGES
@@ -45,7 +44,8 @@ def check(recipe: Recipe) -> None:
     if last > kept >= 0:
         raise ValueError(f"average.last is {last}, but {kept} checkpoints are kept: raise train.keep_interval_updates")
     train, generate = parsed["train"], parsed.get("generate")
-    if getattr(generate, "ctc_decoding_weight", None) and TARGET not in ctc_texts(train):
+    learns_target = getattr(train, "ctc_weight", None) and getattr(train, "ctc_text", None) in ("target", "both")
+    if getattr(generate, "ctc_decoding_weight", None) and not learns_target:
         raise ValueError(
             "generate.ctc_decoding_weight needs CTC on the translation: set train.ctc_weight=0.3 and "
             "train.ctc_text=both, or generate.ctc_decoding_weight=null"

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from mla_fairseq.checkpoints import load_checkpoint
 from mla_fairseq.errors import UserError
-from mla_fairseq.models.checks import load_strictly, read_model
+from mla_fairseq.models.checks import load_strictly
 from tests.models.conftest import FEATURES, SIZES, TRAINING, WORDS, Build, write_corpus
 from tests.programs import Done, run
 
@@ -139,8 +140,8 @@ def test_an_encoder_with_more_layers_is_reported(checkpoint: Path, build: Build)
 
 @pytest.mark.parametrize("content", ["text", "empty", "cut", "list", "other", "number", "code"])
 def test_a_file_that_is_no_checkpoint_is_named(broken: dict[str, Path], content: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"{re.escape(str(broken[content]))} is not a fairseq checkpoint"):
-        read_model(str(broken[content]))
+    with pytest.raises(ValueError, match=f"{re.escape(str(broken[content]))} is not a fairseq checkpoint"):
+        load_checkpoint(broken[content])
     assert not (tmp_path / "it-ran").exists()
 
 
@@ -168,7 +169,7 @@ def test_the_code_runs_where_torch_allows_it(broken: dict[str, Path], tmp_path: 
 
 
 def test_a_checkpoint_read_once_can_be_read_again(checkpoint: Path) -> None:
-    read_model(str(checkpoint))
+    load_checkpoint(checkpoint)
     assert torch.load(checkpoint, weights_only=True)["cfg"]
 
 
