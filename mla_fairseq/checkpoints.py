@@ -132,6 +132,11 @@ def saved_options(state: dict[str, Any]) -> Namespace | None:
     return Namespace(**options) if isinstance(options, dict) and all(isinstance(x, str) for x in options) else None
 
 
+def transcript_symbols(state: dict[str, Any]) -> str:
+    """Return the characters of transcripts that a checkpoint's model has for CTC; empty if it has none."""
+    return getattr(saved_options(state), "ctc_symbols", None) or ""
+
+
 def architecture(state: dict[str, Any], options: Namespace) -> str:
     """Return the name by which fairseq chooses the model of a checkpoint with these options."""
     keys = ("arch",) if state.get("args") is not None else ("_name", "arch")

@@ -12,7 +12,7 @@ from fairseq.models import BaseFairseqModel, FairseqEncoder
 from torch import Tensor, nn
 
 from mla_fairseq.attention import AttentionHeads, attention_entry
-from mla_fairseq.checkpoints import check_symbols, load_checkpoint, load_training, saved_options
+from mla_fairseq.checkpoints import check_symbols, load_checkpoint, load_training, transcript_symbols
 from mla_fairseq.errors import UserError, user_errors
 from mla_fairseq.models.dropout import retain_dropout
 from mla_fairseq.models.options import SITES, option_values, site_type
@@ -82,7 +82,7 @@ def load_encoder(encoder: FairseqEncoder, path: str) -> FairseqEncoder:
         if name.startswith("encoder.") and not name.startswith("encoder.ctc_proj.")
     }
     if (outputs := getattr(encoder, "ctc", None)) is not None:
-        outputs.adapt(state, getattr(saved_options(checkpoint), "ctc_symbols", None) or "")
+        outputs.adapt(state, transcript_symbols(checkpoint))
     ctc = {name: tensor for name, tensor in encoder.state_dict().items() if name.startswith("ctc_proj.")}
     encoder.upgrade_state_dict_named(state, "")
     for name, module in encoder.named_modules():

@@ -11,7 +11,7 @@ import torch
 from jiwer import process_words
 from torch import Tensor, nn
 
-from mla_fairseq.checkpoints import load_checkpoint, saved_options
+from mla_fairseq.checkpoints import load_checkpoint, transcript_symbols
 from mla_fairseq.models.checks import CRITERION, LATENCY_CRITERION, resumed, starts
 from mla_fairseq.transcripts import BLANK, FIRST, Alphabet, normalise
 
@@ -65,23 +65,18 @@ def source_symbols(args: Namespace, task: Any) -> str:
         raise ValueError("--ctc-weight needs the transcripts of --task speech_to_text_mla: use that task")
     symbols = task.transcript_symbols()
     if (last := resumed(args)) is not None:
-        before = saved_symbols(last)
+        before = transcript_symbols(load_checkpoint(last))
         if before and before != symbols:
             raise ValueError(
                 f"{last} was trained with other characters of transcripts than those of {args.data} ({before!r}, "
                 f"{symbols!r}): use the folder of its training data, or give another --save-dir"
             )
     for path in starts(args):
-        if before := saved_symbols(Path(path)):
+        if before := transcript_symbols(load_checkpoint(Path(path))):
             if missing := set(symbols) - set(before):
                 logger.warning("CTC has the characters of %s: %r are unknown to it", path, "".join(sorted(missing)))
             return before
     return symbols
-
-
-def saved_symbols(path: Path) -> str:
-    """Return the characters of transcripts of a checkpoint's model; empty if it has none."""
-    return getattr(saved_options(load_checkpoint(path)), "ctc_symbols", None) or ""
 
 
 def has_output(model: Any, text: str) -> bool:
@@ -144,8 +139,9 @@ class CTCOutputs(nn.Module):
             state_dict: the parameters of the other encoder, changed in place.
             symbols: its characters of transcripts.
         """
+        source = f"ctc.heads.{SOURCE}."
         for name in [name for name in state_dict if name.startswith("ctc.heads.")]:
-            if not symbols or not name.startswith(f"ctc.heads.{SOURCE}."):
+            if not symbols or not name.startswith(source):
                 del state_dict[name]
         mine = self.alphabet.symbols
         shared = [symbol for symbol in mine if symbol in symbols]
@@ -155,8 +151,8 @@ class CTCOutputs(nn.Module):
         for name, own in self.state_dict(prefix="ctc.").items():
             other = state_dict.get(name)
             # an encoder of another width is refused with all its names when it is loaded
-            if name.startswith(f"ctc.heads.{SOURCE}.linear.") and other is not None and own[0].shape == other[0].shape:
-                state_dict[name] = own.detach().clone()
+            if name.startswith(f"{source}linear.") and other is not None and other.shape[1:] == own.shape[1:]:
+                state_dict[name] = own.clone()
                 state_dict[name][here] = other[there].to(own.dtype)
 
     def forward(self, encoder_out: dict[str, Any], text: str) -> tuple[Tensor, Tensor]:

@@ -108,7 +108,7 @@ def test_an_encoder_brings_the_rows_of_its_characters(
     assert all(torch.equal(value, own[name]) for name, value in model.encoder.ctc.state_dict().items())
 
 
-def test_an_output_for_a_translation_starts_anew(both: Path, build_ctc: Build) -> None:
+def test_an_output_for_a_translation_starts_from_scratch(both: Path, build_ctc: Build) -> None:
     """An encoder's checkpoint may be of another vocabulary of the same size."""
     model = build_ctc(flags="--ctc-text both").model
     own = model.encoder.ctc.heads["target"].linear.weight.clone()
